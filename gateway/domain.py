@@ -1,0 +1,149 @@
+"""The words of the field as types. Pure: no I/O, no clock, no library but the standard one.
+
+An *instance* is one SOP Instance with its bytes; a *delivery* is one instance on its way to one destination; a
+*retrieval* is one study asked of one source by C-FIND and C-MOVE.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+MAX_UID_LENGTH = 64
+"""PS3.5 §9.1: a UID has at most 64 characters."""
+
+MAX_AE_TITLE_LENGTH = 16
+"""PS3.5 §6.2: an AE value has at most 16 characters."""
+
+_UID = re.compile(r"[0-9.]{1,64}")
+_AE_TITLE = re.compile(r"[\x20-\x5b\x5d-\x7e]{1,16}")
+
+
+def is_uid(value: str) -> bool:
+    """Tell whether `value` is safe to be called a UID: 1 to 64 digits and dots (PS3.5 §9.1).
+
+    Component rules (no leading zero) are not enforced: real devices break them, and their images must not be lost.
+    """
+    return _UID.fullmatch(value) is not None
+
+
+def is_ae_title(value: str) -> bool:
+    """Tell whether `value` is an AE title: 1 to 16 printable ASCII characters, no backslash, not only spaces (PS3.5 §6.2)."""
+    return _AE_TITLE.fullmatch(value) is not None and value.strip() != ""
+
+
+class DeliveryState(StrEnum):
+    """Where one instance stands on its way to one destination; the allowed changes are in `gateway.ledger.transitions`."""
+
+    PENDING = "pending"
+    SENDING = "sending"
+    DEFERRED = "deferred"
+    DELIVERED = "delivered"
+    VERIFIED = "verified"
+    HELD = "held"
+    DROPPED = "dropped"
+
+
+SETTLED = frozenset({DeliveryState.VERIFIED, DeliveryState.DROPPED})
+"""Nothing more will happen by itself or is owed: the bytes need not be kept for this delivery."""
+
+
+class Proof(StrEnum):
+    """What a verified delivery rests on."""
+
+    STATUS = "status"
+    EXISTS = "exists"
+    COMMITMENT = "commitment"
+
+
+class VerdictKind(StrEnum):
+    """How a retrieval ended (promise 2)."""
+
+    COMPLETE = "complete"
+    INCOMPLETE = "incomplete"
+    EMPTY = "empty"
+    FAILED = "failed"
+
+
+class Basis(StrEnum):
+    """What a retrieval's expectation rests on."""
+
+    UIDS = "uids"
+    """The SOP Instance UIDs listed by C-FIND at IMAGE level."""
+
+    COUNTS = "counts"
+    """Only the counts (0020,1206)/(0020,1208)/(0020,1209): the source does not answer at IMAGE level."""
+
+
+@dataclass(frozen=True, slots=True)
+class Provenance:
+    """Who sent an instance, and under which operation.
+
+    `move_originator_ae` and `move_originator_message_id` are (0000,1030) and (0000,1031), present when the C-STORE is a
+    sub-operation of a C-MOVE (PS3.7 §9.3.1.1).
+    """
+
+    calling_ae: str
+    called_ae: str
+    address: str
+    association: str
+    source: str | None = None
+    move_originator_ae: str | None = None
+    move_originator_message_id: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class InstanceIdentity:
+    """The UIDs that name an instance and how it is encoded."""
+
+    sop_class_uid: str
+    sop_instance_uid: str
+    transfer_syntax_uid: str
+    study_instance_uid: str = ""
+    series_instance_uid: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """Where an instance's data set lies: `length` bytes from `offset` in what `location` names, with its XXH3-128 `digest`.
+
+    `location` is opaque to everyone but the spool: ``spool:NAME`` for spooled bytes, ``file:/path`` for a file sent in place.
+    """
+
+    location: str
+    offset: int
+    length: int
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class Attributes:
+    """What routing may ask of an instance: attribute keywords to values, in memory only (patient data is never recorded).
+
+    Beside DICOM keywords there are ``calling_ae``, ``called_ae`` and ``source``.
+    """
+
+    values: Mapping[str, str] = field(default_factory=dict)
+
+    def get(self, keyword: str) -> str | None:
+        """Return the value of `keyword`, multiple values joined by a backslash, or None where the instance has none."""
+        return self.values.get(keyword)
+
+
+@dataclass(frozen=True, slots=True)
+class Consignment:
+    """One delivery as a destination adapter sees it: which instance, where its bytes are, how often it was tried."""
+
+    delivery_id: int
+    instance_id: int
+    destination: str
+    identity: InstanceIdentity
+    content: Content
+    attempts: int
+    uncertain: bool = False
+    """True when an earlier attempt ended without an answer, so the destination may already hold it."""
+
+    move_originator_ae: str | None = None
+    move_originator_message_id: int | None = None

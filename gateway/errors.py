@@ -1,0 +1,175 @@
+"""The one error tree. Library exceptions are mapped to it once, at the adapter, with ``from``.
+
+::
+
+    GatewayError
+    ├── ConfigurationError        every problem of a configuration, together
+    ├── StateFolderInUse          another gateway owns the state folder
+    ├── UsageError                a request that cannot be carried out as asked (unknown name, no such study …)
+    ├── Refusal                   what a peer's request is answered with instead of success (PS3.7 Annex C)
+    ├── SpoolError
+    │   ├── SpoolFull             no room: the peer is told A700                      (retryable)
+    │   ├── SpoolIOError          a write, fsync or rename failed: the bytes are not safe
+    │   └── SpoolMissing          the ledger names bytes that are not there
+    ├── LedgerError
+    │   ├── LedgerUnavailable     the database cannot take the change now             (retryable)
+    │   ├── LedgerTooNew          written by a newer gateway
+    │   └── IllegalTransition     a state change that the table of transitions forbids
+    └── AssociationError
+        ├── PeerUnreachable       no TCP connection                                   (retryable)
+        ├── TlsFailed             no TLS session: certificate, name, version
+        ├── AssociationRejected   A-ASSOCIATE-RJ (PS3.8 §9.3.4)           (retryable when transient)
+        ├── AssociationAborted    A-ABORT, A-P-ABORT or a closed connection           (retryable)
+        ├── PeerTimeout           a deadline passed: nothing came, or nothing was read (retryable)
+        ├── ProtocolError         the peer broke PS3.7 or PS3.8
+        ├── NoPresentationContext the peer accepted no context for what must be sent
+        └── DimseFailed           a final status that is no success (PS3.7 Annex C)
+
+``retryable`` says whether the same attempt may succeed later without anyone changing anything. No message carries
+patient data: UIDs, AE titles, addresses and counts only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+class GatewayError(Exception):
+    """The root of everything that this package raises on purpose."""
+
+    retryable: bool = False
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing wrong in a configuration: where it is, what was found there and what was expected."""
+
+    where: str
+    key: str
+    found: str
+    expected: str
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.key}: found {self.found}; expected {self.expected}"
+
+
+class ConfigurationError(GatewayError):
+    """All problems of one configuration, reported together."""
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("\n".join(str(problem) for problem in self.problems))
+
+
+class StateFolderInUse(GatewayError):
+    """Another gateway holds the lock of the state folder."""
+
+
+class UsageError(GatewayError):
+    """The request cannot be carried out as asked; the message says what would work."""
+
+
+class Refusal(GatewayError):
+    """A service refuses a peer's request: `status` is the DIMSE status that the peer is answered."""
+
+    def __init__(self, status: int, message: str) -> None:
+        self.status = status
+        super().__init__(message)
+
+
+class SpoolError(GatewayError):
+    """The spool could not do what was asked."""
+
+
+class SpoolFull(SpoolError):
+    """No room, or less than the configured reserve."""
+
+    retryable = True
+
+
+class SpoolIOError(SpoolError):
+    """The operating system refused a write, an fsync or a rename: the bytes are not safe and were discarded."""
+
+
+class SpoolMissing(SpoolError):
+    """Bytes that the ledger refers to are not there or are not what they were."""
+
+
+class LedgerError(GatewayError):
+    """The ledger could not do what was asked."""
+
+
+class LedgerUnavailable(LedgerError):
+    """The database cannot take the change now (disk full, I/O error, closed)."""
+
+    retryable = True
+
+
+class LedgerTooNew(LedgerError):
+    """The ledger was written by a newer gateway than this one."""
+
+
+class IllegalTransition(LedgerError):
+    """A state change that the table of allowed transitions does not list."""
+
+
+class AssociationError(GatewayError):
+    """Something between us and a peer went wrong; `peer` is ``AE@host:port`` where it is known."""
+
+    def __init__(self, message: str, *, peer: str = "") -> None:
+        self.peer = peer
+        super().__init__(f"{peer}: {message}" if peer else message)
+
+
+class PeerUnreachable(AssociationError):
+    """No TCP connection: refused, no route, unknown name, or no answer in time."""
+
+    retryable = True
+
+
+class TlsFailed(AssociationError):
+    """No TLS session: wrong certificate, name or version, or the peer does not speak TLS."""
+
+
+class AssociationRejected(AssociationError):
+    """The peer answered A-ASSOCIATE-RJ; fields as in PS3.8 §9.3.4."""
+
+    def __init__(self, *, result: int, source: int, reason: int, meaning: str, peer: str = "") -> None:
+        self.result = result
+        self.source = source
+        self.reason = reason
+        self.retryable = result == 2
+        super().__init__(f"association rejected: {meaning}", peer=peer)
+
+
+class AssociationAborted(AssociationError):
+    """The association ended without release: A-ABORT, A-P-ABORT, or the connection was closed or reset."""
+
+    retryable = True
+
+
+class PeerTimeout(AssociationError):
+    """A deadline passed while waiting for the peer to send or to read."""
+
+    retryable = True
+
+
+class ProtocolError(AssociationError):
+    """The peer broke PS3.7 or PS3.8; the association was aborted."""
+
+
+class NoPresentationContext(AssociationError):
+    """The peer accepted no presentation context for the SOP class and transfer syntax at hand."""
+
+
+class DimseFailed(AssociationError):
+    """A DIMSE operation ended with a status that is no success (PS3.7 Annex C).
+
+    The peer's Error Comment (0000,0902) is free text that may name a patient, so it is no part of the message.
+    """
+
+    def __init__(self, operation: str, status: int, *, peer: str = "") -> None:
+        self.operation = operation
+        self.status = status
+        super().__init__(f"{operation} answered {status:04X}", peer=peer)

@@ -1,0 +1,15 @@
+"""The ledger: truth for decisions. SQLAlchemy Core on SQLite (PostgreSQL when outgrown), one writer with group commit.
+
+Synchronous: called directly from association threads, through ``trio.to_thread`` from trio. Reads run on their own
+connections; every change goes through `Ledger.write`, whose single writer thread gathers what is waiting into one
+transaction and answers each caller only after the commit is durable. SQLite 3.40 corrupts its WAL when two connections
+write or checkpoint at once, so the writer's connection alone writes and checkpoints.
+
+The modules beside this one hold the queries, grouped by what they are about:
+`instances` (what arrived), `deliveries` (instance × destination), `retrievals` (what was asked of a source),
+`commitments` (Storage Commitment transactions), `learned` (what peers taught us), `overview` (what `status` shows).
+"""
+
+from gateway.ledger.writer import Ledger
+
+__all__ = ["Ledger"]

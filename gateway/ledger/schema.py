@@ -1,0 +1,188 @@
+"""The tables. Times are UTC seconds since the epoch; sizes are bytes; no column holds patient data but `jobs.criteria`.
+
+A change of the schema is a new migration in `gateway.ledger.migrations`, never an edit of what an older gateway wrote.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    CheckConstraint,
+    Column,
+    Double,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+    text,
+)
+
+from gateway.domain import DeliveryState
+
+metadata = MetaData()
+
+_Key = BigInteger().with_variant(Integer, "sqlite")
+
+schema_version = Table("schema_version", metadata, Column("version", Integer, primary_key=True))
+
+instances = Table(
+    "instances",
+    metadata,
+    Column("id", _Key, primary_key=True, autoincrement=True),
+    Column("sop_instance_uid", String(64), nullable=False),
+    Column("sop_class_uid", String(64), nullable=False),
+    Column("transfer_syntax_uid", String(64), nullable=False),
+    Column("study_instance_uid", String(64), nullable=False),
+    Column("series_instance_uid", String(64), nullable=False),
+    # Where the data set's bytes are (gateway.domain.Content).
+    Column("location", Text, nullable=False, unique=True),
+    Column("content_offset", BigInteger, nullable=False),
+    Column("content_length", BigInteger, nullable=False),
+    Column("digest", String(32), nullable=False),
+    # kept: the bytes are there and owed; released: every delivery settled, the bytes may be gone; missing: they are gone but owed.
+    Column("bytes_state", String(8), nullable=False, server_default="kept"),
+    # Another content under the same SOP Instance UID came later; this one is kept but no longer delivered.
+    Column("superseded_by", _Key, ForeignKey("instances.id"), nullable=True),
+    Column("source", String(64), nullable=True),
+    Column("calling_ae", String(16), nullable=False),
+    Column("called_ae", String(16), nullable=False),
+    Column("address", String(64), nullable=False),
+    Column("association", String(32), nullable=False),
+    Column("received_at", Double, nullable=False),
+    # False until a route or a `send` gave it at least one delivery.
+    Column("routed", Boolean, nullable=False),
+    CheckConstraint("bytes_state IN ('kept', 'released', 'missing')", name="bytes_state"),
+)
+Index("instances_by_uid", instances.c.sop_instance_uid)
+Index("instances_by_study", instances.c.study_instance_uid, instances.c.series_instance_uid)
+Index("instances_unrouted", instances.c.id, sqlite_where=text("NOT routed"), postgresql_where=text("NOT routed"))
+
+arrivals = Table(
+    "arrivals",
+    metadata,
+    Column("id", _Key, primary_key=True, autoincrement=True),
+    Column("instance_id", _Key, ForeignKey("instances.id", ondelete="CASCADE"), nullable=False),
+    Column("sop_instance_uid", String(64), nullable=False),
+    # The retrieval this C-STORE was counted to; NULL is unsolicited.
+    Column("retrieval_id", _Key, ForeignKey("retrievals.id", ondelete="SET NULL"), nullable=True),
+    # new | duplicate (same content as before) | conflict (other content under the same UID)
+    Column("outcome", String(9), nullable=False),
+    Column("move_originator_ae", String(16), nullable=True),
+    Column("move_originator_message_id", Integer, nullable=True),
+    Column("at", Double, nullable=False),
+)
+Index("arrivals_by_retrieval", arrivals.c.retrieval_id, arrivals.c.sop_instance_uid)
+Index("arrivals_by_instance", arrivals.c.instance_id)
+
+deliveries = Table(
+    "deliveries",
+    metadata,
+    Column("id", _Key, primary_key=True, autoincrement=True),
+    Column("instance_id", _Key, ForeignKey("instances.id", ondelete="CASCADE"), nullable=False),
+    Column("destination", String(64), nullable=False),
+    Column("state", String(9), nullable=False),
+    Column("attempts", Integer, nullable=False, server_default="0"),
+    # When a pending or deferred delivery may be claimed.
+    Column("due_at", Double, nullable=False),
+    # The last DIMSE status, where there was one.
+    Column("status", Integer, nullable=True),
+    # Why it is deferred or held, or the warning it was delivered with; no patient data.
+    Column("reason", Text, nullable=True),
+    # An attempt ended without an answer: the destination may already hold it.
+    Column("uncertain", Boolean, nullable=False, server_default=text("FALSE")),
+    # How often the destination answered success and then did not have it.
+    Column("lost", Integer, nullable=False, server_default="0"),
+    Column("proof", String(10), nullable=True),
+    Column("changed_at", Double, nullable=False),
+    UniqueConstraint("instance_id", "destination", name="one_delivery_a_destination"),
+    CheckConstraint("state IN (" + ", ".join(f"'{state}'" for state in DeliveryState) + ")", name="state"),
+)
+Index(
+    "deliveries_due",
+    deliveries.c.destination,
+    deliveries.c.due_at,
+    deliveries.c.id,
+    sqlite_where=text("state IN ('pending', 'deferred')"),
+    postgresql_where=text("state IN ('pending', 'deferred')"),
+)
+Index("deliveries_by_state", deliveries.c.destination, deliveries.c.state, deliveries.c.changed_at)
+
+jobs = Table(
+    "jobs",
+    metadata,
+    Column("id", _Key, primary_key=True, autoincrement=True),
+    # pull | send
+    Column("kind", String(8), nullable=False),
+    # What identifies the same command given again, so that it carries on where it stopped.
+    Column("fingerprint", String(64), nullable=False),
+    Column("criteria", Text, nullable=False),
+    Column("state", String(9), nullable=False),
+    Column("created_at", Double, nullable=False),
+    Column("changed_at", Double, nullable=False),
+    CheckConstraint("state IN ('running', 'stopped', 'done')", name="state"),
+)
+Index("jobs_by_fingerprint", jobs.c.fingerprint, jobs.c.id)
+
+retrievals = Table(
+    "retrievals",
+    metadata,
+    Column("id", _Key, primary_key=True, autoincrement=True),
+    Column("job_id", _Key, ForeignKey("jobs.id", ondelete="CASCADE"), nullable=False),
+    Column("source", String(64), nullable=False),
+    # Empty while the study is not known yet (an accession number or patient id that found nothing).
+    Column("study_instance_uid", String(64), nullable=False),
+    # uids | counts
+    Column("basis", String(6), nullable=False, server_default="uids"),
+    Column("expected_count", Integer, nullable=True),
+    # NULL while it runs.
+    Column("verdict", String(10), nullable=True),
+    Column("note", Text, nullable=True),
+    Column("started_at", Double, nullable=False),
+    Column("ended_at", Double, nullable=True),
+    CheckConstraint("verdict IN ('complete', 'incomplete', 'empty', 'failed')", name="verdict"),
+)
+Index("retrievals_by_job", retrievals.c.job_id)
+Index("retrievals_by_study", retrievals.c.study_instance_uid)
+
+expected_instances = Table(
+    "expected_instances",
+    metadata,
+    Column("retrieval_id", _Key, ForeignKey("retrievals.id", ondelete="CASCADE"), primary_key=True),
+    Column("sop_instance_uid", String(64), primary_key=True),
+    Column("series_instance_uid", String(64), nullable=False),
+    # The destinations already held it (--skip-existing): not moved, counted as present.
+    Column("skipped", Boolean, nullable=False, server_default=text("FALSE")),
+)
+
+commitments = Table(
+    "commitments",
+    metadata,
+    Column("transaction_uid", String(64), primary_key=True),
+    Column("destination", String(64), nullable=False),
+    Column("requested_at", Double, nullable=False),
+    # When to stop waiting for the N-EVENT-REPORT.
+    Column("deadline_at", Double, nullable=False),
+    Column("answered_at", Double, nullable=True),
+)
+commitment_items = Table(
+    "commitment_items",
+    metadata,
+    Column("transaction_uid", String(64), ForeignKey("commitments.transaction_uid", ondelete="CASCADE"), primary_key=True),
+    Column("delivery_id", _Key, ForeignKey("deliveries.id", ondelete="CASCADE"), primary_key=True),
+)
+
+learned = Table(
+    "learned",
+    metadata,
+    # Whom it is about: source:NAME or destination:NAME.
+    Column("subject", String(96), primary_key=True),
+    Column("fact", String(64), primary_key=True),
+    Column("value", Text, nullable=False),
+    Column("learned_at", Double, nullable=False),
+    Column("expires_at", Double, nullable=True),
+)

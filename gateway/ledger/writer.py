@@ -1,0 +1,201 @@
+"""One writer, group commit: changes of many threads become one durable transaction.
+
+Each change runs in its own savepoint, so that one that fails takes no other with it. Nobody gets an answer before the commit
+that holds the change is on disk (``synchronous=FULL``). Runs on one thread of its own, named ``ledger``.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Any, TypeVar
+
+from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy.exc import SQLAlchemyError
+
+from gateway.errors import LedgerUnavailable
+from gateway.ledger.migrations import migrate
+
+T = TypeVar("T")
+
+MAX_GROUP = 256
+"""Changes in one transaction: enough to share an fsync, few enough that the first one's caller does not wait long."""
+
+WAL_CHECKPOINT_PAGES = 4000
+"""About 16 MiB of WAL between checkpoints, which the writer's connection alone performs."""
+
+_Job = tuple[Callable[[Connection], Any], Future[Any]]
+
+
+def _sqlite_pragmas(connection: Any, _record: Any) -> None:
+    # The driver must not open transactions by itself, or savepoints are lost (SQLAlchemy's documented pysqlite setting).
+    connection.isolation_level = None
+    for pragma in (
+        "journal_mode=WAL",
+        "synchronous=FULL",
+        "foreign_keys=ON",
+        "busy_timeout=10000",
+        "temp_store=MEMORY",
+    ):
+        connection.execute(f"PRAGMA {pragma}").close()
+
+
+def _begin(connection: Connection) -> None:
+    connection.exec_driver_sql("BEGIN")
+
+
+def _engine(url: str, *, checkpoint_pages: int) -> Engine:
+    engine = create_engine(url)
+    if engine.dialect.name == "sqlite":
+        event.listen(engine, "connect", _sqlite_pragmas)
+        event.listen(engine, "begin", _begin)
+
+        def checkpoint(connection: Any, _record: Any) -> None:
+            connection.execute(f"PRAGMA wal_autocheckpoint={checkpoint_pages}").close()
+
+        event.listen(engine, "connect", checkpoint)
+    return engine
+
+
+class Ledger:
+    """The database behind one writer thread and any number of readers. Use as a context manager."""
+
+    def __init__(self, path: Path) -> None:
+        """Open or create the ledger at `path` (SQLite), mode 0600, and migrate it.
+
+        Raises:
+            LedgerTooNew: a newer gateway wrote it.
+            LedgerUnavailable: it cannot be opened.
+
+        """
+        path.touch(mode=0o600, exist_ok=True)
+        url = f"sqlite:///{path}"
+        self._writer_engine = _engine(url, checkpoint_pages=WAL_CHECKPOINT_PAGES)
+        self._reader_engine = _engine(url, checkpoint_pages=0)
+        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        try:
+            with self._writer_engine.begin() as connection:
+                migrate(connection)
+        except SQLAlchemyError as error:
+            raise LedgerUnavailable(f"{path}: {error.__class__.__name__}") from error
+        self._closed = False
+        self._closing = threading.Lock()
+        self._thread = threading.Thread(target=self._run, name="ledger", daemon=True)
+        self._thread.start()
+
+    def __enter__(self) -> Ledger:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Commit what is waiting, then stop the writer and close all connections."""
+        with self._closing:
+            if self._closed:
+                return
+            self._closed = True
+            self._jobs.put(None)
+        self._thread.join()
+        self._reader_engine.dispose()
+        self._writer_engine.dispose()
+
+    def submit(self, change: Callable[[Connection], T]) -> Future[T]:
+        """Queue `change` for the writer; the future is done once the change is durable, or has its exception.
+
+        `change` runs on the writer thread, inside a transaction with the changes of others, in a savepoint of its own. It must
+        not do any I/O but on the connection.
+        """
+        future: Future[T] = Future()
+        with self._closing:
+            if self._closed:
+                future.set_exception(LedgerUnavailable("the ledger is closed"))
+            else:
+                self._jobs.put((change, future))
+        return future
+
+    def write(self, change: Callable[[Connection], T]) -> T:
+        """Run `change` on the writer and return its result once it is durable.
+
+        Raises:
+            LedgerUnavailable: the database cannot take it now.
+
+        """
+        return self.submit(change).result()
+
+    @contextmanager
+    def read(self) -> Iterator[Connection]:
+        """Give a connection for reading a consistent snapshot.
+
+        Raises:
+            LedgerUnavailable: the database cannot be read now.
+
+        """
+        try:
+            with self._reader_engine.connect() as connection:
+                yield connection
+        except SQLAlchemyError as error:
+            raise LedgerUnavailable(_describe(error)) from error
+
+    def _run(self) -> None:
+        while True:
+            first = self._jobs.get()
+            if first is None:
+                return
+            group, more = self._gather(first)
+            self._commit(group)
+            if not more:
+                return
+
+    def _gather(self, first: _Job) -> tuple[list[_Job], bool]:
+        group = [first]
+        while len(group) < MAX_GROUP:
+            try:
+                job = self._jobs.get_nowait()
+            except queue.Empty:
+                break
+            if job is None:
+                return group, False
+            group.append(job)
+        return group, True
+
+    def _commit(self, group: list[_Job]) -> None:
+        outcomes: list[tuple[Future[Any], Any, BaseException | None]] = []
+        try:
+            with self._writer_engine.begin() as connection:
+                for change, future in group:
+                    outcomes.append((future, *_attempt(connection, change)))
+        except Exception as error:  # noqa: BLE001 - the root of the writer: every caller of the group learns of it
+            failure = LedgerUnavailable(_describe(error))
+            failure.__cause__ = error
+            for _, future in group:
+                future.set_exception(failure)
+            return
+        for future, result, problem in outcomes:
+            if problem is None:
+                future.set_result(result)
+            else:
+                future.set_exception(problem)
+
+
+def _attempt(connection: Connection, change: Callable[[Connection], T]) -> tuple[T | None, BaseException | None]:
+    try:
+        with connection.begin_nested():
+            return change(connection), None
+    except SQLAlchemyError as error:
+        failure = LedgerUnavailable(_describe(error))
+        failure.__cause__ = error
+        return None, failure
+    except Exception as error:  # noqa: BLE001 - belongs to the one who asked for the change
+        return None, error
+
+
+def _describe(error: BaseException) -> str:
+    # SQLAlchemy's own text quotes statement parameters; only the driver's words are shown.
+    cause = getattr(error, "orig", None) or error
+    return f"{cause.__class__.__name__}: {cause}"

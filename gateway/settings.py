@@ -1,0 +1,194 @@
+"""What config.toml may say: frozen models, one class a table. Pure; reading and reporting is `gateway.config`.
+
+Units are in the names (``_s`` seconds, ``_bytes`` bytes). Names of sources and destinations are theirs in the file's tables.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, model_validator
+
+from gateway.domain import is_ae_title
+
+
+def _ae_title(value: str) -> str:
+    if not is_ae_title(value):
+        raise ValueError("an AE title of 1 to 16 printable ASCII characters without a backslash")
+    return value.strip()
+
+
+AETitle = Annotated[str, AfterValidator(_ae_title)]
+Port = Annotated[int, Field(ge=1, le=65535)]
+Seconds = Annotated[float, Field(gt=0, le=86400)]
+
+
+class Table(BaseModel):
+    """A TOML table: unknown keys are errors, values never change after loading."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class GatewayTable(Table):
+    """``[gateway]``: who we are and where we keep things."""
+
+    ae_title: AETitle = "GATEWAY"
+    state: Path = Path("state")
+
+
+class TlsTable(Table):
+    """Mutual TLS as a requestor: `ca` checks the peer, `certificate` and `key` are shown to it (PS3.15 §B.12)."""
+
+    ca: Path
+    certificate: Path
+    key: Path
+    key_password: SecretStr | None = None
+    # The name that must stand in the peer's certificate; the host of the peer where it is left out.
+    server_name: str | None = None
+
+
+class ListenTlsTable(Table):
+    """``[listen.tls]``: a second listener; client certificates are required and checked against `ca`."""
+
+    port: Annotated[int, Field(ge=0, le=65535)] = 2762
+    certificate: Path
+    key: Path
+    key_password: SecretStr | None = None
+    ca: Path
+
+
+class ListenTable(Table):
+    """``[listen]``: the Storage SCP. Port 0 takes a free one; `plain = false` listens on TLS only."""
+
+    host: str = "0.0.0.0"  # noqa: S104 - a PACS has to reach it; the shipped config.toml listens on loopback
+    port: Annotated[int, Field(ge=0, le=65535)] = 11112
+    plain: bool = True
+    accept: Literal["known", "any"] = "known"
+    max_associations: Annotated[int, Field(ge=1, le=4096)] = 64
+    # How long an association may be idle, a PDU may take to arrive whole, and the handshake with A-ASSOCIATE-RQ may take.
+    idle_timeout_s: Seconds = 300.0
+    pdu_timeout_s: Seconds = 60.0
+    handshake_timeout_s: Seconds = 15.0
+    max_pdu_bytes: Annotated[int, Field(ge=4096, le=1048576)] = 131072
+    tls: ListenTlsTable | None = None
+
+
+class SpoolTable(Table):
+    """``[spool]``: A700 is answered when less than `reserve_bytes` would stay free on its file system."""
+
+    reserve_bytes: Annotated[int, Field(ge=0)] = 1_073_741_824
+    # How long the ledger remembers instances whose deliveries are all settled.
+    history_days: Annotated[int, Field(ge=1, le=3650)] = 30
+
+
+class RestTable(Table):
+    """The REST address of an Orthanc, for what DICOM cannot ask of it."""
+
+    url: str
+    username: str | None = None
+    password: SecretStr | None = None
+
+
+class SourceTable(Table):
+    """``[sources.NAME]``: who may send, and whom we may ask (C-FIND, C-MOVE)."""
+
+    ae_title: AETitle
+    host: str
+    port: Port | None = None
+    # Further addresses or networks (CIDR) it may call from, beside those that `host` resolves to.
+    addresses: tuple[str, ...] = ()
+    # With TLS: a name that must stand in its client certificate (subject alternative name or common name).
+    certificate_name: str | None = None
+    moves: Annotated[int, Field(ge=1, le=64)] = 1
+    # No instance and no response for this long ends a C-MOVE.
+    progress_timeout_s: Seconds = 120.0
+    # Arrivals must have been quiet this long after the final C-MOVE response before the sets are compared.
+    settle_s: Seconds = 2.0
+    response_timeout_s: Seconds = 60.0
+    tls: TlsTable | None = None
+    rest: RestTable | None = None
+
+
+class RetryTable(Table):
+    """How deliveries are tried again: exponential with jitter from `first_s` to `max_s`; `attempts` before a hold."""
+
+    attempts: Annotated[int, Field(ge=1, le=1000)] = 8
+    first_s: Seconds = 5.0
+    max_s: Seconds = 900.0
+
+
+class DicomDestination(Table):
+    """``[destinations.NAME]`` with ``kind = "dicom"``."""
+
+    kind: Literal["dicom"]
+    ae_title: AETitle
+    host: str
+    port: Port
+    calling_ae_title: AETitle | None = None
+    associations: Annotated[int, Field(ge=1, le=64)] = 2
+    transfer_syntax: Literal["as-is"] = "as-is"
+    verify: Literal["status", "exists", "commitment"] = "exists"
+    # A study is asked for once nothing was delivered to it at this destination for this long.
+    quiet_s: Seconds = 3.0
+    commitment_timeout_s: Seconds = 300.0
+    response_timeout_s: Seconds = 60.0
+    # Associations are closed after this long without work: before Orthanc's 30 s.
+    idle_close_s: Seconds = 5.0
+    retry: RetryTable = RetryTable()
+    tls: TlsTable | None = None
+
+
+class FolderDestination(Table):
+    """``[destinations.NAME]`` with ``kind = "folder"``: Part 10 files, one folder a study and series."""
+
+    kind: Literal["folder"]
+    path: Path
+    associations: Annotated[int, Field(ge=1, le=64)] = 1
+    retry: RetryTable = RetryTable()
+
+
+DestinationTable = Annotated[DicomDestination | FolderDestination, Field(discriminator="kind")]
+
+
+class RouteTable(Table):
+    """``[[routes]]``: every route whose `when` matches applies. A value is a string or a list of strings, with ``*`` and ``?``."""
+
+    name: str
+    when: dict[str, str | tuple[str, ...]] = Field(default_factory=dict)
+    to: Annotated[tuple[str, ...], Field(min_length=1)]
+
+
+class LogTable(Table):
+    """``[log]``: ``auto`` writes text on a terminal and JSON otherwise."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    format: Literal["auto", "text", "json"] = "auto"
+
+
+class ServeTable(Table):
+    """``[serve]``: how long running associations and deliveries may take to finish after SIGTERM."""
+
+    drain_timeout_s: Seconds = 30.0
+
+
+class Settings(Table):
+    """A whole configuration, validated."""
+
+    gateway: GatewayTable = GatewayTable()
+    listen: ListenTable = ListenTable()
+    spool: SpoolTable = SpoolTable()
+    serve: ServeTable = ServeTable()
+    log: LogTable = LogTable()
+    sources: dict[str, SourceTable] = Field(default_factory=dict)
+    destinations: dict[str, DestinationTable] = Field(default_factory=dict)
+    routes: tuple[RouteTable, ...] = ()
+
+    @model_validator(mode="after")
+    def _routes_lead_somewhere(self) -> Settings:
+        for route in self.routes:
+            unknown = [name for name in route.to if name not in self.destinations]
+            if unknown:
+                known = ", ".join(self.destinations) or "none"
+                raise ValueError(f"route {route.name!r} leads to unknown destination {', '.join(unknown)} (known: {known})")
+        return self
