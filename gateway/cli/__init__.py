@@ -1,1 +1,57 @@
-"""To be written."""
+"""The command line: one module a group of commands, each a thin shell over the rooms.
+
+Exit codes: 0 all of it was done; 1 some of it was not; 2 usage or configuration; 130 interrupted. Errors go to standard
+error, as one line each and never as a traceback. A command that did only part of its work raises ``typer.Exit(1)``.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from gateway.cli import certs, config, init
+from gateway.errors import ConfigurationError, GatewayError, StateFolderInUse, UsageError
+
+app = typer.Typer(
+    name="gateway",
+    help="Moves studies from a PACS to your servers and proves, UID by UID, that they arrived.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+app.command("init")(init.init)
+app.command("config")(config.config)
+app.command("certs")(certs.certs)
+
+INTERRUPTED = 130
+
+
+def main() -> None:
+    """Run the command line and exit with its code."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: list[str]) -> int:
+    """Run one command and return its exit code; errors are printed on standard error without a traceback."""
+    try:
+        outcome = app(arguments, prog_name="gateway", standalone_mode=False)
+    except typer.Exit as stop:
+        return stop.exit_code
+    except (KeyboardInterrupt, typer.Abort):
+        typer.echo("gateway: interrupted", err=True)
+        return INTERRUPTED
+    except typer.TyperException as error:
+        # The bare command has printed its help and has no message.
+        if message := error.format_message():
+            typer.echo(f"gateway: {message} (--help says what there is)", err=True)
+        return error.exit_code
+    except GatewayError as error:
+        typer.echo(f"gateway: {error}", err=True)
+        return exit_code(error)
+    return outcome if isinstance(outcome, int) else 0
+
+
+def exit_code(error: GatewayError) -> int:
+    """Return the exit code for `error`: 2 where the request or the configuration is wrong, 1 where the work failed."""
+    return 2 if isinstance(error, ConfigurationError | UsageError | StateFolderInUse) else 1

@@ -1,0 +1,27 @@
+"""Options that every command has, and how a command gets its settings."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from gateway import config
+from gateway.settings import Settings
+
+ConfigOption = Annotated[
+    Path, typer.Option("--config", envvar="GATEWAY_CONFIG", help="The configuration file.", show_default=True, dir_okay=False)
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Write JSON for machines instead of text.")]
+
+DEFAULT_CONFIG = Path("config.toml")
+
+
+def settings_of(path: Path) -> Settings:
+    """Load the settings of the configuration file `path` and this process's environment.
+
+    Raises ConfigurationError with every problem at once.
+    """
+    return config.load(path, os.environ)
