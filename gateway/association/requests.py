@@ -1,0 +1,100 @@
+"""What a requestor is told and what it tells: peer, deadlines, bytes to send, answers. Pure but for the counter of Message IDs."""
+
+from __future__ import annotations
+
+import itertools
+import ssl
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from gateway.association.statuses import StatusRule, is_pending, store_disposition
+
+MAX_MESSAGE_ID = 0xFFFF
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteAE:
+    """A peer to associate with. With `tls` its certificate must hold `server_name`, or `host` where that is left out."""
+
+    ae_title: str
+    host: str
+    port: int
+    tls: ssl.SSLContext | None = field(default=None, compare=False, repr=False)
+    server_name: str | None = None
+
+    def __str__(self) -> str:
+        return f"{self.ae_title}@{self.host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class Deadlines:
+    """How long each wait may last, in seconds.
+
+    `connect_s` covers the name, TCP and TLS; `associate_s` the answer to A-ASSOCIATE-RQ; `response_s` each response to a request;
+    `send_s` each stretch in which the peer reads nothing of what we send; `release_s` the answer to A-RELEASE-RQ.
+    """
+
+    connect_s: float = 10.0
+    associate_s: float = 30.0
+    response_s: float = 60.0
+    send_s: float = 30.0
+    release_s: float = 5.0
+
+
+DEFAULT_DEADLINES = Deadlines()
+
+
+class ByteSource(Protocol):
+    """An encoded data set: `length` bytes from `offset` of an open file."""
+
+    @property
+    def offset(self) -> int:
+        """Where the data set begins, in bytes from the start of the file."""
+
+    @property
+    def length(self) -> int:
+        """How long the data set is, in bytes."""
+
+    def fileno(self) -> int:
+        """Return the file's descriptor; it is read by position and stays where it is."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoreResponse:
+    """The peer's answer to one C-STORE (PS3.7 §9.1.1)."""
+
+    status: int
+    message_id: int
+
+    @property
+    def rule(self) -> StatusRule:
+        """What follows from the status."""
+        return store_disposition(self.status)
+
+
+@dataclass(frozen=True, slots=True)
+class SubOperations:
+    """One C-MOVE response (PS3.7 §9.1.4): the peer's own counts, which prove nothing, and None where it gave none."""
+
+    status: int
+    remaining: int | None = None
+    completed: int | None = None
+    failed: int | None = None
+    warning: int | None = None
+    failed_uids: tuple[str, ...] = ()
+
+    @property
+    def final(self) -> bool:
+        """Whether no further response follows."""
+        return not is_pending(self.status)
+
+
+_message_ids = itertools.count()
+
+
+def next_message_id() -> int:
+    """Return a Message ID from 1 to 65535 that this process did not use for its last 65,534 calls. Thread-safe.
+
+    C-MOVEs take theirs here, since their sub-operations come back under it on other associations.
+    """
+    return next(_message_ids) % MAX_MESSAGE_ID + 1
