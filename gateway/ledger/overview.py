@@ -1,0 +1,191 @@
+"""What `gateway status` shows, counted in the ledger. Reading only; every number comes from one snapshot.
+
+Times are UTC seconds since the epoch, ages seconds, sizes bytes. No patient data: UIDs, names and counts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import Connection, func, select, union
+
+from gateway.domain import DeliveryState as S
+from gateway.ledger.schema import arrivals, deliveries, expected_instances, instances, jobs, retrievals
+
+UNSETTLED = (S.PENDING, S.SENDING, S.DEFERRED, S.DELIVERED, S.HELD)
+"""States in which something is still owed, or a person has to decide."""
+
+
+@dataclass(frozen=True, slots=True)
+class QueueDepth:
+    """How many deliveries of one destination stand in one state, and for how long the oldest has been waiting."""
+
+    destination: str
+    state: S
+    count: int
+    size_bytes: int
+    oldest_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class LastVerdict:
+    """How one retrieval ended, or that it still runs (`verdict` None)."""
+
+    source: str
+    study_instance_uid: str
+    verdict: str | None
+    expected: int | None
+    note: str | None
+    started_at: float
+    ended_at: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Conflict:
+    """Two contents under one SOP Instance UID: the older one is kept, the newer one is delivered."""
+
+    sop_instance_uid: str
+    study_instance_uid: str
+    older_id: int
+    newer_id: int
+    newer_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Holdings:
+    """How many instances the ledger knows, by what became of their bytes, and how many no route took."""
+
+    kept: int
+    released: int
+    missing: int
+    unrouted: int
+    conflicts: int
+    last_arrival_at: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class StudyDelivery:
+    """How many deliveries of one study at one destination stand in one state."""
+
+    study_instance_uid: str
+    destination: str
+    state: S
+    count: int
+
+
+def queue_depths(connection: Connection) -> list[QueueDepth]:
+    """Count the unsettled deliveries of each destination by state."""
+    statement = (
+        select(
+            deliveries.c.destination,
+            deliveries.c.state,
+            func.count(),
+            func.sum(instances.c.content_length),
+            func.min(instances.c.received_at),
+        )
+        .join(instances, instances.c.id == deliveries.c.instance_id)
+        .where(deliveries.c.state.in_(UNSETTLED))
+        .group_by(deliveries.c.destination, deliveries.c.state)
+        .order_by(deliveries.c.destination, deliveries.c.state)
+    )
+    rows = connection.execute(statement)
+    return [QueueDepth(name, S(state), count, int(size), oldest) for name, state, count, size, oldest in rows]
+
+
+def settled_counts(connection: Connection) -> dict[str, dict[str, int]]:
+    """Count what each destination has had: destination to state to number, for the states that need nothing more."""
+    statement = (
+        select(deliveries.c.destination, deliveries.c.state, func.count())
+        .where(deliveries.c.state.not_in(UNSETTLED))
+        .group_by(deliveries.c.destination, deliveries.c.state)
+    )
+    counts: dict[str, dict[str, int]] = {}
+    for destination, state, count in connection.execute(statement):
+        counts.setdefault(destination, {})[state] = count
+    return counts
+
+
+def last_verdicts(connection: Connection, limit: int = 10) -> list[LastVerdict]:
+    """Return the newest `limit` retrievals, newest first."""
+    table = retrievals.c
+    statement = (
+        select(
+            table.source,
+            table.study_instance_uid,
+            table.verdict,
+            table.expected_count,
+            table.note,
+            table.started_at,
+            table.ended_at,
+        )
+        .order_by(table.id.desc())
+        .limit(limit)
+    )
+    return [LastVerdict(*row) for row in connection.execute(statement)]
+
+
+def conflicts(connection: Connection, limit: int = 20) -> list[Conflict]:
+    """Return the newest `limit` conflicts: instances whose content was superseded by another under the same UID."""
+    older, newer = instances.alias("older"), instances.alias("newer")
+    statement = (
+        select(older.c.sop_instance_uid, older.c.study_instance_uid, older.c.id, newer.c.id, newer.c.received_at)
+        .join(newer, newer.c.id == older.c.superseded_by)
+        .order_by(newer.c.id.desc())
+        .limit(limit)
+    )
+    return [Conflict(*row) for row in connection.execute(statement)]
+
+
+def holdings(connection: Connection) -> Holdings:
+    """Count the instances that the ledger knows."""
+    by_bytes = select(instances.c.bytes_state, func.count()).group_by(instances.c.bytes_state)
+    counts: dict[str, int] = {row[0]: row[1] for row in connection.execute(by_bytes)}
+    unrouted = connection.execute(select(func.count()).select_from(instances).where(~instances.c.routed)).scalar_one()
+    superseded = select(func.count()).select_from(instances).where(instances.c.superseded_by.is_not(None))
+    last = connection.execute(select(func.max(arrivals.c.at))).scalar_one()
+    return Holdings(
+        kept=counts.get("kept", 0),
+        released=counts.get("released", 0),
+        missing=counts.get("missing", 0),
+        unrouted=unrouted,
+        conflicts=connection.execute(superseded).scalar_one(),
+        last_arrival_at=last,
+    )
+
+
+def held_reasons(connection: Connection, limit: int = 20) -> list[tuple[str, str, int]]:
+    """Return why deliveries are held: destination, reason and how many, the most frequent first."""
+    reason = func.coalesce(deliveries.c.reason, "")
+    statement = (
+        select(deliveries.c.destination, reason, func.count())
+        .where(deliveries.c.state == S.HELD)
+        .group_by(deliveries.c.destination, reason)
+        .order_by(func.count().desc(), deliveries.c.destination)
+        .limit(limit)
+    )
+    return [(destination, text, count) for destination, text, count in connection.execute(statement)]
+
+
+def stopped_jobs(connection: Connection) -> int:
+    """Count the commands that were interrupted and carry on when they are given again."""
+    return connection.execute(select(func.count()).select_from(jobs).where(jobs.c.state == "stopped")).scalar_one()
+
+
+def delivery_states(connection: Connection, retrieval_ids: Sequence[int]) -> list[StudyDelivery]:
+    """Count the deliveries of what was retrieved, by study, destination and state.
+
+    What was retrieved is every instance that a retrieval expected or that was counted to it, whenever it arrived; contents that
+    a newer one superseded are left out.
+    """
+    wanted = union(
+        select(expected_instances.c.sop_instance_uid).where(expected_instances.c.retrieval_id.in_(retrieval_ids)),
+        select(arrivals.c.sop_instance_uid).where(arrivals.c.retrieval_id.in_(retrieval_ids)),
+    ).subquery()
+    statement = (
+        select(instances.c.study_instance_uid, deliveries.c.destination, deliveries.c.state, func.count())
+        .join_from(instances, deliveries, deliveries.c.instance_id == instances.c.id)
+        .where(instances.c.sop_instance_uid.in_(select(wanted.c.sop_instance_uid)), instances.c.superseded_by.is_(None))
+        .group_by(instances.c.study_instance_uid, deliveries.c.destination, deliveries.c.state)
+    )
+    return [StudyDelivery(study, name, S(state), count) for study, name, state, count in connection.execute(statement)]

@@ -1,0 +1,186 @@
+"""What a person may see of deliveries and do about them: the queries behind `gateway queue`.
+
+Every change goes through `gateway.ledger.transitions.move`, so a delivery that meanwhile went on by itself is left alone
+and not counted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from sqlalchemy import ColumnElement, Connection, Select, func, select
+
+from gateway.domain import DeliveryState as S
+from gateway.ledger.overview import UNSETTLED
+from gateway.ledger.schema import deliveries, instances
+from gateway.ledger.transitions import move
+
+HELD_BY_HAND = "held by hand"
+
+
+class Action(StrEnum):
+    """What a person may do with deliveries."""
+
+    RETRY = "retry"
+    """Try again now with all attempts anew: held, deferred, or dropped ones whose bytes are still kept."""
+
+    HOLD = "hold"
+    """Stop trying until someone releases or retries it: pending and deferred ones."""
+
+    RELEASE = "release"
+    """Let held ones go on where they stood, with the attempts counted so far."""
+
+    DROP = "drop"
+    """Give up: nothing more is owed, and the bytes go once no other destination needs them."""
+
+
+STARTS: dict[Action, tuple[S, ...]] = {
+    Action.RETRY: (S.HELD, S.DEFERRED, S.DROPPED),
+    Action.HOLD: (S.PENDING, S.DEFERRED),
+    Action.RELEASE: (S.HELD,),
+    Action.DROP: (S.PENDING, S.DEFERRED, S.HELD),
+}
+"""The states in which an action takes hold; a dropped delivery is retried only when it is named (by id or state)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Which deliveries are meant: all conditions given must hold; none given means every one."""
+
+    ids: tuple[int, ...] = ()
+    destinations: tuple[str, ...] = ()
+    states: tuple[S, ...] = ()
+    studies: tuple[str, ...] = ()
+
+    @property
+    def is_everything(self) -> bool:
+        """True when no condition narrows it."""
+        return not (self.ids or self.destinations or self.states or self.studies)
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One delivery as `queue list` and `queue show` tell it."""
+
+    id: int
+    destination: str
+    state: str
+    attempts: int
+    due_at: float
+    status: int | None
+    reason: str | None
+    uncertain: bool
+    lost: int
+    proof: str | None
+    changed_at: float
+    sop_instance_uid: str
+    sop_class_uid: str
+    transfer_syntax_uid: str
+    series_instance_uid: str
+    study_instance_uid: str
+    size_bytes: int
+    source: str | None
+    calling_ae: str
+    received_at: float
+    bytes_state: str
+    superseded: bool
+
+
+def _conditions(selection: Selection, states: Sequence[S]) -> list[ColumnElement[bool]]:
+    conditions: list[ColumnElement[bool]] = [deliveries.c.state.in_(states)] if states else []
+    if selection.ids:
+        conditions.append(deliveries.c.id.in_(selection.ids))
+    if selection.destinations:
+        conditions.append(deliveries.c.destination.in_(selection.destinations))
+    if selection.studies:
+        conditions.append(instances.c.study_instance_uid.in_(selection.studies))
+    return conditions
+
+
+def _entries() -> Select[Any]:
+    of, what = deliveries.c, instances.c
+    return select(
+        of.id,
+        of.destination,
+        of.state,
+        of.attempts,
+        of.due_at,
+        of.status,
+        of.reason,
+        of.uncertain,
+        of.lost,
+        of.proof,
+        of.changed_at,
+        what.sop_instance_uid,
+        what.sop_class_uid,
+        what.transfer_syntax_uid,
+        what.series_instance_uid,
+        what.study_instance_uid,
+        what.content_length,
+        what.source,
+        what.calling_ae,
+        what.received_at,
+        what.bytes_state,
+        what.superseded_by.is_not(None),
+    ).join_from(deliveries, instances, what.id == of.instance_id)
+
+
+def entries(connection: Connection, selection: Selection, *, limit: int = 100, offset: int = 0) -> list[Entry]:
+    """Return the selected deliveries, oldest first; unsettled ones unless the selection names states or ids."""
+    states = selection.states or (() if selection.ids else UNSETTLED)
+    statement = _entries().where(*_conditions(selection, states)).order_by(deliveries.c.id).limit(limit).offset(offset)
+    return [Entry(*row) for row in connection.execute(statement)]
+
+
+def count(connection: Connection, selection: Selection) -> int:
+    """Count what `entries` would return without a limit."""
+    states = selection.states or (() if selection.ids else UNSETTLED)
+    statement = (
+        select(func.count())
+        .select_from(deliveries.join(instances, instances.c.id == deliveries.c.instance_id))
+        .where(*_conditions(selection, states))
+    )
+    return connection.execute(statement).scalar_one()
+
+
+def startable(selection: Selection, action: Action) -> tuple[S, ...]:
+    """Return the states from which `action` takes what is selected; pure.
+
+    Dropped deliveries come back only when they are named by id or by state, never by a broad filter.
+    """
+    starts = STARTS[action]
+    if selection.states:
+        return tuple(state for state in starts if state in selection.states)
+    return starts if selection.ids else tuple(state for state in starts if state is not S.DROPPED)
+
+
+def matching(connection: Connection, selection: Selection, action: Action) -> list[int]:
+    """Return the ids of the selected deliveries that `action` would change."""
+    states = startable(selection, action)
+    if not states:
+        return []
+    conditions = _conditions(selection, states)
+    if action in {Action.RETRY, Action.RELEASE}:
+        conditions += [instances.c.bytes_state == "kept", instances.c.superseded_by.is_(None)]
+    statement = (
+        select(deliveries.c.id).join_from(deliveries, instances, instances.c.id == deliveries.c.instance_id).where(*conditions)
+    )
+    return list(connection.execute(statement.order_by(deliveries.c.id)).scalars())
+
+
+def act(connection: Connection, selection: Selection, action: Action, *, now: float) -> int:
+    """Do `action` with the selected deliveries and return how many changed; runs in a ledger write."""
+    ids = matching(connection, selection, action)
+    starts = startable(selection, action)
+    if not ids:
+        return 0
+    if action is Action.RETRY:
+        return move(connection, ids, S.PENDING, now=now, only_from=starts, due_at=now, attempts=0, lost=0, reason=None, proof=None)
+    if action is Action.HOLD:
+        return move(connection, ids, S.HELD, now=now, only_from=starts, reason=HELD_BY_HAND)
+    if action is Action.RELEASE:
+        return move(connection, ids, S.PENDING, now=now, only_from=starts, due_at=now)
+    return move(connection, ids, S.DROPPED, now=now, only_from=starts, reason="dropped by hand")

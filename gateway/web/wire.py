@@ -1,0 +1,127 @@
+"""What goes over the control socket: requests as models, errors as ``{"kind", "message"}``, streams as NDJSON. Pure.
+
+Both ends use this module, so that an error raised in the gateway is the same error, with the same text, in the command.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from gateway import errors
+from gateway.domain import DeliveryState
+from gateway.ledger.queue import Action, Selection
+
+Document = dict[str, Any]
+"""A JSON object as it crosses the socket."""
+
+NDJSON = "application/x-ndjson"
+
+
+class Request(BaseModel):
+    """A request's body: unknown keys are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class QueueFilter(Request):
+    """Which deliveries are meant; `everything` says that no condition at all is meant as such."""
+
+    ids: tuple[int, ...] = ()
+    destinations: tuple[str, ...] = ()
+    states: tuple[DeliveryState, ...] = ()
+    studies: tuple[str, ...] = ()
+    everything: bool = False
+
+    def selection(self) -> Selection:
+        """Return it as the ledger's queries take it."""
+        return Selection(self.ids, self.destinations, self.states, self.studies)
+
+
+class QueueList(Request):
+    """``POST /queue/list``: a page of deliveries."""
+
+    where: QueueFilter = QueueFilter()
+    limit: Annotated[int, Field(ge=1, le=10_000)] = 100
+    offset: Annotated[int, Field(ge=0)] = 0
+
+
+class QueueAction(Request):
+    """``POST /queue/act``: what to do with which deliveries."""
+
+    action: Action
+    where: QueueFilter
+
+
+class EchoCommand(Request):
+    """``POST /echo``: names of sources and destinations; none means all."""
+
+    names: tuple[str, ...] = ()
+
+
+class FindCommand(Request):
+    """``POST /find``: C-FIND at `source`; `keys` are attribute keywords to values."""
+
+    source: str
+    level: str = "study"
+    keys: dict[str, str] = Field(default_factory=dict)
+
+
+class PullCommand(Request):
+    """``POST /pull``: what to retrieve from `source`; the conditions are alternatives, each asked on its own."""
+
+    source: str
+    studies: tuple[str, ...] = ()
+    accessions: tuple[str, ...] = ()
+    patients: tuple[str, ...] = ()
+    keys: dict[str, str] = Field(default_factory=dict)
+    skip_existing: bool = False
+    wait: bool = True
+
+
+class SendCommand(Request):
+    """``POST /send``: absolute paths of files, folders and zip archives, and the names of the destinations."""
+
+    paths: tuple[str, ...]
+    to: tuple[str, ...]
+    wait: bool = True
+
+
+def error_document(error: errors.GatewayError) -> Document:
+    """Return `error` as the JSON object that crosses the socket."""
+    document: Document = {"kind": type(error).__name__, "message": str(error), "retryable": error.retryable}
+    if isinstance(error, errors.ConfigurationError):
+        document["problems"] = [vars(problem) for problem in error.problems]
+    return document
+
+
+class RemoteError(errors.GatewayError):
+    """A failure in the gateway whose kind this command does not know: an older or newer one runs there."""
+
+
+def raise_document(document: Mapping[str, Any]) -> None:
+    """Raise the error that `document` tells of.
+
+    The type is the one that was raised in the gateway; fields beyond the message stay there.
+
+    Raises:
+        GatewayError: always.
+
+    """
+    kind = getattr(errors, str(document.get("kind")), None)
+    message = str(document.get("message", "no message"))
+    known = isinstance(kind, type) and issubclass(kind, errors.GatewayError)
+    error = kind.__new__(kind) if known and kind is not None else RemoteError(message)
+    Exception.__init__(error, message)
+    error.retryable = bool(document.get("retryable", False))
+    if isinstance(error, errors.ConfigurationError):
+        error.problems = tuple(errors.Problem(**problem) for problem in document.get("problems", ()))
+    raise error
+
+
+def line(document: Mapping[str, Any]) -> bytes:
+    """Return one NDJSON line."""
+    return json.dumps(document, separators=(",", ":"), ensure_ascii=False).encode() + b"\n"
