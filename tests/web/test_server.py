@@ -117,7 +117,8 @@ def test_events_come_in_order_and_end_with_the_operation(client: Client) -> None
 
 def test_closing_the_stream_stops_the_operation(client: Client, served: Served) -> None:
     with client.stream("/endless", EchoCommand()) as events:
-        assert next(iter(events)) == {"event": "started"}
+        reading = iter(events)
+        assert next(reading) == {"event": "started"}
         assert not served.was_cancelled.is_set()
     assert served.was_cancelled.wait(DEADLINE_S)
 
