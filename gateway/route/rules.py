@@ -1,0 +1,92 @@
+"""Compiled routes and their evaluation. Pure; safe to call from any thread."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from pydicom.datadict import dictionary_VR, tag_for_keyword
+
+from gateway.domain import Attributes
+from gateway.settings import RouteTable
+
+OPERATION_KEYS = frozenset({"calling_ae", "called_ae", "source"})
+"""Keys of `when` that are no DICOM keyword: who sent the instance to whom, and its name under ``[sources]``."""
+
+_FIRST_DATA_SET_GROUP = 0x0008
+_PIXEL_GROUP = 0x7FE0
+_UNROUTABLE_VRS = frozenset({"SQ", "OB", "OD", "OF", "OL", "OV", "OW", "UN", "AT"})
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One route, compiled: for each key the pattern that one of its values must match as a whole."""
+
+    name: str
+    conditions: tuple[tuple[str, re.Pattern[str]], ...]
+    destinations: tuple[str, ...]
+
+    def matches(self, attributes: Attributes) -> bool:
+        """Tell whether every condition holds."""
+        return all(_matches(pattern, attributes.get(key) or "") for key, pattern in self.conditions)
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """All routes in the configuration's order, and the DICOM keywords that they ask for."""
+
+    rules: tuple[Rule, ...]
+    keywords: frozenset[str]
+
+
+def compile_routes(routes: Iterable[RouteTable]) -> Rules:
+    """Compile the configuration's routes; keywords that do not exist are `unknown_keywords`'s to report, and match nothing."""
+    rules = tuple(_compile(table) for table in routes)
+    asked = {key for rule in rules for key, _ in rule.conditions}
+    return Rules(rules, frozenset(asked - OPERATION_KEYS))
+
+
+def route(rules: Rules, attributes: Attributes) -> tuple[str, ...]:
+    """Return the destinations of all routes that match, in order and without duplicates; empty is unrouted."""
+    matching = (rule.destinations for rule in rules.rules if rule.matches(attributes))
+    return tuple(dict.fromkeys(name for destinations in matching for name in destinations))
+
+
+def unknown_keywords(when: Mapping[str, str | Sequence[str]]) -> list[str]:
+    """Return the keys of `when` that no instance can be routed by, in their order.
+
+    Routable are ``calling_ae``, ``called_ae``, ``source`` and the keywords (PS3.6) of data set elements that hold text or
+    numbers: no sequences, no bulk data, nothing of the File Meta Information.
+    """
+    return [key for key in when if key not in OPERATION_KEYS and not _is_routable(key)]
+
+
+def _is_routable(keyword: str) -> bool:
+    tag = tag_for_keyword(keyword)
+    if tag is None or not _FIRST_DATA_SET_GROUP <= tag >> 16 < _PIXEL_GROUP:
+        return False
+    return not any(vr in _UNROUTABLE_VRS for vr in dictionary_VR(tag).split(" or "))
+
+
+def _compile(table: RouteTable) -> Rule:
+    conditions = tuple((key, _pattern(value)) for key, value in table.when.items())
+    return Rule(table.name, conditions, table.to)
+
+
+def _pattern(value: str | Sequence[str]) -> re.Pattern[str]:
+    wildcards = (value,) if isinstance(value, str) else value
+    return re.compile("|".join(f"(?:{_expression(wildcard)})" for wildcard in wildcards) or r"(?!)", re.DOTALL)
+
+
+def _expression(wildcard: str) -> str:
+    return "".join({"*": ".*", "?": "."}.get(character) or re.escape(character) for character in wildcard)
+
+
+def _matches(pattern: re.Pattern[str], value: str) -> bool:
+    """Match the whole attribute, or one of its values (PS3.5 §6.4); an absent one is an empty one, which ``*`` does not mean."""
+    if not value:
+        return pattern.fullmatch("") is not None and pattern.fullmatch("x") is None
+    if pattern.fullmatch(value):
+        return True
+    return "\\" in value and any(pattern.fullmatch(part) for part in value.split("\\"))
