@@ -1,1 +1,47 @@
-"""To be written."""
+"""Retrieving studies from a source, and proving UID by UID that they came: plan, move, tally, repair, verdict.
+
+A retrieval ends as complete, incomplete (with the missing UIDs), empty or failed: never by a status, a count or a timer
+alone, for with real sources each of these lies. The plan lists by C-FIND what the source has; C-MOVE asks for it to be
+sent to our own AE; intake counts each arrival to its retrieval through `Retriever.correlate`; once arrivals went quiet the
+sets are compared and what is missing is asked for again in other ways.
+
+`events` (requests, events, verdicts), `lists`, `tally` and `repair` are pure; `plan` and `move` drive associations on
+threads; `engine` is the trio orchestration.
+"""
+
+from gateway.retrieve.engine import Retriever
+from gateway.retrieve.events import (
+    Event,
+    JobEnded,
+    JobStarted,
+    Progress,
+    PullRequest,
+    Repairing,
+    StudyEnded,
+    StudyPlanned,
+    Verdict,
+    Waiting,
+    from_json,
+    to_json,
+)
+from gateway.retrieve.lists import ListKind, StudyList, decode_list, parse_list
+
+__all__ = [
+    "Event",
+    "JobEnded",
+    "JobStarted",
+    "ListKind",
+    "Progress",
+    "PullRequest",
+    "Repairing",
+    "Retriever",
+    "StudyEnded",
+    "StudyList",
+    "StudyPlanned",
+    "Verdict",
+    "Waiting",
+    "decode_list",
+    "from_json",
+    "parse_list",
+    "to_json",
+]

@@ -1,0 +1,193 @@
+"""Queries about jobs and retrievals: what was asked of a source, what it lists, what arrived, how it ended.
+
+A job is one command; the same command given again (the same `fingerprint`) carries on with the same job until everything in
+it was complete. A retrieval is one study of a job. Times are UTC seconds since the epoch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from sqlalchemy import Connection, and_, delete, distinct, func, insert, or_, select, update
+
+from gateway.domain import Basis, VerdictKind
+from gateway.ledger.schema import arrivals, expected_instances, instances, jobs, retrievals
+
+JobKind = Literal["pull", "send"]
+JobState = Literal["running", "stopped", "done"]
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A command in the ledger; `resumed` when an earlier run of it is carried on."""
+
+    id: int
+    resumed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Retrieval:
+    """One study of a job as the ledger has it; `verdict` is None while it runs or where it was interrupted."""
+
+    id: int
+    job_id: int
+    source: str
+    study_instance_uid: str
+    basis: Basis
+    expected_count: int | None
+    verdict: VerdictKind | None
+    note: str
+    started_at: float
+    ended_at: float | None
+
+
+def open_job(connection: Connection, kind: JobKind, fingerprint: str, criteria: str, *, now: float) -> Job:
+    """Start a job, or carry on the newest of the same `fingerprint` that was stopped or left something undone."""
+    same = (jobs.c.kind == kind, jobs.c.fingerprint == fingerprint)
+    newest = connection.execute(select(jobs.c.id, jobs.c.state).where(*same).order_by(jobs.c.id.desc()).limit(1)).one_or_none()
+    if newest is not None and newest.state != "done":
+        set_job_state(connection, int(newest.id), "running", now=now)
+        return Job(int(newest.id), resumed=True)
+    values = {"kind": kind, "fingerprint": fingerprint, "criteria": criteria, "created_at": now, "changed_at": now}
+    return Job(_key(connection, insert(jobs).values(state="running", **values)), resumed=False)
+
+
+def set_job_state(connection: Connection, job_id: int, state: JobState, *, now: float) -> None:
+    """Record where a job stands: `done` only when nothing of it is left to be tried again."""
+    connection.execute(update(jobs).where(jobs.c.id == job_id).values(state=state, changed_at=now))
+
+
+def stop_running_jobs(connection: Connection, *, now: float) -> int:
+    """Mark jobs that an earlier process left running as stopped, at start; return how many there were."""
+    statement = update(jobs).where(jobs.c.state == "running").values(state="stopped", changed_at=now)
+    return connection.execute(statement).rowcount
+
+
+def open_retrieval(connection: Connection, job_id: int, source: str, study_instance_uid: str, *, now: float) -> Retrieval:
+    """Start the retrieval of a study, or carry on the job's earlier one: its arrivals still count, its verdict is reset."""
+    where = (retrievals.c.job_id == job_id, retrievals.c.study_instance_uid == study_instance_uid)
+    row = connection.execute(select(retrievals).where(*where).order_by(retrievals.c.id).limit(1)).one_or_none()
+    if row is not None and study_instance_uid:
+        reset = {"verdict": None, "note": None, "ended_at": None}
+        connection.execute(update(retrievals).where(retrievals.c.id == row.id).values(**reset))
+        return _retrieval({**row._mapping, **reset})
+    values = {"job_id": job_id, "source": source, "study_instance_uid": study_instance_uid, "started_at": now}
+    return Retrieval(
+        id=_key(connection, insert(retrievals).values(**values)),
+        job_id=job_id,
+        source=source,
+        study_instance_uid=study_instance_uid,
+        basis=Basis.UIDS,
+        expected_count=None,
+        verdict=None,
+        note="",
+        started_at=now,
+        ended_at=None,
+    )
+
+
+def expect(
+    connection: Connection,
+    retrieval_id: int,
+    *,
+    basis: Basis,
+    expected_count: int | None,
+    listed: Mapping[str, str],
+    skipped: Collection[str] = (),
+) -> None:
+    """Record what the source lists, in place of what was recorded before.
+
+    `listed` maps SOP Instance UID to Series Instance UID; the destinations hold those in `skipped` already.
+    """
+    connection.execute(
+        update(retrievals).where(retrievals.c.id == retrieval_id).values(basis=str(basis), expected_count=expected_count)
+    )
+    connection.execute(delete(expected_instances).where(expected_instances.c.retrieval_id == retrieval_id))
+    rows = [
+        {"retrieval_id": retrieval_id, "sop_instance_uid": uid, "series_instance_uid": series, "skipped": uid in skipped}
+        for uid, series in listed.items()
+    ]
+    if rows:
+        connection.execute(insert(expected_instances), rows)
+
+
+def received(connection: Connection, retrieval_id: int) -> dict[str, int]:
+    """Return each SOP Instance UID that counts as received for the retrieval, with its data set's length in bytes.
+
+    That is what was counted to it on arrival, and what it expects and came since it started, whomever it was counted to then.
+    An instance whose bytes are gone while they were still owed is not received.
+    """
+    started = select(retrievals.c.started_at).where(retrievals.c.id == retrieval_id).scalar_subquery()
+    wanted = select(expected_instances.c.sop_instance_uid).where(expected_instances.c.retrieval_id == retrieval_id)
+    counted = or_(arrivals.c.retrieval_id == retrieval_id, and_(arrivals.c.at >= started, arrivals.c.sop_instance_uid.in_(wanted)))
+    rows = connection.execute(
+        select(arrivals.c.sop_instance_uid, func.max(instances.c.content_length))
+        .join_from(arrivals, instances, arrivals.c.instance_id == instances.c.id)
+        .where(counted, instances.c.bytes_state != "missing")
+        .group_by(arrivals.c.sop_instance_uid)
+    )
+    return {str(uid): int(length) for uid, length in rows}
+
+
+def received_of_study(connection: Connection, retrieval_id: int, study_instance_uid: str) -> set[str]:
+    """Return the SOP Instance UIDs counted to the retrieval that are of its study: what counts compare with."""
+    rows = connection.execute(
+        select(distinct(arrivals.c.sop_instance_uid))
+        .join_from(arrivals, instances, arrivals.c.instance_id == instances.c.id)
+        .where(
+            arrivals.c.retrieval_id == retrieval_id,
+            instances.c.study_instance_uid == study_instance_uid,
+            instances.c.bytes_state != "missing",
+        )
+    )
+    return {str(uid) for (uid,) in rows}
+
+
+def settle(connection: Connection, retrieval_id: int, verdict: VerdictKind, note: str, *, now: float) -> None:
+    """Record how a retrieval ended; `note` holds no patient data."""
+    values = {"verdict": str(verdict), "note": note or None, "ended_at": now}
+    connection.execute(update(retrievals).where(retrievals.c.id == retrieval_id).values(**values))
+
+
+def retrievals_of(connection: Connection, job_id: int) -> list[Retrieval]:
+    """Return the studies of a job in the order they were begun."""
+    rows = connection.execute(select(retrievals).where(retrievals.c.job_id == job_id).order_by(retrievals.c.id))
+    return [_retrieval(row._mapping) for row in rows]
+
+
+def forget_unfound(connection: Connection, job_id: int) -> None:
+    """Drop the job's rows of keys that found no study: a new run asks again."""
+    where = (retrievals.c.job_id == job_id, retrievals.c.study_instance_uid == "")
+    connection.execute(delete(retrievals).where(*where))
+
+
+def expected(connection: Connection, retrieval_id: int) -> tuple[dict[str, str], set[str]]:
+    """Return what was listed (SOP Instance UID to Series Instance UID), and which of it was skipped."""
+    rows = connection.execute(
+        select(expected_instances.c.sop_instance_uid, expected_instances.c.series_instance_uid, expected_instances.c.skipped).where(
+            expected_instances.c.retrieval_id == retrieval_id
+        )
+    ).all()
+    return {str(row[0]): str(row[1]) for row in rows}, {str(row[0]) for row in rows if row[2]}
+
+
+def _key(connection: Connection, statement: Any) -> int:
+    key: Any = connection.execute(statement).inserted_primary_key
+    return int(key[0])
+
+
+def _retrieval(row: Mapping[Any, Any]) -> Retrieval:
+    return Retrieval(
+        id=int(row["id"]),
+        job_id=int(row["job_id"]),
+        source=str(row["source"]),
+        study_instance_uid=str(row["study_instance_uid"]),
+        basis=Basis(row["basis"]),
+        expected_count=row["expected_count"],
+        verdict=VerdictKind(row["verdict"]) if row["verdict"] else None,
+        note=str(row["note"] or ""),
+        started_at=float(row["started_at"]),
+        ended_at=row["ended_at"],
+    )

@@ -1,0 +1,210 @@
+"""What a pull is asked and what it tells: requests, events and verdicts as plain data. Pure.
+
+`to_json` and `from_json` carry an event over the control API as one JSON object with its name under ``event``. Only the
+`asked` field of a verdict may hold what identifies a patient (an accession number, a patient id); it is shown to the one who
+asked and never logged or recorded.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, ClassVar
+
+from gateway.domain import Basis, VerdictKind, is_uid
+from gateway.errors import UsageError
+
+
+@dataclass(frozen=True)
+class PullRequest:
+    """What to retrieve from which source; exactly one of the four ways to name studies is given.
+
+    `source` is a name of ``[sources]``. `query` maps DICOM keywords to C-FIND matching values (PS3.4 §C.2.2.2).
+
+    Raises:
+        UsageError: none or several ways were given, a value is empty, or a study UID is no UID.
+
+    """
+
+    source: str
+    study_uids: tuple[str, ...] = ()
+    accession_numbers: tuple[str, ...] = ()
+    patient_ids: tuple[str, ...] = ()
+    query: Mapping[str, str] = field(default_factory=dict)
+    skip_existing: bool = False
+
+    def __post_init__(self) -> None:
+        ways = [self.study_uids, self.accession_numbers, self.patient_ids, self.query]
+        if sum(bool(way) for way in ways) != 1:
+            raise UsageError("name the studies in one way: study UIDs, accession numbers, patient ids or query keys")
+        wrong = [uid for uid in self.study_uids if not is_uid(uid)]
+        if wrong:
+            raise UsageError(f"not a Study Instance UID: {wrong[0][:80]!r} (and {len(wrong) - 1} more)")
+        if not all(value.strip() for value in (*self.accession_numbers, *self.patient_ids)):
+            raise UsageError("an accession number or patient id is empty: that would match every study")
+        if self.query and not any(value.strip("* ") for value in self.query.values()):
+            raise UsageError("the query matches every study of the source: give at least one key a value")
+
+    def keys(self) -> tuple[Mapping[str, str], ...]:
+        """Return the matching keys of each C-FIND at STUDY level that finds the asked studies, without repetition."""
+        named = (
+            ("StudyInstanceUID", self.study_uids),
+            ("AccessionNumber", self.accession_numbers),
+            ("PatientID", self.patient_ids),
+        )
+        listed = tuple({keyword: value} for keyword, values in named for value in dict.fromkeys(values))
+        return listed or (dict(self.query),)
+
+    def criteria(self) -> str:
+        """Return the request as canonical JSON: the same for the same command, whatever the order of its values."""
+        keys = sorted(json.dumps(dict(key), sort_keys=True) for key in self.keys())
+        return json.dumps({"source": self.source, "keys": keys, "skip_existing": self.skip_existing})
+
+    def fingerprint(self) -> str:
+        """Return what identifies the same command given again (64 hexadecimal digits)."""
+        return hashlib.sha256(f"pull {self.criteria()}".encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """How the retrieval of one study ended (promise 2: never by a status or a timer alone).
+
+    `expected` is None where the source told neither UIDs nor counts. `received` counts distinct expected instances that are
+    durable here, `skipped` those not asked for because the destinations hold them. `missing` lists UIDs; with basis counts,
+    it lists only those the source named.
+    """
+
+    kind: VerdictKind
+    study_instance_uid: str
+    basis: Basis
+    expected: int | None
+    received: int
+    skipped: int = 0
+    missing: tuple[str, ...] = ()
+    note: str = ""
+    seconds: float = 0.0
+    bytes: int = 0
+    asked: str = ""
+    retrieval_id: int | None = None
+
+
+@dataclass(frozen=True)
+class JobStarted:
+    """The source answered C-ECHO and the job stands in the ledger."""
+
+    name: ClassVar[str] = "job_started"
+    job_id: int
+    source: str
+    resumed: bool
+
+
+@dataclass(frozen=True)
+class StudyPlanned:
+    """What the source lists of a study; `present` of the expected instances came in an earlier run of the same job."""
+
+    name: ClassVar[str] = "study_planned"
+    study_instance_uid: str
+    retrieval_id: int
+    basis: Basis
+    expected: int | None
+    skipped: int
+    present: int
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Instances and bytes of a study so far; told at most a few times a second."""
+
+    name: ClassVar[str] = "progress"
+    study_instance_uid: str
+    retrieval_id: int
+    expected: int | None
+    received: int
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Repairing:
+    """Instances are missing after the arrivals went quiet; `step` says what is tried next (image, series, other-order, growth)."""
+
+    name: ClassVar[str] = "repairing"
+    study_instance_uid: str
+    retrieval_id: int
+    step: str
+    round: int
+    missing: int
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """Nothing moves for `seconds` because of `reason` (busy: the source refused for now; unreachable; room: the spool is full)."""
+
+    name: ClassVar[str] = "waiting"
+    study_instance_uid: str
+    reason: str
+    seconds: float
+
+
+@dataclass(frozen=True)
+class StudyEnded:
+    """A study has its verdict; `earlier` when the same job had come to it in an earlier run."""
+
+    name: ClassVar[str] = "study_ended"
+    verdict: Verdict
+    earlier: bool = False
+
+
+@dataclass(frozen=True)
+class JobEnded:
+    """The last event: how many studies ended how, and why the job as a whole failed where it did."""
+
+    name: ClassVar[str] = "job_ended"
+    job_id: int | None
+    complete: int = 0
+    incomplete: int = 0
+    empty: int = 0
+    failed: int = 0
+    error: str = ""
+
+    @property
+    def all_complete(self) -> bool:
+        """Tell whether everything that was asked for is here (exit code 0)."""
+        return not (self.incomplete or self.empty or self.failed or self.error)
+
+
+Event = JobStarted | StudyPlanned | Progress | Repairing | Waiting | StudyEnded | JobEnded
+
+_EVENTS: Mapping[str, type[Any]] = {
+    kind.name: kind for kind in (JobStarted, StudyPlanned, Progress, Repairing, Waiting, StudyEnded, JobEnded)
+}
+
+
+def to_json(event: Event) -> dict[str, Any]:
+    """Return `event` as one JSON object."""
+    return {"event": event.name, **asdict(event)}
+
+
+def from_json(document: Mapping[str, Any]) -> Event:
+    """Return the event that `to_json` made `document` of.
+
+    Raises:
+        ValueError: it is no event.
+
+    """
+    values = dict(document)
+    kind = _EVENTS.get(values.pop("event", ""))
+    if kind is None:
+        raise ValueError(f"not an event of a pull: {document.get('event')!r}")
+    if "basis" in values:
+        values["basis"] = Basis(values["basis"])
+    if kind is StudyEnded:
+        values["verdict"] = _verdict(values["verdict"])
+    event: Event = kind(**values)
+    return event
+
+
+def _verdict(values: Mapping[str, Any]) -> Verdict:
+    typed = {"kind": VerdictKind(values["kind"]), "basis": Basis(values["basis"]), "missing": tuple(values["missing"])}
+    return Verdict(**{**values, **typed})
