@@ -5,10 +5,13 @@ Units are in the names (``_s`` seconds, ``_bytes`` bytes). Names of sources and 
 
 from __future__ import annotations
 
+import ipaddress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr
 
 from gateway.domain import is_ae_title
 
@@ -19,7 +22,32 @@ def _ae_title(value: str) -> str:
     return value.strip()
 
 
+def _network(value: str) -> str:
+    try:
+        return str(ipaddress.ip_network(value, strict=False))
+    except ValueError as error:
+        raise ValueError('an address or a network such as "192.0.2.7" or "192.0.2.0/24"') from error
+
+
+def _url(value: str) -> str:
+    parts = urlsplit(value)
+    if parts.scheme not in {"http", "https"} or not parts.hostname:
+        raise ValueError("an address that starts with http:// or https://")
+    if parts.username or parts.password:
+        raise ValueError("an address without user and password: they have their own keys, username and password")
+    return value
+
+
+@dataclass(frozen=True)
+class MustExist:
+    """Marks a path whose file has to be there and readable when the configuration is loaded."""
+
+
 AETitle = Annotated[str, AfterValidator(_ae_title)]
+Host = Annotated[str, Field(min_length=1, max_length=255, description="a host name or an address")]
+Network = Annotated[str, AfterValidator(_network)]
+Url = Annotated[str, AfterValidator(_url)]
+PemFile = Annotated[Path, MustExist()]
 Port = Annotated[int, Field(ge=1, le=65535)]
 Seconds = Annotated[float, Field(gt=0, le=86400)]
 
@@ -40,9 +68,9 @@ class GatewayTable(Table):
 class TlsTable(Table):
     """Mutual TLS as a requestor: `ca` checks the peer, `certificate` and `key` are shown to it (PS3.15 §B.12)."""
 
-    ca: Path
-    certificate: Path
-    key: Path
+    ca: PemFile
+    certificate: PemFile
+    key: PemFile
     key_password: SecretStr | None = None
     # The name that must stand in the peer's certificate; the host of the peer where it is left out.
     server_name: str | None = None
@@ -52,16 +80,16 @@ class ListenTlsTable(Table):
     """``[listen.tls]``: a second listener; client certificates are required and checked against `ca`."""
 
     port: Annotated[int, Field(ge=0, le=65535)] = 2762
-    certificate: Path
-    key: Path
+    certificate: PemFile
+    key: PemFile
     key_password: SecretStr | None = None
-    ca: Path
+    ca: PemFile
 
 
 class ListenTable(Table):
     """``[listen]``: the Storage SCP. Port 0 takes a free one; `plain = false` listens on TLS only."""
 
-    host: str = "0.0.0.0"  # noqa: S104 - a PACS has to reach it; the shipped config.toml listens on loopback
+    host: Host = "0.0.0.0"  # noqa: S104 - a PACS has to reach it; the shipped config.toml listens on loopback
     port: Annotated[int, Field(ge=0, le=65535)] = 11112
     plain: bool = True
     accept: Literal["known", "any"] = "known"
@@ -85,7 +113,7 @@ class SpoolTable(Table):
 class RestTable(Table):
     """The REST address of an Orthanc, for what DICOM cannot ask of it."""
 
-    url: str
+    url: Url
     username: str | None = None
     password: SecretStr | None = None
 
@@ -94,10 +122,10 @@ class SourceTable(Table):
     """``[sources.NAME]``: who may send, and whom we may ask (C-FIND, C-MOVE)."""
 
     ae_title: AETitle
-    host: str
+    host: Host
     port: Port | None = None
     # Further addresses or networks (CIDR) it may call from, beside those that `host` resolves to.
-    addresses: tuple[str, ...] = ()
+    addresses: tuple[Network, ...] = ()
     # With TLS: a name that must stand in its client certificate (subject alternative name or common name).
     certificate_name: str | None = None
     moves: Annotated[int, Field(ge=1, le=64)] = 1
@@ -123,7 +151,7 @@ class DicomDestination(Table):
 
     kind: Literal["dicom"]
     ae_title: AETitle
-    host: str
+    host: Host
     port: Port
     calling_ae_title: AETitle | None = None
     associations: Annotated[int, Field(ge=1, le=64)] = 2
@@ -173,7 +201,7 @@ class ServeTable(Table):
 
 
 class Settings(Table):
-    """A whole configuration, validated."""
+    """A whole configuration. What its tables owe each other (a route's destinations …) is checked by `gateway.config`."""
 
     gateway: GatewayTable = GatewayTable()
     listen: ListenTable = ListenTable()
@@ -183,12 +211,3 @@ class Settings(Table):
     sources: dict[str, SourceTable] = Field(default_factory=dict)
     destinations: dict[str, DestinationTable] = Field(default_factory=dict)
     routes: tuple[RouteTable, ...] = ()
-
-    @model_validator(mode="after")
-    def _routes_lead_somewhere(self) -> Settings:
-        for route in self.routes:
-            unknown = [name for name in route.to if name not in self.destinations]
-            if unknown:
-                known = ", ".join(self.destinations) or "none"
-                raise ValueError(f"route {route.name!r} leads to unknown destination {', '.join(unknown)} (known: {known})")
-        return self

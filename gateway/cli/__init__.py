@@ -1,7 +1,7 @@
 """The command line: one module a group of commands, each a thin shell over the rooms.
 
 Exit codes: 0 all of it was done; 1 some of it was not; 2 usage or configuration; 130 interrupted. Errors go to standard
-error, as one line each and never as a traceback. A command that did only part of its work raises ``typer.Exit(1)``.
+error, never as a traceback. A command that did only part of its work raises ``typer.Exit(1)``.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import typer
 
 from gateway.cli import certs, config, init
 from gateway.errors import ConfigurationError, GatewayError, StateFolderInUse, UsageError
+from gateway.log import raised_at
 
 app = typer.Typer(
     name="gateway",
@@ -49,6 +50,9 @@ def run(arguments: list[str]) -> int:
     except GatewayError as error:
         typer.echo(f"gateway: {error}", err=True)
         return exit_code(error)
+    except Exception as error:  # noqa: BLE001 - the root of the process; the text of an unknown error may hold patient data
+        typer.echo(f"gateway: internal error {type(error).__name__} at {' < '.join(reversed(raised_at(error, depth=4)))}", err=True)
+        return 1
     return outcome if isinstance(outcome, int) else 0
 
 

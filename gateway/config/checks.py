@@ -1,0 +1,100 @@
+"""What the tables of a configuration owe each other. Pure.
+
+The checks read raw TOML, so that they report together with what is wrong inside a table; whatever has the wrong type is
+left to validation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from pydicom.datadict import keyword_dict
+
+from gateway.config.environment import suggestion
+from gateway.config.problems import Finding, step_along
+from gateway.config.schema import KeyPath, Raw
+from gateway.settings import GatewayTable, ListenTable, ListenTlsTable
+
+ROUTING_WORDS = ("calling_ae", "called_ae", "source")
+"""What a route may ask beside DICOM keywords."""
+
+_HERE = {"127.0.0.1", "localhost", "::1"}
+
+
+def check(raw: Raw) -> Iterator[Finding]:
+    """Yield what is certainly wrong between the tables of `raw`."""
+    yield from _routes(raw)
+    yield from _listeners(raw)
+    yield from _sources(raw)
+    yield from _destinations(raw)
+
+
+def _table(raw: object, *path: str | int) -> dict[str, Any]:
+    found = step_along(raw, path)
+    return found if isinstance(found, dict) else {}
+
+
+def _routes(raw: Raw) -> Iterator[Finding]:
+    routes, destinations = raw.get("routes"), _table(raw, "destinations")
+    for index, route in enumerate(routes if isinstance(routes, list) else []):
+        for keyword in _table(route, "when"):
+            if keyword not in ROUTING_WORDS and keyword not in keyword_dict:
+                yield Finding(("routes", index, "when", keyword), "an unknown keyword", _meant(keyword))
+        names = step_along(route, ["to"])
+        for name in names if isinstance(names, list) else []:
+            if isinstance(name, str) and name not in destinations:
+                expected = suggestion(name, destinations) if destinations else "a destination, and there is none"
+                yield Finding(("routes", index, "to"), f'unknown destination "{name}"', expected)
+
+
+def _meant(keyword: str) -> str:
+    close = suggestion(keyword, [*ROUTING_WORDS, *sorted(keyword_dict)])
+    return close if "did you mean" in close else f"a DICOM keyword such as Modality, or one of {', '.join(ROUTING_WORDS)}"
+
+
+def _own_ports(raw: Raw) -> dict[int, KeyPath]:
+    """Return the ports that the gateway listens on, with the keys that say so."""
+    listen = _table(raw, "listen")
+    ports: dict[int, KeyPath] = {}
+    if listen.get("plain", True) is True:
+        ports[_number(listen.get("port", ListenTable.model_fields["port"].default))] = ("listen", "port")
+    if "tls" in listen:
+        tls_port = _number(_table(listen, "tls").get("port", ListenTlsTable.model_fields["port"].default))
+        ports.setdefault(tls_port, ("listen", "tls", "port"))
+    ports.pop(0, None)
+    return ports
+
+
+def _number(value: object) -> int:
+    """Return a port as the file or the environment writes it; 0 where it is none, which validation reports."""
+    return int(value) if isinstance(value, int) or (isinstance(value, str) and value.isdecimal()) else 0
+
+
+def _listeners(raw: Raw) -> Iterator[Finding]:
+    listen = _table(raw, "listen")
+    if "tls" in listen and listen.get("plain", True) is True:
+        port = _number(_table(listen, "tls").get("port", ListenTlsTable.model_fields["port"].default))
+        if port and _own_ports(raw).get(port) == ("listen", "port"):
+            yield Finding(("listen", "tls", "port"), f"{port}, the port of [listen]", "a port of its own, such as 2762")
+
+
+def _sources(raw: Raw) -> Iterator[Finding]:
+    seen: dict[tuple[object, ...], str] = {}
+    for name, source in _table(raw, "sources").items():
+        identity = tuple(_table(source).get(key) for key in ("ae_title", "host", "port", "certificate_name"))
+        if None not in identity[:2]:
+            other = seen.setdefault(identity, name)
+            if other != name:
+                yield Finding(("sources", name), f'the AE title, host and port of source "{other}"', "one source for one peer")
+
+
+def _destinations(raw: Raw) -> Iterator[Finding]:
+    ports = _own_ports(raw)
+    own_host = _table(raw, "listen").get("host")
+    own_title = _table(raw, "gateway").get("ae_title", GatewayTable.model_fields["ae_title"].default)
+    for name, destination in _table(raw, "destinations").items():
+        table = _table(destination)
+        here = table.get("host") in _HERE or (own_host is not None and table.get("host") == own_host)
+        if here and table.get("ae_title") == own_title and _number(table.get("port")) in ports:
+            yield Finding(("destinations", name, "port"), "the gateway itself", "another peer: instances would go round for ever")

@@ -1,0 +1,60 @@
+"""What a configuration says about files: secrets kept in files, relative paths, files that must exist."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from gateway.config.environment import FILE_SUFFIX, secret_files
+from gateway.config.problems import Finding
+from gateway.config.schema import KeyPath, Raw, tables, values
+from gateway.settings import GatewayTable, MustExist
+
+
+def read_secrets(raw: Raw, folder: Path) -> Iterator[Finding]:
+    """Put the content of each secret's ``…_file`` into its key, in place; a line end at the end is no part of it.
+
+    `folder` is what relative names are relative to.
+    """
+    for path, shape, table in list(tables(raw)):
+        for file_key in secret_files(shape, table):
+            if file_key in table:
+                yield from _read_secret(path, table, file_key, folder)
+
+
+def _read_secret(path: KeyPath, table: Raw, file_key: str, folder: Path) -> Iterator[Finding]:
+    key, name = file_key.removesuffix(FILE_SUFFIX), table.pop(file_key)
+    if key in table:
+        yield Finding((*path, file_key), f"{key} as well", f"either {key} or {file_key}")
+    elif not isinstance(name, str):
+        yield Finding((*path, file_key), "no file name", "the name of a file that holds the secret")
+    else:
+        try:
+            table[key] = _absolute(name, folder).read_text(encoding="utf-8").rstrip("\r\n")
+        except (OSError, UnicodeDecodeError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "no text"
+            yield Finding((*path, file_key), f'"{name}" ({reason})', "a readable file that holds the secret")
+
+
+def resolve_paths(raw: Raw, folder: Path) -> Iterator[Finding]:
+    """Make every path of `raw` absolute, in place, and find the files that have to exist and do not."""
+    # The state folder lies beside the configuration also where the file does not name it.
+    ours = raw.setdefault("gateway", {})
+    if isinstance(ours, dict):
+        ours.setdefault("state", str(GatewayTable().state))
+    for place in list(values(raw)):
+        if place.shape.annotation is Path and isinstance(place.value, str) and place.value:
+            file = _absolute(place.value, folder)
+            place.table[str(place.path[-1])] = str(file)
+            field = place.shape.field
+            if field is not None and any(isinstance(item, MustExist) for item in field.metadata) and not _readable(file):
+                yield Finding(place.path, f"{file} ({'not readable' if file.exists() else 'no such file'})", "a readable PEM file")
+
+
+def _absolute(name: str, folder: Path) -> Path:
+    return (folder / Path(name).expanduser()).absolute()
+
+
+def _readable(file: Path) -> bool:
+    return file.is_file() and os.access(file, os.R_OK)
