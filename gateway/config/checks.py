@@ -14,10 +14,8 @@ from pydicom.datadict import keyword_dict
 from gateway.config.environment import suggestion
 from gateway.config.problems import Finding, step_along
 from gateway.config.schema import KeyPath, Raw
+from gateway.route.rules import OPERATION_KEYS, unknown_keywords
 from gateway.settings import GatewayTable, ListenTable, ListenTlsTable
-
-ROUTING_WORDS = ("calling_ae", "called_ae", "source")
-"""What a route may ask beside DICOM keywords."""
 
 _HERE = {"127.0.0.1", "localhost", "::1"}
 
@@ -38,9 +36,8 @@ def _table(raw: object, *path: str | int) -> dict[str, Any]:
 def _routes(raw: Raw) -> Iterator[Finding]:
     routes, destinations = raw.get("routes"), _table(raw, "destinations")
     for index, route in enumerate(routes if isinstance(routes, list) else []):
-        for keyword in _table(route, "when"):
-            if keyword not in ROUTING_WORDS and keyword not in keyword_dict:
-                yield Finding(("routes", index, "when", keyword), "an unknown keyword", _meant(keyword))
+        for keyword in unknown_keywords(_table(route, "when")):
+            yield Finding(("routes", index, "when", keyword), "nothing that instances are routed by", _meant(keyword))
         names = step_along(route, ["to"])
         for name in names if isinstance(names, list) else []:
             if isinstance(name, str) and name not in destinations:
@@ -49,8 +46,9 @@ def _routes(raw: Raw) -> Iterator[Finding]:
 
 
 def _meant(keyword: str) -> str:
-    close = suggestion(keyword, [*ROUTING_WORDS, *sorted(keyword_dict)])
-    return close if "did you mean" in close else f"a DICOM keyword such as Modality, or one of {', '.join(ROUTING_WORDS)}"
+    known = [*sorted(OPERATION_KEYS), *sorted(word for word in keyword_dict if not unknown_keywords({word: ""}))]
+    close = suggestion(keyword, known)
+    return close if "did you mean" in close else f"a DICOM keyword such as Modality, or one of {', '.join(sorted(OPERATION_KEYS))}"
 
 
 def _own_ports(raw: Raw) -> dict[int, KeyPath]:
