@@ -142,8 +142,11 @@ class Consignment:
     identity: InstanceIdentity
     content: Content
     attempts: int
+    last_status: int | None = None
+    """What the destination answered the last time, where it answered."""
+
     uncertain: bool = False
     """True when an earlier attempt ended without an answer, so the destination may already hold it."""
 
-    move_originator_ae: str | None = None
-    move_originator_message_id: int | None = None
+    has_rivals: bool = False
+    """True when other content is known under the same SOP Instance UID: that the destination has the UID proves nothing."""

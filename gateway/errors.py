@@ -15,6 +15,7 @@
     │   ├── LedgerUnavailable     the database cannot take the change now             (retryable)
     │   ├── LedgerTooNew          written by a newer gateway
     │   └── IllegalTransition     a state change that the table of transitions forbids
+    ├── DestinationUnavailable    a destination without association (a folder) takes nothing now (retryable)
     └── AssociationError
         ├── PeerUnreachable       no TCP connection                                   (retryable)
         ├── TlsFailed             no TLS session: certificate, name, version
@@ -112,6 +113,12 @@ class LedgerTooNew(LedgerError):
 
 class IllegalTransition(LedgerError):
     """A state change that the table of allowed transitions does not list."""
+
+
+class DestinationUnavailable(GatewayError):
+    """A destination that is reached without an association takes nothing now: not writable, no room, not there."""
+
+    retryable = True
 
 
 class AssociationError(GatewayError):

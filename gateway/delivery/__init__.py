@@ -1,1 +1,15 @@
-"""To be written."""
+"""Delivery: each instance to each of its destinations, on its own.
+
+Contract: at least once, and known. A delivery leaves `sending` by an outcome that the ledger recorded durably; one whose
+outcome nobody knows (a broken association, a crash) is sent again after asking, where that can be asked, whether it is there
+already. A destination that is down costs its instances time, never attempts, and costs other destinations nothing.
+
+`destination` is the protocol of the adapters (`cstore`, `folder`), `policy` and `circuit` decide without I/O,
+`lane` works one destination, `dispatcher` runs all of them on trio.
+"""
+
+from gateway.delivery.circuit import CircuitState, CircuitView
+from gateway.delivery.destination import Destination, Outcome, OutcomeKind, Session
+from gateway.delivery.dispatcher import Dispatcher
+
+__all__ = ["CircuitState", "CircuitView", "Destination", "Dispatcher", "Outcome", "OutcomeKind", "Session"]

@@ -1,0 +1,135 @@
+"""What every destination adapter is: a batch of consignments in, one outcome an instance out.
+
+An adapter knows how to bring bytes to its destination and nothing of queues, retries or the ledger. What is wrong with one
+instance is an outcome; what is wrong with the destination or the way to it is raised, and says nothing about the instances
+that were not reported: they were not sent. Sessions are synchronous: one thread at a time uses a session, `stop` and `kill`
+come from any.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Protocol
+
+from gateway.domain import Consignment, Content, Proof
+from gateway.settings import RetryTable
+
+
+class OutcomeKind(StrEnum):
+    """How one attempt to deliver one instance ended."""
+
+    ANSWERED = "answered"
+    """The destination answered with the DIMSE status `Outcome.status`."""
+
+    STORED = "stored"
+    """The destination took it; there is no DIMSE status."""
+
+    FOUND = "found"
+    """Not sent: the destination was asked and has it already."""
+
+    REFUSED = "refused"
+    """The destination takes no such SOP class in this transfer syntax; nothing was sent."""
+
+    UNREADABLE = "unreadable"
+    """Our own bytes are not there or not what they were; nothing complete was sent."""
+
+    UNKNOWN = "unknown"
+    """No answer: the destination may or may not have it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of one delivery in one attempt. `reason` is for people and holds no patient data.
+
+    `found` is what the destination said when asked whether it has the instance, None where it was not or could not be asked;
+    `proof` is what the adapter itself made sure of.
+    """
+
+    delivery_id: int
+    kind: OutcomeKind
+    status: int | None = None
+    reason: str = ""
+    found: bool | None = None
+    proof: Proof | None = None
+
+
+Report = Callable[[Outcome], None]
+"""Takes one outcome, on the session's thread, as soon as it is known."""
+
+
+class OpenBytes(Protocol):
+    """A data set open for reading: `length` bytes from `offset` of the file `fileno()`, read by position."""
+
+    @property
+    def offset(self) -> int:
+        """Where the data set begins, in bytes."""
+
+    @property
+    def length(self) -> int:
+        """How long it is, in bytes."""
+
+    def fileno(self) -> int:
+        """Return the file's descriptor."""
+
+
+class ContentStore(Protocol):
+    """Where the bytes are; `gateway.spool.Spool` is one."""
+
+    def open(self, content: Content) -> AbstractContextManager[OpenBytes]:
+        """Open the data set that `content` names.
+
+        Raises:
+            SpoolMissing: it is not there, or is not what it was.
+        """
+
+
+class Session(Protocol):
+    """One way into a destination, kept open between batches. Nothing is connected before the first `deliver`."""
+
+    def deliver(self, batch: Sequence[Consignment], report: Report) -> None:
+        """Bring the instances of `batch` to the destination and report each as it is done.
+
+        Returns early, without reporting the rest, once `stop` was called. After an error the session may be used again.
+
+        Raises:
+            AssociationError, DestinationUnavailable: the destination or the way to it fails; the rest was not sent.
+        """
+
+    def stop(self) -> None:
+        """Finish the instance at hand and begin no other. From any thread; for good."""
+
+    def kill(self) -> None:
+        """Break off at once: the instance at hand ends as unknown. From any thread; for good. Never raises."""
+
+    def close(self) -> None:
+        """Leave the destination in order; a later `deliver` connects again. Never raises."""
+
+
+class Destination(Protocol):
+    """Where instances go: `[destinations.NAME]` made able to deliver."""
+
+    @property
+    def name(self) -> str:
+        """The name in the configuration."""
+
+    @property
+    def workers(self) -> int:
+        """How many sessions work at a time."""
+
+    @property
+    def idle_close_s(self) -> float:
+        """A session without work for this long is closed, in seconds."""
+
+    @property
+    def retry(self) -> RetryTable:
+        """How often and when to try again."""
+
+    @property
+    def instant_proof(self) -> Proof | None:
+        """What a delivered instance is verified with at once; None where a proof is asked for later."""
+
+    def open(self) -> Session:
+        """Return a new session, not yet connected."""
