@@ -1,0 +1,66 @@
+"""Fixtures that every room's tests share. What they hand out is in `tests.support`."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.support import data, orthanc
+from tests.support.certificates import TestCA
+from tests.support.ports import free_port as _free_port
+
+PROGRAMS = ("Orthanc", "dcmqrscp", "dcmqridx", "storescp", "storescu", "dcmsend", "echoscu", "strace")
+
+
+def _missing(wanted: tuple[str, ...]) -> list[str]:
+    path = os.pathsep.join((os.environ.get("PATH", ""), str(orthanc.PROGRAM.parent)))
+    return [name for name in wanted if shutil.which(name, path=path) is None]
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """A test marked ``peers`` (all programs) or ``peers("storescp", …)`` needs them: skipped without, a failure in CI."""
+    for marker in item.iter_markers("peers"):
+        missing = _missing(marker.args or PROGRAMS)
+        if not missing:
+            continue
+        reason = f"needs {', '.join(missing)}: not installed (Debian's packages dcmtk, orthanc and strace have them)"
+        if os.environ.get("CI", "").lower() in {"1", "true", "yes"}:
+            pytest.fail(reason, pytrace=False)
+        pytest.skip(reason)
+
+
+@pytest.fixture(scope="session")
+def ca(tmp_path_factory: pytest.TempPathFactory) -> TestCA:
+    """The session's certificate authority: `ca.issue("name")` gives the files ca, certificate and key."""
+    return TestCA(tmp_path_factory.mktemp("certificates"))
+
+
+@pytest.fixture
+def free_port() -> Callable[[], int]:
+    """A function that returns another free port on 127.0.0.1 each time."""
+    return _free_port
+
+
+@pytest.fixture(scope="session")
+def real_files() -> tuple[Path, ...]:
+    """One real file for each storable SOP Instance UID of pydicom's test files and pydicom-data."""
+    return data.real_files()
+
+
+@pytest.fixture(scope="session")
+def ct_series(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., list[Path]]:
+    """`ct_series(count, rows=64)`: files of a generated CT series with pixel data, made once per set of arguments."""
+    root = tmp_path_factory.mktemp("ct")
+    made: dict[tuple[object, ...], list[Path]] = {}
+
+    def series(count: int, *, rows: int = 64, seed: int = 1, j2k: bool = False) -> list[Path]:
+        key = (count, rows, seed, j2k)
+        if key not in made:
+            made[key] = data.ct_series(root / f"{count}-{rows}-{seed}-{int(j2k)}", count, rows=rows, seed=seed, j2k=j2k)
+        return made[key]
+
+    return series

@@ -1,0 +1,24 @@
+"""Deadlines for tests: wait until something is so, or fail saying what never came."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+T = TypeVar("T")
+
+_PAUSE = threading.Event()
+
+
+def wait_until(condition: Callable[[], T], what: str, *, deadline_s: float = 20.0, pause_s: float = 0.02) -> T:
+    """Return the first true result of `condition`; fail after `deadline_s` seconds with `what` was awaited."""
+    end = time.monotonic() + deadline_s
+    while True:
+        result = condition()
+        if result:
+            return result
+        if time.monotonic() >= end:
+            raise AssertionError(f"within {deadline_s:g} s there was never: {what}")
+        _PAUSE.wait(pause_s)
