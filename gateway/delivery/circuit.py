@@ -55,7 +55,7 @@ def state_of(circuit: Circuit, now: float) -> CircuitState:
 def after_failure(circuit: Circuit, *, now: float, retry: RetryTable, jitter: float, reason: str) -> Circuit:
     """Open the circuit: exponential from `retry.first_s`, capped, a half of it at random (`jitter` from 0 to 1)."""
     failures = circuit.failures + 1
-    longest = min(retry.max_s, MAX_OPEN_S, retry.first_s * 2 ** min(failures - 1, 32))
+    longest = min(retry.max_s, MAX_OPEN_S, retry.first_s * 2.0 ** min(failures - 1, 32))
     return Circuit(failures, now + longest * (0.5 + jitter / 2), reason)
 
 

@@ -1,0 +1,45 @@
+"""Which instances a peer lists: C-FIND at IMAGE level, series by series (PS3.4 §C.4.1.2).
+
+A query below STUDY level carries every unique key above its own, since relational queries are optional (PS3.4 §C.4.1.2.2.1).
+"""
+
+from __future__ import annotations
+
+from pydicom.dataset import Dataset
+
+from gateway.association.contexts import LITTLE_ENDIAN, STUDY_ROOT_FIND, ProposedContext
+from gateway.association.requestor import Requestor
+
+FIND_CONTEXT = ProposedContext(STUDY_ROOT_FIND, LITTLE_ENDIAN)
+
+
+def instances_of_series(association: Requestor, study_instance_uid: str, series_instance_uid: str) -> set[str]:
+    """Return the SOP Instance UIDs that the peer lists for the series.
+
+    Raises:
+        NoPresentationContext: the association has no context for C-FIND.
+        DimseFailed: the peer refuses or fails the query.
+        AssociationError: the association broke.
+    """
+    query = _image_query(study_instance_uid, series_instance_uid, "")
+    return {str(match.get("SOPInstanceUID", "")) for match in association.find(query)} - {""}
+
+
+def is_listed(association: Requestor, study_instance_uid: str, series_instance_uid: str, sop_instance_uid: str) -> bool:
+    """Tell whether the peer lists this one instance. Raises like `instances_of_series`."""
+    query = _image_query(study_instance_uid, series_instance_uid, sop_instance_uid)
+    return sop_instance_uid in {str(match.get("SOPInstanceUID", "")) for match in association.find(query)}
+
+
+def answers_find(association: Requestor) -> bool:
+    """Tell whether the peer accepted a context for C-FIND on this association."""
+    return association.context_for(STUDY_ROOT_FIND) is not None
+
+
+def _image_query(study_instance_uid: str, series_instance_uid: str, sop_instance_uid: str) -> Dataset:
+    query = Dataset()
+    query.QueryRetrieveLevel = "IMAGE"
+    query.StudyInstanceUID = study_instance_uid
+    query.SeriesInstanceUID = series_instance_uid
+    query.SOPInstanceUID = sop_instance_uid
+    return query

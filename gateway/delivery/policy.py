@@ -1,0 +1,147 @@
+"""What follows from an outcome: delivered, tried again later, or held with the reason. Pure; the time and the jitter are arguments.
+
+| outcome | what follows |
+|---|---|
+| 0000, stored, found | delivered |
+| B000, B006, B007, other warnings | delivered, with the warning |
+| 0111 and the destination lists it, or cannot be asked | delivered |
+| 0111 and it is not listed | one more try, then held |
+| 0111 although the content differs from what was sent before | held |
+| A7xx | backs off; held when the attempts are used up |
+| 0110, Cxxx, A9xx, unknown failures | one more try on a new association, then held |
+| 0117, 0122, 0124, 0210–0212 | held at once |
+| no answer | uncertain, backs off; held when the attempts are used up |
+| transfer syntax or SOP class not accepted | held at once |
+| our bytes missing or damaged | held at once |
+
+Statuses are those of PS3.4 §B.2.3 through `gateway.association.statuses`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from gateway.association.statuses import Disposition, StatusRule, store_disposition
+from gateway.delivery.destination import Outcome, OutcomeKind
+from gateway.domain import Consignment, DeliveryState, Proof
+from gateway.ledger.deliveries import Change
+from gateway.settings import RetryTable
+
+
+@dataclass(frozen=True, slots=True)
+class Circumstances:
+    """What a decision depends on beside the outcome: `now` in UTC seconds since the epoch, `jitter` from 0 to 1."""
+
+    retry: RetryTable
+    now: float
+    jitter: float
+    instant_proof: Proof | None = None
+
+
+def backoff_s(retry: RetryTable, attempt: int, jitter: float) -> float:
+    """Return how long to wait after the `attempt`-th attempt (from 1): exponential, capped, full jitter."""
+    return jitter * min(retry.max_s, retry.first_s * 2.0 ** min(attempt - 1, 32))
+
+
+def decide(outcome: Outcome, consignment: Consignment, circumstances: Circumstances) -> Change:
+    """Return what is to become of `consignment` after `outcome`."""
+    return _Decision(outcome, consignment, circumstances).change()
+
+
+def wants_new_association(consignment: Consignment) -> bool:
+    """Tell whether this is the one more try that a status allows, which has to be on a new association."""
+    return consignment.attempts > 0 and _tried_once(consignment.last_status)
+
+
+def _tried_once(status: int | None) -> bool:
+    return status is not None and store_disposition(status).disposition in (Disposition.RETRY_ONCE, Disposition.CHECK_EXISTS)
+
+
+@dataclass(frozen=True, slots=True)
+class _Decision:
+    outcome: Outcome
+    consignment: Consignment
+    circumstances: Circumstances
+
+    def change(self) -> Change:
+        match self.outcome.kind:
+            case OutcomeKind.ANSWERED:
+                return self._answered(self.outcome.status if self.outcome.status is not None else 0x0110)
+            case OutcomeKind.STORED | OutcomeKind.FOUND:
+                return self._delivered(self.outcome.reason)
+            case OutcomeKind.REFUSED:
+                return self._held(self.outcome.reason or "the destination accepts no such instance")
+            case OutcomeKind.UNREADABLE:
+                return self._held(self.outcome.reason or "bytes missing")
+            case OutcomeKind.UNKNOWN:
+                return self._later(self.outcome.reason or "no answer", uncertain=True)
+
+    def _answered(self, status: int) -> Change:
+        rule = store_disposition(status)
+        words = f"{status:04X} {rule.meaning}"
+        match rule.disposition:
+            case Disposition.DELIVERED:
+                return self._delivered("")
+            case Disposition.WARNING:
+                return self._delivered(f"warning {words}")
+            case Disposition.CHECK_EXISTS:
+                return self._duplicate(words)
+            case Disposition.BACK_OFF:
+                return self._later(words)
+            case Disposition.RETRY_ONCE:
+                return self._once_more(words)
+            case Disposition.HOLD:
+                return self._held(_hold_words(status, rule))
+
+    def _duplicate(self, words: str) -> Change:
+        if self.consignment.has_rivals:
+            return self._held(f"{words}: the destination keeps the other content that it has under this SOP Instance UID")
+        if self.outcome.found is False:
+            return self._once_more(f"{words}, but the destination does not list it")
+        checked = "" if self.outcome.found else "; whether it is there could not be asked"
+        return self._delivered(f"{words}{checked}")
+
+    def _once_more(self, words: str) -> Change:
+        if wants_new_association(self.consignment):
+            return self._held(f"{words}, twice")
+        return self._later(words)
+
+    def _later(self, words: str, *, uncertain: bool = False) -> Change:
+        attempts = self.consignment.attempts + 1
+        retry = self.circumstances.retry
+        unsure = uncertain or self.consignment.uncertain
+        if attempts >= retry.attempts:
+            return self._held(f"{words}; given up after {attempts} attempts", uncertain=unsure)
+        due_at = self.circumstances.now + backoff_s(retry, attempts, self.circumstances.jitter)
+        return self._change(DeliveryState.DEFERRED, words, due_at=due_at, uncertain=unsure)
+
+    def _held(self, words: str, *, uncertain: bool | None = None) -> Change:
+        return self._change(DeliveryState.HELD, words, uncertain=self.consignment.uncertain if uncertain is None else uncertain)
+
+    def _delivered(self, words: str) -> Change:
+        proof = self.outcome.proof or self.circumstances.instant_proof
+        return self._change(DeliveryState.DELIVERED, words, proof=proof)
+
+    def _change(
+        self,
+        state: DeliveryState,
+        words: str,
+        *,
+        due_at: float | None = None,
+        uncertain: bool = False,
+        proof: Proof | None = None,
+    ) -> Change:
+        return Change(
+            delivery_id=self.consignment.delivery_id,
+            state=state,
+            attempts=self.consignment.attempts + 1,
+            due_at=due_at,
+            status=self.outcome.status,
+            reason=words or None,
+            uncertain=uncertain,
+            proof=proof,
+        )
+
+
+def _hold_words(status: int, rule: StatusRule) -> str:
+    return f"{status:04X} {rule.meaning}: another try cannot help"
