@@ -163,7 +163,11 @@ class PeerTimeout(AssociationError):
 
 
 class ProtocolError(AssociationError):
-    """The peer broke PS3.7 or PS3.8; the association was aborted."""
+    """The peer broke PS3.7 or PS3.8; the association is aborted with `reason` (PS3.8 Table 9-26)."""
+
+    def __init__(self, message: str, *, reason: int = 0, peer: str = "") -> None:
+        self.reason = reason
+        super().__init__(message, peer=peer)
 
 
 class NoPresentationContext(AssociationError):
