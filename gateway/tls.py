@@ -76,11 +76,24 @@ def _furnished(context: ssl.SSLContext, table: TlsTable | ListenTlsTable, key: s
     context.verify_mode = ssl.CERT_REQUIRED
     context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION
     context.set_ciphers(CIPHERS)
-    password = table.key_password.get_secret_value() if table.key_password else ""
     _use(f"{key}.ca", table.ca, lambda: context.load_verify_locations(table.ca))
-    # Without a password given, OpenSSL would ask for one on the terminal.
-    _use(f"{key}.certificate", table.certificate, lambda: context.load_cert_chain(table.certificate, table.key, lambda: password))
+    _use(f"{key}.certificate", table.certificate, lambda: _load_chain(context, table, key))
     return context
+
+
+def _load_chain(context: ssl.SSLContext, table: TlsTable | ListenTlsTable, key: str) -> None:
+    """Load our certificate and key; OpenSSL reports a wrong password in too many ways to tell it from its answer."""
+    password = table.key_password.get_secret_value() if table.key_password else ""
+    try:
+        # Without a password given, OpenSSL would ask for one on the terminal.
+        context.load_cert_chain(table.certificate, table.key, lambda: password)
+    except ssl.SSLError as error:
+        if error.reason != "KEY_VALUES_MISMATCH" and "ENCRYPTED" in table.key.read_text(errors="replace"):
+            expected = "the password of the key as key_password"
+            raise ConfigurationError(
+                [Problem(str(table.key), f"{key}.key", "a private key that does not open", expected)]
+            ) from error
+        raise
 
 
 def _use(key: str, path: Path, load: Callable[[], None]) -> None:
@@ -95,13 +108,9 @@ def _use(key: str, path: Path, load: Callable[[], None]) -> None:
 
 def _unusable(error: ssl.SSLError) -> tuple[str, str]:
     """Say what was found in a PEM file that OpenSSL cannot use, and what was expected."""
-    match error.reason:
-        case "KEY_VALUES_MISMATCH":
-            return "a certificate and a key that do not belong together", "the private key of this very certificate"
-        case "BAD_DECRYPT" | "BAD_PASSWORD_READ" | "PASSWORD_CALLBACK_FAILED":
-            return "a private key that does not open", "the password of the key as key_password"
-        case _:
-            return f"no usable PEM ({error.reason or 'unreadable'})", "a certificate and a private key in PEM format"
+    if error.reason == "KEY_VALUES_MISMATCH":
+        return "a certificate and a key that do not belong together", "the private key of this very certificate"
+    return f"no usable PEM ({error.reason or 'unreadable'})", "a certificate and a private key in PEM format"
 
 
 def certificate_names(der: bytes) -> tuple[str, ...]:

@@ -15,6 +15,7 @@ from gateway.config.schema import dotted
 
 
 def config(
+    *,
     path: ConfigOption = DEFAULT_CONFIG,
     show_it: Annotated[bool, typer.Option("--show", help="Print the effective settings without secrets.")] = False,
     check: Annotated[bool, typer.Option("--check", help="Only check, certificates and keys too.")] = False,
