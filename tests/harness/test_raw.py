@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.support import comparing, data, dcmtk, raw
-from tests.support.scripted import Received, ScriptedScp
+from tests.support.scripted_scp import Received, ScriptedScp
 
 DATA = raw.data_set_of
 

@@ -1,7 +1,7 @@
 """DICOM by hand, for peers that do what no library lets them: PS3.8 PDUs and PS3.7 command sets, nothing hidden.
 
-`RawRequestor` is an SCU that may stop, stream or abort at any byte; `tests.support.scripted` is an SCP whose every answer a test
-decides. Independent of the gateway's own code, so that one mistake is not made on both sides.
+`RawRequestor` is an SCU that may stop, stream or abort at any byte; `tests.support.scripted_scp` has an SCP whose every answer
+a test decides. Independent of the gateway's own code, so that one mistake is not made on both sides.
 """
 
 from __future__ import annotations
