@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from gateway import certificates
 from tests.support import data, orthanc
-from tests.support.certificates import TestCA
+from tests.support.certificates import MakeCertificate, TestCA
+from tests.support.data import MakeSeries
 from tests.support.ports import free_port as _free_port
 
 PROGRAMS = ("Orthanc", "dcmqrscp", "dcmqridx", "storescp", "storescu", "dcmsend", "echoscu", "strace")
@@ -35,8 +37,21 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 @pytest.fixture(scope="session")
 def ca(tmp_path_factory: pytest.TempPathFactory) -> TestCA:
-    """The session's certificate authority: `ca.issue("name")` gives the files ca, certificate and key."""
+    """A certificate authority that can also make bad certificates: `ca.issue("name", days=-1)` gives ca, certificate and key."""
     return TestCA(tmp_path_factory.mktemp("certificates"))
+
+
+@pytest.fixture(scope="session")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> MakeCertificate:
+    """`certificate("name")`: the files ca, certificate and key as ``gateway certs`` makes them, valid for this machine."""
+    folder = tmp_path_factory.mktemp("certs")
+
+    def files(name: str) -> dict[str, Path]:
+        if not (folder / f"{name}.crt").exists():
+            certificates.make(folder, [certificates.request(name, ["localhost"], ["127.0.0.1"], 30)])
+        return {"ca": folder / "ca.crt", "certificate": folder / f"{name}.crt", "key": folder / f"{name}.key"}
+
+    return files
 
 
 @pytest.fixture
@@ -52,7 +67,7 @@ def real_files() -> tuple[Path, ...]:
 
 
 @pytest.fixture(scope="session")
-def ct_series(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., list[Path]]:
+def ct_series(tmp_path_factory: pytest.TempPathFactory) -> MakeSeries:
     """`ct_series(count, rows=64)`: files of a generated CT series with pixel data, made once per set of arguments."""
     root = tmp_path_factory.mktemp("ct")
     made: dict[tuple[object, ...], list[Path]] = {}

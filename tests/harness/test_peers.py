@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tests.support import comparing, data, dcmtk
-from tests.support.certificates import TestCA
+from tests.support.certificates import MakeCertificate
+from tests.support.data import MakeSeries
 from tests.support.orthanc import orthanc
 from tests.support.ports import HOST, free_port
 from tests.support.processes import run
@@ -32,16 +32,18 @@ def test_dcmqrscp_moves_real_files_to_storescp(tmp_path: Path, real_files: tuple
         assert {uid: found for uid, path in archive.files.items() if (found := comparing.differences(path, received[uid]))} == {}
 
 
-def test_orthanc_takes_files_over_mutual_tls(tmp_path: Path, ca: TestCA, ct_series: Callable[..., list[Path]]) -> None:
+def test_orthanc_takes_files_over_mutual_tls(tmp_path: Path, certificate: MakeCertificate, ct_series: MakeSeries) -> None:
     files = ct_series(3)
-    with orthanc(tmp_path / "orthanc", tls=ca.issue("orthanc")) as peer:
-        dcmtk.storescu(peer.port, *files, tls=ca.issue("client"))
+    with orthanc(tmp_path / "orthanc", tls=certificate("orthanc")) as peer:
+        dcmtk.storescu(peer.port, *files, tls=certificate("client"))
         held = peer.instances()
         assert set(held) == {data.identity(path)[2] for path in files}
         assert all(comparing.differences(path, peer.file(held[data.identity(path)[2]])) == [] for path in files)
 
 
-def test_orthanc_refuses_a_client_without_a_certificate(tmp_path: Path, ca: TestCA, ct_series: Callable[..., list[Path]]) -> None:
-    with orthanc(tmp_path / "orthanc", tls=ca.issue("orthanc")) as peer:
+def test_orthanc_refuses_a_client_without_a_certificate(
+    tmp_path: Path, certificate: MakeCertificate, ct_series: MakeSeries
+) -> None:
+    with orthanc(tmp_path / "orthanc", tls=certificate("orthanc")) as peer:
         assert dcmtk.storescu(peer.port, ct_series(1)[0], "+tla", "-ic", check=False).returncode != 0
         assert peer.count() == 0

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tests.support import comparing, data, dcmtk, raw
+from tests.support.data import MakeSeries
 from tests.support.scripted_scp import Received, ScriptedScp
 
 DATA = raw.data_set_of
 
 
-def test_a_store_arrives_whole(ct_series: Callable[..., list[Path]]) -> None:
+def test_a_store_arrives_whole(ct_series: MakeSeries) -> None:
     content = DATA(ct_series(1)[0].read_bytes())
     with ScriptedScp(keep_data=True).running() as scp, raw.RawRequestor(scp.port) as scu:
         assert scu.store("1.2.3", [content[:100], content[100:]], move_originator_ae="MOVER", move_originator_message_id=7) == 0
@@ -41,7 +41,7 @@ def test_contexts_and_associations_are_refused_as_scripted() -> None:
 
 
 @pytest.mark.peers("storescp")
-def test_dcmtk_understands_the_requestor(tmp_path: Path, ct_series: Callable[..., list[Path]]) -> None:
+def test_dcmtk_understands_the_requestor(tmp_path: Path, ct_series: MakeSeries) -> None:
     path = ct_series(1)[0]
     uid = data.identity(path)[2]
     with dcmtk.storescp(tmp_path / "received") as scp:
@@ -51,7 +51,7 @@ def test_dcmtk_understands_the_requestor(tmp_path: Path, ct_series: Callable[...
 
 
 @pytest.mark.peers("storescu")
-def test_dcmtk_understands_the_scripted_acceptor(ct_series: Callable[..., list[Path]]) -> None:
+def test_dcmtk_understands_the_scripted_acceptor(ct_series: MakeSeries) -> None:
     files = ct_series(3)
     with ScriptedScp().running() as scp:
         dcmtk.storescu(scp.port, *files)

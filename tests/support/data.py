@@ -6,7 +6,7 @@ import functools
 import shutil
 import warnings
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import data_store
@@ -17,6 +17,8 @@ from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.uid import UID, CTImageStorage, ExplicitVRLittleEndian, JPEG2000Lossless
 
 from gateway.domain import is_uid
+
+MakeSeries = Callable[..., list[Path]]
 
 UID_ROOT = "1.2.826.0.1.3680043.10.1338"
 """Root of generated UIDs; below it: seed, then study, series, instance."""

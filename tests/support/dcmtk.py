@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.support import data
+from tests.support.certificates import Files
 from tests.support.ports import HOST, free_port, listens
 from tests.support.processes import Running, run
 from tests.support.waiting import wait_until
@@ -42,7 +43,7 @@ def storescp(
     *options: str | Path,
     ae_title: str = "STORESCP",
     port: int | None = None,
-    tls: Mapping[str, Path] | None = None,
+    tls: Files | None = None,
     bit_preserving: bool = True,
 ) -> Iterator[StoreScp]:
     """Run ``storescp`` with further `options` (``--refuse``, ``--abort-during``, ``--sleep-after``, ``+xa`` …).
@@ -176,7 +177,7 @@ def storescu(
     *files: Path | str,
     called_ae: str = "GATEWAY",
     calling_ae: str = "STORESCU",
-    tls: Mapping[str, Path] | None = None,
+    tls: Files | None = None,
     check: bool = True,
     deadline_s: float = 120.0,
 ) -> subprocess.CompletedProcess[str]:

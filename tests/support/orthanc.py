@@ -13,6 +13,7 @@ from typing import Any
 
 import httpx
 
+from tests.support.certificates import Files
 from tests.support.ports import HOST, free_port, listens
 from tests.support.processes import Running
 from tests.support.waiting import wait_until
@@ -109,7 +110,7 @@ def orthanc(
     *,
     ae_title: str = "ORTHANC",
     modalities: Mapping[str, tuple[str, int]] | None = None,
-    tls: Mapping[str, Path] | None = None,
+    tls: Files | None = None,
     base: Mapping[str, Any] | None = None,
     credentials: tuple[str, str] | None = None,
     port: int | None = None,
@@ -149,7 +150,7 @@ def _own(folder: Path, ae_title: str, port: int, modalities: Mapping[str, tuple[
     }
 
 
-def _tls(tls: Mapping[str, Path] | None) -> dict[str, Any]:
+def _tls(tls: Files | None) -> dict[str, Any]:
     if tls is None:
         return {}
     return {
