@@ -17,6 +17,12 @@ MAX_UID_LENGTH = 64
 MAX_AE_TITLE_LENGTH = 16
 """PS3.5 §6.2: an AE value has at most 16 characters."""
 
+IMPLEMENTATION_CLASS_UID = "2.25.183107443287560924419316043587236105117"
+"""(0002,0012) and the Implementation Class UID of our associations (PS3.7 §D.3.3.2)."""
+
+IMPLEMENTATION_VERSION_NAME = "DICOM_GATEWAY_1"
+"""(0002,0013) and the Implementation Version Name of our associations: at most 16 characters."""
+
 _UID = re.compile(r"[0-9.]{1,64}")
 _AE_TITLE = re.compile(r"[\x20-\x5b\x5d-\x7e]{1,16}")
 

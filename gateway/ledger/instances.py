@@ -7,16 +7,28 @@ same SOP Instance UID arriving on two associations at once is decided once.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any, TypeVar
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, Row, and_, delete, exists, insert, or_, select, update
 
-from gateway.domain import Content, InstanceIdentity, Provenance
+from gateway.domain import SETTLED, Content, DeliveryState, InstanceIdentity, Provenance
+from gateway.ledger import transitions
+from gateway.ledger.schema import arrivals, deliveries, instances
+
+T = TypeVar("T")
 
 MISSING_REASON = "the spooled bytes are missing"
 SUPERSEDED_REASON = "superseded by another content under the same SOP Instance UID"
+
+
+_CHUNK = 500
+"""Values in one ``IN``: within the limit of bound parameters of every database."""
+
+_UNDERWAY = frozenset({DeliveryState.PENDING, DeliveryState.SENDING, DeliveryState.DEFERRED, DeliveryState.DELIVERED})
+_FRESH: dict[str, Any] = {"attempts": 0, "status": None, "reason": None, "uncertain": False, "lost": 0, "proof": None}
 
 
 class BytesState(StrEnum):
@@ -52,7 +64,7 @@ class Recorded:
     """What became of an arrival.
 
     `bytes_needed` is False when the ledger refers to bytes that it already had: the arrival's own may be removed.
-    `queued` names the destinations that have something to deliver because of this arrival.
+    `queued` names those of the arrival's destinations that it is still on its way to.
     """
 
     instance_id: int
@@ -76,69 +88,297 @@ class StoredInstance:
     received_at: float
 
 
-def record(connection: Connection, arrival: Arrival) -> Recorded:
+def record(connection: Connection, arrival: Arrival, *, again: bool = True) -> Recorded:
     """Record `arrival` with its deliveries and return what it was.
 
     The SOP Instance UID is unknown: a new instance. Known with the same content (digest and length): no second instance; where
     the bytes had been released or were missing, the new ones take their place and are delivered again. Known with other
     content: both are kept, the newer is delivered, and the older one's unsettled deliveries are dropped with the reason.
+
+    With ``again=False`` (``send``) the same content is only owed to destinations that never settled it.
     """
-    raise NotImplementedError
+    known = _current(connection, arrival.identity.sop_instance_uid)
+    if known is None or not _same_content(known, arrival.content):
+        return _record_new(connection, arrival, known)
+    return _record_known(connection, arrival, known, again=again)
+
+
+def _current(connection: Connection, sop_instance_uid: str) -> Row[Any] | None:
+    newest = instances.c.id.desc()
+    mine = and_(instances.c.sop_instance_uid == sop_instance_uid, instances.c.superseded_by.is_(None))
+    return connection.execute(select(instances).where(mine).order_by(newest).limit(1)).first()
+
+
+def _same_content(row: Row[Any], content: Content) -> bool:
+    return bool(row.digest == content.digest and row.content_length == content.length)
+
+
+def _record_new(connection: Connection, arrival: Arrival, older: Row[Any] | None) -> Recorded:
+    values = _instance_values(arrival) | {"routed": bool(arrival.destinations), "bytes_state": BytesState.KEPT}
+    key = connection.execute(insert(instances).values(values)).inserted_primary_key
+    assert key is not None
+    instance_id = int(key[0])
+    if older is not None:
+        _supersede(connection, older.id, instance_id, arrival.at)
+    outcome = ArrivalOutcome.NEW if older is None else ArrivalOutcome.CONFLICT
+    _insert_deliveries(connection, instance_id, arrival.destinations, arrival.at)
+    _insert_arrival(connection, arrival, instance_id, outcome)
+    return Recorded(instance_id, outcome, arrival, bytes_needed=True, queued=arrival.destinations)
+
+
+def _record_known(connection: Connection, arrival: Arrival, known: Row[Any], *, again: bool) -> Recorded:
+    owed = again or _owes(connection, known.id, arrival.destinations)
+    lost = known.bytes_state != BytesState.KEPT
+    # A file sent in place is not ours to rely on: a C-STORE that was answered 0000 must rest on spooled bytes.
+    safer = known.location.startswith("file:") and arrival.content.location.startswith("spool:") and again
+    taken = (lost and owed) or safer
+    if taken:
+        replacement = _instance_values(arrival) | {"bytes_state": BytesState.KEPT}
+        connection.execute(update(instances).where(instances.c.id == known.id).values(replacement))
+    if again and known.bytes_state == BytesState.RELEASED:
+        _revive(connection, known.id, arrival.destinations, SETTLED, arrival.at)
+    if known.bytes_state == BytesState.MISSING or not again:
+        _revive(connection, known.id, arrival.destinations, {DeliveryState.HELD}, arrival.at)
+    add_deliveries(connection, known.id, arrival.destinations, now=arrival.at)
+    if again:
+        _insert_arrival(connection, arrival, known.id, ArrivalOutcome.DUPLICATE)
+    queued = underway(connection, known.id, arrival.destinations)
+    return Recorded(known.id, ArrivalOutcome.DUPLICATE, arrival, bytes_needed=taken, queued=queued)
+
+
+def _owes(connection: Connection, instance_id: int, destinations: Sequence[str]) -> bool:
+    settled = and_(_of(instance_id, destinations), deliveries.c.state.in_(sorted(SETTLED)))
+    rows = connection.execute(select(deliveries.c.destination).where(settled)).scalars()
+    return not set(destinations) <= set(rows)
+
+
+def _of(instance_id: int, destinations: Sequence[str]) -> Any:
+    return and_(deliveries.c.instance_id == instance_id, deliveries.c.destination.in_(destinations))
+
+
+def _supersede(connection: Connection, older_id: int, newer_id: int, now: float) -> None:
+    connection.execute(update(instances).where(instances.c.id == older_id).values(superseded_by=newer_id))
+    ids = _delivery_ids(connection, deliveries.c.instance_id == older_id)
+    droppable = {DeliveryState.PENDING, DeliveryState.DEFERRED, DeliveryState.HELD}
+    transitions.move(connection, ids, DeliveryState.DROPPED, now=now, only_from=droppable, reason=SUPERSEDED_REASON)
+
+
+def _revive(
+    connection: Connection, instance_id: int, destinations: Sequence[str], states: Collection[DeliveryState], now: float
+) -> None:
+    ids = _delivery_ids(connection, _of(instance_id, destinations))
+    transitions.move(connection, ids, DeliveryState.PENDING, now=now, only_from=states, due_at=now, **_FRESH)
+
+
+def _delivery_ids(connection: Connection, which: Any) -> list[int]:
+    return list(connection.execute(select(deliveries.c.id).where(which)).scalars())
+
+
+def _instance_values(arrival: Arrival) -> dict[str, Any]:
+    identity, provenance, content = arrival.identity, arrival.provenance, arrival.content
+    return {
+        "sop_instance_uid": identity.sop_instance_uid,
+        "sop_class_uid": identity.sop_class_uid,
+        "transfer_syntax_uid": identity.transfer_syntax_uid,
+        "study_instance_uid": identity.study_instance_uid,
+        "series_instance_uid": identity.series_instance_uid,
+        "location": content.location,
+        "content_offset": content.offset,
+        "content_length": content.length,
+        "digest": content.digest,
+        "source": provenance.source,
+        "calling_ae": provenance.calling_ae,
+        "called_ae": provenance.called_ae,
+        "address": provenance.address,
+        "association": provenance.association,
+        "received_at": arrival.at,
+    }
+
+
+def _insert_arrival(connection: Connection, arrival: Arrival, instance_id: int, outcome: ArrivalOutcome) -> None:
+    values = {
+        "instance_id": instance_id,
+        "sop_instance_uid": arrival.identity.sop_instance_uid,
+        "retrieval_id": arrival.retrieval_id,
+        "outcome": outcome,
+        "move_originator_ae": arrival.provenance.move_originator_ae,
+        "move_originator_message_id": arrival.provenance.move_originator_message_id,
+        "at": arrival.at,
+    }
+    connection.execute(insert(arrivals).values(values))
+
+
+def _insert_deliveries(connection: Connection, instance_id: int, destinations: Iterable[str], now: float) -> None:
+    pending = {"instance_id": instance_id, "state": DeliveryState.PENDING, "due_at": now, "changed_at": now}
+    rows = [pending | {"destination": name} for name in destinations]
+    if rows:
+        connection.execute(insert(deliveries), rows)
 
 
 def add_deliveries(connection: Connection, instance_id: int, destinations: Sequence[str], *, now: float) -> tuple[str, ...]:
     """Queue the instance for those `destinations` that it has no delivery to yet, and return them."""
-    raise NotImplementedError
+    known = set(connection.execute(select(deliveries.c.destination).where(_of(instance_id, destinations))).scalars())
+    new = tuple(name for name in destinations if name not in known)
+    if new:
+        _insert_deliveries(connection, instance_id, new, now)
+        connection.execute(update(instances).where(instances.c.id == instance_id).values(routed=True))
+    return new
+
+
+def send_again(connection: Connection, instance_id: int, destinations: Sequence[str], *, now: float) -> tuple[str, ...]:
+    """Queue the instance, whose bytes are there, for `destinations` that have not settled it; return where it is underway.
+
+    A held delivery is tried again. A superseded instance is left as it is.
+    """
+    mine = and_(instances.c.id == instance_id, instances.c.superseded_by.is_(None))
+    if connection.execute(select(instances.c.id).where(mine)).first() is None:
+        return ()
+    if _owes(connection, instance_id, destinations):
+        connection.execute(update(instances).where(mine).values(bytes_state=BytesState.KEPT))
+        _revive(connection, instance_id, destinations, {DeliveryState.HELD}, now)
+        add_deliveries(connection, instance_id, destinations, now=now)
+    return underway(connection, instance_id, destinations)
+
+
+def underway(connection: Connection, instance_id: int, destinations: Sequence[str]) -> tuple[str, ...]:
+    """Return those of `destinations`, in their order, that the instance is neither settled nor held at."""
+    moving = and_(_of(instance_id, destinations), deliveries.c.state.in_(sorted(_UNDERWAY)))
+    names = set(connection.execute(select(deliveries.c.destination).where(moving)).scalars())
+    return tuple(name for name in destinations if name in names)
 
 
 def find(connection: Connection, sop_instance_uid: str) -> list[StoredInstance]:
     """Return every instance recorded under the UID, the newest first."""
-    raise NotImplementedError
+    mine = instances.c.sop_instance_uid == sop_instance_uid
+    return [_stored(row) for row in connection.execute(select(instances).where(mine).order_by(instances.c.id.desc()))]
 
 
 def get(connection: Connection, instance_id: int) -> StoredInstance | None:
     """Return the instance with this id."""
-    raise NotImplementedError
+    row = connection.execute(select(instances).where(instances.c.id == instance_id)).first()
+    return None if row is None else _stored(row)
 
 
 def at_locations(connection: Connection, locations: Collection[str]) -> dict[str, StoredInstance]:
     """Return the instances whose bytes are recorded at `locations`, by location."""
-    raise NotImplementedError
+    found = {}
+    for chunk in _chunks(list(locations)):
+        for row in connection.execute(select(instances).where(instances.c.location.in_(chunk))):
+            found[row.location] = _stored(row)
+    return found
 
 
 def with_location_prefix(connection: Connection, prefix: str) -> list[tuple[int, str, BytesState]]:
-    """Return (id, location, bytes state) of the instances whose location starts with `prefix`, in order of location."""
-    raise NotImplementedError
+    """Return (id, location, bytes state) of the instances whose location starts with `prefix`, in order of location.
+
+    The last character of `prefix` must be ASCII, and locations are compared byte by byte.
+    """
+    end = prefix[:-1] + chr(ord(prefix[-1]) + 1)
+    within = and_(instances.c.location >= prefix, instances.c.location < end)
+    statement = select(instances.c.id, instances.c.location, instances.c.bytes_state).where(within).order_by(instances.c.location)
+    return [(row.id, row.location, BytesState(row.bytes_state)) for row in connection.execute(statement)]
 
 
 def known_uids(connection: Connection, sop_instance_uids: Collection[str]) -> set[str]:
     """Return which of the SOP Instance UIDs were recorded at any time that the ledger remembers."""
-    raise NotImplementedError
+    column = instances.c.sop_instance_uid
+    chunks = _chunks(list(sop_instance_uids))
+    return {uid for chunk in chunks for uid in connection.execute(select(column).where(column.in_(chunk))).scalars()}
 
 
 def unrouted(connection: Connection, *, after: int = 0, limit: int = 500) -> list[StoredInstance]:
-    """Return instances with id above `after` that no route matched and that are not superseded, in order of id."""
-    raise NotImplementedError
+    """Return instances with id above `after` that no route matched and that are kept and current, in order of id."""
+    waiting = and_(
+        instances.c.id > after,
+        ~instances.c.routed,
+        instances.c.bytes_state == BytesState.KEPT,
+        instances.c.superseded_by.is_(None),
+    )
+    return [_stored(row) for row in connection.execute(select(instances).where(waiting).order_by(instances.c.id).limit(limit))]
 
 
-def releasable(connection: Connection, *, limit: int = 500) -> list[tuple[int, str]]:
-    """Return (id, location) of kept instances whose every delivery is settled, so that their bytes may go.
+def kept_ids(connection: Connection, *, after: int = 0, limit: int = 500) -> list[int]:
+    """Return the ids above `after` of routed instances whose bytes are kept, in order."""
+    kept = and_(instances.c.id > after, instances.c.bytes_state == BytesState.KEPT, instances.c.routed)
+    return list(connection.execute(select(instances.c.id).where(kept).order_by(instances.c.id).limit(limit)).scalars())
+
+
+def releasable(connection: Connection, instance_ids: Sequence[int]) -> list[tuple[int, str]]:
+    """Return (id, location) of those of `instance_ids` that are kept and whose every delivery is settled.
 
     Unrouted instances stay. A superseded instance with a dropped delivery stays: its content may be nowhere else.
     """
-    raise NotImplementedError
+    mine = deliveries.c.instance_id == instances.c.id
+    owed = exists().where(mine, deliveries.c.state.not_in(sorted(SETTLED)))
+    dropped = exists().where(mine, deliveries.c.state == DeliveryState.DROPPED)
+    free = and_(
+        instances.c.bytes_state == BytesState.KEPT,
+        instances.c.routed,
+        ~owed,
+        or_(instances.c.superseded_by.is_(None), ~dropped),
+    )
+    found = []
+    for chunk in _chunks(instance_ids):
+        statement = select(instances.c.id, instances.c.location).where(instances.c.id.in_(chunk), free)
+        found += [(row.id, row.location) for row in connection.execute(statement)]
+    return found
 
 
-def mark_released(connection: Connection, instance_ids: Sequence[int]) -> list[int]:
-    """Record that the bytes may be removed, for those of `instance_ids` that still are releasable; return these."""
-    raise NotImplementedError
+def mark_released(connection: Connection, instance_ids: Sequence[int]) -> list[str]:
+    """Record that the bytes may be removed of those of `instance_ids` that are releasable now; return their locations."""
+    free = releasable(connection, instance_ids)
+    for chunk in _chunks([instance_id for instance_id, _ in free]):
+        connection.execute(update(instances).where(instances.c.id.in_(chunk)).values(bytes_state=BytesState.RELEASED))
+    return [location for _, location in free]
 
 
 def mark_missing(connection: Connection, instance_ids: Sequence[int], *, now: float) -> int:
-    """Record that bytes are gone: kept instances become missing and their unsettled deliveries held. Returns how many."""
-    raise NotImplementedError
+    """Record that bytes are gone: kept instances become missing, what is still to be sent of them held. Returns how many."""
+    changed = 0
+    unsent = {DeliveryState.PENDING, DeliveryState.SENDING, DeliveryState.DEFERRED}
+    for chunk in _chunks(instance_ids):
+        kept = and_(instances.c.id.in_(chunk), instances.c.bytes_state == BytesState.KEPT)
+        changed += connection.execute(update(instances).where(kept).values(bytes_state=BytesState.MISSING)).rowcount
+        ids = _delivery_ids(connection, deliveries.c.instance_id.in_(chunk))
+        transitions.move(connection, ids, DeliveryState.HELD, now=now, only_from=unsent, reason=MISSING_REASON)
+    return changed
+
+
+def mark_kept(connection: Connection, instance_ids: Sequence[int]) -> int:
+    """Record that missing bytes are there again; what is held waits for a person. Returns how many."""
+    changed = 0
+    for chunk in _chunks(instance_ids):
+        back = and_(instances.c.id.in_(chunk), instances.c.bytes_state == BytesState.MISSING)
+        changed += connection.execute(update(instances).where(back).values(bytes_state=BytesState.KEPT)).rowcount
+    return changed
 
 
 def forget(connection: Connection, *, before: float, limit: int = 500) -> int:
-    """Delete up to `limit` instances received before `before` whose bytes are released. Returns how many."""
-    raise NotImplementedError
+    """Delete up to `limit` instances received before `before` whose bytes are released. Returns how many.
+
+    An instance that superseded another stays for as long as the other is remembered.
+    """
+    other = instances.alias("other")
+    old = and_(
+        instances.c.bytes_state == BytesState.RELEASED,
+        instances.c.received_at < before,
+        ~exists().where(other.c.superseded_by == instances.c.id),
+    )
+    ids = list(connection.execute(select(instances.c.id).where(old).order_by(instances.c.id).limit(limit)).scalars())
+    for chunk in _chunks(ids):
+        connection.execute(delete(instances).where(instances.c.id.in_(chunk)))
+    return len(ids)
+
+
+def _stored(row: Row[Any]) -> StoredInstance:
+    identity = InstanceIdentity(
+        row.sop_class_uid, row.sop_instance_uid, row.transfer_syntax_uid, row.study_instance_uid, row.series_instance_uid
+    )
+    content = Content(row.location, row.content_offset, row.content_length, row.digest)
+    provenance = Provenance(row.calling_ae, row.called_ae, row.address, row.association, row.source)
+    state = BytesState(row.bytes_state)
+    return StoredInstance(row.id, identity, content, provenance, state, row.superseded_by, row.routed, row.received_at)
+
+
+def _chunks(values: Sequence[T]) -> Iterator[Sequence[T]]:
+    return (values[start : start + _CHUNK] for start in range(0, len(values), _CHUNK))

@@ -40,7 +40,8 @@ instances = Table(
     Column("study_instance_uid", String(64), nullable=False),
     Column("series_instance_uid", String(64), nullable=False),
     # Where the data set's bytes are (gateway.domain.Content).
-    Column("location", Text, nullable=False, unique=True),
+    # Compared byte by byte, so that recovery can walk the ledger folder by folder.
+    Column("location", Text().with_variant(Text(collation="C"), "postgresql"), nullable=False, unique=True),
     Column("content_offset", BigInteger, nullable=False),
     Column("content_length", BigInteger, nullable=False),
     Column("digest", String(32), nullable=False),
@@ -60,6 +61,7 @@ instances = Table(
 )
 Index("instances_by_uid", instances.c.sop_instance_uid)
 Index("instances_by_study", instances.c.study_instance_uid, instances.c.series_instance_uid)
+Index("instances_kept", instances.c.id, sqlite_where=text("bytes_state = 'kept'"), postgresql_where=text("bytes_state = 'kept'"))
 Index("instances_unrouted", instances.c.id, sqlite_where=text("NOT routed"), postgresql_where=text("NOT routed"))
 
 arrivals = Table(

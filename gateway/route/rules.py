@@ -80,13 +80,21 @@ def _pattern(value: str | Sequence[str]) -> re.Pattern[str]:
 
 
 def _expression(wildcard: str) -> str:
-    return "".join({"*": ".*", "?": "."}.get(character) or re.escape(character) for character in wildcard)
+    """Translate to a regular expression that backtracks over no ``*``: each middle part binds where it first fits."""
+    if "*" not in wildcard:
+        return _literal(wildcard)
+    if wildcard.strip("*") == "":
+        return ".+"
+    first, *middle, last = (_literal(part) for part in wildcard.split("*"))
+    return first + "".join(f"(?>.*?{part})" for part in middle if part) + ".*" + last
+
+
+def _literal(text: str) -> str:
+    return "".join("." if character == "?" else re.escape(character) for character in text)
 
 
 def _matches(pattern: re.Pattern[str], value: str) -> bool:
-    """Match the whole attribute, or one of its values (PS3.5 §6.4); an absent one is an empty one, which ``*`` does not mean."""
-    if not value:
-        return pattern.fullmatch("") is not None and pattern.fullmatch("x") is None
+    """Match the whole attribute or one of its values (PS3.5 §6.4). An absent one is empty, which ``*`` does not match."""
     if pattern.fullmatch(value):
         return True
     return "\\" in value and any(pattern.fullmatch(part) for part in value.split("\\"))

@@ -1,0 +1,17 @@
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from gateway.spool import Spool
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "spool"
+
+
+@pytest.fixture
+def spool(folder: Path) -> Iterator[Spool]:
+    with Spool(folder, reserve_bytes=0) as opened:
+        yield opened

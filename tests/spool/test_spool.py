@@ -1,0 +1,384 @@
+import errno
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import xxhash
+from pydicom import dcmread
+
+from gateway.domain import IMPLEMENTATION_CLASS_UID, Content, InstanceIdentity, Provenance
+from gateway.errors import SpoolFull, SpoolIOError, SpoolMissing, StateFolderInUse
+from gateway.spool import Spool, StateLock, layout
+
+IDENTITY = InstanceIdentity("1.2.840.10008.5.1.4.1.1.2", "1.2.3.4.5", "1.2.840.10008.1.2.1")
+PROVENANCE = Provenance("ARCHIVE", "GATEWAY", "10.0.0.7", "a-17", "archive", "GATEWAY", 4711)
+DATA = bytes.fromhex("08006000") + b"CS\x02\x00CT"
+
+
+def stored(spool: Spool, data: bytes = DATA, *, pieces: int = 1) -> Content:
+    writer = spool.create(IDENTITY, PROVENANCE)
+    step = max(1, -(-len(data) // pieces))
+    writer.write([memoryview(data)[start : start + step] for start in range(0, len(data), step)])
+    return writer.commit()
+
+
+def read(spool: Spool, content: Content) -> bytes:
+    with spool.open(content) as source:
+        return os.pread(source.fileno(), source.length, source.offset)
+
+
+def files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.is_file())
+
+
+def path_of(folder: Path, content: Content) -> Path:
+    token = layout.token_of(content.location)
+    assert token
+    return folder / layout.relative_path(token)
+
+
+@pytest.mark.parametrize(("data", "pieces"), [(DATA, 1), (DATA * 1000, 7), (b"odd", 1), (b"", 1), (os.urandom(5000), 5000)])
+def test_what_was_written_is_read_back_untouched(spool: Spool, data: bytes, pieces: int) -> None:
+    content = stored(spool, data, pieces=pieces)
+    assert read(spool, content) == data
+    assert content.length == len(data)
+    assert content.digest == xxhash.xxh3_128(data).hexdigest()
+
+
+def test_the_file_is_part_10_and_says_who_sent_it(spool: Spool, folder: Path) -> None:
+    path = path_of(folder, stored(spool))
+    assert path.read_bytes()[:132] == bytes(128) + b"DICM"
+    dataset = dcmread(path)
+    assert dataset.Modality == "CT"
+    meta = dataset.file_meta
+    assert (meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID, meta.TransferSyntaxUID) == (
+        IDENTITY.sop_class_uid,
+        IDENTITY.sop_instance_uid,
+        IDENTITY.transfer_syntax_uid,
+    )
+    assert (meta.SourceApplicationEntityTitle, meta.SendingApplicationEntityTitle) == ("ARCHIVE", "ARCHIVE")
+    assert meta.ReceivingApplicationEntityTitle == "GATEWAY"
+    assert meta.ImplementationClassUID == IMPLEMENTATION_CLASS_UID
+
+
+def test_a_file_tells_recovery_all_that_it_needs(spool: Spool) -> None:
+    content = stored(spool)
+    entry = spool.describe(content.location)
+    assert (entry.identity, entry.provenance, entry.content) == (IDENTITY, PROVENANCE, content)
+
+
+def test_unknown_originator_and_source_survive_too(spool: Spool) -> None:
+    provenance = Provenance("A", "B", "::1", "x")
+    assert spool.describe(spool.create(IDENTITY, provenance).commit().location).provenance == provenance
+
+
+def test_files_are_0600_and_folders_0700(spool: Spool, folder: Path) -> None:
+    path = path_of(folder, stored(spool))
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert {entry.stat().st_mode & 0o777 for entry in (folder, *folder.rglob("*")) if entry.is_dir()} == {0o700}
+
+
+def test_the_head_can_be_read_while_writing(spool: Spool) -> None:
+    writer = spool.create(IDENTITY, PROVENANCE)
+    writer.write([memoryview(b"abc"), memoryview(b"def")])
+    assert (writer.head(4), writer.length) == (b"abcd", 6)
+    writer.discard()
+
+
+def test_a_discarded_instance_leaves_nothing(spool: Spool, folder: Path) -> None:
+    writer = spool.create(IDENTITY, PROVENANCE)
+    writer.write([memoryview(DATA)])
+    writer.discard()
+    writer.discard()
+    assert files(folder) == []
+
+
+def test_discard_after_commit_does_nothing(spool: Spool) -> None:
+    writer = spool.create(IDENTITY, PROVENANCE)
+    content = writer.commit()
+    writer.discard()
+    assert read(spool, content) == b""
+
+
+def test_commit_syncs_the_file_then_renames_then_syncs_the_folder(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[str] = []
+    real_fsync, real_rename = os.fsync, os.rename
+
+    def fsync(descriptor: int) -> None:
+        calls.append("fsync " + str(Path(f"/proc/self/fd/{descriptor}").readlink().suffix or "folder"))
+        real_fsync(descriptor)
+
+    def rename(*arguments: object, **keywords: object) -> None:
+        calls.append("rename")
+        real_rename(*arguments, **keywords)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(os, "rename", rename)
+    stored(spool)
+    assert calls == ["fsync .part", "rename", "fsync folder"]
+
+
+@pytest.mark.parametrize("failing_call", [1, 2])
+def test_an_fsync_error_is_final_and_leaves_nothing(
+    spool: Spool, folder: Path, monkeypatch: pytest.MonkeyPatch, failing_call: int
+) -> None:
+    calls = 0
+    real = os.fsync
+
+    def fsync(descriptor: int) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == failing_call:
+            raise OSError(errno.EIO, "Input/output error")
+        real(descriptor)
+
+    writer = spool.create(IDENTITY, PROVENANCE)
+    writer.write([memoryview(DATA)])
+    monkeypatch.setattr(os, "fsync", fsync)
+    with pytest.raises(SpoolIOError):
+        writer.commit()
+    assert calls == failing_call
+    assert files(folder) == []
+    assert read(spool, stored(spool)) == DATA
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+def test_a_full_disk_is_told_from_a_broken_one(spool: Spool, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    def refuse(*_arguments: object) -> int:
+        raise OSError(number, os.strerror(number))
+
+    writer = spool.create(IDENTITY, PROVENANCE)
+    monkeypatch.setattr(os, "writev", refuse)
+    with pytest.raises(SpoolFull):
+        writer.write([memoryview(DATA)])
+
+
+def test_nothing_is_committed_after_a_write_failed(spool: Spool, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    writer = spool.create(IDENTITY, PROVENANCE)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "writev", failing(errno.EIO))
+        with pytest.raises(SpoolIOError):
+            writer.write([memoryview(DATA)])
+    with pytest.raises(SpoolIOError):
+        writer.commit()
+    assert files(folder) == []
+
+
+def failing(number: int) -> Callable[..., int]:
+    def fail(*_arguments: object, **_keywords: object) -> int:
+        raise OSError(number, os.strerror(number))
+
+    return fail
+
+
+def test_short_writes_are_completed(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = os.writev
+    monkeypatch.setattr(os, "writev", lambda descriptor, buffers: real(descriptor, [buffers[0][:7]]))
+    assert read(spool, stored(spool, DATA * 20, pieces=9)) == DATA * 20
+
+
+def test_the_reserve_is_kept_free(folder: Path) -> None:
+    with Spool(folder, reserve_bytes=2**62) as spool:
+        assert not spool.has_room()
+        assert not spool.usage().has_room
+        with pytest.raises(SpoolFull):
+            spool.create(IDENTITY, PROVENANCE)
+
+
+def test_a_long_instance_looks_at_the_free_space_again(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gateway.spool.writer.ROOM_INTERVAL_BYTES", 1000)
+    writer = spool.create(IDENTITY, PROVENANCE)
+    writer.write([memoryview(bytes(900))])
+    spool._reserve_bytes = 2**62
+    with pytest.raises(SpoolFull):
+        writer.write([memoryview(bytes(200))])
+    writer.discard()
+
+
+def test_removing_is_idempotent_and_never_touches_a_file_in_place(spool: Spool, tmp_path: Path) -> None:
+    content = stored(spool)
+    assert spool.remove(content.location)
+    assert not spool.remove(content.location)
+    with pytest.raises(SpoolMissing):
+        spool.open(content)
+    file = tmp_path / "mine.dcm"
+    file.write_bytes(DATA)
+    status = file.stat()
+    assert not spool.remove(layout.file_location(file, size=status.st_size, modified_ns=status.st_mtime_ns))
+    assert file.exists()
+
+
+def test_a_file_in_place_is_opened_only_as_it_was(spool: Spool, tmp_path: Path) -> None:
+    file = tmp_path / "ü name\udcff.dcm"
+    file.write_bytes(b"xx" + DATA)
+    status = file.stat()
+    content = Content(layout.file_location(file, size=status.st_size, modified_ns=status.st_mtime_ns), 2, len(DATA), "")
+    assert read(spool, content) == DATA
+    os.utime(file, ns=(1, 1))
+    with pytest.raises(SpoolMissing, match="changed"):
+        spool.open(content)
+    file.unlink()
+    os.mkfifo(file)
+    with pytest.raises(SpoolMissing):
+        spool.open(content)
+    file.unlink()
+    with pytest.raises(SpoolMissing):
+        spool.open(content)
+
+
+def test_a_truncated_spooled_file_is_not_opened(spool: Spool, folder: Path) -> None:
+    content = stored(spool)
+    os.truncate(path_of(folder, content), content.offset + 3)
+    with pytest.raises(SpoolMissing, match="truncated"):
+        spool.open(content)
+
+
+@pytest.mark.parametrize("damage", ["truncate", "flip", "head", "empty", "unsealed"])
+def test_a_damaged_file_does_not_pass_as_an_instance(spool: Spool, folder: Path, damage: str) -> None:
+    content = stored(spool)
+    path = path_of(folder, content)
+    data = bytearray(path.read_bytes())
+    if damage == "truncate":
+        del data[-1]
+    elif damage == "flip":
+        data[-1] ^= 1
+    elif damage == "head":
+        data[130] ^= 1
+    elif damage == "empty":
+        data.clear()
+    else:
+        place = data.index(b'{"xxh3":"') + 9
+        data[place : place + 32] = b"-" * 32
+    path.write_bytes(data)
+    with pytest.raises(SpoolMissing):
+        spool.describe(content.location)
+
+
+def test_quarantine_keeps_the_file_out_of_the_way(spool: Spool, folder: Path) -> None:
+    content = stored(spool)
+    kept = spool.quarantine(content.location)
+    assert kept.parent == folder / "corrupt"
+    assert kept.exists()
+    assert [location for _, locations in spool.locations() for location in locations] == []
+    assert spool.usage().instances == 0
+
+
+def test_locations_come_folder_by_folder_and_foreign_files_are_left_alone(spool: Spool, folder: Path) -> None:
+    contents = {stored(spool).location for _ in range(20)}
+    (folder / "instances" / "00" / "notes.txt").write_text("x")
+    found = list(spool.locations())
+    assert {location for _, locations in found for location in locations} == contents
+    assert all(location.startswith(prefix) for prefix, locations in found for location in locations)
+    assert (folder / "instances" / "00" / "notes.txt").exists()
+
+
+def test_the_sweep_removes_partial_files_and_counts_the_rest(folder: Path) -> None:
+    with Spool(folder, reserve_bytes=0) as spool:
+        content = stored(spool)
+        spool.create(IDENTITY, PROVENANCE).write([memoryview(DATA)])
+        before = spool.usage()
+    with Spool(folder, reserve_bytes=0) as spool:
+        assert spool.sweep() == 1
+        assert files(folder) == [path_of(folder, content)]
+        assert (spool.usage().instances, spool.usage().stored_bytes) == (1, path_of(folder, content).stat().st_size)
+        assert spool.usage().stored_bytes == before.stored_bytes
+
+
+def test_many_threads_write_at_once(spool: Spool) -> None:
+    contents: list[Content] = []
+
+    def work(number: int) -> None:
+        contents.extend(stored(spool, bytes([number]) * 1000, pieces=3) for _ in range(10))
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert len({content.location for content in contents}) == 80
+    assert spool.usage().instances == 80
+    assert {read(spool, content) for content in contents} == {bytes([number]) * 1000 for number in range(8)}
+
+
+def test_a_second_gateway_on_the_state_folder_is_refused_by_name(tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    with StateLock(state), pytest.raises(StateFolderInUse, match=str(os.getpid())):
+        StateLock(state)
+    with StateLock(state):
+        assert state.stat().st_mode & 0o777 == 0o700
+
+
+HOLD_THE_LOCK = """
+import sys
+from pathlib import Path
+from gateway.spool import StateLock
+StateLock(Path(sys.argv[1]))
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_the_lock_goes_with_the_process(tmp_path: Path) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLD_THE_LOCK, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdout
+        assert process.stdout.readline() == b"held\n"
+        with pytest.raises(StateFolderInUse, match=str(process.pid)):
+            StateLock(tmp_path)
+        process.kill()
+        process.wait(10)
+    StateLock(tmp_path).close()
+
+
+FULL_DISK = """
+import io, os, sys
+from pathlib import Path
+from gateway.domain import InstanceIdentity, Provenance
+from gateway.errors import SpoolFull
+from gateway.spool import Spool
+folder = Path(sys.argv[1])
+spool = Spool(folder, reserve_bytes=0)
+kept = 0
+while kept < 100:
+    writer = spool.create(InstanceIdentity("1.2", "1.2.3", "1.2.840.10008.1.2"), Provenance("A", "B", "::1", "x"))
+    try:
+        writer.write([memoryview(bytes(500_000))])
+        writer.commit()
+    except SpoolFull:
+        writer.discard()
+        break
+    kept += 1
+assert 0 < kept < 100, kept
+assert not list((folder / "incoming").iterdir())
+last = next(location for _, locations in spool.locations() for location in locations)
+spool.remove(last)
+writer = spool.create(InstanceIdentity("1.2", "1.2.3", "1.2.840.10008.1.2"), Provenance("A", "B", "::1", "x"))
+writer.write([memoryview(bytes(400_000))])
+content = writer.commit()
+spool.open(content).close()
+print("service went on")
+"""
+
+
+def may_unshare() -> bool:
+    return sys.platform == "linux" and subprocess.run(["unshare", "-m", "true"], capture_output=True, check=False).returncode == 0
+
+
+@pytest.mark.skipif(not may_unshare(), reason="a file system of its own needs the right to mount")
+def test_a_really_full_disk_refuses_and_serves_again_when_there_is_room(tmp_path: Path) -> None:
+    mount = f"mount -t tmpfs -o size=4m none {tmp_path} && exec {sys.executable} - {tmp_path}/spool"
+    command = ["unshare", "-m", "sh", "-c", mount]
+    result = subprocess.run(command, input=FULL_DISK, capture_output=True, text=True, timeout=60, check=False)
+    assert result.stdout == "service went on\n", result.stderr
+
+
+def test_the_head_never_outgrows_what_recovery_reads(spool: Spool) -> None:
+    provenance = Provenance("ä" * 40, "B" * 400, "x" * 4000, "é" * 400, "\u4e00" * 400, "m" * 50, 65535)
+    identity = InstanceIdentity("1" * 64, "2" * 64, "3" * 64)
+    entry = spool.describe(spool.create(identity, provenance).commit().location)
+    assert entry.identity == identity
