@@ -46,11 +46,16 @@ class ProposedContext:
 
 @dataclass(frozen=True, slots=True)
 class AcceptedContext:
-    """One SOP class in one transfer syntax, as both sides agreed, under the ID that every PDV carries."""
+    """One SOP class in one transfer syntax, as both sides agreed, under the ID that every PDV carries.
+
+    `as_scu` and `as_scp` are the roles that the requestor may play in it (PS3.7 §D.3.3.4).
+    """
 
     context_id: int
     abstract_syntax: str
     transfer_syntax: str
+    as_scu: bool = True
+    as_scp: bool = False
 
 
 VERIFICATION_CONTEXTS = (ProposedContext(VERIFICATION, LITTLE_ENDIAN),)
