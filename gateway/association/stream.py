@@ -56,6 +56,7 @@ class Stream:
 
         Raises:
             TlsFailed: no TLS session; the message says why. After `kill`, AssociationAborted.
+            PeerTimeout: the handshake did not end in time.
         """
         wrapped = self._wrap(context, server_side, server_name)
         try:
@@ -65,7 +66,8 @@ class Stream:
         except OSError as error:
             if self._killed:
                 raise self._lost(error) from error
-            raise TlsFailed(_handshake_reason(error), peer=self.peer) from error
+            failure = PeerTimeout if isinstance(error, TimeoutError) else TlsFailed
+            raise failure(_handshake_reason(error), peer=self.peer) from error
         self.tls = True
 
     def _wrap(self, context: ssl.SSLContext, server_side: bool, server_name: str | None) -> ssl.SSLSocket:
@@ -115,20 +117,41 @@ class Stream:
             return count
 
     def send(self, data: memoryview | bytes | bytearray) -> None:
-        """Send all of `data`.
+        """Send all of `data`, a stretch of a message: a peer that reads a byte now and then is not waited for.
 
         Raises:
-            PeerTimeout: the peer read nothing for the time given at the start.
+            PeerTimeout: the peer did not take `data` within the time given at the start.
             AssociationAborted: the connection was closed or reset, or `kill` was called.
         """
         view = memoryview(data)
+        deadline = time.monotonic() + self._send_s
         while view:
             try:
                 view = view[self._socket.send(view) :]
             except (BlockingIOError, ssl.SSLWantWriteError) as error:
-                raise PeerTimeout(f"the peer read nothing for {self._send_s:g} s", peer=self.peer) from error
+                raise self._unread() from error
             except OSError as error:
                 raise self._lost(error) from error
+            if view and time.monotonic() >= deadline:
+                raise self._unread()
+
+    def stirs(self) -> bool:
+        """Tell at once whether something came, be it the end of the connection. Under TLS it may turn out to be nothing to read."""
+        try:
+            return (isinstance(self._socket, ssl.SSLSocket) and self._socket.pending() > 0) or self._peek()
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True
+
+    def _peek(self) -> bool:
+        socket.socket.recv(self._socket, 1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+        return True
+
+    def hasten(self) -> None:
+        """Have what comes next acknowledged at once, for the wait after sending: the kernel took the ACKs back to delayed ones."""
+        if _QUICKACK is not None:
+            self._rearm(_QUICKACK)
 
     def fileno(self) -> int:
         """Return the descriptor, -1 once closed."""
@@ -194,6 +217,9 @@ class Stream:
         """Have the next segment acknowledged at once: the kernel falls back to delayed ACKs, and a peer's Nagle waits for them."""
         with contextlib.suppress(OSError):
             self._socket.setsockopt(socket.IPPROTO_TCP, quickack, 1)
+
+    def _unread(self) -> PeerTimeout:
+        return PeerTimeout(f"the peer did not read what was sent within {self._send_s:g} s", peer=self.peer)
 
     def _lost(self, error: OSError | None) -> AssociationError:
         if self._killed:
