@@ -8,8 +8,9 @@ already. A destination that is down costs its instances time, never attempts, an
 `lane` works one destination, `dispatcher` runs all of them on trio.
 """
 
+from gateway.delivery.build import destinations
 from gateway.delivery.circuit import CircuitState, CircuitView
 from gateway.delivery.destination import Destination, Outcome, OutcomeKind, Session
 from gateway.delivery.dispatcher import Dispatcher
 
-__all__ = ["CircuitState", "CircuitView", "Destination", "Dispatcher", "Outcome", "OutcomeKind", "Session"]
+__all__ = ["CircuitState", "CircuitView", "Destination", "Dispatcher", "Outcome", "OutcomeKind", "Session", "destinations"]

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable, Mapping, Sequence
 
+import structlog
 import trio
 
 from gateway.delivery.circuit import CircuitView
 from gateway.delivery.destination import Destination
+from gateway.delivery.lane import BREAK_OFF_S, Lane
 from gateway.ledger import Ledger
+from gateway.ledger import deliveries as table
+
+LANE_PAUSE_S = 5.0
+"""How long a destination rests after a fault of our own ended its lane."""
+
+_log = structlog.get_logger()
 
 
 def _nobody(_destination: str) -> None:
@@ -17,7 +26,7 @@ def _nobody(_destination: str) -> None:
 
 
 class Dispatcher:
-    """Delivers what the ledger owes. `run` it in a nursery; everything else is said under its methods."""
+    """Delivers what the ledger owes. `run` it in a nursery; each method says from where it may be called."""
 
     def __init__(
         self,
@@ -27,28 +36,97 @@ class Dispatcher:
         changed: Callable[[str], None] = _nobody,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """`changed` is called with a destination's name whenever deliveries to it were recorded, on any thread."""
-        raise NotImplementedError
+        """`changed` is called with a destination's name whenever deliveries to it were recorded, on any thread.
+
+        `clock` gives UTC seconds since the epoch, as the ledger keeps them.
+        """
+        self._ledger = ledger
+        self._clock = clock
+        self._lanes = {destination.name: Lane(destination, ledger, changed=changed, clock=clock) for destination in destinations}
+        self._token: trio.lowlevel.TrioToken | None = None
+        self._ended = trio.Event()
+        self._scope = trio.CancelScope()
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Recover what was being sent, then deliver until cancelled or drained. Cancelling breaks running instances off."""
-        raise NotImplementedError
+        """Recover what was being sent, then deliver until cancelled or drained. Cancelling breaks off what is being sent.
+
+        Raises:
+            LedgerUnavailable: the ledger cannot take the recovery.
+        """
+        try:
+            await trio.to_thread.run_sync(self._recover)
+            self._token = trio.lowlevel.current_trio_token()
+            with self._scope:
+                async with trio.open_nursery() as nursery:
+                    for lane in self._lanes.values():
+                        nursery.start_soon(self._keep, lane)
+                    task_status.started()
+        finally:
+            self._token = None
+            self._ended.set()
 
     async def drain(self, timeout_s: float) -> bool:
         """Begin no further instance and wait for those at hand; after `timeout_s` break them off. True where none had to be.
 
-        What was claimed and not sent is pending again. `run` returns.
+        What was claimed and not sent is pending again. Then `run` returns. From the trio thread.
         """
-        raise NotImplementedError
+        if self._token is None:
+            return True
+        for lane in self._lanes.values():
+            lane.stop()
+        with trio.move_on_after(timeout_s):
+            await self._ended.wait()
+            return True
+        for lane in self._lanes.values():
+            lane.break_off()
+        with trio.move_on_after(BREAK_OFF_S):
+            await self._ended.wait()
+        self._scope.cancel()
+        await self._ended.wait()
+        return False
 
     def nudge(self, destination: str | None = None) -> None:
-        """Say that there may be something to deliver, at `destination` or anywhere. Thread-safe; a hint."""
-        raise NotImplementedError
+        """Say that there may be something to deliver, at `destination` or anywhere. From any thread; a hint."""
+        for lane in self._meant(destination):
+            self._soon(lane.nudge)
 
     def retry(self, destination: str | None = None) -> None:
-        """Try again at once even where the circuit is open, because a person says so. Thread-safe."""
-        raise NotImplementedError
+        """Try again at once even where the circuit is open, because a person says so. From any thread."""
+        for lane in self._meant(destination):
+            self._soon(lane.probe_now)
 
     def circuits(self) -> Mapping[str, CircuitView]:
         """Return how each destination's circuit stands. From the trio thread."""
-        raise NotImplementedError
+        return {name: lane.circuit() for name, lane in self._lanes.items()}
+
+    def _meant(self, destination: str | None) -> list[Lane]:
+        if destination is None:
+            return list(self._lanes.values())
+        return [lane for name, lane in self._lanes.items() if name == destination]
+
+    def _soon(self, act: Callable[[], None]) -> None:
+        token = self._token
+        if token is None:
+            return  # `run` looks by itself when it begins
+        try:
+            token.run_sync_soon(act, idempotent=True)
+        except trio.RunFinishedError:
+            return  # nothing is delivered any more
+
+    def _recover(self, destination: str | None = None) -> None:
+        now = self._clock()
+        recovered = self._ledger.write(lambda connection: table.recover_sending(connection, now=now, destination=destination))
+        if recovered:
+            _log.info("sending_recovered", deliveries=recovered, destination=destination)
+
+    async def _keep(self, lane: Lane) -> None:
+        """Run a lane, and again where a fault of our own ends it, so that one destination never takes the others with it."""
+        while True:
+            try:
+                await lane.run()
+            except Exception as error:  # noqa: BLE001 - the root of the lane's task
+                _log.exception("lane_failed", destination=lane.destination.name, error=type(error).__name__)
+                await trio.sleep(LANE_PAUSE_S)
+                await trio.to_thread.run_sync(functools.partial(self._recover, lane.destination.name))
+            else:
+                return

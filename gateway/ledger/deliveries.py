@@ -89,16 +89,13 @@ def apply(connection: Connection, changes: Sequence[Change], *, now: float) -> i
     return sum(_apply(connection, change, ids, now) for change, ids in alike.items())
 
 
-def recover_sending(connection: Connection, *, now: float) -> int:
-    """Return to `pending`, as uncertain, what was being sent when the gateway ended. For the start; returns how many."""
-    ids = list(connection.execute(select(deliveries.c.id).where(deliveries.c.state == DeliveryState.SENDING)).scalars())
+def recover_sending(connection: Connection, *, now: float, destination: str | None = None) -> int:
+    """Return to `pending`, as uncertain, what was being sent when nobody is sending any more; returns how many."""
+    statement = select(deliveries.c.id).where(deliveries.c.state == DeliveryState.SENDING)
+    if destination is not None:
+        statement = statement.where(deliveries.c.destination == destination)
+    ids = list(connection.execute(statement).scalars())
     return move(connection, ids, DeliveryState.PENDING, now=now, only_from=[DeliveryState.SENDING], uncertain=True)
-
-
-def release_sending(connection: Connection, delivery_ids: Sequence[int], *, now: float, uncertain: bool) -> int:
-    """Return claimed deliveries to `pending`, as they were: not sent, or `uncertain` whether they were."""
-    columns: dict[str, Any] = {"uncertain": True} if uncertain else {}
-    return move(connection, delivery_ids, DeliveryState.PENDING, now=now, only_from=[DeliveryState.SENDING], **columns)
 
 
 def _apply(connection: Connection, change: Change, ids: Sequence[int], now: float) -> int:

@@ -1,0 +1,235 @@
+"""Destinations of kind ``folder``: a Part 10 file an instance, under ``<study>/<series>/<SOP instance>.dcm``.
+
+A file appears whole or not at all (written aside, fsync, rename, directory fsync) and is read back: that its data set has the
+digest of what was received is its proof. The same content again changes nothing; other content replaces the file at once.
+A folder that cannot be written or has no room is a destination that is down: everything waits, nothing is held.
+Files are 0600, folders 0700. Names are made of UIDs only, and of no UID that could be anything but a name.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import structlog
+import xxhash
+
+from gateway.delivery.destination import ContentStore, OpenBytes, Outcome, OutcomeKind, Report
+from gateway.delivery.part10 import file_head
+from gateway.domain import Consignment, InstanceIdentity, Proof, is_uid
+from gateway.errors import DestinationUnavailable, SpoolMissing
+from gateway.settings import FolderDestination, RetryTable
+
+UNKNOWN_NAME = "unknown"
+_CHUNK_BYTES = 1 << 20
+_ASIDE = ".incoming"
+_STALE_S = 86_400.0
+"""Files that were being written for this long belong to nobody any more."""
+
+_log = structlog.get_logger()
+
+
+def relative_path(identity: InstanceIdentity, digest: str) -> Path:
+    """Return where an instance goes below the destination's folder. Pure."""
+    series = Path(_component(identity.study_instance_uid)) / _component(identity.series_instance_uid)
+    name = _component(identity.sop_instance_uid)
+    return series / (f"{UNKNOWN_NAME}-{digest[:16]}.dcm" if name == UNKNOWN_NAME else f"{name}.dcm")
+
+
+def _component(uid: str) -> str:
+    return uid if is_uid(uid) and uid[0].isdigit() else UNKNOWN_NAME
+
+
+@dataclass
+class Folder:
+    """A `Destination` that is a folder."""
+
+    name: str
+    settings: FolderDestination
+    store: ContentStore
+    idle_close_s: float = 5.0
+    instant_proof: Proof | None = Proof.STATUS
+    _swept: threading.Event = field(default_factory=threading.Event)
+
+    @property
+    def workers(self) -> int:
+        """How many threads write at a time."""
+        return self.settings.associations
+
+    @property
+    def retry(self) -> RetryTable:
+        """When to try again."""
+        return self.settings.retry
+
+    def open(self) -> FolderSession:
+        """Return a session; nothing is written before its first `deliver`."""
+        return FolderSession(self)
+
+    def prepare(self) -> None:
+        """Make the folder where it is not there yet and remove what crashes left in it, once.
+
+        Raises:
+            DestinationUnavailable: it cannot be made.
+        """
+        aside = self.settings.path / _ASIDE
+        try:
+            self.settings.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            aside.mkdir(mode=0o700, exist_ok=True)
+            if not self._swept.is_set():
+                self._swept.set()
+                _sweep(aside, older_than=time.time() - _STALE_S)
+        except OSError as error:
+            raise _unavailable(self.settings.path, error) from error
+
+
+def _sweep(aside: Path, *, older_than: float) -> None:
+    stale = [entry.path for entry in os.scandir(aside) if entry.stat(follow_symlinks=False).st_mtime < older_than]
+    for path in stale:
+        Path(path).unlink(missing_ok=True)
+    if stale:
+        _log.info("folder_swept", files=len(stale))
+
+
+class FolderSession:
+    """A `Session` into a folder. There is nothing to keep open."""
+
+    def __init__(self, destination: Folder) -> None:
+        self._destination = destination
+        self._root = destination.settings.path
+        self._stopped = threading.Event()
+
+    def deliver(self, batch: Sequence[Consignment], report: Report) -> None:
+        """Write the instances of `batch`.
+
+        Raises:
+            DestinationUnavailable: the folder is not writable, has no room, or is not there.
+        """
+        self._destination.prepare()
+        for consignment in batch:
+            if self._stopped.is_set():
+                return
+            report(self._outcome(consignment))
+
+    def stop(self) -> None:
+        """Finish the file at hand and begin no other."""
+        self._stopped.set()
+
+    def kill(self) -> None:
+        """As `stop`: a write cannot be broken off."""
+        self._stopped.set()
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+    def _outcome(self, consignment: Consignment) -> Outcome:
+        try:
+            with self._destination.store.open(consignment.content) as source:
+                return self._put(consignment, source)
+        except SpoolMissing as error:
+            return Outcome(consignment.delivery_id, OutcomeKind.UNREADABLE, reason=f"bytes missing: {error}")
+        except OSError as error:
+            raise _unavailable(self._root, error) from error
+
+    def _put(self, consignment: Consignment, source: OpenBytes) -> Outcome:
+        number, wanted = consignment.delivery_id, consignment.content.digest
+        head = file_head(source, consignment.identity)
+        target = self._root / relative_path(consignment.identity, wanted)
+        if _digest_behind(target, source.length) == wanted:
+            return Outcome(number, OutcomeKind.FOUND, found=True, proof=Proof.EXISTS)
+        aside = self._root / _ASIDE / f"{secrets.token_hex(16)}.part"
+        try:
+            if _write(aside, head, source) != wanted:
+                return Outcome(number, OutcomeKind.UNREADABLE, reason="bytes damaged: their digest is not the one they came with")
+            self._move_in(aside, target)
+        finally:
+            aside.unlink(missing_ok=True)
+        if _digest_behind(target, source.length) != wanted:
+            return Outcome(number, OutcomeKind.UNKNOWN, reason="the file does not read back as it was written")
+        return Outcome(number, OutcomeKind.STORED, found=True, proof=Proof.EXISTS)
+
+    def _move_in(self, aside: Path, target: Path) -> None:
+        made = [parent for parent in (target.parent.parent, target.parent) if not parent.exists()]
+        for parent in made:
+            parent.mkdir(mode=0o700, exist_ok=True)
+        aside.replace(target)
+        for folder in [target.parent, *(parent.parent for parent in reversed(made))]:
+            _sync_folder(folder)
+
+
+def _write(path: Path, head: bytes, source: OpenBytes) -> str:
+    """Write `head` and the data set durably to the new file `path`; return the data set's digest."""
+    digest = xxhash.xxh3_128()
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    with os.fdopen(descriptor, "wb", buffering=0) as file:
+        _write_all(file.fileno(), memoryview(head))
+        position, end = source.offset, source.offset + source.length
+        while position < end:
+            chunk = _read(source, min(_CHUNK_BYTES, end - position), position)
+            if not chunk:
+                break
+            digest.update(chunk)
+            _write_all(file.fileno(), memoryview(chunk))
+            position += len(chunk)
+        os.fsync(file.fileno())
+    return str(digest.hexdigest())
+
+
+def _read(source: OpenBytes, size: int, position: int) -> bytes:
+    try:
+        return os.pread(source.fileno(), size, position)
+    except OSError as error:
+        raise SpoolMissing(f"they cannot be read: {error.strerror}") from error
+
+
+def _write_all(descriptor: int, data: memoryview) -> None:
+    while data:
+        data = data[os.write(descriptor, data) :]
+
+
+def _digest_behind(path: Path, length: int) -> str | None:
+    """Return the digest of the last `length` bytes of `path`, None where there is no such file or it is too short.
+
+    Our files end with the data set; whatever else stands there has another digest.
+    """
+    digest = xxhash.xxh3_128()
+    try:
+        with path.open("rb") as file:
+            begin = os.fstat(file.fileno()).st_size - length
+            if begin < 0:
+                return None
+            file.seek(begin)
+            while chunk := file.read(_CHUNK_BYTES):
+                digest.update(chunk)
+    except FileNotFoundError:
+        return None
+    return str(digest.hexdigest())
+
+
+def _sync_folder(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+_WORDS = {
+    errno.ENOSPC: "no space left",
+    errno.EDQUOT: "the quota is used up",
+    errno.EACCES: "not writable",
+    errno.EPERM: "not writable",
+    errno.EROFS: "the file system is read-only",
+    errno.ENOTDIR: "not a folder",
+    errno.EEXIST: "not a folder",
+}
+
+
+def _unavailable(root: Path, error: OSError) -> DestinationUnavailable:
+    words = _WORDS.get(error.errno or 0) or error.strerror or type(error).__name__
+    return DestinationUnavailable(f"folder {root}: {words}")
