@@ -23,6 +23,9 @@ RECORD_EVERY_S = 0.2
 
 BROKEN_OFF = "broken off when the gateway stopped"
 
+_SILENT = frozenset({OutcomeKind.UNKNOWN, OutcomeKind.UNREADABLE, OutcomeKind.HINDERED})
+"""Outcomes that say nothing about whether the destination is there."""
+
 _log = structlog.get_logger()
 
 
@@ -67,7 +70,7 @@ class Batch:
             if consignment is None:
                 return
             self._unrecorded.append(self._decided(outcome, consignment))
-            self.answered += outcome.kind is not OutcomeKind.UNKNOWN
+            self.answered += outcome.kind not in _SILENT
         if time.monotonic() - self._recorded_at >= RECORD_EVERY_S:
             try:
                 self.record()

@@ -25,7 +25,7 @@ from gateway.association.statuses import Disposition, store_disposition
 from gateway.delivery.destination import ContentStore, OpenBytes, Outcome, OutcomeKind, Report
 from gateway.delivery.policy import wants_new_association
 from gateway.domain import Consignment, InstanceIdentity, Proof
-from gateway.errors import AssociationAborted, AssociationError, DimseFailed, NoPresentationContext, SpoolMissing
+from gateway.errors import AssociationAborted, AssociationError, DimseFailed, NoPresentationContext, SpoolIOError, SpoolMissing
 from gateway.settings import DicomDestination, RetryTable
 
 MAX_PAIRS = MAX_CONTEXTS - 1
@@ -206,6 +206,8 @@ class CStoreSession:
                 return self._send(consignment, association, context, source)
         except SpoolMissing as error:
             return Outcome(number, OutcomeKind.UNREADABLE, reason=f"bytes missing: {error}")
+        except SpoolIOError as error:
+            return Outcome(number, OutcomeKind.HINDERED, reason=f"bytes cannot be read: {error}")
 
     def _send(self, consignment: Consignment, association: Requestor, context: AcceptedContext, source: OpenBytes) -> Outcome:
         try:
@@ -214,7 +216,7 @@ class CStoreSession:
             raise _NoAnswer(error, proven=self._proven) from error
         except OSError as error:
             self._drop()
-            return Outcome(consignment.delivery_id, OutcomeKind.UNREADABLE, reason=f"bytes cannot be read: {error.strerror}")
+            return Outcome(consignment.delivery_id, OutcomeKind.HINDERED, reason=f"bytes cannot be read: {error.strerror}")
         self._proven = True
         return self._answered(consignment, association, response.status)
 

@@ -36,6 +36,9 @@ class OutcomeKind(StrEnum):
     UNREADABLE = "unreadable"
     """Our own bytes are not there or not what they were; nothing complete was sent."""
 
+    HINDERED = "hindered"
+    """Our own bytes could not be read this time; nothing complete was sent."""
+
     UNKNOWN = "unknown"
     """No answer: the destination may or may not have it."""
 
@@ -83,6 +86,7 @@ class ContentStore(Protocol):
 
         Raises:
             SpoolMissing: it is not there, or is not what it was.
+            SpoolIOError: it cannot be read now.
         """
 
 

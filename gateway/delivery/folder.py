@@ -23,7 +23,7 @@ import xxhash
 from gateway.delivery.destination import ContentStore, OpenBytes, Outcome, OutcomeKind, Report
 from gateway.delivery.part10 import file_head
 from gateway.domain import Consignment, InstanceIdentity, Proof, is_uid
-from gateway.errors import DestinationUnavailable, SpoolMissing
+from gateway.errors import DestinationUnavailable, SpoolIOError, SpoolMissing
 from gateway.settings import FolderDestination, RetryTable
 
 UNKNOWN_NAME = "unknown"
@@ -133,6 +133,8 @@ class FolderSession:
                 return self._put(consignment, source)
         except SpoolMissing as error:
             return Outcome(consignment.delivery_id, OutcomeKind.UNREADABLE, reason=f"bytes missing: {error}")
+        except SpoolIOError as error:
+            return Outcome(consignment.delivery_id, OutcomeKind.HINDERED, reason=f"bytes cannot be read: {error}")
         except OSError as error:
             raise _unavailable(self._root, error) from error
 
@@ -184,7 +186,7 @@ def _read(source: OpenBytes, size: int, position: int) -> bytes:
     try:
         return os.pread(source.fileno(), size, position)
     except OSError as error:
-        raise SpoolMissing(f"they cannot be read: {error.strerror}") from error
+        raise SpoolIOError(f"{error.strerror}") from error
 
 
 def _write_all(descriptor: int, data: memoryview) -> None:

@@ -13,6 +13,7 @@
 | no answer | uncertain, backs off; held when the attempts are used up |
 | transfer syntax or SOP class not accepted | held at once |
 | our bytes missing or damaged | held at once |
+| our bytes not readable this time | backs off; held when the attempts are used up |
 
 Statuses are those of PS3.4 §B.2.3 through `gateway.association.statuses`.
 """
@@ -73,6 +74,8 @@ class _Decision:
                 return self._held(self.outcome.reason or "the destination accepts no such instance")
             case OutcomeKind.UNREADABLE:
                 return self._held(self.outcome.reason or "bytes missing")
+            case OutcomeKind.HINDERED:
+                return self._later(self.outcome.reason or "bytes cannot be read")
             case OutcomeKind.UNKNOWN:
                 return self._later(self.outcome.reason or "no answer", uncertain=True)
 

@@ -119,3 +119,9 @@ def test_a_refused_transfer_syntax_and_missing_bytes_are_held_with_the_reason(ki
 def test_backing_off_is_exponential_capped_and_has_full_jitter(attempt, longest):
     assert backoff_s(RETRY, attempt, 1.0) == longest
     assert backoff_s(RETRY, attempt, 0.0) == 0
+
+
+def test_bytes_that_cannot_be_read_this_time_are_tried_again_and_leave_nothing_uncertain():
+    change = decided(OutcomeKind.HINDERED)
+    assert (change.state, change.uncertain) == (S.DEFERRED, False)
+    assert decided(OutcomeKind.HINDERED, attempts=2).state is S.HELD
