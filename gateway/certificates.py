@@ -8,7 +8,6 @@ unless that is asked for. The CA's files are ``ca.crt`` and ``ca.key``; another 
 from __future__ import annotations
 
 import ipaddress
-import os
 import re
 import socket
 from collections.abc import Sequence
@@ -22,6 +21,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from gateway.errors import ConfigurationError, Problem, UsageError
+from gateway.files import PUBLIC, write_file
 
 CA = "ca"
 CA_DAYS = 3650
@@ -200,14 +200,5 @@ def _issue(folder: Path, authority: Authority, asked: Request, names: x509.Subje
 
 def _write_pair(certificate: x509.Certificate, key: rsa.RSAPrivateKey, certificate_path: Path, key_path: Path) -> None:
     private = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    _write(key_path, private, 0o600)
-    _write(certificate_path, certificate.public_bytes(serialization.Encoding.PEM), 0o644)
-
-
-def _write(path: Path, content: bytes, mode: int) -> None:
-    """Write a file so that it is never seen half-written or with wider permissions than `mode`."""
-    new = path.with_name(f".{path.name}.new")
-    new.unlink(missing_ok=True)
-    with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
-        file.write(content)
-    new.replace(path)
+    write_file(key_path, private)
+    write_file(certificate_path, certificate.public_bytes(serialization.Encoding.PEM), PUBLIC)

@@ -38,10 +38,9 @@ def run(arguments: list[str]) -> int:
     try:
         outcome = app(arguments, prog_name="gateway", standalone_mode=False)
     except typer.Exit as stop:
-        return stop.exit_code
+        return _interrupted() if stop.exit_code == INTERRUPTED else stop.exit_code
     except (KeyboardInterrupt, typer.Abort):
-        typer.echo("gateway: interrupted", err=True)
-        return INTERRUPTED
+        return _interrupted()
     except typer.TyperException as error:
         # The bare command has printed its help and has no message.
         if message := error.format_message():
@@ -54,6 +53,11 @@ def run(arguments: list[str]) -> int:
         typer.echo(f"gateway: internal error {type(error).__name__} at {' < '.join(reversed(raised_at(error, depth=4)))}", err=True)
         return 1
     return outcome if isinstance(outcome, int) else 0
+
+
+def _interrupted() -> int:
+    typer.echo("gateway: interrupted", err=True)
+    return INTERRUPTED
 
 
 def exit_code(error: GatewayError) -> int:

@@ -55,6 +55,18 @@ def load_with_origins(path: Path, environ: Mapping[str, str]) -> Loaded:
     return Loaded(settings, origins)
 
 
+def check_text(text: str, path: Path) -> None:
+    """Check a configuration that is to be written to `path`; the files that it names need not be there yet.
+
+    Raises ConfigurationError with every problem at once.
+    """
+    raw = _parse(text, path)
+    _, invalid = _validate(raw)
+    whereabouts = Whereabouts(path, index_lines(text), {})
+    if problems := [whereabouts.problem(finding) for finding in (*invalid, *check(raw))]:
+        raise ConfigurationError(problems)
+
+
 def _read(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")

@@ -65,7 +65,7 @@ def _is_tables(value: object) -> bool:
 
 
 def _line(key: str, value: Any, variable: str | None) -> str:
-    return f"{_key(key)} = {_value(value)}{_origin(variable)}"
+    return f"{_key(key)} = {toml_value(value)}{_origin(variable)}"
 
 
 def _origin(variable: str | None) -> str:
@@ -80,9 +80,10 @@ def _key(key: str) -> str:
     return key if _BARE.fullmatch(key) else json.dumps(key)
 
 
-def _value(value: Any) -> str:
+def toml_value(value: Any) -> str:
+    """Write plain data as a TOML value on one line."""
     if isinstance(value, list):
-        return "[" + ", ".join(_value(item) for item in value) + "]"
+        return "[" + ", ".join(toml_value(item) for item in value) + "]"
     if isinstance(value, dict):
-        return "{ " + ", ".join(f"{_key(key)} = {_value(item)}" for key, item in value.items()) + " }" if value else "{}"
+        return "{ " + ", ".join(f"{_key(key)} = {toml_value(item)}" for key, item in value.items()) + " }" if value else "{}"
     return json.dumps(value, ensure_ascii=False)

@@ -162,7 +162,9 @@ class Conversation:
             pdv = struct.pack(">LBB", len(piece) + 2, context_id, is_command | last) + piece
             self.send(struct.pack(">BxL", 4, len(pdv)) + pdv)
 
-    def answer(self, message: Message, status: int, data: bytes | None = None, *, pdv_bytes: int = 1 << 20, **fields: object) -> None:
+    def answer(
+        self, message: Message, status: int, data: bytes | None = None, *, pdv_bytes: int = 1 << 20, **fields: object
+    ) -> None:
         """Send the response to `message`; `fields` are command elements by keyword, to add or to replace, None to leave out."""
         command = Dataset()
         command.AffectedSOPClassUID = message.command.get("AffectedSOPClassUID") or message.command.get("RequestedSOPClassUID")

@@ -1,0 +1,50 @@
+# make serve: install, make development certificates if there are none, serve with config.toml
+# make test:  everything: static checks, fast tests, then tests with real peers (Orthanc, DCMTK)
+# make check: the fast part only
+
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: serve test check lint fast certs compose-certs clean
+
+serve: .venv/installed certs/gateway.crt
+	exec $(BIN)/gateway serve
+
+certs: certs/gateway.crt
+
+certs/gateway.crt: | .venv/installed
+	$(BIN)/gateway certs
+
+# The certificates that docker-compose.yml mounts.
+compose-certs: certs/gateway.crt
+	for name in orthanc-a orthanc-b orthanc-c; do test -f certs/$$name.crt || $(BIN)/gateway certs --for $$name || exit; done
+
+test: check
+	sh tests/install-peers.sh
+	$(BIN)/pytest -m peers
+
+check: lint fast
+
+lint: .venv/tested
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+fast: .venv/tested
+	$(BIN)/pytest -m "not peers"
+
+.venv/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed (make PYTHON=…)" >&2; exit 1; }
+	$(PYTHON) -m venv .venv || { echo "no virtual environment: on Debian and Ubuntu the package python3-venv has what is missing" >&2; exit 1; }
+
+.venv/installed: pyproject.toml | .venv/bin/python
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable .
+	@touch $@
+
+.venv/tested: pyproject.toml | .venv/bin/python
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[test]'
+	@touch $@ .venv/installed
+
+clean:
+	rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
