@@ -63,7 +63,7 @@ class Acceptor:
         raise NotImplementedError
 
     def drain(self, timeout_s: float) -> bool:
-        """Take no new associations, let each finish its message within `timeout_s`, abort the rest; tell whether none was aborted."""
+        """Take no new associations, let each finish its message within `timeout_s`, abort the rest; tell whether none was."""
         raise NotImplementedError
 
     def close(self) -> None:

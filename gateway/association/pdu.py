@@ -119,6 +119,6 @@ def encode_abort(source: int = SERVICE_USER, reason: int = 0) -> bytes:
     return _FIXED.pack(PduType.ABORT, FIXED_BYTES, 0, source, reason)
 
 
-def decode_abort(body: bytes) -> tuple[int, int]:
+def decode_abort(body: bytes | bytearray) -> tuple[int, int]:
     """Return (source, reason) of the A-ABORT PDU with the four bytes `body` after its header (PS3.8 §9.3.8)."""
     return body[2], body[3]
