@@ -37,8 +37,6 @@ def run(arguments: list[str]) -> int:
     """Run one command and return its exit code; errors are printed on standard error without a traceback."""
     try:
         outcome = app(arguments, prog_name="gateway", standalone_mode=False)
-    except typer.Exit as stop:
-        return _interrupted() if stop.exit_code == INTERRUPTED else stop.exit_code
     except (KeyboardInterrupt, typer.Abort):
         return _interrupted()
     except typer.TyperException as error:
@@ -52,7 +50,9 @@ def run(arguments: list[str]) -> int:
     except Exception as error:  # noqa: BLE001 - the root of the process; the text of an unknown error may hold patient data
         typer.echo(f"gateway: internal error {type(error).__name__} at {' < '.join(reversed(raised_at(error, depth=4)))}", err=True)
         return 1
-    return outcome if isinstance(outcome, int) else 0
+    # What a command returns, or the code of the typer.Exit that ended it.
+    code = outcome if isinstance(outcome, int) else 0
+    return _interrupted() if code == INTERRUPTED else code
 
 
 def _interrupted() -> int:
