@@ -21,7 +21,7 @@ compose-certs: certs/gateway.crt
 
 test: check
 	sh tests/install-peers.sh
-	$(BIN)/pytest -m peers
+	$(BIN)/pytest -m "peers or slow"
 
 check: lint fast
 
@@ -32,7 +32,7 @@ lint: .venv/tested
 	$(BIN)/lint-imports
 
 fast: .venv/tested
-	$(BIN)/pytest -m "not peers"
+	$(BIN)/pytest -m "not peers and not slow"
 
 .venv/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed (make PYTHON=…)" >&2; exit 1; }

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -75,6 +77,7 @@ class Gateway:
         self.folder.mkdir(parents=True, exist_ok=True)
         self.config = self.folder / "config.toml"
         self.state = self.folder / "state"
+        self.ledger = self.state / "ledger.db"
         self.write()
 
     def write(self, **changes: Any) -> None:
@@ -122,3 +125,40 @@ def peak_resident_mib(process: Running) -> float:
         if line.startswith("VmHWM:"):
             return int(line.split()[1]) / 1024
     raise AssertionError("no VmHWM: the process is gone")
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """A row of the ledger: one instance on its way to one destination."""
+
+    uid: str
+    destination: str
+    state: str
+    attempts: int
+    status: int | None
+    reason: str
+    uncertain: bool
+    proof: str | None
+
+
+def deliveries(gateway: Gateway, destination: str | None = None) -> list[Delivery]:
+    """Read what the ledger says of each delivery, of one destination where one is named; the gateway may run meanwhile."""
+    query = """SELECT sop_instance_uid, destination, state, attempts, status, coalesce(reason, ''), uncertain, proof
+               FROM deliveries JOIN instances ON instances.id = instance_id ORDER BY deliveries.id"""
+    with closing(sqlite3.connect(f"file:{gateway.ledger}?mode=ro", uri=True)) as connection:
+        rows = [Delivery(*row[:6], bool(row[6]), row[7]) for row in connection.execute(query)]
+    return [row for row in rows if destination in {None, row.destination}]
+
+
+def settled(gateway: Gateway, count: int, *states: str, destination: str | None = None, deadline_s: float = 30.0) -> list[Delivery]:
+    """Wait until there are `count` deliveries and all stand in one of `states`; return them."""
+
+    def arrived() -> list[Delivery]:
+        rows = deliveries(gateway, destination)
+        return rows if len(rows) == count and all(row.state in states for row in rows) else []
+
+    try:
+        return wait_until(arrived, f"{count} deliveries {' or '.join(states)}", deadline_s=deadline_s, pause_s=0.05)
+    except AssertionError as error:
+        stand = Counter((row.state, row.reason) for row in deliveries(gateway, destination))
+        raise AssertionError(f"{error}; they are {stand}") from None

@@ -1,0 +1,67 @@
+"""Starts gateways quickly: imports them once, then forks one a command, stopped before its first own instruction.
+
+Run as ``python -m tests.support.forkserver``. Each line on standard input is JSON: ``{"argv": […], "log": PATH}``; the answer is
+the process id. The child has stopped itself by SIGSTOP, so that a tracer can attach before SIGCONT starts it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from typing import NoReturn
+
+import gateway.cli
+
+# What `serve` imports only when it runs.
+PRELOADED = (
+    "gateway.app",
+    "gateway.engine",
+    "gateway.web.server",
+    "gateway.web.api",
+    "sqlalchemy.dialects.sqlite",
+    "pydicom",
+    "zipfile",
+)
+
+
+def _preload() -> None:
+    for name in PRELOADED:
+        try:
+            __import__(name)
+        except ImportError:
+            continue
+
+
+def _child(argv: list[str], log: str) -> NoReturn:
+    os.setsid()
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    null = os.open(os.devnull, os.O_RDONLY)
+    for descriptor, number in ((null, 0), (output, 1), (output, 2)):
+        os.dup2(descriptor, number)
+    os.kill(os.getpid(), signal.SIGSTOP)
+    try:
+        status = gateway.cli.run(argv)
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    os._exit(status)
+
+
+def main() -> None:
+    """Serve until standard input ends."""
+    _preload()
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # children are reaped by the kernel
+    print("ready", flush=True)
+    for line in sys.stdin:
+        order = json.loads(line)
+        pid = os.fork()
+        if pid == 0:
+            _child(order["argv"], order["log"])
+        print(pid, flush=True)
+
+
+if __name__ == "__main__":
+    main()
