@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from sqlalchemy import Connection, and_, delete, distinct, func, insert, or_, select, update
+from sqlalchemy import Connection, and_, delete, insert, or_, select, union, update
 
 from gateway.domain import Basis, VerdictKind
 from gateway.ledger.schema import arrivals, expected_instances, instances, jobs, retrievals
@@ -44,18 +44,25 @@ class Retrieval:
 
 
 def open_job(connection: Connection, kind: JobKind, fingerprint: str, criteria: str, *, now: float) -> Job:
-    """Start a job, or carry on the newest of the same `fingerprint` that was stopped or left something undone."""
+    """Start a job, or carry on the newest of the same `fingerprint` where it was stopped or left a study undone."""
     same = (jobs.c.kind == kind, jobs.c.fingerprint == fingerprint)
     newest = connection.execute(select(jobs.c.id, jobs.c.state).where(*same).order_by(jobs.c.id.desc()).limit(1)).one_or_none()
-    if newest is not None and newest.state != "done":
+    if newest is not None and (newest.state != "done" or _undone(connection, int(newest.id))):
         set_job_state(connection, int(newest.id), "running", now=now)
         return Job(int(newest.id), resumed=True)
     values = {"kind": kind, "fingerprint": fingerprint, "criteria": criteria, "created_at": now, "changed_at": now}
     return Job(_key(connection, insert(jobs).values(state="running", **values)), resumed=False)
 
 
+def _undone(connection: Connection, job_id: int) -> bool:
+    open_or_bad = or_(retrievals.c.verdict.is_(None), retrievals.c.verdict != str(VerdictKind.COMPLETE))
+    return (
+        connection.execute(select(retrievals.c.id).where(retrievals.c.job_id == job_id, open_or_bad).limit(1)).first() is not None
+    )
+
+
 def set_job_state(connection: Connection, job_id: int, state: JobState, *, now: float) -> None:
-    """Record where a job stands: `done` only when nothing of it is left to be tried again."""
+    """Record where a job stands: `done` when it came to its end, `stopped` when it did not."""
     connection.execute(update(jobs).where(jobs.c.id == job_id).values(state=state, changed_at=now))
 
 
@@ -120,29 +127,36 @@ def received(connection: Connection, retrieval_id: int) -> dict[str, int]:
     An instance whose bytes are gone while they were still owed is not received.
     """
     started = select(retrievals.c.started_at).where(retrievals.c.id == retrieval_id).scalar_subquery()
-    wanted = select(expected_instances.c.sop_instance_uid).where(expected_instances.c.retrieval_id == retrieval_id)
-    counted = or_(arrivals.c.retrieval_id == retrieval_id, and_(arrivals.c.at >= started, arrivals.c.sop_instance_uid.in_(wanted)))
-    rows = connection.execute(
-        select(arrivals.c.sop_instance_uid, func.max(instances.c.content_length))
-        .join_from(arrivals, instances, arrivals.c.instance_id == instances.c.id)
-        .where(counted, instances.c.bytes_state != "missing")
-        .group_by(arrivals.c.sop_instance_uid)
+    kept = instances.c.bytes_state != "missing"
+    what = select(arrivals.c.sop_instance_uid, instances.c.content_length)
+    counted = what.join_from(arrivals, instances, arrivals.c.instance_id == instances.c.id).where(
+        arrivals.c.retrieval_id == retrieval_id, kept
     )
-    return {str(uid): int(length) for uid, length in rows}
+    wanted = (
+        what.join_from(expected_instances, instances, instances.c.sop_instance_uid == expected_instances.c.sop_instance_uid)
+        .join(arrivals, arrivals.c.instance_id == instances.c.id)
+        .where(expected_instances.c.retrieval_id == retrieval_id, arrivals.c.at >= started, kept)
+    )
+    return {str(uid): int(length) for uid, length in connection.execute(union(counted, wanted))}
 
 
-def received_of_study(connection: Connection, retrieval_id: int, study_instance_uid: str) -> set[str]:
-    """Return the SOP Instance UIDs counted to the retrieval that are of its study: what counts compare with."""
+def received_of_study(connection: Connection, retrieval_id: int, study_instance_uid: str) -> dict[str, int]:
+    """Return what a retrieval that knows only counts received: instances of its study with their lengths in bytes.
+
+    Counted are those that came for it, and those that came for nobody since it started.
+    """
+    started = select(retrievals.c.started_at).where(retrievals.c.id == retrieval_id).scalar_subquery()
+    unsolicited = and_(arrivals.c.retrieval_id.is_(None), arrivals.c.at >= started)
     rows = connection.execute(
-        select(distinct(arrivals.c.sop_instance_uid))
-        .join_from(arrivals, instances, arrivals.c.instance_id == instances.c.id)
+        select(arrivals.c.sop_instance_uid, instances.c.content_length)
+        .join_from(instances, arrivals, arrivals.c.instance_id == instances.c.id)
         .where(
-            arrivals.c.retrieval_id == retrieval_id,
             instances.c.study_instance_uid == study_instance_uid,
             instances.c.bytes_state != "missing",
+            or_(arrivals.c.retrieval_id == retrieval_id, unsolicited),
         )
     )
-    return {str(uid) for (uid,) in rows}
+    return {str(uid): int(length) for uid, length in rows}
 
 
 def settle(connection: Connection, retrieval_id: int, verdict: VerdictKind, note: str, *, now: float) -> None:

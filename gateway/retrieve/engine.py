@@ -1,28 +1,46 @@
 """The retriever: jobs of studies, each planned, moved, compared, repaired and given its verdict.
 
 Runs in trio; associations run on threads with a limiter of their own. `correlate` and `arrived` are called from
-association threads and take no more than a lock.
+association threads and take no more than a lock. A job is a tree of tasks: one finds the studies that the keys name, a few
+retrieve them; leaving `pull` cancels them all, and each stops its C-MOVE between instances.
 """
 
 from __future__ import annotations
 
 import ssl
-from collections.abc import Callable, Collection, Mapping
-from contextlib import AbstractAsyncContextManager
-from typing import Literal
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager, closing
+from functools import partial
+from itertools import islice
+from typing import Any, Literal, cast
 
+import structlog
 import trio
 
+from gateway.association.contexts import STUDY_ROOT_CONTEXTS, ProposedContext
+from gateway.association.requestor import Deadlines, RemoteAE, Requestor, associate
 from gateway.domain import Provenance
-from gateway.ledger import Ledger
+from gateway.errors import UsageError
+from gateway.ledger import Ledger, learned
+from gateway.retrieve import plan
+from gateway.retrieve.call import converse
+from gateway.retrieve.correlate import Arrivals
 from gateway.retrieve.events import Event, PullRequest
-from gateway.settings import Settings, TlsTable
+from gateway.retrieve.job import Job
+from gateway.retrieve.means import BOTH_ORDERS, Existing, Means, Source
+from gateway.retrieve.reachable import address_towards
+from gateway.retrieve.repair import AcceptanceOrder, Backoff
+from gateway.settings import Settings, SourceTable, TlsTable
 
-AcceptanceOrder = Literal["j2k-first", "uncompressed-first"]
+log = structlog.get_logger()
+
 QueryLevel = Literal["STUDY", "SERIES", "IMAGE"]
 
-Existing = Callable[[str, Collection[str]], set[str]]
-"""Given a study and its series: the SOP Instance UIDs that all routed destinations hold. Blocking; called on a thread."""
+MAX_THREADS = 64
+"""Associations and ledger calls of all retrievals at a time."""
+
+EVENT_BACKLOG = 256
+"""Events that may wait for a slow listener before the job waits for it."""
 
 
 class Retriever:
@@ -37,14 +55,34 @@ class Retriever:
         set_order: Callable[[str, AcceptanceOrder], None],
         has_room: Callable[[], bool] = lambda: True,
         existing: Existing | None = None,
+        backoff: Backoff | None = None,
     ) -> None:
         """Make a retriever; it opens nothing before `pull` or `find`.
 
         `tls` makes a requestor's context; `set_order` changes the order in which transfer syntaxes are accepted from a source on
-        its next associations; `has_room` says whether the spool takes more; `existing` is asked for `skip_existing`.
+        its next associations; `has_room` says whether the spool takes more; `existing` is asked for `skip_existing`;
+        `backoff` is how a source that is busy or out of reach is waited for.
         """
+        self._settings = settings
+        self._ledger = ledger
+        self._tls = tls
+        self._arrivals = Arrivals(settings.gateway.ae_title)
+        self._sources: dict[str, Source] = {}
+        self._running: set[str] = set()
+        self._means = Means(
+            ledger=ledger,
+            arrivals=self._arrivals,
+            ae_title=settings.gateway.ae_title,
+            registration=self._registration,
+            threads=trio.CapacityLimiter(MAX_THREADS),
+            set_order=set_order,
+            has_room=has_room,
+            existing=existing,
+            backoff=backoff or Backoff(),
+        )
 
-    def pull(self, request: PullRequest) -> AbstractAsyncContextManager[trio.MemoryReceiveChannel[Event]]:
+    @asynccontextmanager
+    async def pull(self, request: PullRequest) -> AsyncIterator[trio.MemoryReceiveChannel[Event]]:
         """Run a job; use as ``async with retriever.pull(request) as events: async for event in events: …``.
 
         The last event is `JobEnded`. Leaving the block early, or cancelling it, stops the job between instances: C-CANCEL, a
@@ -53,7 +91,25 @@ class Retriever:
         Raises (on entering):
             UsageError: no such source, it has no port, or the same pull is running.
         """
-        raise NotImplementedError
+        source, fingerprint = self._source(request.source), request.fingerprint()
+        if fingerprint in self._running:
+            raise UsageError("the same pull is running already")
+        tell, events = trio.open_memory_channel[Event](EVENT_BACKLOG)
+        failure: Exception | None = None
+        self._running.add(fingerprint)
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(Job(self._means, source, request, tell).run)
+                try:
+                    yield events
+                except Exception as error:  # noqa: BLE001 - the caller's own: raised again, outside the nursery, as it was
+                    failure = error
+                nursery.cancel_scope.cancel()
+        finally:
+            self._running.discard(fingerprint)
+            events.close()
+        if failure is not None:
+            raise failure
 
     async def find(
         self, source: str, keys: Mapping[str, str], level: QueryLevel = "STUDY", *, limit: int | None = None
@@ -65,12 +121,55 @@ class Retriever:
             AssociationError: the source could not be asked, or refused.
 
         """
-        raise NotImplementedError
+        wanted = plan.identifier(level, keys, plan.RETURN_KEYS[level])
+
+        def ask(requestor: Requestor) -> list[dict[str, str]]:
+            with closing(cast(Any, requestor.find(wanted))) as answers:
+                return [plan.as_values(answer) for answer in islice(answers, limit)]
+
+        return await converse(partial(self._source(source).connect, STUDY_ROOT_CONTEXTS), ask, self._means.threads)
 
     def correlate(self, provenance: Provenance, sop_instance_uid: str) -> int | None:
         """Return the retrieval that an arriving instance is counted to, or None for unsolicited. Thread-safe, in memory."""
-        raise NotImplementedError
+        return self._arrivals.correlate(provenance, sop_instance_uid)
 
     def arrived(self, retrieval_id: int | None, sop_instance_uid: str, size_bytes: int) -> None:
         """Hint that an instance is durable and recorded; a lost hint costs time, never an instance. Thread-safe, never raises."""
-        raise NotImplementedError
+        self._arrivals.arrived(retrieval_id, sop_instance_uid, size_bytes)
+
+    def _source(self, name: str) -> Source:
+        known = self._sources.get(name)
+        if known is None:
+            known = self._sources[name] = self._make_source(name, self._settings.sources.get(name))
+        return known
+
+    def _make_source(self, name: str, table: SourceTable | None) -> Source:
+        if table is None:
+            names = ", ".join(self._settings.sources) or "none"
+            raise UsageError(f"no source is called {name!r} (known: {names})")
+        if table.port is None:
+            raise UsageError(f"source {name!r} has no port: add it to [sources.{name}], so that it can be asked")
+        source = Source(name, table, partial(self._associate, table), trio.CapacityLimiter(table.moves))
+        now = self._means.clock()
+        with self._ledger.read() as connection:
+            taught = {
+                fact: learned.get(connection, source.subject, fact, now=now)
+                for fact in (learned.ACCEPTANCE_ORDER, learned.ASYNCHRONOUS, BOTH_ORDERS)
+            }
+        if taught[learned.ACCEPTANCE_ORDER] == "uncompressed-first":
+            source.order = "uncompressed-first"
+        source.asynchronous = taught[learned.ASYNCHRONOUS] == "yes"
+        source.both_orders = taught[BOTH_ORDERS] == "yes"
+        return source
+
+    def _associate(self, table: SourceTable, contexts: tuple[ProposedContext, ...]) -> Requestor:
+        tls = None if table.tls is None else self._tls(table.tls)
+        name = None if table.tls is None else table.tls.server_name
+        remote = RemoteAE(table.ae_title, table.host, table.port or 0, tls=tls, server_name=name)
+        deadlines = Deadlines(response_s=table.response_timeout_s)
+        return associate(remote, self._settings.gateway.ae_title, contexts, deadlines=deadlines)
+
+    def _registration(self, table: SourceTable) -> str:
+        listen = self._settings.listen
+        port = listen.port if listen.plain or listen.tls is None else listen.tls.port
+        return f"AE title {self._settings.gateway.ae_title}, host {address_towards(table.host)}, port {port}"

@@ -42,7 +42,7 @@ class PullRequest:
         wrong = [uid for uid in self.study_uids if not is_uid(uid)]
         if wrong:
             raise UsageError(f"not a Study Instance UID: {wrong[0][:80]!r} (and {len(wrong) - 1} more)")
-        if not all(value.strip() for value in (*self.accession_numbers, *self.patient_ids)):
+        if not all(value.strip("*? ") for value in (*self.accession_numbers, *self.patient_ids)):
             raise UsageError("an accession number or patient id is empty: that would match every study")
         if self.query and not any(value.strip("* ") for value in self.query.values()):
             raise UsageError("the query matches every study of the source: give at least one key a value")

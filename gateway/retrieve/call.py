@@ -1,0 +1,241 @@
+"""One association on a thread of its own, killed when the trio task that waits for it is cancelled.
+
+`converse` is for short conversations (C-ECHO, C-FIND). `Move` is one C-MOVE, which is asked to stop by C-CANCEL first and
+ended by the no-progress deadline rather than by a time of its own.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+import structlog
+import trio
+from pydicom.dataset import Dataset
+
+from gateway.association.requestor import Requestor, SubOperations
+from gateway.errors import (
+    AssociationAborted,
+    AssociationError,
+    AssociationRejected,
+    GatewayError,
+    NoPresentationContext,
+    TlsFailed,
+)
+from gateway.retrieve.correlate import Watch
+from gateway.retrieve.repair import End
+
+T = TypeVar("T")
+log = structlog.get_logger()
+
+CANCEL_GRACE_S = 10.0
+"""How long a source may take to end a C-MOVE after C-CANCEL before the association is aborted."""
+
+JOIN_S = 5.0
+"""How long a killed association's thread may take to end before it is left to itself."""
+
+
+class Call(Generic[T]):
+    """An association and the work done on it. `run` is for one thread; `kill` and `cancel` may come from any."""
+
+    def __init__(self, open_association: Callable[[], Requestor], work: Callable[[Requestor], T]) -> None:
+        self._open = open_association
+        self._work = work
+        self._lock = threading.Lock()
+        self._requestor: Requestor | None = None
+        self._killed = False
+        self._ended = trio.Event()
+        self._token = trio.lowlevel.current_trio_token()
+
+    def run(self) -> T:
+        """Associate, do the work and release. Blocks; raises what the work raises."""
+        try:
+            requestor = self._open()
+            with self._lock:
+                self._requestor = requestor
+                if self._killed:
+                    requestor.kill()
+            with requestor:
+                return self._work(requestor)
+        finally:
+            with self._lock:
+                self._requestor = None
+            tell_trio(self._token, self._ended.set)
+
+    def kill(self) -> None:
+        """End the association at once; before it is open, end it as soon as it is."""
+        with self._lock:
+            self._killed = True
+            if self._requestor is not None:
+                self._requestor.kill()
+
+    def cancel(self, message_id: int) -> None:
+        """Send C-CANCEL where the association is open. Blocks for as long as sending takes."""
+        with self._lock:
+            requestor = self._requestor
+        if requestor is None:
+            self.kill()
+            return
+        try:
+            requestor.cancel(message_id)
+        except AssociationError as error:
+            log.info("cancel_failed", message_id=message_id, error=type(error).__name__)
+
+    async def result(self, limiter: trio.CapacityLimiter) -> T:
+        """Run on a thread and return the result; when cancelled, kill and wait a little for the thread to end."""
+        try:
+            return await trio.to_thread.run_sync(self.run, limiter=limiter, abandon_on_cancel=True)
+        except trio.Cancelled:
+            with trio.CancelScope(shield=True):
+                await self.stop()
+            raise
+
+    async def stop(self) -> bool:
+        """End the work as this kind of call does, and wait a little for its end; tell whether it came."""
+        self.kill()
+        with trio.move_on_after(JOIN_S):
+            await self._ended.wait()
+        return self._ended.is_set()
+
+
+async def converse(open_association: Callable[[], Requestor], work: Callable[[Requestor], T], limiter: trio.CapacityLimiter) -> T:
+    """Return what `work` returns for an association of its own.
+
+    Raises:
+        AssociationError: what associating or the work raises.
+
+    """
+    return await Call(open_association, work).result(limiter)
+
+
+@dataclass(frozen=True)
+class Moved:
+    """How one C-MOVE ended: the source's last answer (never believed), or what broke."""
+
+    end: End
+    last: SubOperations | None = None
+    error: GatewayError | None = None
+
+    @property
+    def claimed(self) -> int:
+        """How many sub-operations the source says that it completed."""
+        return 0 if self.last is None else (self.last.completed or 0) + (self.last.warning or 0)
+
+    @property
+    def failed(self) -> int:
+        """How many sub-operations the source says that failed."""
+        return 0 if self.last is None else max(self.last.failed or 0, len(self.last.failed_uids))
+
+    def words(self) -> str:
+        """Return the answer for a person, without patient data."""
+        if self.end is End.STALLED:
+            return "the source stalled: neither a response nor an instance within the no-progress time"
+        if self.error is not None:
+            return str(self.error)
+        if self.last is None:
+            return ""
+        return f"the source answered {self.last.status:04X} (completed {self.last.completed or 0}, failed {self.failed})"
+
+
+UNKNOWN_DESTINATION = 0xA801
+_BUSY = frozenset({0xA700, 0xA701, 0xA702, 0x0213})
+_NEVER = frozenset({UNKNOWN_DESTINATION, 0x0122, 0x0124, 0x0210, 0x0211, 0x0212})
+
+
+def end_of(last: SubOperations) -> End:
+    """Classify a final response (PS3.4 §C.4.2.1.5).
+
+    A702 also ends a C-MOVE whose sub-operations failed: only without any of them was it refused for being busy.
+    """
+    if last.status in _NEVER:
+        return End.REFUSED
+    tried = (last.completed or 0) + (last.failed or 0) + (last.warning or 0) + len(last.failed_uids)
+    return End.BUSY if last.status in _BUSY and not tried else End.ANSWERED
+
+
+class Move:
+    """One C-MOVE: run it, watch its progress, end it when nothing moves."""
+
+    def __init__(
+        self, open_association: Callable[[], Requestor], identifier: Dataset, *, destination_ae: str, message_id: int, watch: Watch
+    ) -> None:
+        self._identifier = identifier
+        self._destination_ae = destination_ae
+        self._message_id = message_id
+        self._watch = watch
+        self._last: SubOperations | None = None
+        self._last_response = time.monotonic()
+        self._stalled = False
+        self._call = _MoveCall(open_association, self._ask, message_id)
+
+    async def result(self, limiter: trio.CapacityLimiter, progress_timeout_s: float) -> Moved:
+        """Carry the C-MOVE out; returns, never raises an AssociationError. When cancelled: C-CANCEL, then abort."""
+        self._last_response = time.monotonic()
+        moved = Moved(End.BROKEN)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._watch_progress, progress_timeout_s, nursery.cancel_scope)
+            try:
+                await self._call.result(limiter)
+                moved = self._answered()
+            except AssociationError as error:
+                moved = self._broken(error)
+            nursery.cancel_scope.cancel()
+        return moved
+
+    def _answered(self) -> Moved:
+        if self._last is None or not self._last.final:
+            return self._broken(AssociationAborted("the C-MOVE ended without a final response"))
+        return Moved(End.STALLED if self._stalled else end_of(self._last), self._last)
+
+    def _broken(self, error: AssociationError) -> Moved:
+        if self._stalled:
+            return Moved(End.STALLED, self._last, error)
+        permanent = isinstance(error, NoPresentationContext | TlsFailed) or (
+            isinstance(error, AssociationRejected) and not error.retryable
+        )
+        return Moved(End.REFUSED if permanent else End.BROKEN, self._last, error)
+
+    def _ask(self, requestor: Requestor) -> None:
+        for response in requestor.move(self._identifier, destination_ae=self._destination_ae, message_id=self._message_id):
+            self._last = response
+            self._last_response = time.monotonic()
+
+    async def _watch_progress(self, progress_timeout_s: float, abandon: trio.CancelScope) -> None:
+        while True:
+            left = self._left(progress_timeout_s)
+            if left <= 0:
+                break
+            await trio.sleep(left)
+        self._stalled = True
+        log.warning("move_stalled", message_id=self._message_id, retrieval=self._watch.retrieval_id, quiet_s=progress_timeout_s)
+        if not await self._call.stop():
+            abandon.cancel()
+
+    def _left(self, progress_timeout_s: float) -> float:
+        return max(self._last_response, self._watch.last_arrival) + progress_timeout_s - time.monotonic()
+
+
+class _MoveCall(Call[None]):
+    """A call that is stopped by C-CANCEL, and by abort only when the source does not end it then."""
+
+    def __init__(self, open_association: Callable[[], Requestor], work: Callable[[Requestor], None], message_id: int) -> None:
+        super().__init__(open_association, work)
+        self._message_id = message_id
+
+    async def stop(self) -> bool:
+        with trio.move_on_after(CANCEL_GRACE_S):
+            await trio.to_thread.run_sync(self.cancel, self._message_id, abandon_on_cancel=True)
+            await self._ended.wait()
+            return True
+        return await super().stop()
+
+
+def tell_trio(token: trio.lowlevel.TrioToken, function: Callable[[], object]) -> None:
+    """Run `function` in trio from any thread; the run may be over, and then nobody waits for it."""
+    try:
+        token.run_sync_soon(function, idempotent=True)
+    except trio.RunFinishedError:
+        log.debug("trio_run_over")

@@ -1,0 +1,122 @@
+"""Which retrieval an arriving instance belongs to, and what has arrived so far: in memory, behind one lock.
+
+Association threads call `correlate` before an instance is recorded and `arrived` after; both only look up and note. What
+is kept here is a hint for pace and progress: the tally is made from the ledger.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field
+
+from gateway.domain import Provenance
+
+
+@dataclass(eq=False)
+class Watch:
+    """A running retrieval as arrivals see it. Changed under the lock of `Arrivals`; its numbers may be read without."""
+
+    retrieval_id: int
+    source: str
+    nudge: Callable[[], None]
+    expected: frozenset[str] = frozenset()
+    received: set[str] = field(default_factory=set)
+    present: int = 0
+    """How many of the expected instances arrived; of any instances where none are known by UID."""
+    bytes: int = 0
+    arrivals: int = 0
+    last_arrival: float = 0.0
+
+    def expect(self, uids: Collection[str]) -> None:
+        """Set what is expected, and count again what of it arrived."""
+        self.expected = frozenset(uids)
+        self.present = len(self.expected & self.received) if self.expected else len(self.received)
+
+    def note(self, sop_instance_uid: str, size_bytes: int) -> None:
+        """Count an arrival."""
+        self.arrivals += 1
+        if sop_instance_uid not in self.received:
+            self.received.add(sop_instance_uid)
+            self.bytes += size_bytes
+            self.present += not self.expected or sop_instance_uid in self.expected
+
+
+class Arrivals:
+    """The running retrievals and the Message IDs of their C-MOVEs."""
+
+    def __init__(self, ae_title: str) -> None:
+        """Watch arrivals for C-MOVEs that `ae_title` requests."""
+        self._ae_title = ae_title
+        self._lock = threading.Lock()
+        self._open: dict[int, Watch] = {}
+        # Message IDs wrap at 65,535 and outlive the retrieval, since sub-operations may come late.
+        self._moves: dict[int, tuple[int, str]] = {}
+
+    def open(self, watch: Watch) -> None:
+        """Count arrivals to `watch` from now on."""
+        with self._lock:
+            self._open[watch.retrieval_id] = watch
+
+    def close(self, watch: Watch) -> None:
+        """Count arrivals to `watch` only by Message ID from now on."""
+        with self._lock:
+            self._open.pop(watch.retrieval_id, None)
+
+    def expect(self, watch: Watch, uids: Collection[str]) -> None:
+        """Count instances of these UIDs to `watch` also without a Message ID."""
+        with self._lock:
+            watch.expect(uids)
+
+    def register(self, watch: Watch, message_id: int) -> None:
+        """Count to `watch` what comes under `message_id`. Before the C-MOVE goes out."""
+        with self._lock:
+            self._moves[message_id] = (watch.retrieval_id, watch.source)
+
+    def correlate(self, provenance: Provenance, sop_instance_uid: str) -> int | None:
+        """Return the retrieval an instance is counted to: by its C-MOVE, else by the expected UIDs, else None (unsolicited).
+
+        A Message ID may be a stale one of an earlier process; so an instance that its retrieval does not expect and another
+        one does is the other one's.
+        """
+        with self._lock:
+            move = self._moved(provenance)
+            if move and self._expects(self._open.get(move[0]), sop_instance_uid):
+                return move[0]
+            wanted = [watch for watch in self._open.values() if self._may_send(provenance, watch.source)]
+            found = next((watch for watch in reversed(wanted) if self._expects(watch, sop_instance_uid)), None)
+            if found:
+                return found.retrieval_id
+            return move[0] if move and self._may_send(provenance, move[1]) else None
+
+    def arrived(self, retrieval_id: int | None, sop_instance_uid: str, size_bytes: int) -> None:
+        """Note a durable instance for everyone who waits for it; unsolicited ones are signs of life where no UID is known."""
+        with self._lock:
+            waiting = [watch for watch in self._open.values() if self._concerns(watch, retrieval_id, sop_instance_uid)]
+            now = time.monotonic()
+            for watch in waiting:
+                watch.last_arrival = now
+                if watch.retrieval_id == retrieval_id or sop_instance_uid in watch.expected:
+                    watch.note(sop_instance_uid, size_bytes)
+        for watch in waiting:
+            watch.nudge()
+
+    def _moved(self, provenance: Provenance) -> tuple[int, str] | None:
+        if provenance.move_originator_message_id is None or (provenance.move_originator_ae or "").strip() != self._ae_title:
+            return None
+        return self._moves.get(provenance.move_originator_message_id)
+
+    @staticmethod
+    def _may_send(provenance: Provenance, source: str) -> bool:
+        return provenance.source is None or provenance.source == source
+
+    @staticmethod
+    def _expects(watch: Watch | None, sop_instance_uid: str) -> bool:
+        return watch is not None and sop_instance_uid in watch.expected
+
+    @staticmethod
+    def _concerns(watch: Watch, retrieval_id: int | None, sop_instance_uid: str) -> bool:
+        if watch.retrieval_id == retrieval_id or sop_instance_uid in watch.expected:
+            return True
+        return retrieval_id is None and not watch.expected

@@ -1,0 +1,247 @@
+"""One job: the studies that a request names, found and retrieved a few at a time, from C-ECHO to the last verdict.
+
+Runs in trio. The root of each task is here: an error that nobody expected ends the study it came from, with its verdict, and
+not the job.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import structlog
+import trio
+
+from gateway.association.contexts import VERIFICATION_CONTEXTS
+from gateway.association.requestor import Requestor
+from gateway.domain import Basis, VerdictKind
+from gateway.errors import AssociationError, DimseFailed, GatewayError, NoPresentationContext
+from gateway.ledger import retrievals
+from gateway.retrieve import plan
+from gateway.retrieve.call import converse
+from gateway.retrieve.events import Event, JobEnded, JobStarted, PullRequest, StudyEnded, Verdict
+from gateway.retrieve.means import Means, Source
+from gateway.retrieve.study import StudyRetrieval
+
+log = structlog.get_logger()
+
+KEYS_AT_A_TIME = 20
+"""Keys asked on one association at STUDY level: enough to save associations, few enough that the first study comes soon."""
+
+STOP_S = 10.0
+"""How long recording that a cancelled job has stopped may take."""
+
+Key = Mapping[str, str]
+Found = tuple[plan.StudyMatch, str]
+"""A study with the key that named it, in words."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a source answered to one key: its matches, or the refusal."""
+
+    key: Key
+    matches: tuple[plan.StudyMatch, ...]
+    refusal: DimseFailed | None = None
+
+
+class Job:
+    """A request being carried out; `run` is its root task."""
+
+    def __init__(self, means: Means, source: Source, request: PullRequest, events: trio.MemorySendChannel[Event]) -> None:
+        self._means = means
+        self._source = source
+        self._request = request
+        self._events = events
+        self._id: int | None = None
+        self._verdicts: Counter[VerdictKind] = Counter()
+        self._earlier: dict[str, retrievals.Retrieval] = {}
+        self._seen: set[str] = set()
+        self._error = ""
+        self._closed = False
+
+    async def run(self) -> None:
+        """Carry the job out and tell it all; ends with `JobEnded`, or with state ``stopped`` when cancelled."""
+        state: retrievals.JobState = "stopped"
+        try:
+            async with self._events:
+                state = await self._tell_all()
+        finally:
+            with trio.CancelScope(shield=True, deadline=trio.current_time() + STOP_S):
+                await self._close(state)
+
+    async def _tell_all(self) -> retrievals.JobState:
+        try:
+            await self._started()
+            await self._studies()
+        except GatewayError as error:
+            self._fail(error)
+        if self._error:
+            log.error("job_failed", job=self._id, source=self._source.name, error=self._error)
+        counts = {str(kind): count for kind, count in self._verdicts.items()}
+        state: retrievals.JobState = "stopped" if self._error else "done"
+        await self._close(state)
+        await self._events.send(JobEnded(self._id, **counts, error=self._error))
+        return state
+
+    async def _close(self, state: retrievals.JobState) -> None:
+        if self._id is None or self._closed:
+            return
+        self._closed = True
+        await self._means.write(partial(retrievals.set_job_state, job_id=self._id, state=state, now=self._means.clock()))
+        log.info("job_ended", job=self._id, source=self._source.name, state=state)
+
+    def _fail(self, error: GatewayError) -> None:
+        self._error = self._error or str(error)
+
+    async def _started(self) -> None:
+        await self._echo()
+        request, now = self._request, self._means.clock()
+        fingerprint, criteria = request.fingerprint(), request.criteria()
+        job = await self._means.write(
+            partial(retrievals.open_job, kind="pull", fingerprint=fingerprint, criteria=criteria, now=now)
+        )
+        self._id = job.id
+        if job.resumed:
+            await self._means.write(partial(retrievals.forget_unfound, job_id=job.id))
+            earlier = await self._means.read(partial(retrievals.retrievals_of, job_id=job.id))
+            self._earlier = {one.study_instance_uid: one for one in earlier if one.verdict is VerdictKind.COMPLETE}
+        log.info("job_started", job=job.id, source=self._source.name, resumed=job.resumed)
+        self._means.set_order(self._source.name, self._source.order)
+        await self._events.send(JobStarted(job.id, self._source.name, job.resumed))
+
+    async def _echo(self) -> None:
+        """Ask whether the source is there; one that has no Verification service is asked all the same."""
+        connect = partial(self._source.connect, VERIFICATION_CONTEXTS)
+        try:
+            await converse(connect, Requestor.echo, self._means.threads)
+        except NoPresentationContext:
+            log.info("source_without_verification", source=self._source.name)
+        except AssociationError:
+            self._verdicts[VerdictKind.FAILED] += len(self._request.keys())
+            raise
+
+    async def _studies(self) -> None:
+        """Find the studies and retrieve them; one more than may move at a time, so that the next is planned meanwhile."""
+        found, studies = trio.open_memory_channel[Found](0)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._find, found)
+            for _ in range(self._source.table.moves + 1):
+                nursery.start_soon(self._retrieve, studies.clone())
+            studies.close()
+
+    async def _find(self, found: trio.MemorySendChannel[Found]) -> None:
+        keys = self._request.keys()
+        async with found:
+            for start in range(0, len(keys), KEYS_AT_A_TIME):
+                some = [key for key in keys[start : start + KEYS_AT_A_TIME] if not await self._had(key.get("StudyInstanceUID", ""))]
+                try:
+                    answers = await self._ask(some)
+                except GatewayError as error:
+                    self._verdicts[VerdictKind.FAILED] += len(keys) - start
+                    self._fail(error)
+                    return
+                for answer in answers:
+                    await self._take(answer, found)
+
+    async def _ask(self, keys: Sequence[Key]) -> list[Answer]:
+        if not keys:
+            return []
+        return await self._means.patiently(self._source, partial(_answers, keys=keys), self._events.send)
+
+    async def _take(self, answer: Answer, found: trio.MemorySendChannel[Found]) -> None:
+        asked = ", ".join(f"{keyword} {value}" for keyword, value in answer.key.items())
+        if not answer.matches:
+            await self._unfound(answer, asked)
+        for match in answer.matches:
+            if match.study_instance_uid in self._seen or await self._had(match.study_instance_uid):
+                continue
+            self._seen.add(match.study_instance_uid)
+            await found.send((match, asked))
+
+    async def _had(self, study: str) -> bool:
+        """Tell whether the same job had the study complete in an earlier run, and say so once."""
+        earlier = self._earlier.get(study)
+        if earlier is None:
+            return False
+        if study not in self._seen:
+            self._seen.add(study)
+            listed, skipped = await self._means.read(partial(retrievals.expected, retrieval_id=earlier.id))
+            count = earlier.expected_count or 0
+            seconds = round((earlier.ended_at or earlier.started_at) - earlier.started_at, 3)
+            verdict = Verdict(
+                VerdictKind.COMPLETE,
+                study,
+                earlier.basis,
+                earlier.expected_count,
+                (len(listed) if listed else count) - len(skipped),
+                len(skipped),
+                note=earlier.note,
+                seconds=seconds,
+                retrieval_id=earlier.id,
+            )
+            await self._ended(verdict, earlier=True)
+        return True
+
+    async def _unfound(self, answer: Answer, asked: str) -> None:
+        study = answer.key.get("StudyInstanceUID", "")
+        if answer.refusal is None:
+            kind, note = VerdictKind.EMPTY, "the source lists no such study"
+        else:
+            kind, note = VerdictKind.FAILED, f"the source refuses the query: {answer.refusal}"
+        verdict = Verdict(kind, study, Basis.UIDS, None if answer.refusal else 0, 0, note=note, asked=asked)
+        await self._record(verdict)
+
+    async def _record(self, verdict: Verdict) -> None:
+        job_id, now = self._id or 0, self._means.clock()
+        opened = await self._means.write(
+            partial(
+                retrievals.open_retrieval,
+                job_id=job_id,
+                source=self._source.name,
+                study_instance_uid=verdict.study_instance_uid,
+                now=now,
+            )
+        )
+        await self._means.write(
+            partial(retrievals.settle, retrieval_id=opened.id, verdict=verdict.kind, note=verdict.note, now=now)
+        )
+        await self._ended(verdict)
+
+    async def _retrieve(self, studies: trio.MemoryReceiveChannel[Found]) -> None:
+        async with studies:
+            async for match, asked in studies:
+                await self._retrieve_one(match, asked)
+
+    async def _retrieve_one(self, match: plan.StudyMatch, asked: str) -> None:
+        retrieval = StudyRetrieval(self._means, self._source, self._id or 0, match, asked=asked, tell=self._events.send)
+        try:
+            verdict = await retrieval.run(skip_existing=self._request.skip_existing)
+        except GatewayError as error:
+            self._fail(error)
+            verdict = _failed(match, asked, str(error))
+        except Exception as error:
+            log.exception("study_failed", study=match.study_instance_uid, source=self._source.name)
+            verdict = _failed(match, asked, f"internal error: {type(error).__name__}")
+        await self._ended(verdict)
+
+    async def _ended(self, verdict: Verdict, *, earlier: bool = False) -> None:
+        self._verdicts[verdict.kind] += 1
+        await self._events.send(StudyEnded(verdict, earlier))
+
+
+def _failed(match: plan.StudyMatch, asked: str, note: str) -> Verdict:
+    return Verdict(VerdictKind.FAILED, match.study_instance_uid, Basis.UIDS, None, 0, note=note, asked=asked)
+
+
+def _answers(requestor: Requestor, keys: Sequence[Key]) -> list[Answer]:
+    return [_answer(requestor, key) for key in keys]
+
+
+def _answer(requestor: Requestor, key: Key) -> Answer:
+    try:
+        return Answer(key, plan.find_studies(requestor, key))
+    except DimseFailed as error:
+        return Answer(key, (), error)

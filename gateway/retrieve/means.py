@@ -1,0 +1,131 @@
+"""What retrievals work with: a source as they see it, the ledger, the threads, and how to wait for a source that is busy."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Awaitable, Callable, Collection
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TypeVar
+
+import structlog
+import trio
+from sqlalchemy import Connection
+
+from gateway.association.contexts import STUDY_ROOT_CONTEXTS, ProposedContext
+from gateway.association.requestor import Requestor
+from gateway.association.statuses import StatusKind, find_meaning
+from gateway.errors import AssociationError, DimseFailed
+from gateway.ledger import Ledger, learned
+from gateway.retrieve.call import converse
+from gateway.retrieve.correlate import Arrivals
+from gateway.retrieve.events import Waiting
+from gateway.retrieve.repair import AcceptanceOrder, Backoff
+from gateway.settings import SourceTable
+
+T = TypeVar("T")
+log = structlog.get_logger()
+
+LESSON_S = 90 * 86400.0
+"""How long what a source taught is believed; then it is found out anew."""
+
+BOTH_ORDERS = "both_orders"
+"""About a source: ``yes`` when some of its studies came whole only with both acceptance orders, one after the other."""
+
+Existing = Callable[[str, Collection[str]], set[str]]
+"""Given a study and its series: the SOP Instance UIDs that all routed destinations hold. Blocking; called on a thread."""
+
+
+@dataclass
+class Source:
+    """A source as retrievals see it: how to reach it, what it taught, and how many may ask it at a time."""
+
+    name: str
+    table: SourceTable
+    connect: Callable[[tuple[ProposedContext, ...]], Requestor]
+    moves: trio.CapacityLimiter
+    order: AcceptanceOrder = "j2k-first"
+    both_orders: bool = False
+    asynchronous: bool = False
+    disproved: bool = False
+
+    @property
+    def subject(self) -> str:
+        """The subject of what is learned about it."""
+        return learned.source_subject(self.name)
+
+
+@dataclass(frozen=True)
+class Means:
+    """What every retrieval works with. `registration` tells a person what to register in a source."""
+
+    ledger: Ledger
+    arrivals: Arrivals
+    ae_title: str
+    registration: Callable[[SourceTable], str]
+    threads: trio.CapacityLimiter
+    set_order: Callable[[str, AcceptanceOrder], None]
+    has_room: Callable[[], bool]
+    existing: Existing | None
+    backoff: Backoff = field(default_factory=Backoff)
+    jitter: Callable[[], float] = random.random
+    clock: Callable[[], float] = time.time
+
+    async def write(self, change: Callable[[Connection], T]) -> T:
+        """Change the ledger, durably."""
+        return await trio.to_thread.run_sync(self.ledger.write, change, limiter=self.threads)
+
+    async def read(self, query: Callable[[Connection], T]) -> T:
+        """Ask the ledger."""
+
+        def ask() -> T:
+            with self.ledger.read() as connection:
+                return query(connection)
+
+        return await trio.to_thread.run_sync(ask, limiter=self.threads)
+
+    async def patiently(
+        self, source: Source, work: Callable[[Requestor], T], waiting: Callable[[Waiting], Awaitable[None]], study: str = ""
+    ) -> T:
+        """Converse with the source; while it is busy or cannot be reached, back off and try again.
+
+        Raises:
+            AssociationError: it cannot help, or the tries are used up.
+
+        """
+        attempt = 0
+        while True:
+            attempt += 1
+            try:
+                return await converse(partial(source.connect, STUDY_ROOT_CONTEXTS), work, self.threads)
+            except AssociationError as error:
+                pause = self.backoff.delay(attempt, self.jitter()) if _may_pass(error) else None
+                if pause is None:
+                    raise
+                reason = "busy" if isinstance(error, DimseFailed) else "unreachable"
+                log.info("source_waited_for", source=source.name, reason=type(error).__name__, seconds=round(pause, 1))
+            await waiting(Waiting(study, reason, pause))
+            await trio.sleep(pause)
+
+
+def _may_pass(error: AssociationError) -> bool:
+    if isinstance(error, DimseFailed):
+        return find_meaning(error.status).kind is StatusKind.OUT_OF_RESOURCES
+    return error.retryable
+
+
+@dataclass
+class Signal:
+    """Wakes whoever waits, as often as it is fired."""
+
+    _event: trio.Event = field(default_factory=trio.Event)
+
+    def fire(self) -> None:
+        """Wake everyone who waits now. In trio's thread."""
+        self._event.set()
+        self._event = trio.Event()
+
+    async def wait(self) -> None:
+        """Wait for the next firing."""
+        await self._event.wait()

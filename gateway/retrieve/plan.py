@@ -1,0 +1,254 @@
+"""What a source has, asked by C-FIND: studies by key, then series of a study, then instances series by series (PS3.4 §C.4.1).
+
+IMAGE level is always asked with a Series Instance UID: without it the query is relational, which a source need not
+support. The functions that take a `Finder` block on the association; the others are pure. Answers are input from a
+stranger: UIDs are checked, and matches that contradict the key are passed over, since some sources ignore keys that they
+do not know.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from pydicom.datadict import dictionary_VR, tag_for_keyword
+from pydicom.dataset import Dataset
+from pydicom.multival import MultiValue
+
+from gateway.domain import Basis, is_uid
+from gateway.errors import DimseFailed, ProtocolError, UsageError
+from gateway.retrieve.repair import Level, Target
+from gateway.retrieve.tally import Expectation, instances
+
+RETURN_KEYS: Mapping[str, tuple[str, ...]] = {
+    "STUDY": (
+        "StudyInstanceUID",
+        "PatientID",
+        "PatientName",
+        "AccessionNumber",
+        "StudyDate",
+        "StudyTime",
+        "StudyDescription",
+        "ModalitiesInStudy",
+        "NumberOfStudyRelatedSeries",
+        "NumberOfStudyRelatedInstances",
+    ),
+    "SERIES": (
+        "StudyInstanceUID",
+        "SeriesInstanceUID",
+        "Modality",
+        "SeriesNumber",
+        "SeriesDescription",
+        "NumberOfSeriesRelatedInstances",
+    ),
+    "IMAGE": ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "SOPClassUID", "InstanceNumber"),
+}
+"""What `gateway find` asks for at each level beside the keys that are given."""
+
+_AT_STUDY_LEVEL = {"Modality": "ModalitiesInStudy"}
+
+MAX_MATCHES = 1_000_000
+"""Matches of one query at most: more is a source that does not end."""
+
+
+class Finder(Protocol):
+    """What planning needs of an association."""
+
+    def find(self, identifier: Dataset) -> Iterator[Dataset]:
+        """Yield the matches of `identifier`; raises `DimseFailed` for a failure status."""
+
+
+@dataclass(frozen=True)
+class StudyMatch:
+    """A study that a source lists, with its own counts where it gave them."""
+
+    study_instance_uid: str
+    instance_count: int | None = None
+
+
+@dataclass(frozen=True)
+class SeriesListing:
+    """A series that a source lists: its count where it gave one, and the instances it lists, None where it did not answer."""
+
+    series_instance_uid: str
+    count: int | None
+    uids: tuple[str, ...] | None
+
+
+def identifier(level: str, keys: Mapping[str, str], wanted: Iterable[str] = ()) -> Dataset:
+    """Return a C-FIND identifier: `keys` to match, `wanted` keywords to be returned (empty values).
+
+    Raises:
+        UsageError: a key is no keyword of a DICOM attribute that can be matched.
+
+    """
+    dataset = Dataset()
+    dataset.QueryRetrieveLevel = level
+    for keyword in wanted:
+        setattr(dataset, keyword, "")
+    for keyword, value in keys.items():
+        name = _AT_STUDY_LEVEL.get(keyword, keyword) if level == "STUDY" else keyword
+        if tag_for_keyword(name) is None or dictionary_VR(name) in {"SQ", "OB", "OW", "UN", "OF", "OD", "OL", "OV"}:
+            raise UsageError(
+                f"{keyword} is no keyword of a DICOM attribute to match by (for example PatientID, StudyDate, Modality)"
+            )
+        _set(dataset, name, keyword, value)
+    if not all(value.isascii() for value in keys.values()):
+        dataset.SpecificCharacterSet = "ISO_IR 192"
+    return dataset
+
+
+def _set(dataset: Dataset, name: str, keyword: str, value: str) -> None:
+    try:
+        setattr(dataset, name, value.split("\\") if "\\" in value else value)
+    except (ValueError, TypeError, OverflowError) as error:
+        raise UsageError(f"{keyword} cannot have that value") from error
+
+
+def move_identifier(target: Target) -> Dataset:
+    """Return the C-MOVE identifier of `target`: one unique key a level (PS3.4 §C.4.2.2.1)."""
+    dataset = Dataset()
+    dataset.QueryRetrieveLevel = str(target.level)
+    dataset.StudyInstanceUID = target.study
+    if target.level is not Level.STUDY:
+        dataset.SeriesInstanceUID = target.series
+    if target.level is Level.IMAGE:
+        dataset.SOPInstanceUID = list(target.uids) if len(target.uids) > 1 else target.uids[0]
+    return dataset
+
+
+def find_studies(finder: Finder, keys: Mapping[str, str]) -> tuple[StudyMatch, ...]:
+    """Return the studies that match `keys`, each once, in the source's order.
+
+    Raises:
+        DimseFailed: the source refuses the query.
+        UsageError: a key is no keyword.
+
+    """
+    wanted = ("StudyInstanceUID", "NumberOfStudyRelatedSeries", "NumberOfStudyRelatedInstances")
+    found: dict[str, StudyMatch] = {}
+    for answer in _bounded(finder.find(identifier("STUDY", keys, wanted))):
+        uid = text(answer, "StudyInstanceUID")
+        if is_uid(uid) and not contradicts(answer, keys):
+            found.setdefault(uid, StudyMatch(uid, count_of(answer, "NumberOfStudyRelatedInstances")))
+    return tuple(found.values())
+
+
+def list_study(finder: Finder, match: StudyMatch) -> Expectation:
+    """Return what the source lists of a study; a level that it refuses is replaced by the counts of the level above.
+
+    Raises:
+        AssociationError: the association broke (a refused query does not).
+
+    """
+    study = match.study_instance_uid
+    try:
+        series = _find_series(finder, study)
+    except DimseFailed:
+        return expectation_of(match, None)
+    return expectation_of(match, [_list_series(finder, study, uid, count) for uid, count in series.items()])
+
+
+def _find_series(finder: Finder, study: str) -> dict[str, int | None]:
+    keys = {"StudyInstanceUID": study}
+    found: dict[str, int | None] = {}
+    for answer in _bounded(finder.find(identifier("SERIES", keys, ("SeriesInstanceUID", "NumberOfSeriesRelatedInstances")))):
+        uid = text(answer, "SeriesInstanceUID")
+        if is_uid(uid) and not contradicts(answer, keys):
+            found.setdefault(uid, count_of(answer, "NumberOfSeriesRelatedInstances"))
+    return found
+
+
+def _list_series(finder: Finder, study: str, series: str, count: int | None) -> SeriesListing:
+    keys = {"StudyInstanceUID": study, "SeriesInstanceUID": series}
+    try:
+        answers = list(_bounded(finder.find(identifier("IMAGE", keys, ("SOPInstanceUID",)))))
+    except DimseFailed:
+        return SeriesListing(series, count, None)
+    uids = [text(answer, "SOPInstanceUID") for answer in answers if not contradicts(answer, keys)]
+    return SeriesListing(series, count, tuple(dict.fromkeys(uid for uid in uids if is_uid(uid))))
+
+
+def expectation_of(match: StudyMatch, series: Sequence[SeriesListing] | None) -> Expectation:
+    """Return what follows from a study's listings: the UIDs where the source lists them all, else its counts.
+
+    A series that lists nothing while the source counts instances in it was not answered; so is a study that lists nothing
+    while it is said to have instances. `series` is None where the source refused SERIES level.
+    """
+    listings = series or ()
+    listed = {uid: one.series_instance_uid for one in listings for uid in one.uids or ()}
+    names = tuple(one.series_instance_uid for one in listings)
+    unanswered = [one for one in listings if one.uids is None or (not one.uids and one.count)]
+    silent = not listed and (series is None or (match.instance_count or 0) > 0 or any(one.count is None for one in listings))
+    if not unanswered and not silent:
+        return Expectation(Basis.UIDS, len(listed), listed, names, _disagreement(match, listings, len(listed)))
+    level = "SERIES" if series is None else "IMAGE"
+    note = f"the source does not answer C-FIND at {level} level: judged by its counts"
+    return Expectation(Basis.COUNTS, _counted(match, listings, len(listed)), listed, names, (note,))
+
+
+def _counted(match: StudyMatch, listings: Sequence[SeriesListing], listed: int) -> int | None:
+    if match.instance_count is not None:
+        return max(match.instance_count, listed)
+    counts = [len(one.uids) if one.uids else one.count for one in listings]
+    known = [count for count in counts if count is not None]
+    return sum(known) if known and len(known) == len(counts) else None
+
+
+def _disagreement(match: StudyMatch, listings: Sequence[SeriesListing], listed: int) -> tuple[str, ...]:
+    counts = [one.count for one in listings]
+    counted = match.instance_count
+    if counted is None and counts and None not in counts:
+        counted = sum(count for count in counts if count is not None)
+    if counted is None or counted == listed:
+        return ()
+    return (f"the source counts {instances(counted)} and lists {listed} UIDs",)
+
+
+def contradicts(answer: Dataset, keys: Mapping[str, str]) -> bool:
+    """Tell whether `answer` has another value where `keys` asks for exactly one (no wildcard, list or range)."""
+    for keyword, wanted in keys.items():
+        asked = wanted.strip()
+        if not asked or any(mark in asked for mark in "*?\\^") or keyword not in _EXACT:
+            continue
+        found = text(answer, keyword)
+        if found and found != asked:
+            return True
+    return False
+
+
+_EXACT = frozenset({"StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "AccessionNumber", "PatientID", "StudyID"})
+"""Keys whose values are compared as they are: others may be matched without regard to case, or as ranges (PS3.4 §C.2.2.2)."""
+
+
+def text(dataset: Dataset, keyword: str) -> str:
+    """Return a value as text, several joined by a backslash; empty where there is none or it cannot be read."""
+    try:
+        value = dataset.get(keyword)
+    except (ValueError, TypeError, OverflowError, NotImplementedError, KeyError):
+        return ""
+    if value is None:
+        return ""
+    if isinstance(value, MultiValue):
+        return "\\".join(str(one).strip() for one in value)
+    return str(value).strip().strip("\0")
+
+
+def count_of(dataset: Dataset, keyword: str) -> int | None:
+    """Return a count that a source gave, or None where it is no natural number."""
+    value = text(dataset, keyword)
+    return int(value) if value.isdecimal() and len(value) < 12 else None
+
+
+def as_values(dataset: Dataset) -> dict[str, str]:
+    """Return a match as keyword → value, sequences and group 0000 left out."""
+    keywords = (element.keyword for element in dataset if element.VR != "SQ" and element.tag.group != 0)
+    return {keyword: text(dataset, keyword) for keyword in keywords if keyword}
+
+
+def _bounded(answers: Iterator[Dataset]) -> Iterator[Dataset]:
+    for number, answer in enumerate(answers):
+        if number >= MAX_MATCHES:
+            raise ProtocolError(f"the source answers a query with more than {MAX_MATCHES} matches")
+        yield answer

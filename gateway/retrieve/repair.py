@@ -1,0 +1,260 @@
+"""What to ask for first, what to try next when instances are missing, and how long to wait. Pure.
+
+A *target* is one C-MOVE; a *step* is a way to ask for what is missing; a *round* is one step carried out, with what it gained.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from itertools import pairwise
+from typing import Literal
+
+from gateway.domain import Basis
+from gateway.retrieve.tally import Expectation
+
+AcceptanceOrder = Literal["j2k-first", "uncompressed-first"]
+"""Which transfer syntaxes our acceptor prefers."""
+
+CHUNK = 100
+"""SOP Instance UIDs in one C-MOVE at IMAGE level: 6.5 KB at most, far below the 64 KiB of an explicit VR UI element."""
+
+SPLIT_AT = 1000
+"""A study of more instances is asked for series by series: a failure then costs a series, and room is looked for between them."""
+
+SINGLY_AT_MOST = 32
+"""So many missing instances are asked for one by one, to get round one that stops the source."""
+
+MAX_ROUNDS = 12
+"""Rounds in one retrieval at most."""
+
+MAX_SAME_STEP = 3
+"""How often one step is taken at most, even when it gains a little each time."""
+
+MAX_BROKEN = 3
+"""Rounds in a row that may end in a broken association or a stall without a single instance."""
+
+
+class Level(StrEnum):
+    """The level of a C-MOVE (PS3.4 §C.4.2.1.4)."""
+
+    STUDY = "STUDY"
+    SERIES = "SERIES"
+    IMAGE = "IMAGE"
+
+
+@dataclass(frozen=True)
+class Target:
+    """The identifier of one C-MOVE: a study, one of its series, or instances of one series."""
+
+    level: Level
+    study: str
+    series: str = ""
+    uids: tuple[str, ...] = ()
+
+
+class Way(StrEnum):
+    """How a step asks."""
+
+    FIRST = "first"
+    IMAGE = "image"
+    SINGLY = "singly"
+    SERIES = "series"
+    STUDY = "study"
+
+
+@dataclass(frozen=True)
+class Step:
+    """A way to ask, and which transfer syntaxes our acceptor prefers meanwhile."""
+
+    way: Way
+    order: AcceptanceOrder
+
+
+class End(StrEnum):
+    """How a C-MOVE ended."""
+
+    ANSWERED = "answered"
+    """With a final response, whatever it says."""
+
+    BUSY = "busy"
+    """The source refused before it did anything: out of resources."""
+
+    STALLED = "stalled"
+    """Neither a response nor an instance came for the no-progress time."""
+
+    BROKEN = "broken"
+    """There was no association, or it ended without a final response."""
+
+    REFUSED = "refused"
+    """The source will answer the same to every try: unknown move destination, no such service, not authorized."""
+
+
+@dataclass(frozen=True)
+class Round:
+    """A step carried out: how it ended, how many instances it gained, how many sub-operations the source said had failed."""
+
+    step: Step
+    end: End
+    gained: int
+    failed: int = 0
+
+
+def other(order: AcceptanceOrder) -> AcceptanceOrder:
+    """Return the other acceptance order."""
+    return "uncompressed-first" if order == "j2k-first" else "j2k-first"
+
+
+def next_step(rounds: Sequence[Round], missing: int | None, *, basis: Basis, both_orders: bool = False) -> Step | None:
+    """Return what to try next for `missing` instances (None: unknown), or None when nothing else can help.
+
+    `rounds` holds at least the first. `both_orders` says that the source is known to need both acceptance orders.
+    """
+    if missing == 0 or len(rounds) >= MAX_ROUNDS or rounds[-1].end is End.REFUSED or _given_up(rounds):
+        return None
+    order = rounds[0].step.order
+    if missing is None:
+        return None if rounds[-1].gained or len(rounds) > 1 else Step(Way.STUDY, other(order))
+    return next((step for step in _ladder(rounds, missing, basis, both_orders) if _open(step, rounds)), None)
+
+
+def _ladder(rounds: Sequence[Round], missing: int, basis: Basis, both_orders: bool) -> Iterator[Step]:
+    """Yield the steps that may help, the likeliest first.
+
+    A source that says that sub-operations failed was at least able to try: preferring other transfer syntaxes is likelier to
+    help it than asking in smaller pieces.
+    """
+    order = rounds[0].step.order
+    if all(one.end in (End.BROKEN, End.BUSY) and not one.gained for one in rounds):
+        yield Step(Way.FIRST, order)
+    same = list(_ways(rounds, missing, basis, order))
+    swapped = list(_ways(rounds, missing, basis, other(order)))
+    first = [] if both_orders else same[:1]
+    sooner, later = (swapped, same) if both_orders or rounds[-1].failed else (same, swapped)
+    yield from (*first, *sooner, *later)
+
+
+def _ways(rounds: Sequence[Round], missing: int, basis: Basis, order: AcceptanceOrder) -> Iterator[Step]:
+    if basis is Basis.COUNTS:
+        yield from (Step(Way.SERIES, order), Step(Way.STUDY, order))
+        return
+    yield Step(Way.IMAGE, order)
+    if 1 < missing <= SINGLY_AT_MOST:
+        yield Step(Way.SINGLY, order)
+    answers_images = any(one.gained for one in rounds if one.step.way in (Way.IMAGE, Way.SINGLY))
+    if not answers_images:
+        yield Step(Way.SERIES, order)
+
+
+def _open(step: Step, rounds: Sequence[Round]) -> bool:
+    """Tell whether `step` is worth taking: not yet taken, or it gained, or its association broke, and not too often."""
+    taken = [one for one in rounds if one.step == step]
+    if not taken:
+        return True
+    return len(taken) < MAX_SAME_STEP and (taken[-1].gained > 0 or taken[-1].end is not End.ANSWERED)
+
+
+def _given_up(rounds: Sequence[Round]) -> bool:
+    last = rounds[-MAX_BROKEN:]
+    return len(last) == MAX_BROKEN and all(one.end is not End.ANSWERED and not one.gained for one in last)
+
+
+def lesson(rounds: Sequence[Round]) -> AcceptanceOrder | Literal["both"] | None:
+    """Return what a retrieval taught about the source's order of transfer syntaxes, or None where it taught nothing.
+
+    An order that brought instances after the usual one had brought none is learned; when both brought some, both are needed.
+    """
+    usual = rounds[0].step.order
+    swapped = sum(one.gained for one in rounds if one.step.order != usual)
+    if not swapped:
+        return None
+    return "both" if any(one.gained for one in rounds if one.step.order == usual) else other(usual)
+
+
+def first_targets(study: str, expectation: Expectation, wanted: Collection[str]) -> tuple[Target, ...]:
+    """Return the C-MOVEs that ask for `wanted` at the highest levels: nothing that is already here or elsewhere is moved."""
+    if not expectation.listed or expectation.basis is Basis.COUNTS:
+        return (Target(Level.STUDY, study),)
+    everything = len(wanted) == len(expectation.listed)
+    if everything and (len(wanted) <= SPLIT_AT or len(expectation.series) < 2):
+        return (Target(Level.STUDY, study),)
+    targets: list[Target] = []
+    by_series = _by_series(expectation.listed, expectation.listed)
+    for series, uids in _by_series(expectation.listed, wanted).items():
+        whole = len(uids) == len(by_series[series])
+        targets.extend([Target(Level.SERIES, study, series)] if whole else _images(study, series, uids, CHUNK))
+    return tuple(targets)
+
+
+def targets(step: Step, study: str, expectation: Expectation, wanted: Collection[str]) -> tuple[Target, ...]:
+    """Return the C-MOVEs of `step` for the instances `wanted`; with basis counts for all series."""
+    if step.way is Way.FIRST:
+        return first_targets(study, expectation, wanted)
+    if step.way is Way.STUDY:
+        return (Target(Level.STUDY, study),)
+    by_series = _by_series(expectation.listed, wanted)
+    if step.way is Way.SERIES:
+        series = expectation.series if expectation.basis is Basis.COUNTS else tuple(by_series)
+        return tuple(Target(Level.SERIES, study, uid) for uid in series) or (Target(Level.STUDY, study),)
+    size = 1 if step.way is Way.SINGLY else CHUNK
+    return tuple(target for series, uids in by_series.items() for target in _images(study, series, uids, size))
+
+
+def _by_series(listed: Mapping[str, str], wanted: Collection[str]) -> dict[str, list[str]]:
+    groups: dict[str, list[str]] = {}
+    for uid, series in listed.items():
+        if uid in wanted:
+            groups.setdefault(series, []).append(uid)
+    return groups
+
+
+def _images(study: str, series: str, uids: Sequence[str], size: int) -> list[Target]:
+    edges = [*range(0, len(uids), size), len(uids)]
+    return [Target(Level.IMAGE, study, series, tuple(uids[start:end])) for start, end in pairwise(edges)]
+
+
+@dataclass(frozen=True)
+class Backoff:
+    """How long to wait before trying again: doubling from `first_s` to `max_s`, with full jitter in the upper half."""
+
+    first_s: float = 1.0
+    max_s: float = 60.0
+    tries: int = 8
+
+    def delay(self, attempt: int, jitter: float) -> float | None:
+        """Return the seconds before try number `attempt` + 1, or None when there have been enough; `jitter` is from 0 to 1."""
+        if attempt >= self.tries:
+            return None
+        ceiling = min(self.max_s, self.first_s * math.pow(2, min(attempt, 32) - 1))
+        return ceiling * (1 + jitter) / 2
+
+
+@dataclass(frozen=True)
+class Patience:
+    """How long arrivals must be quiet before the sets are compared (all in seconds).
+
+    `settle_s` always; `patience_s` while the source claims to have sent more than came, as one does that answers before it
+    has sent; `progress_s` where the source is known to do so.
+    """
+
+    settle_s: float
+    progress_s: float
+
+    @property
+    def patience_s(self) -> float:
+        """How long a source that was never seen to send after its final response is believed that it will."""
+        return min(self.progress_s, 15 * self.settle_s)
+
+    def pause(self, *, missing: int | None, claims_more: bool, asynchronous: bool, disproved: bool, quiet_s: float) -> float:
+        """Return how many seconds more to wait for arrivals after the final response; 0 when it is time to compare.
+
+        `missing` is None where the number is unknown. `disproved` says that this source's claim was waited for in vain before.
+        """
+        if missing == 0:
+            return 0.0
+        limit = self.settle_s
+        if claims_more and not (disproved and not asynchronous):
+            limit = self.progress_s if asynchronous and not disproved else self.patience_s
+        return max(0.0, limit - quiet_s)

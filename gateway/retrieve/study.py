@@ -1,0 +1,400 @@
+"""The retrieval of one study: plan, move, settle, compare, repair, look again for growth, verdict. Runs in trio.
+
+Nothing here believes the source: the expectation is what it lists, the result is what the ledger holds. Everything that
+decides is in `plan`, `tally` and `repair`; this module carries it out.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
+
+import structlog
+import trio
+
+from gateway.association.contexts import STUDY_ROOT_CONTEXTS
+from gateway.association.requestor import Requestor, next_message_id
+from gateway.domain import Basis, VerdictKind
+from gateway.errors import AssociationError, PeerTimeout, PeerUnreachable, SpoolFull
+from gateway.ledger import learned, retrievals
+from gateway.retrieve import plan, repair
+from gateway.retrieve.call import UNKNOWN_DESTINATION, Move, Moved, tell_trio
+from gateway.retrieve.correlate import Watch
+from gateway.retrieve.events import Event, Progress, Repairing, StudyPlanned, Verdict, Waiting
+from gateway.retrieve.means import BOTH_ORDERS, LESSON_S, Means, Signal, Source
+from gateway.retrieve.repair import AcceptanceOrder, End, Patience, Round, Step, Target, Way
+from gateway.retrieve.tally import Expectation, Tally, grown, judge, tally
+
+log = structlog.get_logger()
+
+MAX_GROWTH = 3
+"""How often a study is listed again after its instances came: one that still grows then is left as it is, and said so."""
+
+ROOM_WAIT_S = 3600.0
+"""How long a C-MOVE waits for room in the spool before the study is given up."""
+
+ROOM_LOOK_S = 1.0
+"""How often it looks for room meanwhile."""
+
+PROGRESS_EVERY_S = 0.25
+"""How often progress is told at most."""
+
+
+class StudyRetrieval:
+    """One study on its way from a source to us."""
+
+    def __init__(
+        self,
+        means: Means,
+        source: Source,
+        job_id: int,
+        match: plan.StudyMatch,
+        *,
+        asked: str,
+        tell: Callable[[Event], Awaitable[None]],
+    ) -> None:
+        self._means = means
+        self._source = source
+        self._job_id = job_id
+        self._match = match
+        self._study = match.study_instance_uid
+        self._asked = asked
+        self._tell = tell
+        self._signal = Signal()
+        self._expectation = Expectation(Basis.UIDS, None, {})
+        self._skipped: set[str] = set()
+        self._tally = Tally((), 0, (), None)
+        self._moved: Moved | None = None
+        self._began = time.monotonic()
+
+    async def run(self, *, skip_existing: bool) -> Verdict:
+        """Retrieve the study and return its verdict, which the ledger then has.
+
+        Raises:
+            LedgerError: the ledger cannot be used.
+
+        """
+        opened = await self._means.write(
+            partial(
+                retrievals.open_retrieval,
+                job_id=self._job_id,
+                source=self._source.name,
+                study_instance_uid=self._study,
+                now=self._means.clock(),
+            )
+        )
+        token = trio.lowlevel.current_trio_token()
+        self._watch = Watch(opened.id, self._source.name, partial(tell_trio, token, self._signal.fire))
+        self._means.arrivals.open(self._watch)
+        try:
+            verdict = await self._judged(skip_existing)
+        finally:
+            self._means.arrivals.close(self._watch)
+        settled = partial(
+            retrievals.settle, retrieval_id=opened.id, verdict=verdict.kind, note=verdict.note, now=self._means.clock()
+        )
+        await self._means.write(settled)
+        return verdict
+
+    async def _judged(self, skip_existing: bool) -> Verdict:
+        try:
+            await self._plan(skip_existing)
+        except AssociationError as error:
+            return self._verdict(VerdictKind.FAILED, f"the source could not be asked what it has: {error}")
+        if not self._tally.whole:
+            async with self._source.moves:
+                await self._fetch_with_progress()
+        kind, note = judge(self._expectation, self._tally, skipped=len(self._skipped), trouble=self._trouble())
+        return self._verdict(kind, note)
+
+    def _verdict(self, kind: VerdictKind, note: str) -> Verdict:
+        verdict = Verdict(
+            kind=kind,
+            study_instance_uid=self._study,
+            basis=self._expectation.basis,
+            expected=self._expectation.count,
+            received=self._tally.received,
+            skipped=len(self._skipped),
+            missing=self._tally.missing,
+            note=note,
+            seconds=round(time.monotonic() - self._began, 3),
+            bytes=self._watch.bytes,
+            asked=self._asked,
+            retrieval_id=self._watch.retrieval_id,
+        )
+        counts = {"expected": verdict.expected, "received": verdict.received, "missing": len(verdict.missing)}
+        log.info("study_ended", study=self._study, source=self._source.name, verdict=str(kind), seconds=verdict.seconds, **counts)
+        return verdict
+
+    # Planning
+
+    async def _plan(self, skip_existing: bool) -> None:
+        self._expectation = await self._list()
+        if skip_existing and self._means.existing is not None and self._expectation.listed:
+            held = await trio.to_thread.run_sync(
+                self._means.existing, self._study, self._expectation.series, limiter=self._means.threads
+            )
+            self._skipped = held & set(self._expectation.listed)
+        await self._expect()
+        for uid, size in (await self._received()).items():
+            self._watch.note(uid, size)
+        present = await self._compare()
+        await self._tell(
+            StudyPlanned(
+                self._study,
+                self._watch.retrieval_id,
+                self._expectation.basis,
+                self._expectation.count,
+                len(self._skipped),
+                present.received,
+            )
+        )
+
+    async def _list(self) -> Expectation:
+        return await self._means.patiently(self._source, partial(_list_study, match=self._match), self._tell, self._study)
+
+    async def _expect(self) -> None:
+        expectation = self._expectation
+        record = partial(
+            retrievals.expect,
+            retrieval_id=self._watch.retrieval_id,
+            basis=expectation.basis,
+            expected_count=expectation.count,
+            listed=expectation.listed,
+            skipped=self._skipped,
+        )
+        await self._means.write(record)
+        self._means.arrivals.expect(self._watch, expectation.listed.keys() - self._skipped)
+
+    # Comparing
+
+    async def _received(self) -> Mapping[str, int]:
+        if self._expectation.basis is Basis.UIDS:
+            return await self._means.read(partial(retrievals.received, retrieval_id=self._watch.retrieval_id))
+        query = partial(retrievals.received_of_study, retrieval_id=self._watch.retrieval_id, study_instance_uid=self._study)
+        return await self._means.read(query)
+
+    async def _compare(self) -> Tally:
+        self._tally = tally(self._expectation, await self._received(), self._skipped)
+        return self._tally
+
+    def _outstanding(self) -> int | None:
+        """Return how many instances are missing as far as is known without the ledger."""
+        if self._watch.expected:
+            return len(self._watch.expected) - self._watch.present
+        count = self._expectation.count
+        return None if count is None else max(0, count - self._watch.present)
+
+    # Moving and repairing
+
+    async def _fetch_with_progress(self) -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._report)
+            await self._fetch()
+            nursery.cancel_scope.cancel()
+        await self._tell(self._progress())
+
+    async def _report(self) -> None:
+        while True:
+            await self._signal.wait()
+            await self._tell(self._progress())
+            await trio.sleep(PROGRESS_EVERY_S)
+
+    def _progress(self) -> Progress:
+        watch = self._watch
+        return Progress(self._study, watch.retrieval_id, self._expectation.count, watch.present, watch.bytes)
+
+    async def _fetch(self) -> None:
+        for _ in range(MAX_GROWTH):
+            rounds = await self._rounds()
+            await self._learn(rounds)
+            if rounds[-1].end is End.REFUSED or not await self._grew():
+                return
+            await self._tell(self._repairing("growth", 0))
+
+    async def _rounds(self) -> list[Round]:
+        source, rounds = self._source, list[Round]()
+        step: Step | None = Step(Way.FIRST, source.order)
+        try:
+            while step is not None:
+                if rounds:
+                    await self._tell(self._repairing(_name(step, source.order), len(rounds)))
+                    await self._pause_after(rounds)
+                self._means.set_order(source.name, step.order)
+                rounds.append(await self._round(step))
+                short = self._tally.short
+                step = repair.next_step(rounds, short, basis=self._expectation.basis, both_orders=source.both_orders)
+        finally:
+            self._means.set_order(source.name, source.order)
+        return rounds
+
+    def _repairing(self, step: str, number: int) -> Repairing:
+        missing = self._tally.short if self._tally.short is not None else 0
+        log.info("study_repair", study=self._study, source=self._source.name, step=step, round=number, missing=missing)
+        return Repairing(self._study, self._watch.retrieval_id, step, number, missing)
+
+    async def _pause_after(self, rounds: list[Round]) -> None:
+        """Give a source whose association broke some time before it is asked again."""
+        broken = 0
+        for one in reversed(rounds):
+            if one.end is not End.BROKEN or one.gained:
+                break
+            broken += 1
+        pause = self._means.backoff.delay(broken, self._means.jitter()) if broken else None
+        if pause is not None:
+            await self._tell(Waiting(self._study, "unreachable", pause))
+            await trio.sleep(pause)
+
+    async def _round(self, step: Step) -> Round:
+        before, arrivals_before = self._tally.received, self._watch.arrivals
+        asked, end = list[Moved](), End.ANSWERED
+        for target in repair.targets(step, self._study, self._expectation, self._tally.missing):
+            moved = await self._move(target)
+            asked.append(moved)
+            end = moved.end
+            if end is not End.ANSWERED and not (step.way is Way.SINGLY and _only_this_one(moved)):
+                break
+        claimed = sum(one.claimed for one in asked)
+        await self._settle(lambda: claimed > self._watch.arrivals - arrivals_before, answered=end is End.ANSWERED)
+        gained = (await self._compare()).received - before
+        return Round(step, end, gained, sum(one.failed for one in asked))
+
+    async def _settle(self, claims_more: Callable[[], bool], *, answered: bool) -> None:
+        """Wait until the arrivals are quiet, or all came; a source that answers before it sends is found out here.
+
+        What still comes after an association broke proves nothing about the source's habits.
+        """
+        source = self._source
+        patience = Patience(source.table.settle_s, source.table.progress_timeout_s)
+        began, before = time.monotonic(), self._watch.arrivals
+        waited_in_vain = False
+        while True:
+            pause = patience.pause(
+                missing=self._outstanding(),
+                claims_more=claims_more(),
+                asynchronous=source.asynchronous,
+                disproved=source.disproved,
+                quiet_s=time.monotonic() - max(began, self._watch.last_arrival),
+            )
+            if pause <= 0:
+                break
+            with trio.move_on_after(pause) as scope:
+                await self._signal.wait()
+            waited_in_vain = scope.cancelled_caught
+        if answered and self._watch.arrivals > before and not source.asynchronous:
+            source.asynchronous = True
+            await self._remember(learned.ASYNCHRONOUS, "yes")
+        elif waited_in_vain and claims_more():
+            source.disproved = True
+
+    async def _move(self, target: Target) -> Moved:
+        """Carry out one C-MOVE, again and again while the source refuses because it is busy."""
+        attempt = 0
+        while True:
+            attempt += 1
+            if not await self._room():
+                return self._note(Moved(End.REFUSED, error=SpoolFull("the spool has no room for further instances")))
+            moved = self._note(await self._ask(target))
+            pause = self._means.backoff.delay(attempt, self._means.jitter()) if moved.end is End.BUSY else None
+            if pause is None:
+                return moved
+            await self._tell(Waiting(self._study, "busy", pause))
+            await trio.sleep(pause)
+
+    def _note(self, moved: Moved) -> Moved:
+        self._moved = moved
+        return moved
+
+    async def _ask(self, target: Target) -> Moved:
+        message_id = next_message_id()
+        self._means.arrivals.register(self._watch, message_id)
+        move = Move(
+            partial(self._source.connect, STUDY_ROOT_CONTEXTS),
+            plan.move_identifier(target),
+            destination_ae=self._means.ae_title,
+            message_id=message_id,
+            watch=self._watch,
+        )
+        moved = await move.result(self._means.threads, self._source.table.progress_timeout_s)
+        log.info(
+            "move_ended",
+            study=self._study,
+            source=self._source.name,
+            level=str(target.level),
+            message_id=message_id,
+            end=str(moved.end),
+            status=None if moved.last is None else f"{moved.last.status:04X}",
+            claimed=moved.claimed,
+            failed=moved.failed,
+            arrived=self._watch.arrivals,
+        )
+        return moved
+
+    async def _room(self) -> bool:
+        if self._means.has_room():
+            return True
+        await self._tell(Waiting(self._study, "room", ROOM_LOOK_S))
+        for _ in range(int(ROOM_WAIT_S / ROOM_LOOK_S)):
+            await trio.sleep(ROOM_LOOK_S)
+            if self._means.has_room():
+                return True
+        return False
+
+    # Growing and learning
+
+    async def _grew(self) -> bool:
+        """List the study again; tell whether there is more to fetch than was asked for."""
+        before = self._expectation
+        try:
+            again = await self._list()
+        except AssociationError as error:
+            log.warning("study_not_listed_again", study=self._study, source=self._source.name, error=str(error))
+            return False
+        self._expectation = grown(before, again)
+        if self._expectation == before:
+            return False
+        await self._expect()
+        was_short = self._tally.short or 0
+        return ((await self._compare()).short or 0) > was_short
+
+    async def _learn(self, rounds: list[Round]) -> None:
+        lesson = repair.lesson(rounds)
+        if lesson == "both":
+            self._source.both_orders = True
+            await self._remember(BOTH_ORDERS, "yes")
+        elif lesson is not None:
+            self._source.order = lesson
+            self._means.set_order(self._source.name, lesson)
+            await self._remember(learned.ACCEPTANCE_ORDER, lesson)
+
+    async def _remember(self, fact: str, value: str) -> None:
+        log.info("source_taught", source=self._source.name, fact=fact, value=value)
+        now = self._means.clock()
+        await self._means.write(
+            partial(learned.put, subject=self._source.subject, fact=fact, value=value, now=now, expires_at=now + LESSON_S)
+        )
+
+    def _trouble(self) -> list[str]:
+        moved = self._moved
+        if moved is None:
+            return []
+        registration = self._means.registration(self._source.table)
+        if moved.last is not None and moved.last.status == UNKNOWN_DESTINATION:
+            return [f"the source does not know us as a move destination (A801): register {registration} in it"]
+        nothing_came = self._watch.arrivals == 0 and moved.end is End.ANSWERED
+        hint = f"nothing came: it may not know us as a move destination ({registration}) or not reach us" if nothing_came else ""
+        return [moved.words(), hint]
+
+
+def _list_study(requestor: Requestor, match: plan.StudyMatch) -> Expectation:
+    return plan.list_study(requestor, match)
+
+
+def _only_this_one(moved: Moved) -> bool:
+    """Tell whether what broke a C-MOVE of a single instance may have been that instance."""
+    return moved.end is End.BROKEN and not isinstance(moved.error, PeerUnreachable | PeerTimeout)
+
+
+def _name(step: Step, usual: AcceptanceOrder) -> str:
+    return str(step.way) if step.order == usual else f"other-order-{step.way}"
