@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+import pydicom.config
 from pydicom.datadict import dictionary_VR, tag_for_keyword
 from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
@@ -20,6 +21,9 @@ from gateway.domain import Basis, is_uid
 from gateway.errors import DimseFailed, ProtocolError, UsageError
 from gateway.retrieve.repair import Level, Target
 from gateway.retrieve.tally import Expectation, instances
+
+# Values come from strangers and are judged here; pydicom would quote those it finds odd, patients' names too, in warnings.
+pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE
 
 RETURN_KEYS: Mapping[str, tuple[str, ...]] = {
     "STUDY": (
@@ -89,7 +93,7 @@ def identifier(level: str, keys: Mapping[str, str], wanted: Iterable[str] = ()) 
         setattr(dataset, keyword, "")
     for keyword, value in keys.items():
         name = _AT_STUDY_LEVEL.get(keyword, keyword) if level == "STUDY" else keyword
-        if tag_for_keyword(name) is None or dictionary_VR(name) in {"SQ", "OB", "OW", "UN", "OF", "OD", "OL", "OV"}:
+        if tag_for_keyword(name) is None or dictionary_VR(name).startswith(("O", "SQ", "UN")):
             raise UsageError(
                 f"{keyword} is no keyword of a DICOM attribute to match by (for example PatientID, StudyDate, Modality)"
             )

@@ -86,10 +86,10 @@ def judge(expectation: Expectation, result: Tally, *, skipped: int = 0, trouble:
     Complete rests on the sets alone; trouble that was repaired is not mentioned.
     """
     notes = list(expectation.notes)
-    if expectation.empty and not result.received:
-        return VerdictKind.EMPTY, _words([*notes, "the source lists no instance of this study"])
     if result.unexpected and expectation.basis is Basis.UIDS:
         notes.append(f"{instances(len(result.unexpected))} came that the source does not list")
+    if expectation.empty and not result.received:
+        return VerdictKind.EMPTY, _words(["the source lists no instance of this study", *notes])
     if result.whole:
         return VerdictKind.COMPLETE, _words(notes)
     if result.short is None:

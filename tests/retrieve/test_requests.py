@@ -1,0 +1,87 @@
+"""What may be asked, what makes two commands the same, and events on their way over the control socket."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from gateway.domain import Basis, VerdictKind
+from gateway.errors import UsageError
+from gateway.retrieve import (
+    JobEnded,
+    JobStarted,
+    Progress,
+    PullRequest,
+    Repairing,
+    StudyEnded,
+    StudyPlanned,
+    Verdict,
+    Waiting,
+    from_json,
+    to_json,
+)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {},
+        {"study_uids": ("1.2",), "patient_ids": ("P",)},
+        {"study_uids": ("1.2", "../../etc")},
+        {"accession_numbers": ("A1", " ")},
+        {"patient_ids": ("*",)},
+        {"query": {"PatientName": "*", "Modality": ""}},
+    ],
+)
+def test_a_request_that_names_no_studies_or_all_of_them_is_refused(values: dict[str, object]) -> None:
+    with pytest.raises(UsageError):
+        PullRequest("archive", **values)  # type: ignore[arg-type]
+
+
+def test_each_value_is_a_query_of_its_own_and_asked_once() -> None:
+    request = PullRequest("archive", accession_numbers=("A1", "A2", "A1"))
+
+    assert request.keys() == ({"AccessionNumber": "A1"}, {"AccessionNumber": "A2"})
+    assert PullRequest("archive", query={"Modality": "CT", "StudyDate": "20240101"}).keys() == (
+        {"Modality": "CT", "StudyDate": "20240101"},
+    )
+
+
+def test_the_same_command_has_the_same_fingerprint_in_any_order_and_another_one_another() -> None:
+    one = PullRequest("archive", study_uids=("1.2", "1.3"))
+
+    assert one.fingerprint() == PullRequest("archive", study_uids=("1.3", "1.2", "1.3")).fingerprint()
+    others = [
+        PullRequest("archive", study_uids=("1.2",)),
+        PullRequest("other", study_uids=("1.2", "1.3")),
+        PullRequest("archive", study_uids=("1.2", "1.3"), skip_existing=True),
+        PullRequest("archive", patient_ids=("1.2", "1.3")),
+    ]
+    assert len({one.fingerprint(), *(other.fingerprint() for other in others)}) == 5
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        JobStarted(1, "archive", resumed=True),
+        StudyPlanned("1.2", 7, Basis.COUNTS, None, 0, 3),
+        Progress("1.2", 7, 10, 4, 4096),
+        Repairing("1.2", 7, "image", 1, 6),
+        Waiting("1.2", "busy", 1.5),
+        StudyEnded(Verdict(VerdictKind.INCOMPLETE, "1.2", Basis.UIDS, 2, 1, missing=("1.2.9",), note="why"), earlier=True),
+        JobEnded(1, complete=2, error="broken"),
+    ],
+)
+def test_an_event_survives_json(event: object) -> None:
+    assert from_json(json.loads(json.dumps(to_json(event)))) == event  # type: ignore[arg-type]
+
+
+def test_what_is_no_event_is_refused() -> None:
+    with pytest.raises(ValueError, match="not an event"):
+        from_json({"event": "something"})
+
+
+def test_everything_done_means_nothing_incomplete_empty_or_failed() -> None:
+    assert JobEnded(1, complete=3).all_complete
+    assert not any(one.all_complete for one in (JobEnded(1, empty=1), JobEnded(1, failed=1), JobEnded(None, error="x")))
