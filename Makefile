@@ -36,7 +36,7 @@ fast: .venv/tested
 
 .venv/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed (make PYTHON=…)" >&2; exit 1; }
-	$(PYTHON) -m venv .venv || { echo "no virtual environment: on Debian and Ubuntu the package python3-venv has what is missing" >&2; exit 1; }
+	$(PYTHON) -m venv .venv || { rm -rf .venv; echo "no virtual environment: on Debian and Ubuntu the package python3-venv has what is missing" >&2; exit 1; }
 
 .venv/installed: pyproject.toml | .venv/bin/python
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable .
