@@ -1,0 +1,389 @@
+"""The dispatcher over a real ledger and spool, with destinations that do as scripted."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+import pytest
+import trio
+
+from gateway.delivery.circuit import CircuitState
+from gateway.delivery.destination import Outcome, OutcomeKind
+from gateway.delivery.dispatcher import Dispatcher
+from gateway.delivery.folder import Folder
+from gateway.domain import Consignment, Proof
+from gateway.errors import AssociationAborted, PeerUnreachable
+from gateway.ledger import deliveries as table
+from gateway.settings import FolderDestination, RetryTable
+
+FAST = RetryTable(attempts=3, first_s=0.05, max_s=0.1)
+
+
+@dataclass
+class Scripted:
+    """A destination whose every answer a test decides. `answer` is called on the session's thread for each instance."""
+
+    name: str
+    answer: Callable[[Consignment], Outcome] = lambda item: Outcome(item.delivery_id, OutcomeKind.ANSWERED, status=0)
+    connect: Callable[[], None] = lambda: None
+    workers: int = 1
+    idle_close_s: float = 0.2
+    retry: RetryTable = FAST
+    instant_proof: Proof | None = Proof.STATUS
+    batches: list[list[str]] = field(default_factory=list)
+    closed: int = 0
+    killed: threading.Event = field(default_factory=threading.Event)
+
+    def open(self) -> ScriptedSession:
+        return ScriptedSession(self)
+
+    @property
+    def delivered(self) -> list[str]:
+        return [uid for batch in self.batches for uid in batch]
+
+
+class ScriptedSession:
+    def __init__(self, destination: Scripted) -> None:
+        self.destination = destination
+        self.stopped = threading.Event()
+
+    def deliver(self, batch: Sequence[Consignment], report: Callable[[Outcome], None]) -> None:
+        self.destination.connect()
+        done: list[str] = []
+        self.destination.batches.append(done)
+        for item in batch:
+            if self.stopped.is_set():
+                return
+            report(self.destination.answer(item))
+            done.append(item.identity.sop_instance_uid)
+
+    def stop(self) -> None:
+        self.stopped.set()
+
+    def kill(self) -> None:
+        self.stopped.set()
+        self.destination.killed.set()
+
+    def close(self) -> None:
+        self.destination.closed += 1
+
+
+class Changes:
+    """Counts what the dispatcher says has changed, so that a test waits instead of sleeping."""
+
+    def __init__(self) -> None:
+        self.seen: list[str] = []
+
+    def __call__(self, destination: str) -> None:
+        self.seen.append(destination)
+
+
+async def until(condition, what, deadline_s=10.0):
+    with trio.move_on_after(deadline_s):
+        while not condition():  # noqa: ASYNC110 - what is awaited lies in the ledger
+            await trio.sleep(0.005)
+        return
+    raise AssertionError(f"never: {what}")
+
+
+@asynccontextmanager
+async def running(store, *destinations, changed=lambda _name: None):
+    dispatcher = Dispatcher(store.ledger, destinations, changed=changed)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(dispatcher.run)
+        yield dispatcher
+        nursery.cancel_scope.cancel()
+
+
+def states_are(store, *expected, to=None):
+    return lambda: store.states(to=to) == list(expected)
+
+
+async def test_what_is_pending_at_start_is_delivered_in_order(store):
+    uids = store.add_synthetic("a", count=5)
+    a = Scripted("a")
+    async with running(store, a):
+        await until(states_are(store, *["verified"] * 5), "all verified")
+    assert a.delivered == uids
+
+
+async def test_a_nudge_from_any_thread_wakes_it(store):
+    a = Scripted("a")
+    async with running(store, a) as dispatcher:
+        store.add_synthetic("a")
+        await trio.to_thread.run_sync(dispatcher.nudge, "a")
+        await until(states_are(store, "verified"), "verified")
+
+
+async def test_it_says_when_something_changed(store):
+    store.add_synthetic("a")
+    changes = Changes()
+    async with running(store, Scripted("a"), changed=changes):
+        await until(lambda: changes.seen == ["a"], "told")
+        assert store.states() == ["verified"]
+
+
+async def test_without_a_proof_at_once_deliveries_wait_for_confirmation(store):
+    store.add_synthetic("a")
+    async with running(store, Scripted("a", instant_proof=None)):
+        await until(states_are(store, "delivered"), "delivered")
+
+
+async def test_workers_share_the_work(store):
+    meet = threading.Barrier(3, timeout=5)
+    seen = threading.local()
+
+    def answer(item):
+        if not getattr(seen, "met", False):
+            seen.met = True
+            meet.wait()
+        return Outcome(item.delivery_id, OutcomeKind.ANSWERED, status=0)
+
+    store.add_synthetic("a", count=9)
+    async with running(store, Scripted("a", answer, workers=3)):
+        await until(states_are(store, *["verified"] * 9), "all verified by three at a time")
+
+
+async def test_a_hanging_destination_does_not_slow_another(store):
+    release = threading.Event()
+
+    def hang(item):
+        release.wait(30)
+        return Outcome(item.delivery_id, OutcomeKind.ANSWERED, status=0)
+
+    store.add_synthetic("stuck", "good", count=200)
+    stuck = Scripted("stuck", hang, workers=64)
+    try:
+        async with running(store, stuck, Scripted("good")):
+            await until(states_are(store, *["verified"] * 200, to="good"), "the good one done")
+            assert "verified" not in store.states(to="stuck")
+            release.set()
+    finally:
+        release.set()
+
+
+async def test_a_dead_destination_costs_its_instances_no_attempts(store):
+    alive = threading.Event()
+    tried = []
+
+    def connect():
+        tried.append(time.monotonic())
+        if not alive.is_set():
+            raise PeerUnreachable("connection refused", peer="A@127.0.0.1:1")
+
+    store.add_synthetic("a", count=3)
+    a = Scripted("a", connect=connect)
+    async with running(store, a) as dispatcher:
+        await until(lambda: len(tried) >= 8, "tried more often than an instance may be")
+        view = dispatcher.circuits()["a"]
+        assert view.state is not CircuitState.CLOSED
+        assert "connection refused" in view.reason
+        assert {row.attempts for row in store.rows()} == {0}
+        assert "held" not in store.states()
+        alive.set()
+        await until(states_are(store, *["verified"] * 3), "delivered once it is back")
+        assert dispatcher.circuits()["a"].state is CircuitState.CLOSED
+
+
+async def test_a_half_open_circuit_lets_one_instance_probe(store):
+    failing = threading.Event()
+    failing.set()
+
+    def connect():
+        if failing.is_set():
+            failing.clear()
+            raise PeerUnreachable("connection refused")
+
+    store.add_synthetic("a", count=10)
+    a = Scripted("a", connect=connect)
+    async with running(store, a):
+        await until(states_are(store, *["verified"] * 10), "delivered")
+    assert [len(batch) for batch in a.batches] == [1, 9]
+
+
+async def test_a_person_may_have_a_dead_destination_tried_at_once(store):
+    alive = threading.Event()
+    tried = threading.Event()
+
+    def connect():
+        tried.set()
+        if not alive.is_set():
+            raise PeerUnreachable("connection refused")
+
+    store.add_synthetic("a")
+    a = Scripted("a", connect=connect, retry=RetryTable(first_s=3600, max_s=3600))
+    async with running(store, a) as dispatcher:
+        await until(lambda: store.states() == ["deferred"] and tried.is_set(), "deferred")
+        alive.set()
+        now = time.time()
+        (row,) = store.rows()
+        store.ledger.write(
+            lambda connection: table.move(connection, [row.id], table.DeliveryState.PENDING, now=now, due_at=now, reason=None)
+        )
+        dispatcher.retry("a")
+        await until(states_are(store, "verified"), "delivered at once")
+
+
+async def test_an_instance_that_breaks_the_association_is_held_in_the_end_and_the_others_go_through(store):
+    uids = store.add_synthetic("a", count=4)
+
+    class Breaking(ScriptedSession):
+        def deliver(self, batch, report):
+            for item in batch:
+                if item.identity.sop_instance_uid == uids[1]:
+                    report(Outcome(item.delivery_id, OutcomeKind.UNKNOWN, reason="no answer"))
+                    raise AssociationAborted("closed")
+                report(Outcome(item.delivery_id, OutcomeKind.ANSWERED, status=0))
+
+    a = Scripted("a")
+    a.open = lambda: Breaking(a)
+    async with running(store, a):
+        await until(states_are(store, "verified", "held", "verified", "verified"), "one held, the others there")
+    held = store.row(uids[1])
+    assert (held.attempts, bool(held.uncertain)) == (3, True)
+    assert [row.attempts for row in store.rows()] == [1, 3, 1, 1]
+
+
+async def test_a_busy_destination_is_tried_again_until_it_takes_it(store):
+    answers = iter([0xA700, 0xA700, 0x0000])
+    store.add_synthetic("a")
+    a = Scripted("a", lambda item: Outcome(item.delivery_id, OutcomeKind.ANSWERED, status=next(answers)))
+    async with running(store, a):
+        await until(states_are(store, "verified"), "verified")
+    assert store.rows()[0].attempts == 3
+
+
+async def test_a_fault_in_an_adapter_ends_neither_the_destination_nor_the_others(store):
+    def broken(item):
+        raise ZeroDivisionError
+
+    store.add_synthetic("a", "b", count=2)
+    a = Scripted("a", broken)
+    async with running(store, a, Scripted("b")):
+        await until(states_are(store, "held", "held", to="a"), "held with the reason")
+        await until(states_are(store, "verified", "verified", to="b"), "the other one done")
+    assert "ZeroDivisionError" in store.rows(to="a")[0].reason
+
+
+async def test_an_idle_session_is_closed(store):
+    store.add_synthetic("a")
+    a = Scripted("a", idle_close_s=0.05)
+    async with running(store, a):
+        await until(lambda: a.closed == 1, "closed after it was idle")
+
+
+async def test_draining_finishes_the_instance_at_hand_and_leaves_the_rest_pending(store):
+    begun, release = threading.Event(), threading.Event()
+
+    def slow(item):
+        begun.set()
+        release.wait(10)
+        return Outcome(item.delivery_id, OutcomeKind.ANSWERED, status=0)
+
+    store.add_synthetic("a", count=5)
+    dispatcher = Dispatcher(store.ledger, [Scripted("a", slow)])
+    async with trio.open_nursery() as nursery:
+        await nursery.start(dispatcher.run)
+        await trio.to_thread.run_sync(begun.wait)
+        trio.lowlevel.current_trio_token().run_sync_soon(release.set)
+        assert await dispatcher.drain(10)
+    assert store.states() == ["verified", "pending", "pending", "pending", "pending"]
+    assert not any(row.uncertain for row in store.rows())
+
+
+async def test_draining_breaks_off_what_takes_too_long_and_knows_that_it_does_not_know(store):
+    begun = threading.Event()
+    a = Scripted("a")
+
+    class Stuck(ScriptedSession):
+        def deliver(self, batch, report):
+            begun.set()
+            a.killed.wait(10)
+            report(Outcome(batch[0].delivery_id, OutcomeKind.UNKNOWN))
+            raise AssociationAborted("killed")
+
+    a.open = lambda: Stuck(a)
+    store.add_synthetic("a", count=2)
+    dispatcher = Dispatcher(store.ledger, [a])
+    async with trio.open_nursery() as nursery:
+        await nursery.start(dispatcher.run)
+        await trio.to_thread.run_sync(begun.wait)
+        assert not await dispatcher.drain(0.05)
+    assert store.states() == ["pending", "pending"]
+    assert [(row.attempts, bool(row.uncertain)) for row in store.rows()] == [(0, True), (0, False)]
+
+
+async def test_cancelling_breaks_off_and_puts_back(store):
+    begun = threading.Event()
+    a = Scripted("a")
+
+    class Stuck(ScriptedSession):
+        def deliver(self, batch, report):
+            begun.set()
+            a.killed.wait(10)
+            raise AssociationAborted("killed")
+
+    a.open = lambda: Stuck(a)
+    store.add_synthetic("a", count=2)
+    async with running(store, a):
+        await trio.to_thread.run_sync(begun.wait)
+    assert store.states() == ["pending", "pending"]
+    assert all(row.uncertain for row in store.rows())
+
+
+async def test_after_a_crash_what_was_being_sent_is_sent_again(store):
+    store.add_synthetic("a", count=3)
+    store.ledger.write(lambda connection: table.claim(connection, "a", now=time.time(), max_instances=2, max_bytes=1 << 20))
+    assert store.states() == ["sending", "sending", "pending"]
+    seen = []
+    a = Scripted("a", lambda item: seen.append(item.uncertain) or Outcome(item.delivery_id, OutcomeKind.ANSWERED, status=0))
+    async with running(store, a):
+        await until(states_are(store, *["verified"] * 3), "all verified")
+    assert seen == [True, True, False]
+
+
+async def test_a_draining_dispatcher_that_never_ran_is_drained(store):
+    assert await Dispatcher(store.ledger, []).drain(1)
+
+
+async def test_folders_get_their_files(store, tmp_path):
+    store.add_synthetic("folder", count=3)
+    folder = Folder("folder", FolderDestination(kind="folder", path=tmp_path / "out", associations=2), store.spool)
+    async with running(store, folder):
+        await until(states_are(store, *["verified"] * 3), "written")
+    assert {row.proof for row in store.rows()} == {"exists"}
+    assert len(list((tmp_path / "out").rglob("*.dcm"))) == 3
+
+
+async def test_a_ledger_that_fails_for_a_while_costs_time_and_no_outcome(store, monkeypatch):
+    monkeypatch.setattr("gateway.delivery.lane.LEDGER_PAUSE_S", 0.02)
+    real = table.apply
+    failures = iter([True, True, False])
+
+    def apply(connection, changes, *, now):
+        if next(failures, False):
+            connection.exec_driver_sql("SELECT * FROM no_such_table")
+        return real(connection, changes, now=now)
+
+    monkeypatch.setattr("gateway.ledger.deliveries.apply", apply)
+    store.add_synthetic("a", count=2)
+    a = Scripted("a")
+    async with running(store, a):
+        await until(states_are(store, "verified", "verified"), "recorded in the end")
+    assert len(a.delivered) == 2
+
+
+@pytest.mark.parametrize("workers", [1, 4])
+async def test_an_endless_stream_of_nudges_is_no_busy_loop(store, workers):
+    a = Scripted("a", workers=workers)
+    async with running(store, a) as dispatcher:
+        for _ in range(200):
+            dispatcher.nudge()
+            await trio.lowlevel.checkpoint()
+        store.add_synthetic("a")
+        dispatcher.nudge()
+        await until(states_are(store, "verified"), "verified")

@@ -1,0 +1,148 @@
+"""What is special about a destination that is a folder."""
+
+import stat
+from dataclasses import replace
+from pathlib import Path
+
+import pydicom
+import pytest
+
+from gateway.delivery.destination import OutcomeKind
+from gateway.delivery.folder import Folder, relative_path
+from gateway.domain import Consignment, InstanceIdentity, Proof
+from gateway.errors import DestinationUnavailable
+from gateway.settings import FolderDestination
+from tests.support import instances
+
+
+@pytest.fixture
+def root(tmp_path):
+    return tmp_path / "archive"
+
+
+@pytest.fixture
+def session(root, store):
+    return Folder("folder", FolderDestination(kind="folder", path=root), store.spool).open()
+
+
+def consign(store, number=1, data=b"data set", identity=None):
+    identity = identity or instances.synthetic(number)
+    return Consignment(number, number, "folder", identity, store.keep(identity, data), attempts=0)
+
+
+def deliver(session, *consignments):
+    outcomes = []
+    session.deliver(consignments, outcomes.append)
+    return outcomes
+
+
+def files(root):
+    return sorted(path.relative_to(root) for path in root.rglob("*") if path.is_file())
+
+
+def test_a_file_lies_under_its_study_and_series(session, store, root):
+    item = consign(store)
+    deliver(session, item)
+    of = item.identity
+    assert files(root) == [Path(of.study_instance_uid, of.series_instance_uid, f"{of.sop_instance_uid}.dcm")]
+
+
+def test_files_and_folders_are_for_the_owner_only(session, store, root):
+    deliver(session, consign(store))
+    for path in [root, *root.rglob("*")]:
+        assert stat.S_IMODE(path.stat().st_mode) == (0o700 if path.is_dir() else 0o600), path
+
+
+@pytest.mark.parametrize("uid", ["", ".", "..", "...", ".1.2", "../../etc", "/etc/passwd", "1/2", "1\n2", "1.2\0"])
+def test_a_name_is_made_of_a_uid_or_not_at_all(uid):
+    path = relative_path(InstanceIdentity("1.2", uid, "1.2", uid, uid), "0123456789abcdef99")
+    assert path == Path("unknown", "unknown", "unknown-0123456789abcdef.dcm")
+
+
+def test_any_real_file_arrives_readable_and_unchanged(session, store, root, real_files):
+    for number, source in enumerate(real_files[:40], start=1):
+        identity, data = instances.part10(source)
+        (outcome,) = deliver(session, consign(store, number, data, identity))
+        assert outcome.proof is Proof.EXISTS
+        target = root / relative_path(identity, "")
+        assert target.read_bytes().endswith(data)
+        meta = pydicom.filereader.read_file_meta_info(target)
+        assert (meta.MediaStorageSOPInstanceUID, meta.TransferSyntaxUID) == (
+            identity.sop_instance_uid,
+            identity.transfer_syntax_uid,
+        )
+
+
+def test_the_spooled_files_own_meta_information_is_kept(session, store, root):
+    item = consign(store)
+    deliver(session, item)
+    (name,) = files(root)
+    meta = pydicom.filereader.read_file_meta_info(root / name)
+    assert meta.SourceApplicationEntityTitle == "PACS"
+
+
+def test_bytes_without_meta_information_get_one(session, store, root, tmp_path):
+    data = b"\x08\x00\x05\x00CS\x0a\x00ISO_IR 100"
+    raw = tmp_path / "bare"
+    raw.write_bytes(data)
+    item = consign(store, data=data)
+    with raw.open("rb") as file:
+
+        class Bare:
+            offset, length = 0, len(data)
+
+            def fileno(self):
+                return file.fileno()
+
+        from gateway.delivery.part10 import file_head
+
+        head = file_head(Bare(), item.identity)
+    target = tmp_path / "built.dcm"
+    target.write_bytes(head + data)
+    found = pydicom.dcmread(target)
+    assert found.SpecificCharacterSet == "ISO_IR 100"
+    assert found.file_meta.MediaStorageSOPInstanceUID == item.identity.sop_instance_uid
+
+
+def test_the_same_content_again_leaves_the_file_alone(session, store, root):
+    deliver(session, consign(store))
+    (name,) = files(root)
+    before = (root / name).stat()
+    (outcome,) = deliver(session, consign(store))
+    assert outcome.kind is OutcomeKind.FOUND
+    assert (root / name).stat().st_ino == before.st_ino
+
+
+def test_bytes_that_are_not_what_they_were_are_held_and_never_appear(session, store, root):
+    item = consign(store)
+    item = replace(item, content=replace(item.content, digest="0" * 32))
+    (outcome,) = deliver(session, item)
+    assert outcome.kind is OutcomeKind.UNREADABLE
+    assert "damaged" in outcome.reason
+    assert files(root) == []
+
+
+def test_a_full_disk_is_the_destinations_trouble_and_leaves_nothing_behind(session, store, root, monkeypatch):
+    def full(_descriptor):
+        raise OSError(28, "No space left on device")
+
+    item = consign(store)
+    monkeypatch.setattr("gateway.delivery.folder.os.fsync", full)
+    with pytest.raises(DestinationUnavailable, match="no space left"):
+        deliver(session, item)
+    assert files(root) == []
+
+
+def test_what_a_crash_left_aside_is_removed_once_it_is_old(store, root):
+    import os
+
+    aside = root / ".incoming"
+    aside.mkdir(parents=True)
+    for name, age in (("old.part", 100_000), ("new.part", 10)):
+        (aside / name).write_bytes(b"half")
+        stamp = (aside / name).stat().st_mtime - age
+        os.utime(aside / name, (stamp, stamp))
+    session = Folder("folder", FolderDestination(kind="folder", path=root), store.spool).open()
+    deliver(session, consign(store))
+    assert not (aside / "old.part").exists()
+    assert (aside / "new.part").exists()
