@@ -21,6 +21,7 @@
         ├── TlsFailed             no TLS session: certificate, name, version
         ├── AssociationRejected   A-ASSOCIATE-RJ (PS3.8 §9.3.4)           (retryable when transient)
         ├── AssociationAborted    A-ABORT, A-P-ABORT or a closed connection           (retryable)
+        │   └── AssociationEnded  the same before anything of the request was sent    (retryable)
         ├── PeerTimeout           a deadline passed: nothing came, or nothing was read (retryable)
         ├── ProtocolError         the peer broke PS3.7 or PS3.8
         ├── NoPresentationContext the peer accepted no context for what must be sent
@@ -154,6 +155,10 @@ class AssociationAborted(AssociationError):
     """The association ended without release: A-ABORT, A-P-ABORT, or the connection was closed or reset."""
 
     retryable = True
+
+
+class AssociationEnded(AssociationAborted):
+    """The association ended while it was idle: nothing of the request at hand was sent, so its outcome is known."""
 
 
 class PeerTimeout(AssociationError):

@@ -178,22 +178,32 @@ def encode_request(calling_ae: str, called_ae: str, contexts: Sequence[ProposedC
 def decode_accept(body: bytes, contexts: Sequence[ProposedContext]) -> AssociateAccept:
     """Return what the A-ASSOCIATE-AC PDU with `body` after its header grants of `contexts`, as `encode_request` numbered them.
 
+    A context that is accepted in a transfer syntax which was not proposed counts as refused.
+
     Raises:
-        ProtocolError: it cannot be read, or accepts what was not proposed.
+        ProtocolError: it cannot be read.
     """
     items = list(_items(body))
     results = dict(_context_result(item) for number, item in items if number == _CONTEXT_AC_ITEM)
+    user = _user_information(items)
     accepted, refused = [], []
     for index, context in enumerate(contexts):
         context_id = 2 * index + 1
         result, syntax = results.get(context_id, (USER_REJECTION, ""))
-        if result != ACCEPTANCE:
-            refused.append(context)
-        elif syntax in context.transfer_syntaxes:
-            accepted.append(AcceptedContext(context_id, context.abstract_syntax, syntax))
+        if result == ACCEPTANCE and syntax in context.transfer_syntaxes:
+            scu, scp = _granted_roles(context, user.roles)
+            accepted.append(AcceptedContext(context_id, context.abstract_syntax, syntax, as_scu=scu, as_scp=scp))
         else:
-            raise _malformed(f"presentation context {context_id} is accepted with a transfer syntax that was not proposed")
-    return AssociateAccept(tuple(accepted), tuple(refused), _user_information(items))
+            refused.append(context)
+    return AssociateAccept(tuple(accepted), tuple(refused), user)
+
+
+def _granted_roles(context: ProposedContext, answers: Mapping[str, tuple[bool, bool]]) -> tuple[bool, bool]:
+    """Return whether the requestor may be SCU and SCP; without an answer to its proposal it is SCU only (PS3.7 §D.3.3.4)."""
+    if not (context.scu_role or context.scp_role) or context.abstract_syntax not in answers:
+        return True, False
+    scu, scp = answers[context.abstract_syntax]
+    return context.scu_role and scu, context.scp_role and scp
 
 
 def _items(body: bytes) -> Iterator[tuple[int, bytes]]:

@@ -1,15 +1,43 @@
-"""An association that we request (PS3.8 §9.2): C-ECHO, C-FIND, C-MOVE, C-STORE and Storage Commitment as SCU."""
+"""An association that we request (PS3.8 §9.2): C-ECHO, C-FIND, C-MOVE, C-STORE and Storage Commitment as SCU.
+
+One thread at a time uses a `Requestor`, one operation at a time; `kill` may come from any thread. Every wait ends by a deadline
+or by `kill`. What breaks an operation ends the association, and every error is one of `gateway.errors`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+import ssl
+import time
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from contextlib import closing
 from types import TracebackType
-from typing import Self
+from typing import Self, Unpack
 
 from pydicom.dataset import Dataset
 
-from gateway.association.commitment import CommitmentReport, FailedReference, InstanceReference
-from gateway.association.contexts import STUDY_ROOT_FIND, STUDY_ROOT_MOVE, AcceptedContext, ProposedContext
+from gateway.association.associate import AssociateAccept, decode_accept, encode_request
+from gateway.association.command import HAS_DATA_SET, NO_DATA_SET, CommandSet, Operation
+from gateway.association.commitment import (
+    ACTION_TYPE,
+    CommitmentReport,
+    FailedReference,
+    InstanceReference,
+    commitment_request,
+)
+from gateway.association.contexts import (
+    STORAGE_COMMITMENT,
+    STORAGE_COMMITMENT_INSTANCE,
+    STUDY_ROOT_FIND,
+    STUDY_ROOT_MOVE,
+    VERIFICATION,
+    AcceptedContext,
+    ProposedContext,
+)
+from gateway.association.dial import dial
+from gateway.association.dialogue import LAST_WORDS_S, Dialogue, Response, named
+from gateway.association.identifier import decode_identifier, encode_identifier, uids
+from gateway.association.message import Receiver
+from gateway.association.pdu import SERVICE_PROVIDER, PduType, decode_reject, encode_abort
 from gateway.association.requests import (
     DEFAULT_DEADLINES,
     ByteSource,
@@ -19,6 +47,20 @@ from gateway.association.requests import (
     SubOperations,
     next_message_id,
 )
+from gateway.association.sender import Sender
+from gateway.association.state import State
+from gateway.association.statuses import SUCCESS, is_pending
+from gateway.association.stream import Stream
+from gateway.errors import (
+    AssociationAborted,
+    AssociationError,
+    DimseFailed,
+    NoPresentationContext,
+    PeerTimeout,
+    ProtocolError,
+    TlsFailed,
+)
+from gateway.tls import handshake_failure
 
 __all__ = [
     "ByteSource",
@@ -35,6 +77,10 @@ __all__ = [
 ]
 
 
+MEDIUM = 0
+"""Priority (0000,0700) of every request; peers do not heed it (PS3.7 §E.1)."""
+
+
 def associate(
     remote: RemoteAE,
     calling_ae: str,
@@ -43,52 +89,121 @@ def associate(
     deadlines: Deadlines = DEFAULT_DEADLINES,
     max_pdu_bytes: int = 131072,
 ) -> Requestor:
-    """Associate with `remote` and return the open association.
+    """Associate with `remote` and return the open association. `max_pdu_bytes` is the longest P-DATA-TF that we take.
 
     Raises:
         PeerUnreachable, TlsFailed, AssociationRejected, AssociationAborted, PeerTimeout, ProtocolError: see `gateway.errors`.
         NoPresentationContext: the peer accepted none of `contexts`; the association was released.
+        ValueError: an AE title or UID that cannot be sent, or no or more than 128 contexts.
     """
-    raise NotImplementedError
+    request = encode_request(calling_ae, remote.ae_title, contexts, max_pdu_bytes=max_pdu_bytes)
+    stream = dial(remote, deadlines)
+    receiver = Receiver(stream, state=State.AWAITING_ANSWER, max_pdu_bytes=max_pdu_bytes, pdu_s=deadlines.response_s)
+    try:
+        accept = _negotiate(stream, receiver, request, contexts, deadlines.associate_s)
+        sender = Sender(stream, max_pdu_bytes=accept.user.max_pdu_bytes)
+    except ProtocolError as error:
+        stream.farewell(encode_abort(SERVICE_PROVIDER, error.reason), LAST_WORDS_S)
+        raise named(error, str(remote)) from error
+    except PeerTimeout:
+        stream.farewell(encode_abort(), LAST_WORDS_S)
+        raise
+    except BaseException:
+        stream.close()
+        raise
+    dialogue = Dialogue(stream, receiver, sender, contexts=accept.accepted, deadlines=deadlines)
+    if not accept.accepted:
+        dialogue.release()
+        raise NoPresentationContext(f"none of {len(contexts)} presentation contexts was accepted", peer=str(remote))
+    return Requestor(remote, dialogue, accept, deadlines)
+
+
+def _negotiate(
+    stream: Stream, receiver: Receiver, request: bytes, contexts: Sequence[ProposedContext], timeout_s: float
+) -> AssociateAccept:
+    deadline = time.monotonic() + timeout_s
+    try:
+        stream.send(request)
+        stream.hasten()
+        kind, body = receiver.receive_pdu(deadline)
+    except AssociationAborted as error:
+        raise _blame_tls(error, stream.peer) from error
+    if kind is PduType.ASSOCIATE_RJ:
+        raise decode_reject(body, peer=stream.peer)
+    return decode_accept(body, contexts)
+
+
+def _blame_tls(error: AssociationAborted, peer: str) -> AssociationError:
+    """Return `TlsFailed` where it was TLS that ended the connection: in TLS 1.3 a peer refuses our certificate only now."""
+    cause = error.__cause__
+    if isinstance(cause, ssl.SSLError) and not isinstance(cause, ssl.SSLEOFError | ssl.SSLZeroReturnError):
+        return TlsFailed(handshake_failure(cause), peer=peer)
+    return error
 
 
 class Requestor:
     """An open association; one thread at a time uses it, `kill` may come from any.
 
-    As a context manager it releases on a clean exit and aborts on an error.
+    As a context manager it releases on a clean exit and aborts on an error. `accepted` and `refused` are in the order proposed.
     """
 
-    remote: RemoteAE
-    accepted: tuple[AcceptedContext, ...]
-    refused: tuple[ProposedContext, ...]
+    def __init__(self, remote: RemoteAE, dialogue: Dialogue, accept: AssociateAccept, deadlines: Deadlines) -> None:
+        self.remote = remote
+        self.accepted = accept.accepted
+        self.refused = accept.refused
+        self._dialogue = dialogue
+        self._deadlines = deadlines
+        self._contexts = _by_syntax(accept.accepted)
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        raise NotImplementedError
+        if error is None:
+            self.release()
+        else:
+            self.abort()
 
     def context_for(self, sop_class: str, transfer_syntax: str | None = None) -> AcceptedContext | None:
-        """Return the accepted context of `sop_class` in `transfer_syntax` (in any where that is None), or None."""
-        raise NotImplementedError
+        """Return the accepted context of `sop_class` in `transfer_syntax` (in any where that is None), or None.
+
+        Contexts in which we may not be SCU are left out.
+        """
+        return self._contexts.get((sop_class, transfer_syntax))
 
     def echo(self) -> None:
         """Ask with C-ECHO whether the peer is there (PS3.7 §9.3.5).
 
         Raises:
             DimseFailed: the status is not 0000.
+            NoPresentationContext: Verification was not accepted.
+            AssociationError: the association ended.
         """
-        raise NotImplementedError
+        context = self._context(VERIFICATION)
+        with self._dialogue.operation():
+            command = self._command(Operation.C_ECHO, NO_DATA_SET, AffectedSOPClassUID=VERIFICATION)
+            self._dialogue.ask(context, command)
+            self._succeed(Operation.C_ECHO, command["MessageID"])
 
     def find(self, identifier: Dataset, *, model: str = STUDY_ROOT_FIND) -> Iterator[Dataset]:
-        """Yield the matches of `identifier` as they come (PS3.4 §C.4.1).
+        """Yield the matches of `identifier` as they come, one in memory at a time (PS3.4 §C.4.1).
 
-        Closing the iterator early cancels the operation and waits for its end.
+        Closing the iterator early cancels the operation and waits for its end. Values are decoded when they are asked for.
 
         Raises:
-            DimseFailed: the final status is a failure.
+            DimseFailed: the final status is not 0000.
+            NoPresentationContext: `model` was not accepted.
+            AssociationError: the association ended.
         """
-        raise NotImplementedError
+        context = self._context(model)
+        data = encode_identifier(identifier, context.transfer_syntax)
+        command = self._command(Operation.C_FIND, HAS_DATA_SET, AffectedSOPClassUID=model, Priority=MEDIUM)
+        with closing(self._responses(Operation.C_FIND, context, command, data, self._deadlines.response_s)) as responses:
+            for response in responses:
+                if is_pending(response.status) and response.data is not None:
+                    yield decode_identifier(response.data, context.transfer_syntax)
+                elif not is_pending(response.status) and response.status != SUCCESS:
+                    raise DimseFailed("C-FIND", response.status, peer=str(self.remote))
 
     def move(
         self,
@@ -102,12 +217,27 @@ class Requestor:
         """Ask for `identifier` to be sent to `destination_ae`; yield each response, the final one last (PS3.4 §C.4.2).
 
         No status raises: the caller judges by what arrives. Without `response_s` the wait for each response has no end but `kill`.
+        Closing the iterator early cancels the operation and waits for its end.
+
+        Raises:
+            NoPresentationContext: `model` was not accepted.
+            AssociationError: the association ended.
         """
-        raise NotImplementedError
+        context = self._context(model)
+        data = encode_identifier(identifier, context.transfer_syntax)
+        command = self._command(Operation.C_MOVE, HAS_DATA_SET, AffectedSOPClassUID=model, Priority=MEDIUM)
+        command["MessageID"] = message_id
+        command["MoveDestination"] = destination_ae
+        with closing(self._responses(Operation.C_MOVE, context, command, data, response_s)) as responses:
+            for response in responses:
+                yield _sub_operations(response, context.transfer_syntax)
 
     def cancel(self, message_id: int) -> None:
-        """Ask the peer to stop C-FIND or C-MOVE `message_id` (PS3.7 §9.3.2.3); its final response still comes."""
-        raise NotImplementedError
+        """Ask the peer to stop C-FIND or C-MOVE `message_id` (PS3.7 §9.3.2.3); its final response still comes.
+
+        For the thread that uses the association, between two responses. Raises AssociationError when the association ended.
+        """
+        self._dialogue.cancel(message_id)
 
     def store(
         self,
@@ -121,31 +251,124 @@ class Requestor:
         """Send one instance and return the peer's answer, whatever its status (PS3.4 §B.2).
 
         Raises:
+            AssociationEnded: the association ended before anything was sent.
             AssociationAborted, PeerTimeout, ProtocolError: it is unknown whether the peer has the instance.
             OSError: the source could not be read; the association was aborted.
         """
-        raise NotImplementedError
+        with self._dialogue.operation():
+            command = self._command(Operation.C_STORE, HAS_DATA_SET, AffectedSOPClassUID=context.abstract_syntax, Priority=MEDIUM)
+            command["AffectedSOPInstanceUID"] = sop_instance_uid
+            if move_originator_ae is not None:
+                command["MoveOriginatorApplicationEntityTitle"] = move_originator_ae
+            if move_originator_message_id is not None:
+                command["MoveOriginatorMessageID"] = move_originator_message_id
+            self._dialogue.ask(context, command, source)
+            response = self._dialogue.response(Operation.C_STORE, command["MessageID"], self._deadlines.response_s)
+        return StoreResponse(response.status, command["MessageID"])
 
     def request_commitment(self, transaction_uid: str, references: Iterable[InstanceReference]) -> None:
         """Ask the peer to commit to keep `references` (N-ACTION, PS3.4 §J.3.2). The report comes by `next_event` or anew.
 
         Raises:
             DimseFailed: the peer refuses the request.
+            NoPresentationContext: Storage Commitment was not accepted.
+            AssociationError: the association ended.
         """
-        raise NotImplementedError
+        context = self._context(STORAGE_COMMITMENT)
+        data = encode_identifier(commitment_request(transaction_uid, references), context.transfer_syntax)
+        with self._dialogue.operation():
+            command = self._command(
+                Operation.N_ACTION,
+                HAS_DATA_SET,
+                RequestedSOPClassUID=STORAGE_COMMITMENT,
+                RequestedSOPInstanceUID=STORAGE_COMMITMENT_INSTANCE,
+                ActionTypeID=ACTION_TYPE,
+            )
+            self._dialogue.ask(context, command, data)
+            self._succeed(Operation.N_ACTION, command["MessageID"])
 
     def next_event(self, timeout_s: float) -> CommitmentReport | None:
-        """Wait `timeout_s` for a commitment report on this association, answer it 0000 and return it; None when none came."""
-        raise NotImplementedError
+        """Wait `timeout_s` for a commitment report on this association, answer it 0000 and return it; None when none came.
+
+        Raises:
+            AssociationEnded: the peer released or ended the association instead.
+        """
+        if self._dialogue.events:
+            return self._dialogue.events.popleft()
+        with self._dialogue.operation():
+            return self._dialogue.event(timeout_s)
 
     def release(self) -> None:
         """Release the association in order (PS3.8 §9.2), or abort it when the peer does not answer in time. Never raises."""
-        raise NotImplementedError
+        self._dialogue.release()
 
     def abort(self) -> None:
-        """Abort the association (PS3.8 §9.3.8) without waiting. Never raises."""
-        raise NotImplementedError
+        """Abort the association (PS3.8 §9.3.8); waits half a second at most. Never raises."""
+        self._dialogue.abort()
 
     def kill(self) -> None:
         """Wake the thread that uses the association with `AssociationAborted`, at once. From any thread. Never raises."""
-        raise NotImplementedError
+        self._dialogue.kill()
+
+    def _context(self, sop_class: str) -> AcceptedContext:
+        context = self.context_for(sop_class)
+        if context is None:
+            raise NoPresentationContext(f"SOP class {sop_class} was not accepted", peer=str(self.remote))
+        return context
+
+    def _command(self, operation: Operation, data_set: int, **elements: Unpack[CommandSet]) -> CommandSet:
+        message_id = self._dialogue.next_message_id()
+        return {"CommandField": operation, "MessageID": message_id, "CommandDataSetType": data_set, **elements}
+
+    def _succeed(self, operation: Operation, message_id: int) -> None:
+        """Wait for the response; raise DimseFailed where its status is not 0000."""
+        response = self._dialogue.response(operation, message_id, self._deadlines.response_s)
+        if response.status != SUCCESS:
+            raise DimseFailed(operation.name.replace("_", "-"), response.status, peer=str(self.remote))
+
+    def _responses(
+        self, operation: Operation, context: AcceptedContext, command: CommandSet, data: bytes, wait_s: float | None
+    ) -> Generator[Response, None, None]:
+        """Send a request and yield its responses, the final one last; the operation is over once that was taken."""
+        with self._dialogue.operation():
+            self._dialogue.ask(context, command, data)
+            while True:
+                response = self._dialogue.response(operation, command["MessageID"], wait_s)
+                if not is_pending(response.status):
+                    break
+                try:
+                    yield response
+                except GeneratorExit:
+                    self._dialogue.drain(operation, command["MessageID"])
+                    raise
+        yield response
+
+
+def _by_syntax(accepted: Iterable[AcceptedContext]) -> dict[tuple[str, str | None], AcceptedContext]:
+    """Return the first context for each (SOP class, transfer syntax) and for each (SOP class, None)."""
+    found: dict[tuple[str, str | None], AcceptedContext] = {}
+    for context in accepted:
+        if context.as_scu:
+            found.setdefault((context.abstract_syntax, context.transfer_syntax), context)
+            found.setdefault((context.abstract_syntax, None), context)
+    return found
+
+
+def _sub_operations(response: Response, transfer_syntax: str) -> SubOperations:
+    """Return what a C-MOVE response says; a failed list that cannot be read is no reason to lose the rest."""
+    command = response.command
+    return SubOperations(
+        status=response.status,
+        remaining=command.get("NumberOfRemainingSuboperations"),
+        completed=command.get("NumberOfCompletedSuboperations"),
+        failed=command.get("NumberOfFailedSuboperations"),
+        warning=command.get("NumberOfWarningSuboperations"),
+        failed_uids=_failed_uids(response.data, transfer_syntax) if response.data else (),
+    )
+
+
+def _failed_uids(data: bytes, transfer_syntax: str) -> tuple[str, ...]:
+    try:
+        return uids(decode_identifier(data, transfer_syntax), "FailedSOPInstanceUIDList")
+    except ProtocolError:
+        return ()

@@ -186,6 +186,15 @@ class Stream:
                     break
                 dropped += count
 
+    def farewell(self, data: bytes, limit_s: float) -> None:
+        """Send the last words `data`, let the peer read them, and close; all within about `limit_s`. Never raises."""
+        with contextlib.suppress(AssociationError):
+            self._send_s = limit_s
+            self._time_kernel(socket.SO_SNDTIMEO, limit_s)
+            self.send(data)
+            self.linger(limit_s)
+        self.close()
+
     def close(self) -> None:
         """Close the connection. Any number of times."""
         with self._lock:

@@ -1,0 +1,298 @@
+"""The course of an association that we requested: one operation at a time, requests out, responses in, and its end.
+
+Whatever breaks an operation ends the association, so that a later one never takes an answer that was meant for an earlier.
+One thread at a time; `kill` may come from any.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from gateway.association.command import NO_DATA_SET, RESPONSE, CommandSet, Operation
+from gateway.association.commitment import CommitmentReport, commitment_report
+from gateway.association.contexts import STORAGE_COMMITMENT, AcceptedContext
+from gateway.association.identifier import decode_identifier
+from gateway.association.message import Message, Receiver
+from gateway.association.pdu import (
+    SERVICE_PROVIDER,
+    SERVICE_USER,
+    PduType,
+    encode_abort,
+    encode_release_request,
+    encode_release_response,
+)
+from gateway.association.requests import MAX_MESSAGE_ID, ByteSource, Deadlines
+from gateway.association.sender import Sender
+from gateway.association.state import State
+from gateway.association.statuses import SUCCESS, is_pending
+from gateway.association.stream import Stream
+from gateway.errors import AssociationAborted, AssociationEnded, AssociationError, DimseFailed, NoPresentationContext, ProtocolError
+
+MAX_DATA_SET_BYTES = 16 * 1024 * 1024
+"""The longest data set that is decoded: a failed list of 200,000 SOP Instance UIDs."""
+
+LAST_WORDS_S = 0.5
+"""How long a peer may take to read an A-ABORT."""
+
+_QUIET_S = 3600.0
+"""A wait without a deadline is made of waits this long; `kill` ends it at once."""
+
+_GLANCE_S = 0.01
+"""How long what stirs may take to turn out to be something: under TLS it may be a session ticket."""
+
+_SOP_CLASS_NOT_SUPPORTED = 0x0122
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """The response to our request: its status, its command, and the bytes of its data set, if it has one."""
+
+    status: int
+    command: CommandSet
+    data: bytes | None
+
+
+class Dialogue:
+    """Speaks DIMSE with the peer at the other end of `stream` (PS3.7 §9, §10) and ends the association (PS3.8 §9.2)."""
+
+    def __init__(
+        self,
+        stream: Stream,
+        receiver: Receiver,
+        sender: Sender,
+        *,
+        contexts: tuple[AcceptedContext, ...],
+        deadlines: Deadlines,
+    ) -> None:
+        self.events: deque[CommitmentReport] = deque()
+        self._stream = stream
+        self._receiver = receiver
+        self._sender = sender
+        self._syntaxes = {context.context_id: context.transfer_syntax for context in contexts}
+        self._deadlines = deadlines
+        self._busy = False
+        self._over = False
+        self._sending = False
+        self._context_id = 0
+        self._last_message_id = 0
+
+    def next_message_id(self) -> int:
+        """Return a Message ID for this association, other than those of the requests before."""
+        self._last_message_id = self._last_message_id % MAX_MESSAGE_ID + 1
+        return self._last_message_id
+
+    @contextmanager
+    def operation(self) -> Iterator[None]:
+        """Hold the association for one operation; every error but a failed status ends the association.
+
+        Raises:
+            RuntimeError: another operation is under way.
+            AssociationEnded: the association ended before; nothing was sent.
+        """
+        if self._busy:
+            raise RuntimeError("one operation at a time on an association")
+        self._busy = True
+        try:
+            self._still_there()
+            yield
+        except (DimseFailed, NoPresentationContext, GeneratorExit):
+            raise
+        except ProtocolError as error:
+            self.abort(SERVICE_PROVIDER, error.reason)
+            raise named(error, self._stream.peer) from error
+        except BaseException:
+            self.abort()
+            raise
+        finally:
+            self._busy = False
+
+    def ask(self, context: AcceptedContext, command: CommandSet, data_set: bytes | ByteSource | None = None) -> None:
+        """Send a request, or C-CANCEL for the one under way."""
+        self._context_id = context.context_id
+        self._send(context.context_id, command, data_set)
+
+    def cancel(self, message_id: int) -> None:
+        """Send C-CANCEL for the operation under way (PS3.7 §9.3.2.3)."""
+        command: CommandSet = {
+            "CommandField": Operation.C_CANCEL,
+            "MessageIDBeingRespondedTo": message_id,
+            "CommandDataSetType": NO_DATA_SET,
+        }
+        self._send(self._context_id, command)
+
+    def response(self, operation: Operation, message_id: int, wait_s: float | None) -> Response:
+        """Wait `wait_s` (None: until `kill`) for the next response to `message_id`; reports that come before it are taken.
+
+        Raises:
+            PeerTimeout, AssociationAborted: it did not come.
+            ProtocolError: something else came.
+        """
+        while True:
+            message = self._message(wait_s)
+            if message.command["CommandField"] == Operation.N_EVENT_REPORT:
+                self._take_event(message)
+                continue
+            _check(message, operation, message_id)
+            data = self._receiver.receive_bytes(message, MAX_DATA_SET_BYTES) if message.has_data_set else None
+            return Response(message.command["Status"], message.command, data)
+
+    def drain(self, operation: Operation, message_id: int) -> None:
+        """Cancel `message_id` and take its responses to the final one; the association ends where that takes too long."""
+        deadline = time.monotonic() + self._deadlines.response_s
+        try:
+            self.cancel(message_id)
+            while is_pending(self.response(operation, message_id, max(deadline - time.monotonic(), 0.0)).status):
+                continue
+        except AssociationError:
+            self.abort()
+
+    def event(self, timeout_s: float) -> CommitmentReport | None:
+        """Wait `timeout_s` for a commitment report."""
+        deadline = time.monotonic() + timeout_s
+        while not self.events and self._receiver.wait(max(deadline - time.monotonic(), 0.0)):
+            message = self._receive(self._deadlines.response_s)
+            if message is None:
+                self._released()
+                raise AssociationEnded("the peer released the association", peer=self._stream.peer)
+            self._take_event(message)
+        return self.events.popleft() if self.events else None
+
+    def release(self) -> None:
+        """Release the association (PS3.8 §9.2, Sta7), or abort it where the peer does not take part. Never raises."""
+        if self._busy or self._over:
+            self.abort()
+            return
+        self._over = True
+        try:
+            self._stream.send(encode_release_request())
+            self._receiver.state = State.AWAITING_RELEASE
+            self._await_release()
+            self._stream.close()
+        except AssociationAborted:
+            self._stream.close()
+        except AssociationError:
+            self._stream.farewell(encode_abort(), LAST_WORDS_S)
+
+    def abort(self, source: int = SERVICE_USER, reason: int = 0) -> None:
+        """Abort the association (PS3.8 §9.3.8); in the middle of a PDU nothing can be said, so it is only closed. Never raises."""
+        if self._over or self._sending:
+            self._stream.close()
+        else:
+            self._stream.farewell(encode_abort(source, reason), LAST_WORDS_S)
+        self._over = True
+
+    def kill(self) -> None:
+        """Wake the thread that uses the association. From any thread."""
+        self._stream.kill()
+
+    def _send(self, context_id: int, command: CommandSet, data_set: bytes | ByteSource | None = None) -> None:
+        self._sending = True
+        try:
+            self._sender.send_message(context_id, command, data_set)
+        except OSError:
+            # The source failed, between two PDUs: an A-ABORT can still be said.
+            self._sending = False
+            raise
+        self._sending = False
+
+    def _still_there(self) -> None:
+        """Take what came while the association was idle: its end, or a report.
+
+        Raises:
+            AssociationEnded: it ended.
+        """
+        if self._over:
+            raise AssociationEnded("the association has ended", peer=self._stream.peer)
+        try:
+            while self._stream.stirs() and self._receiver.wait(_GLANCE_S):
+                message = self._receive(self._deadlines.response_s)
+                if message is None:
+                    self._released()
+                    raise AssociationEnded("the peer released the association", peer=self._stream.peer)
+                self._take_event(message)
+        except AssociationEnded:
+            raise
+        except AssociationAborted as error:
+            self._over = True
+            raise AssociationEnded("the association ended while idle", peer=self._stream.peer) from error
+
+    def _message(self, wait_s: float | None) -> Message:
+        """Wait for the next message while an operation is under way."""
+        self._stream.hasten()
+        while wait_s is None and not self._receiver.wait(_QUIET_S):
+            continue
+        message = self._receive(self._deadlines.response_s if wait_s is None else wait_s)
+        if message is None:
+            self._released()
+            raise AssociationAborted("the peer released the association instead of answering", peer=self._stream.peer)
+        return message
+
+    def _receive(self, wait_s: float) -> Message | None:
+        message = self._receiver.receive_message(wait_s)
+        if message is not None and message.context_id not in self._syntaxes:
+            raise ProtocolError(f"a message in presentation context {message.context_id}, which was not accepted")
+        return message
+
+    def _take_event(self, message: Message) -> None:
+        """Keep the report that `message` is, and answer it (PS3.7 §10.3.1); nothing else may be asked of us."""
+        command = message.command
+        if command["CommandField"] != Operation.N_EVENT_REPORT:
+            raise ProtocolError(f"a message with Command Field {command['CommandField']:04X} that nobody asked for")
+        data = self._receiver.receive_bytes(message, MAX_DATA_SET_BYTES) if message.has_data_set else b""
+        known = command.get("AffectedSOPClassUID", STORAGE_COMMITMENT) == STORAGE_COMMITMENT
+        if known:
+            self.events.append(commitment_report(decode_identifier(data, self._syntaxes[message.context_id])))
+        self._send(message.context_id, _event_answer(command, SUCCESS if known else _SOP_CLASS_NOT_SUPPORTED))
+
+    def _released(self) -> None:
+        """Answer the peer's A-RELEASE-RQ."""
+        self._over = True
+        self._stream.farewell(encode_release_response(), LAST_WORDS_S)
+
+    def _await_release(self) -> None:
+        """Wait for A-RELEASE-RP; where both sides asked, the requestor answers first (PS3.8 §9.2.1, Sta9 to Sta11)."""
+        deadline = time.monotonic() + self._deadlines.release_s
+        kind, _ = self._receiver.receive_pdu(deadline)
+        if kind is PduType.RELEASE_RQ:
+            self._stream.send(encode_release_response())
+            self._receiver.receive_pdu(deadline)
+
+
+def named(error: ProtocolError, peer: str) -> ProtocolError:
+    """Return `error` with `peer` in it."""
+    return error if error.peer else ProtocolError(str(error), reason=error.reason, peer=peer)
+
+
+def _check(message: Message, operation: Operation, message_id: int) -> None:
+    """Make sure that `message` responds to our request.
+
+    Raises:
+        ProtocolError: it does not, or has no status.
+    """
+    command, due = message.command, operation | RESPONSE
+    if command["CommandField"] != due:
+        raise ProtocolError(f"Command Field {command['CommandField']:04X} instead of {due:04X}")
+    answered = command.get("MessageIDBeingRespondedTo")
+    if answered != message_id:
+        raise ProtocolError(f"a response to message {answered} instead of {message_id}")
+    if "Status" not in command:
+        raise ProtocolError("a response without a status")
+
+
+def _event_answer(command: CommandSet, status: int) -> CommandSet:
+    answer: CommandSet = {
+        "AffectedSOPClassUID": command.get("AffectedSOPClassUID", STORAGE_COMMITMENT),
+        "CommandField": Operation.N_EVENT_REPORT | RESPONSE,
+        "MessageIDBeingRespondedTo": command.get("MessageID", 0),
+        "CommandDataSetType": NO_DATA_SET,
+        "Status": status,
+    }
+    if "AffectedSOPInstanceUID" in command:
+        answer["AffectedSOPInstanceUID"] = command["AffectedSOPInstanceUID"]
+    if "EventTypeID" in command:
+        answer["EventTypeID"] = command["EventTypeID"]
+    return answer
