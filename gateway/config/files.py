@@ -32,8 +32,8 @@ def _read_secret(path: KeyPath, table: Raw, file_key: str, folder: Path) -> Iter
     else:
         try:
             table[key] = _absolute(name, folder).read_text(encoding="utf-8").rstrip("\r\n")
-        except (OSError, UnicodeDecodeError) as error:
-            reason = error.strerror if isinstance(error, OSError) else "no text"
+        except (OSError, ValueError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "no text, or no file name"
             yield Finding((*path, file_key), f'"{name}" ({reason})', "a readable file that holds the secret")
 
 
@@ -53,7 +53,11 @@ def resolve_paths(raw: Raw, folder: Path) -> Iterator[Finding]:
 
 
 def _absolute(name: str, folder: Path) -> Path:
-    return (folder / Path(name).expanduser()).absolute()
+    try:
+        return (folder / Path(name).expanduser()).absolute()
+    except RuntimeError:
+        # A tilde before what is no user's name is part of the name.
+        return (folder / name).absolute()
 
 
 def _readable(file: Path) -> bool:
