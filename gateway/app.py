@@ -1,1 +1,329 @@
-"""The composition root: what a gateway is made of, in which order it starts, and how it drains."""
+"""The composition root: what a gateway is made of, in which order it starts, and how it drains.
+
+Start: lock of the state folder, ledger, spool, recovery, delivery, confirm, housekeeping, control API, and the listener last, so
+that nothing is accepted before everything behind it stands. Stop: the listener first; running associations and the instances
+at hand finish within ``[serve] drain_timeout_s``, clients with a long operation are told, then the rest ends. A part that
+crashes ends the gateway, because a gateway that runs without one of its parts would only look alive.
+
+The stages meet here and nowhere else: each is given the others' hints as plain callables.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict
+from functools import partial
+
+import structlog
+import trio
+
+from gateway import housekeeping
+from gateway.association.acceptor import Acceptor, Limits, ListenerSpec
+from gateway.association.admission import KnownSources
+from gateway.confirm import Confirmer
+from gateway.delivery import Dispatcher
+from gateway.delivery.build import destinations
+from gateway.engine import Engine, Role
+from gateway.errors import ConfigurationError, GatewayError, Problem, StateFolderInUse, TaskCrashed
+from gateway.housekeeping import Hint
+from gateway.intake import Releaser, StorageIntake, recover
+from gateway.ledger import Ledger, learned
+from gateway.ledger.instances import Recorded
+from gateway.retrieve import Retriever
+from gateway.route import compile_routes, route
+from gateway.settings import Settings
+from gateway.spool import Spool, StateLock
+from gateway.tls import acceptor_context, requestor_context
+from gateway.web.api import create_api
+from gateway.web.server import serve_control
+from gateway.web.status import listening
+
+log = structlog.get_logger()
+
+LEDGER_NAME = "ledger.db"
+SPOOL_NAME = "spool"
+
+LOCK_S = 3.0
+"""A short command may have the state folder open; `serve` waits this long for it."""
+
+
+class Stop:
+    """Tells a gateway to stop: `request` drains, and once more means now. Methods are for the trio thread."""
+
+    def __init__(self) -> None:
+        self.requested = trio.Event()
+        self.hurried = trio.Event()
+
+    def request(self) -> None:
+        """Drain; the second time, break off what still runs."""
+        if self.requested.is_set():
+            self.hurried.set()
+        self.requested.set()
+
+
+async def serve(settings: Settings, drained: Callable[[], None]) -> None:
+    """Run a gateway until SIGTERM or SIGINT, then drain; a second signal breaks off what still runs.
+
+    `drained` is called once nothing but control connections is left to end.
+
+    Raises:
+        StateFolderInUse: another gateway owns the state folder.
+        ConfigurationError: a port, certificate or folder cannot be used.
+        TaskCrashed: a part failed in a way that nobody foresaw; the log says where.
+
+    """
+    stop = Stop()
+
+    async def heed_signals(task_status: trio.TaskStatus[None]) -> None:
+        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+            task_status.started()
+            async for number in signals:
+                log.info("signal", signal=signal.Signals(number).name)
+                stop.request()
+
+    with first_of_ours():
+        async with trio.open_nursery() as nursery:
+            await nursery.start(heed_signals)
+            await run(settings, role=Role.GATEWAY, stop=stop, lock_s=LOCK_S, drained=drained)
+            nursery.cancel_scope.cancel()
+
+
+async def run(
+    settings: Settings,
+    *,
+    role: Role,
+    stop: Stop,
+    lock_s: float = 0.0,
+    drain_s: float | None = None,
+    drained: Callable[[], None] = lambda: None,
+    task_status: trio.TaskStatus[Engine] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Run a gateway in `role` until `stop` is requested; started once it answers on its control socket and listens.
+
+    `lock_s` is how long to wait for the state folder; `drain_s` overrides ``[serve] drain_timeout_s``; `drained` is called once
+    nothing but control connections is left to end. Raises as `serve` does.
+    """
+    with first_of_ours(), ExitStack() as stack:
+        stack.enter_context(await _locked(settings, lock_s))
+        engine = stack.enter_context(_opened(settings, role))
+        async with trio.open_nursery() as control:
+            closing = trio.Event()
+            try:
+                async with trio.open_nursery() as parts:
+                    await _start(engine, parts, control, closing)
+                    task_status.started(engine)
+                    await stop.requested.wait()
+                    await _drain(engine, stop, drain_s or settings.serve.drain_timeout_s)
+                    parts.cancel_scope.cancel()
+                drained()
+            finally:
+                closing.set()
+    log.info("gateway_stopped")
+
+
+async def _locked(settings: Settings, lock_s: float) -> StateLock:
+    deadline = trio.current_time() + lock_s
+    while True:
+        try:
+            return StateLock(settings.gateway.state)
+        except StateFolderInUse:
+            if trio.current_time() >= deadline:
+                raise
+        await trio.sleep(0.1)
+
+
+@contextmanager
+def _opened(settings: Settings, role: Role) -> Iterator[Engine]:
+    state = settings.gateway.state
+    spool = Spool(state / SPOOL_NAME, reserve_bytes=settings.spool.reserve_bytes)
+    with Ledger(state / LEDGER_NAME) as ledger:
+        yield _assembled(settings, role, spool, ledger)
+
+
+def _assembled(settings: Settings, role: Role, spool: Spool, ledger: Ledger) -> Engine:
+    """Make every part and give each the others' hints; nothing runs yet. On the trio thread."""
+    hints = Hints()
+    admission = KnownSources(settings, _learned_orders(ledger))
+    retriever = Retriever(
+        settings, ledger, tls=requestor_context, set_order=admission.set_order, has_room=spool.has_room, existing=None
+    )
+    dispatcher = Dispatcher(ledger, destinations(settings, spool), changed=hints.deliveries_changed)
+    confirmer = Confirmer(ledger, settings, changed=hints.proofs_changed)
+    rules = compile_routes(settings.routes)
+    intake = StorageIntake(
+        spool,
+        ledger,
+        route=partial(route, rules),
+        keywords=rules.keywords,
+        correlate=retriever.correlate,
+        recorded=hints.recorded,
+    )
+    hints.connect(retriever, dispatcher, confirmer)
+    return Engine(
+        settings=settings,
+        role=role,
+        spool=spool,
+        ledger=ledger,
+        acceptor=_acceptor(settings, admission, intake, confirmer),
+        retriever=retriever,
+        dispatcher=dispatcher,
+        confirmer=confirmer,
+        releaser=Releaser(spool, ledger, history_s=settings.spool.history_days * 86_400.0),
+        settled=hints.settled,
+    )
+
+
+def _learned_orders(ledger: Ledger) -> dict[str, str]:
+    """Return, by name of source, the acceptance orders of transfer syntaxes that its earlier retrievals taught."""
+    with ledger.read() as connection:
+        taught = learned.all_of(connection, learned.ACCEPTANCE_ORDER, now=time.time())
+    return {subject.removeprefix(learned.source_subject("")): order for subject, order in taught.items()}
+
+
+class Hints:
+    """Carries each stage's hints to the others, from whatever thread they are given on."""
+
+    def __init__(self) -> None:
+        self.settled = Hint()
+
+    def connect(self, retriever: Retriever, dispatcher: Dispatcher, confirmer: Confirmer) -> None:
+        """Name the stages; to be called before any of them runs."""
+        self._retriever, self._dispatcher, self._confirmer = retriever, dispatcher, confirmer
+
+    def recorded(self, what: Recorded) -> None:
+        """An instance is durable: its retrieval counts it, its destinations are told."""
+        arrival = what.arrival
+        self._retriever.arrived(arrival.retrieval_id, arrival.identity.sop_instance_uid, arrival.content.length)
+        for destination in what.queued:
+            self._dispatcher.nudge(destination)
+
+    def deliveries_changed(self, destination: str) -> None:
+        """Deliveries to `destination` were recorded: a proof may be due, bytes may be settled."""
+        self._confirmer.nudge(destination)
+        self.settled.give()
+
+    def proofs_changed(self, destination: str) -> None:
+        """Deliveries were verified, or have to be sent again."""
+        self._dispatcher.nudge(destination)
+        self.settled.give()
+
+
+def _acceptor(settings: Settings, admission: KnownSources, intake: StorageIntake, confirmer: Confirmer) -> Acceptor:
+    listen = settings.listen
+    listeners = [ListenerSpec(listen.host, listen.port)] if listen.plain else []
+    if listen.tls is not None:
+        listeners.append(ListenerSpec(listen.host, listen.tls.port, acceptor_context(listen.tls)))
+    limits = Limits(
+        max_associations=listen.max_associations,
+        idle_timeout_s=listen.idle_timeout_s,
+        pdu_timeout_s=listen.pdu_timeout_s,
+        handshake_timeout_s=listen.handshake_timeout_s,
+        max_pdu_bytes=listen.max_pdu_bytes,
+    )
+    return Acceptor(listeners, admission=admission, storage=intake, commitment=confirmer, limits=limits)
+
+
+async def _start(engine: Engine, parts: trio.Nursery, control: trio.Nursery, closing: trio.Event) -> None:
+    """Start the parts in their order. The API, in `control`, outlives them until `closing`: its clients hear the end."""
+    if engine.role is Role.GATEWAY:
+        await _start_stages(engine, parts)
+    await control.start(partial(serve_control, create_api(engine), engine.settings.gateway.state, stop=closing))
+    if engine.role is Role.GATEWAY:
+        await trio.to_thread.run_sync(_listen, engine)
+    log.info("gateway_started", role=engine.role, process_id=os.getpid(), listening=listening(engine))
+
+
+async def _start_stages(engine: Engine, parts: trio.Nursery) -> None:
+    rules = compile_routes(engine.settings.routes)
+    report = await trio.to_thread.run_sync(
+        partial(recover, engine.spool, engine.ledger, route=partial(route, rules), keywords=rules.keywords)
+    )
+    log.info("recovered", **asdict(report))
+    await parts.start(_part("delivery", engine.dispatcher.run))
+    await parts.start(_part("confirm", engine.confirmer.run))
+    parts.start_soon(_chore("release", partial(housekeeping.release_bytes, engine.releaser, engine.settled)))
+    parts.start_soon(_chore("forget", partial(housekeeping.forget_history, engine.releaser)))
+    parts.start_soon(_chore("certificates", partial(housekeeping.warn_of_certificates, engine.settings)))
+    parts.start_soon(_chore("room", partial(housekeeping.watch_room, engine.spool)))
+
+
+def _listen(engine: Engine) -> None:
+    try:
+        engine.acceptor.start()
+    except OSError as error:
+        listen = engine.settings.listen
+        ports = ", ".join(str(port) for port in (listen.port, listen.tls.port if listen.tls else None) if port is not None)
+        problem = Problem(
+            "[listen]", "host, port", f"{listen.host}, {ports} ({error.strerror or error})", "an address to listen on"
+        )
+        raise ConfigurationError([problem]) from error
+
+
+async def _drain(engine: Engine, stop: Stop, drain_s: float) -> None:
+    """Let what runs finish within `drain_s` seconds, less once `stop` is hurried; then nothing of the network is left."""
+    log.info("draining", associations=engine.acceptor.association_count, jobs=len(engine.jobs), timeout_s=drain_s)
+    engine.acceptor.stop_accepting()
+    engine.jobs.stop()
+    async with trio.open_nursery() as nursery:
+
+        async def hurry() -> None:
+            await stop.hurried.wait()
+            log.warning("draining_cut_short")
+            nursery.cancel_scope.cancel()
+
+        nursery.start_soon(hurry)
+        async with trio.open_nursery() as draining:
+            draining.start_soon(_finish_associations, engine.acceptor, drain_s)
+            if engine.role is Role.GATEWAY:
+                draining.start_soon(engine.dispatcher.drain, drain_s)
+        nursery.cancel_scope.cancel()
+    await trio.to_thread.run_sync(engine.acceptor.close)
+
+
+async def _finish_associations(acceptor: Acceptor, timeout_s: float) -> None:
+    if not await trio.to_thread.run_sync(acceptor.drain, timeout_s, abandon_on_cancel=True):
+        log.warning("associations_aborted")
+
+
+def _part(name: str, run_part: Callable[..., Awaitable[None]]) -> Callable[..., Awaitable[None]]:
+    """Name a part: when it crashes, the log says which, and the gateway ends."""
+
+    async def named(task_status: trio.TaskStatus[None]) -> None:
+        try:
+            await run_part(task_status=task_status)
+        except Exception as error:  # the root of a task
+            raise _crashed(name) from error
+
+    return named
+
+
+def _chore(name: str, run_chore: Callable[[], Awaitable[None]]) -> Callable[[], Awaitable[None]]:
+    async def named() -> None:
+        try:
+            await run_chore()
+        except Exception as error:  # the root of a task
+            raise _crashed(name) from error
+
+    return named
+
+
+def _crashed(name: str) -> TaskCrashed:
+    log.exception("part_crashed", part=name)
+    return TaskCrashed(f"the gateway ends because its part {name!r} crashed; the log says where. Nothing that was answered is lost")
+
+
+@contextmanager
+def first_of_ours() -> Iterator[None]:
+    """Raise, instead of a group of errors, the first of ours in it, or the first at all: tasks fall together for one reason."""
+    try:
+        yield
+    except BaseExceptionGroup as group:
+        raise _leaf(group.subgroup(GatewayError) or group) from group
+
+
+def _leaf(error: BaseException) -> BaseException:
+    return _leaf(error.exceptions[0]) if isinstance(error, BaseExceptionGroup) else error

@@ -5,6 +5,9 @@
     GatewayError
     ├── ConfigurationError        every problem of a configuration, together
     ├── StateFolderInUse          another gateway owns the state folder
+    ├── GatewayStopping           the gateway is told to stop: the same command carries on later (retryable)
+    ├── GatewayLost               the gateway ended while a command was talking to it (retryable)
+    ├── TaskCrashed               a part of the gateway failed in a way that nobody foresaw: the gateway ends
     ├── UsageError                a request that cannot be carried out as asked (unknown name, no such study …)
     ├── Refusal                   what a peer's request is answered with instead of success (PS3.7 Annex C)
     ├── SpoolError
@@ -66,6 +69,22 @@ class ConfigurationError(GatewayError):
 
 class StateFolderInUse(GatewayError):
     """Another gateway holds the lock of the state folder."""
+
+
+class GatewayStopping(GatewayError):
+    """The gateway is told to stop; the same command, given again, carries on where it stopped."""
+
+    retryable = True
+
+
+class GatewayLost(GatewayError):
+    """The gateway ended while a command was talking to it; the same command carries on where it stopped."""
+
+    retryable = True
+
+
+class TaskCrashed(GatewayError):
+    """A part of the gateway failed in a way that nobody foresaw, so that the gateway ends; the log says where."""
 
 
 class UsageError(GatewayError):

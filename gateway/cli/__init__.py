@@ -10,7 +10,7 @@ import sys
 
 import typer
 
-from gateway.cli import certs, config, init
+from gateway.cli import certs, config, init, peers, pull, queue, register, send, serve, status
 from gateway.errors import ConfigurationError, GatewayError, StateFolderInUse, UsageError
 from gateway.log import raised_at
 
@@ -24,6 +24,14 @@ app = typer.Typer(
 app.command("init")(init.init)
 app.command("config")(config.config)
 app.command("certs")(certs.certs)
+app.command("serve")(serve.serve)
+app.command("status")(status.status)
+app.add_typer(queue.queue, name="queue")
+app.command("echo")(peers.echo)
+app.command("find")(peers.find)
+app.command("register")(register.register)
+app.command("pull")(pull.pull)
+app.command("send")(send.send)
 
 INTERRUPTED = 130
 

@@ -5,13 +5,12 @@ Times are UTC seconds since the epoch, ages seconds, sizes bytes. No patient dat
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, func, select, union
+from sqlalchemy import Connection, func, select
 
 from gateway.domain import DeliveryState as S
-from gateway.ledger.schema import arrivals, deliveries, expected_instances, instances, jobs, retrievals
+from gateway.ledger.schema import arrivals, deliveries, instances, jobs, retrievals
 
 UNSETTLED = (S.PENDING, S.SENDING, S.DEFERRED, S.DELIVERED, S.HELD)
 """States in which something is still owed, or a person has to decide."""
@@ -62,16 +61,6 @@ class Holdings:
     unrouted: int
     conflicts: int
     last_arrival_at: float | None
-
-
-@dataclass(frozen=True, slots=True)
-class StudyDelivery:
-    """How many deliveries of one study at one destination stand in one state."""
-
-    study_instance_uid: str
-    destination: str
-    state: S
-    count: int
 
 
 def queue_depths(connection: Connection) -> list[QueueDepth]:
@@ -170,22 +159,3 @@ def held_reasons(connection: Connection, limit: int = 20) -> list[tuple[str, str
 def stopped_jobs(connection: Connection) -> int:
     """Count the commands that were interrupted and carry on when they are given again."""
     return connection.execute(select(func.count()).select_from(jobs).where(jobs.c.state == "stopped")).scalar_one()
-
-
-def delivery_states(connection: Connection, retrieval_ids: Sequence[int]) -> list[StudyDelivery]:
-    """Count the deliveries of what was retrieved, by study, destination and state.
-
-    What was retrieved is every instance that a retrieval expected or that was counted to it, whenever it arrived; contents that
-    a newer one superseded are left out.
-    """
-    wanted = union(
-        select(expected_instances.c.sop_instance_uid).where(expected_instances.c.retrieval_id.in_(retrieval_ids)),
-        select(arrivals.c.sop_instance_uid).where(arrivals.c.retrieval_id.in_(retrieval_ids)),
-    ).subquery()
-    statement = (
-        select(instances.c.study_instance_uid, deliveries.c.destination, deliveries.c.state, func.count())
-        .join_from(instances, deliveries, deliveries.c.instance_id == instances.c.id)
-        .where(instances.c.sop_instance_uid.in_(select(wanted.c.sop_instance_uid)), instances.c.superseded_by.is_(None))
-        .group_by(instances.c.study_instance_uid, deliveries.c.destination, deliveries.c.state)
-    )
-    return [StudyDelivery(study, name, S(state), count) for study, name, state, count in connection.execute(statement)]

@@ -15,7 +15,7 @@ from typing import Any
 
 import httpx
 
-from gateway.errors import GatewayError, StateFolderInUse
+from gateway.errors import GatewayLost, StateFolderInUse
 from gateway.settings import Settings
 from gateway.web import sockets
 from gateway.web.wire import Document, Request, raise_document
@@ -83,12 +83,6 @@ class Events(AbstractContextManager["Events"]):
 
 _JSON = {"content-type": "application/json"}
 _ENDLESS = httpx.Timeout(START_S, read=None)
-
-
-class GatewayLost(GatewayError):
-    """The gateway ended while a command was talking to it; the same command carries on where it stopped."""
-
-    retryable = True
 
 
 @contextmanager

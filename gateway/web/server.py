@@ -21,7 +21,7 @@ from starlette.types import Receive, Scope, Send
 
 from gateway.errors import GatewayError
 from gateway.web import sockets
-from gateway.web.wire import NDJSON, Document, error_document, line
+from gateway.web.wire import INTERNAL_ERROR, NDJSON, Document, error_document, line
 
 log = structlog.get_logger()
 
@@ -57,7 +57,7 @@ class EventStream(Response):
             await emit({"event": "error", **error_document(error)})
         except Exception:  # the root of a request: the client learns that it failed, the log learns why
             log.exception("control_request_failed")
-            await emit({"event": "error", "kind": "RemoteError", "message": "internal error; the gateway's log says more"})
+            await emit({"event": "error", "kind": "RemoteError", "message": INTERNAL_ERROR})
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 

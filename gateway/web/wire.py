@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -19,6 +19,8 @@ Document = dict[str, Any]
 """A JSON object as it crosses the socket."""
 
 NDJSON = "application/x-ndjson"
+
+INTERNAL_ERROR = "internal error; the gateway's log says more"
 
 
 class Request(BaseModel):
@@ -63,23 +65,28 @@ class EchoCommand(Request):
 
 
 class FindCommand(Request):
-    """``POST /find``: C-FIND at `source`; `keys` are attribute keywords to values."""
+    """``POST /find``: C-FIND at `source`; `keys` are attribute keywords to matching values."""
 
     source: str
-    level: str = "study"
+    level: Literal["STUDY", "SERIES", "IMAGE"] = "STUDY"
     keys: dict[str, str] = Field(default_factory=dict)
+    limit: Annotated[int, Field(ge=1)] | None = None
 
 
 class PullCommand(Request):
-    """``POST /pull``: what to retrieve from `source`; the conditions are alternatives, each asked on its own."""
+    """``POST /pull``: what to retrieve from `source`; exactly one way to name the studies is given.
+
+    `wait_s` ends the waiting for deliveries after that many seconds; None waits until each is settled or held.
+    """
 
     source: str
-    studies: tuple[str, ...] = ()
-    accessions: tuple[str, ...] = ()
-    patients: tuple[str, ...] = ()
-    keys: dict[str, str] = Field(default_factory=dict)
+    study_uids: tuple[str, ...] = ()
+    accession_numbers: tuple[str, ...] = ()
+    patient_ids: tuple[str, ...] = ()
+    query: dict[str, str] = Field(default_factory=dict)
     skip_existing: bool = False
     wait: bool = True
+    wait_s: Annotated[float, Field(gt=0)] | None = None
 
 
 class SendCommand(Request):
@@ -88,6 +95,7 @@ class SendCommand(Request):
     paths: tuple[str, ...]
     to: tuple[str, ...]
     wait: bool = True
+    wait_s: Annotated[float, Field(gt=0)] | None = None
 
 
 def error_document(error: errors.GatewayError) -> Document:

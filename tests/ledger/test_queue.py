@@ -5,7 +5,8 @@ import pytest
 from sqlalchemy import Connection, insert
 
 from gateway.domain import DeliveryState as S
-from gateway.ledger import Ledger, overview, queue
+from gateway.ledger import Ledger, overview, progress, queue
+from gateway.ledger.progress import Scope
 from gateway.ledger.queue import Action, Selection
 from gateway.ledger.schema import arrivals, deliveries, expected_instances, instances, jobs, retrievals
 
@@ -161,26 +162,48 @@ def test_holdings_count_what_no_route_took_and_conflicts(ledger: Ledger) -> None
 
 def test_the_deliveries_of_a_retrieval_are_those_of_what_it_expected_and_of_what_arrived_for_it(ledger: Ledger) -> None:
     def fill(connection: Connection) -> int:
-        connection.execute(
-            insert(jobs).values(id=1, kind="pull", fingerprint="f", criteria="{}", state="running", created_at=NOW, changed_at=NOW)
-        )
+        job = {
+            "id": 1,
+            "kind": "pull",
+            "fingerprint": "f",
+            "criteria": "{}",
+            "state": "running",
+            "created_at": NOW,
+            "changed_at": NOW,
+        }
+        connection.execute(insert(jobs).values(**job))
         connection.execute(insert(retrievals).values(id=7, job_id=1, source="s", study_instance_uid="9", started_at=NOW))
         expected = add_instance(connection, "1.1", study="9")
         arrived = add_instance(connection, "1.2", study="9")
         other = add_instance(connection, "1.3", study="9")
-        connection.execute(insert(expected_instances).values(retrieval_id=7, sop_instance_uid="1.1", series_instance_uid="9.1"))
-        connection.execute(
-            insert(arrivals).values(instance_id=arrived, sop_instance_uid="1.2", retrieval_id=7, outcome="new", at=NOW)
-        )
-        add_delivery(connection, expected, S.VERIFIED)
-        add_delivery(connection, arrived, S.HELD)
+        wanted = {"retrieval_id": 7, "sop_instance_uid": "1.1", "series_instance_uid": "9.1"}
+        connection.execute(insert(expected_instances).values(**wanted))
+        came = {"instance_id": arrived, "sop_instance_uid": "1.2", "retrieval_id": 7, "outcome": "new", "at": NOW}
+        connection.execute(insert(arrivals).values(**came))
+        add_delivery(connection, expected, S.VERIFIED, proof="exists")
+        add_delivery(connection, arrived, S.HELD, reason="refused")
         add_delivery(connection, other, S.PENDING)
         return 7
 
-    retrieval = ledger.write(fill)
+    scope = Scope(retrieval_ids=(ledger.write(fill),))
     with ledger.read() as connection:
-        counted = overview.delivery_states(connection, [retrieval])
-    assert {(row.state, row.count) for row in counted} == {(S.VERIFIED, 1), (S.HELD, 1)}
+        counted = progress.count_states(connection, scope)
+        left = progress.undelivered(connection, scope)
+    assert {(row.state, row.proof, row.count) for row in counted} == {(S.VERIFIED, "exists", 1), (S.HELD, None, 1)}
+    assert [(row.sop_instance_uid, row.state, row.reason) for row in left] == [("1.2", S.HELD, "refused")]
+
+
+def test_a_scope_of_instances_is_narrowed_to_its_destinations(ledger: Ledger) -> None:
+    def fill(connection: Connection) -> tuple[int, ...]:
+        found = tuple(add_instance(connection, f"1.{number}") for number in range(600))
+        for instance in found:
+            add_delivery(connection, instance, S.PENDING, to="a")
+            add_delivery(connection, instance, S.PENDING, to="b")
+        return found
+
+    scope = Scope(instance_ids=ledger.write(fill), destinations=("b",))
+    with ledger.read() as connection:
+        assert [(row.destination, row.count) for row in progress.count_states(connection, scope)] == [("b", 600)]
 
 
 def test_the_last_verdicts_come_newest_first_and_tell_what_still_runs(ledger: Ledger) -> None:

@@ -14,9 +14,9 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from gateway.errors import PeerUnreachable, UsageError
+from gateway.errors import GatewayLost, PeerUnreachable, UsageError
 from gateway.settings import Settings
-from gateway.web.client import Client, GatewayLost, connect
+from gateway.web.client import Client, connect
 from gateway.web.server import Emit, EventStream, serve_control
 from gateway.web.wire import EchoCommand, RemoteError, error_document
 

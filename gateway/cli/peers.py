@@ -1,0 +1,79 @@
+"""``gateway echo`` and ``gateway find``: asking peers whether they are there and what they have."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal
+
+import typer
+
+from gateway.cli import render
+from gateway.cli.link import reach
+from gateway.cli.options import DEFAULT_CONFIG, ConfigOption, JsonOption
+from gateway.errors import UsageError
+from gateway.web.wire import EchoCommand, FindCommand
+
+Level = Literal["study", "series", "image"]
+
+_LEVELS: dict[Level, Literal["STUDY", "SERIES", "IMAGE"]] = {"study": "STUDY", "series": "SERIES", "image": "IMAGE"}
+
+
+def echo(
+    names: Annotated[list[str] | None, typer.Argument(help="Sources and destinations.", metavar="[NAME]...")] = None,
+    everything: Annotated[bool, typer.Option("--all", help="All sources and destinations.")] = False,
+    path: ConfigOption = DEFAULT_CONFIG,
+    as_json: JsonOption = False,
+) -> None:
+    """Ask sources and destinations with C-ECHO whether they are there, and how long the answer takes."""
+    if bool(names) is everything:
+        raise UsageError("name a source or destination, or say --all")
+    with reach(path) as (client, _):
+        results = client.post("/echo", EchoCommand(names=tuple(names or ())))["results"]
+    if as_json:
+        render.print_json(results)
+    else:
+        columns = ("name", "", "address", "TLS", "answer", "connect ms", "round trip ms", "")
+        render.console().print(render.table("", columns, [_result(result) for result in results]))
+    if any(result["ok"] is False for result in results):
+        raise typer.Exit(1)
+
+
+def _result(result: Mapping[str, Any]) -> tuple[str, ...]:
+    answer = {True: "ok", False: "FAILED", None: "-"}[result["ok"]]
+    times = tuple(f"{result[key]:.1f}" if key in result else "-" for key in ("associate_ms", "echo_ms"))
+    return (result["name"], result["kind"], result["address"], "yes" if result["tls"] else "no", answer, *times, result["detail"])
+
+
+def keys_of(pairs: Sequence[str]) -> dict[str, str]:
+    """Return ``KEYWORD=VALUE`` arguments as a mapping. Raises UsageError without repeating a value: it may name a patient."""
+    keys: dict[str, str] = {}
+    for position, pair in enumerate(pairs, 1):
+        keyword, equals, value = pair.partition("=")
+        if not equals or not keyword.isalnum():
+            raise UsageError(f"key {position}: expected KEYWORD=VALUE, like StudyDate=20240101-20240131")
+        keys[keyword] = value
+    return keys
+
+
+def find(
+    source: Annotated[str, typer.Argument(help="A name of [sources].")],
+    keys: Annotated[
+        list[str] | None, typer.Argument(help="Matching keys, like StudyDate=20240101-", metavar="[KEY=VALUE]...")
+    ] = None,
+    level: Annotated[Level, typer.Option(help="What to look for.")] = "study",
+    limit: Annotated[int | None, typer.Option(min=1, help="How many matches at most.")] = None,
+    path: ConfigOption = DEFAULT_CONFIG,
+    as_json: JsonOption = False,
+) -> None:
+    """Ask a source with C-FIND what it has. Keys without a value are asked for and not matched."""
+    command = FindCommand(source=source, level=_LEVELS[level], keys=keys_of(keys or ()), limit=limit)
+    with reach(path) as (client, _):
+        document = client.post("/find", command)
+    matches = document["matches"]
+    if as_json:
+        render.print_json(document)
+        return
+    columns = list(dict.fromkeys(keyword for match in matches for keyword in match))
+    if matches:
+        render.console().print(render.table("", columns, [[match.get(column, "") for column in columns] for match in matches]))
+    typer.echo(render.plural(len(matches), "match", "matches"))

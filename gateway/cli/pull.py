@@ -1,0 +1,232 @@
+"""``gateway pull``: retrieve studies of a source, route and deliver them, and say of each instance what became of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from gateway.cli import render
+from gateway.cli.link import reach
+from gateway.cli.options import DEFAULT_CONFIG, ConfigOption, JsonOption
+from gateway.cli.peers import keys_of
+from gateway.cli.progress import Amount, Meter, meter
+from gateway.domain import VerdictKind
+from gateway.errors import GatewayLost, UsageError
+from gateway.retrieve.lists import ListKind, decode_list, parse_list
+from gateway.web.wire import PullCommand
+
+Document = Mapping[str, Any]
+
+SHOWN_UIDS = 20
+"""Missing or undelivered UIDs printed of one study; --json has all of them."""
+
+NoWait = Annotated[bool, typer.Option("--no-wait", help="Do not wait for the deliveries.")]
+Timeout = Annotated[
+    float | None, typer.Option("--wait-timeout", min=1, help="Seconds to wait for the deliveries at most.", show_default="no limit")
+]
+
+
+def pull(
+    source: Annotated[str, typer.Argument(help="A name of [sources].")],
+    keys: Annotated[list[str] | None, typer.Argument(help="Query keys, like StudyDate=20240101", metavar="[KEY=VALUE]...")] = None,
+    study: Annotated[list[str] | None, typer.Option(help="A Study Instance UID; may be repeated.")] = None,
+    accession: Annotated[list[str] | None, typer.Option(help="An accession number; may be repeated.")] = None,
+    patient: Annotated[list[str] | None, typer.Option(help="A patient id; may be repeated.")] = None,
+    list_file: Annotated[
+        Path | None, typer.Option("--list", help="A file with one study, accession number or patient id a row.")
+    ] = None,
+    column: Annotated[str | None, typer.Option(help="The column of the list: its name, or its position from 1.")] = None,
+    kind: Annotated[ListKind | None, typer.Option(help="What the list holds, where its header does not say.")] = None,
+    skip_existing: Annotated[bool, typer.Option("--skip-existing", help="Leave out what the destinations hold already.")] = False,
+    no_wait: NoWait = False,
+    wait_timeout: Timeout = None,
+    path: ConfigOption = DEFAULT_CONFIG,
+    as_json: JsonOption = False,
+) -> None:
+    """Retrieve studies from a source, deliver them, and prove it UID by UID.
+
+    Given again after an interruption, the same command carries on where it stopped.
+    """
+    named = _named(study, accession, patient, _listed(list_file, column, kind))
+    command = PullCommand(
+        source=source, query=keys_of(keys or ()), skip_existing=skip_existing, wait=not no_wait, wait_s=wait_timeout, **named
+    )
+    with reach(path, works=True) as (client, _), meter(as_json) as shown, client.stream("/pull", command) as events:
+        summary = follow(events, PullProgress(shown))
+    if as_json:
+        render.print_json(summary)
+    else:
+        _print(summary, waited=not no_wait)
+    if not summary["complete" if no_wait else "done"]:
+        raise typer.Exit(1)
+
+
+def _listed(path: Path | None, column: str | None, kind: ListKind | None) -> dict[ListKind, tuple[str, ...]]:
+    if path is None:
+        if column is not None or kind is not None:
+            raise UsageError("--column and --kind say how to read a --list")
+        return {}
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise UsageError(f"{path}: {error.strerror}") from error
+    found = parse_list(decode_list(content), kind=kind, column=column)
+    return {found.kind: found.values}
+
+
+def _named(
+    study: Sequence[str] | None,
+    accession: Sequence[str] | None,
+    patient: Sequence[str] | None,
+    listed: Mapping[ListKind, tuple[str, ...]],
+) -> dict[str, Any]:
+    return {
+        "study_uids": (*(study or ()), *listed.get(ListKind.STUDY, ())),
+        "accession_numbers": (*(accession or ()), *listed.get(ListKind.ACCESSION, ())),
+        "patient_ids": (*(patient or ()), *listed.get(ListKind.PATIENT, ())),
+    }
+
+
+def follow(events: Iterable[Document], progress: PullProgress | SendProgress) -> Document:
+    """Show each event and return the last one, the summary.
+
+    Raises:
+        GatewayLost: the events ended without one.
+
+    """
+    for event in events:
+        if event["event"] == "summary":
+            return event
+        progress.tell(event)
+    raise GatewayLost("the gateway ended before the work was done; give the same command again to carry on")
+
+
+class PullProgress:
+    """Adds up the events of a pull for the meter."""
+
+    def __init__(self, shown: Meter) -> None:
+        self._shown = shown
+        self._studies: dict[int, Amount] = {}
+        self._ended = 0
+
+    def tell(self, event: Document) -> None:
+        """Show one event."""
+        match event["event"]:
+            case "study_planned":
+                self._studies[event["retrieval_id"]] = Amount(event["present"], event["expected"])
+            case "progress":
+                self._studies[event["retrieval_id"]] = Amount(event["received"], event["expected"], event["bytes"])
+            case "study_ended":
+                self._ended += 1
+            case "delivering":
+                show_delivering(self._shown, event)
+                return
+        self._shown.show("receiving", total(self._studies.values()), _note(event, self._ended))
+
+
+def _note(event: Document, ended: int) -> str:
+    match event["event"]:
+        case "repairing":
+            return f"repairing: {event['missing']} missing ({event['step']})"
+        case "waiting":
+            return f"waiting {render.duration(event['seconds'])}: {event['reason']}"
+        case _:
+            return f"{render.plural(ended, 'study', 'studies')} done" if ended else ""
+
+
+def total(amounts: Iterable[Amount]) -> Amount:
+    """Add amounts up; an unknown total makes the sum's unknown. Pure."""
+    parts = list(amounts)
+    of = None if any(part.of is None for part in parts) else sum(part.of or 0 for part in parts)
+    return Amount(sum(part.instances for part in parts), of, sum(part.size_bytes for part in parts))
+
+
+def show_delivering(shown: Meter, event: Document) -> None:
+    """Show how many deliveries are through, and what the others are doing."""
+    counts = [states for of in event["destinations"].values() for states in of["states"].items()]
+    everything = sum(count for _, count in counts)
+    waiting = [f"{name}: {render.states(of['states'])}" for name, of in event["destinations"].items()]
+    shown.show("delivering", Amount(everything - event["working"], everything), "; ".join(waiting))
+
+
+class SendProgress:
+    """Shows the events of a send."""
+
+    def __init__(self, shown: Meter) -> None:
+        self._shown = shown
+
+    def tell(self, event: Document) -> None:
+        """Show one event."""
+        if event["event"] == "delivering":
+            show_delivering(self._shown, event)
+        else:
+            counts = event["counts"]
+            amount = Amount(counts["queued"] + counts["settled"], None, event["size_bytes"])
+            self._shown.show("reading", amount, f"{counts['skipped'] + counts['failed']} files not taken")
+
+
+def _print(summary: Document, *, waited: bool) -> None:
+    console = render.console()
+    destinations = list(dict.fromkeys(name for study in summary["studies"] for name in study["destinations"]))
+    columns = ("study", "asked for", "expected", "received", *destinations, "verdict", "note")
+    console.print(render.table("", columns, [_row(study, destinations) for study in summary["studies"]]))
+    for study in summary["studies"]:
+        _print_uids(f"missing of {study['study_instance_uid'] or study['asked']}", study["missing"])
+    _print_uids("not delivered", [_undelivered(item) for item in summary["undelivered"]])
+    if summary["unrouted"]:
+        typer.echo(f"{render.plural(summary['unrouted'], 'instance')} matched no route and stayed here: see [[routes]]")
+    if summary["error"]:
+        typer.echo(f"gateway: {summary['error']}", err=True)
+    typer.echo(_conclusion(summary, waited=waited))
+
+
+def _conclusion(summary: Document, *, waited: bool) -> str:
+    kinds = [study["kind"] for study in summary["studies"]]
+    counts = {str(kind): kinds.count(kind) for kind in VerdictKind if kind in kinds}
+    text = f"{render.plural(len(kinds), 'study', 'studies')}: {render.states(counts)}"
+    if not waited:
+        return f"{text}; deliveries go on (gateway status)"
+    return f"{text}; " + ("everything delivered and verified" if summary["delivered"] else "NOT everything is delivered")
+
+
+def _row(study: Document, destinations: Sequence[str]) -> tuple[str, ...]:
+    skipped = f" ({study['skipped']} there already)" if study["skipped"] else ""
+    basis = "" if study["basis"] == "uids" else "judged by counts; "
+    return (
+        study["study_instance_uid"] or "-",
+        study["asked"] if study["asked"] != study["study_instance_uid"] else "",
+        "?" if study["expected"] is None else str(study["expected"]),
+        f"{study['received']}{skipped}",
+        *(at(study["destinations"].get(name)) for name in destinations),
+        study["kind"],
+        basis + study["note"],
+    )
+
+
+def at(of: Document | None) -> str:
+    """Return what stands at one destination: how many of how many are verified and by what, and what the others are."""
+    if of is None:
+        return "-"
+    verified = of["states"].get("verified", 0)
+    everything = sum(of["states"].values())
+    proofs = f" ({', '.join(of['proofs'])})" if of["proofs"] else ""
+    others = {state: count for state, count in of["states"].items() if state != "verified"}
+    return f"{verified}/{everything} verified{proofs}" + (f", {render.states(others)}" if others else "")
+
+
+def _undelivered(item: Document) -> str:
+    status = f" [{item['status']:04X}]" if item["status"] else ""
+    return f"{item['sop_instance_uid']} at {item['destination']}: {item['state']}{status} {item['reason'] or ''}".rstrip()
+
+
+def _print_uids(title: str, lines: Sequence[str]) -> None:
+    if not lines:
+        return
+    typer.echo(f"{title} ({len(lines)}):")
+    for text in lines[:SHOWN_UIDS]:
+        typer.echo(f"  {render.printable(text)}")
+    if len(lines) > SHOWN_UIDS:
+        typer.echo(f"  … and {len(lines) - SHOWN_UIDS} more (--json has them all)")

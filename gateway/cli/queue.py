@@ -1,0 +1,219 @@
+"""``gateway queue``: deliveries that are not done yet, and what a person may do about them."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from gateway.cli import render
+from gateway.cli.link import reach
+from gateway.cli.options import DEFAULT_CONFIG, ConfigOption, JsonOption
+from gateway.domain import DeliveryState, is_uid
+from gateway.errors import UsageError
+from gateway.ledger.queue import Action
+from gateway.web.client import Client
+from gateway.web.wire import QueueAction, QueueFilter, QueueList
+
+queue = typer.Typer(help="See and steer deliveries that are not done yet.", no_args_is_help=True)
+
+Ids = Annotated[list[int] | None, typer.Argument(help="Numbers of deliveries, from `gateway queue list`.", metavar="[ID]...")]
+Destination = Annotated[
+    list[str] | None, typer.Option("--destination", "-d", help="Only deliveries to this destination; may be repeated.")
+]
+State = Annotated[list[DeliveryState] | None, typer.Option("--state", "-s", help="Only deliveries in this state; may be repeated.")]
+Study = Annotated[list[str] | None, typer.Option("--study", help="Only deliveries of this Study Instance UID; may be repeated.")]
+All = Annotated[bool, typer.Option("--all", help="All deliveries are meant.")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
+
+
+def _where(
+    ids: Sequence[int] | None,
+    destination: Sequence[str] | None,
+    state: Sequence[DeliveryState] | None,
+    study: Sequence[str] | None,
+    everything: bool = False,
+) -> QueueFilter:
+    wrong = [uid for uid in study or () if not is_uid(uid)]
+    if wrong:
+        raise UsageError(f"not a Study Instance UID: {wrong[0]!r}")
+    return QueueFilter(
+        ids=tuple(ids or ()),
+        destinations=tuple(destination or ()),
+        states=tuple(state or ()),
+        studies=tuple(study or ()),
+        everything=everything,
+    )
+
+
+@queue.command("list")
+def list_(
+    ids: Ids = None,
+    destination: Destination = None,
+    state: State = None,
+    study: Study = None,
+    limit: Annotated[int, typer.Option(min=1, max=10_000, help="How many to show.")] = 50,
+    path: ConfigOption = DEFAULT_CONFIG,
+    as_json: JsonOption = False,
+) -> None:
+    """List deliveries, oldest first: what is not done yet, or what the options name."""
+    command = QueueList(where=_where(ids, destination, state, study), limit=limit)
+    with reach(path) as (client, _):
+        document = client.post("/queue/list", command)
+    if as_json:
+        render.print_json(document)
+        return
+    console = render.console()
+    if not document["entries"]:
+        console.print("nothing in the queue")
+        return
+    columns = ("id", "destination", "state", "tries", "next try", "instance", "study", "why")
+    console.print(render.table("", columns, [_row(entry) for entry in document["entries"]]))
+    if document["total"] > len(document["entries"]):
+        console.print(f"{document['total'] - len(document['entries'])} more (--limit)")
+
+
+def _row(entry: Mapping[str, Any]) -> tuple[str, ...]:
+    waiting = entry["state"] in {DeliveryState.PENDING, DeliveryState.DEFERRED}
+    return (
+        str(entry["id"]),
+        entry["destination"],
+        entry["state"],
+        str(entry["attempts"]),
+        render.moment(entry["due_at"]) if waiting else "-",
+        entry["sop_instance_uid"],
+        entry["study_instance_uid"],
+        _why(entry),
+    )
+
+
+def _why(entry: Mapping[str, Any]) -> str:
+    status = f"[{entry['status']:04X}] " if entry["status"] else ""
+    return status + (entry["reason"] or "")
+
+
+@queue.command("show")
+def show(
+    ids: Annotated[list[int], typer.Argument(help="Numbers of deliveries, from `gateway queue list`.", metavar="ID...")],
+    path: ConfigOption = DEFAULT_CONFIG,
+    as_json: JsonOption = False,
+) -> None:
+    """Show everything the gateway knows of some deliveries."""
+    with reach(path) as (client, _):
+        document = client.post("/queue/list", QueueList(where=QueueFilter(ids=tuple(ids)), limit=10_000))
+    if as_json:
+        render.print_json(document)
+    else:
+        for entry in document["entries"]:
+            render.console().print(render.table(f"Delivery {entry['id']}", ("", ""), _details(entry)))
+    missing = set(ids) - {entry["id"] for entry in document["entries"]}
+    if missing:
+        raise UsageError(f"no delivery {', '.join(str(number) for number in sorted(missing))}")
+
+
+_TIMES = frozenset({"due_at", "changed_at", "received_at"})
+
+
+def _details(entry: Mapping[str, Any]) -> list[tuple[str, str]]:
+    def text(key: str, value: Any) -> str:
+        if key in _TIMES:
+            return render.moment(value)
+        if key == "status" and value is not None:
+            return f"{value:04X}"
+        return "-" if value is None else str(value)
+
+    return [(key.replace("_", " "), text(key, value)) for key, value in entry.items()]
+
+
+def _act(action: Action, where: QueueFilter, path: Path, as_json: bool, *, ask: bool = False) -> None:
+    if where.selection().is_everything and not where.everything:
+        raise UsageError(
+            f"name deliveries by number, --destination, --state or --study, or say --all: gateway queue {action} --help"
+        )
+    with reach(path) as (client, _):
+        if ask:
+            _confirm(client, where)
+        document = client.post("/queue/act", QueueAction(action=action, where=where))
+    if as_json:
+        render.print_json(document)
+    else:
+        typer.echo(f"{render.plural(document['changed'], 'delivery', 'deliveries')} {_DONE[action]}")
+    if where.ids and document["changed"] < len(set(where.ids)):
+        raise typer.Exit(1)
+
+
+_DONE = {
+    Action.RETRY: "will be tried again now",
+    Action.HOLD: "held",
+    Action.RELEASE: "released",
+    Action.DROP: "dropped",
+}
+
+
+def _confirm(client: Client, where: QueueFilter) -> None:
+    if not sys.stdin.isatty():
+        raise UsageError("dropping gives up deliveries for good; say --yes where nobody can be asked")
+    total = client.post("/queue/list", QueueList(where=where, limit=1))["total"]
+    typer.confirm(
+        f"Give up {render.plural(total, 'delivery', 'deliveries')}? Their destinations will not get them.", abort=True, err=True
+    )
+
+
+@queue.command("retry")
+def retry(
+    ids: Ids = None,
+    destination: Destination = None,
+    state: State = None,
+    study: Study = None,
+    everything: All = False,
+    path: ConfigOption = DEFAULT_CONFIG,
+    as_json: JsonOption = False,
+) -> None:
+    """Try held and deferred deliveries again now, with all attempts anew; dropped ones when they are named."""
+    _act(Action.RETRY, _where(ids, destination, state, study, everything), path, as_json)
+
+
+@queue.command("hold")
+def hold(
+    ids: Ids = None,
+    destination: Destination = None,
+    state: State = None,
+    study: Study = None,
+    everything: All = False,
+    path: ConfigOption = DEFAULT_CONFIG,
+    as_json: JsonOption = False,
+) -> None:
+    """Stop trying deliveries that wait, until someone retries or releases them."""
+    _act(Action.HOLD, _where(ids, destination, state, study, everything), path, as_json)
+
+
+@queue.command("release")
+def release(
+    ids: Ids = None,
+    destination: Destination = None,
+    state: State = None,
+    study: Study = None,
+    everything: All = False,
+    path: ConfigOption = DEFAULT_CONFIG,
+    as_json: JsonOption = False,
+) -> None:
+    """Let held deliveries go on where they stood, with the attempts counted so far."""
+    _act(Action.RELEASE, _where(ids, destination, state, study, everything), path, as_json)
+
+
+@queue.command("drop")
+def drop(
+    ids: Ids = None,
+    destination: Destination = None,
+    state: State = None,
+    study: Study = None,
+    everything: All = False,
+    yes: Yes = False,
+    path: ConfigOption = DEFAULT_CONFIG,
+    as_json: JsonOption = False,
+) -> None:
+    """Give deliveries up: their destinations will not get them. Asks first, on a terminal."""
+    _act(Action.DROP, _where(ids, destination, state, study, everything), path, as_json, ask=not yes)

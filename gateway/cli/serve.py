@@ -1,0 +1,30 @@
+"""``gateway serve``: the gateway itself, until it is told to stop."""
+
+from __future__ import annotations
+
+import os
+import threading
+
+import trio
+
+from gateway import log
+from gateway.cli.options import DEFAULT_CONFIG, ConfigOption, settings_of
+
+STUCK_S = 10.0
+"""After the drain nothing is left but control connections; a client that reads nothing may not keep the process."""
+
+
+def serve(path: ConfigOption = DEFAULT_CONFIG) -> None:
+    """Receive, route and deliver until SIGTERM or Ctrl+C, then finish what runs and stop."""
+    from gateway.app import serve as run
+
+    settings = settings_of(path)
+    log.configure(settings.log)
+    trio.run(run, settings, lambda: _leave_within(STUCK_S))
+
+
+def _leave_within(seconds: float) -> None:
+    """End the process in `seconds` even where a thread or a connection would keep it; everything is durable by now."""
+    timer = threading.Timer(seconds, os._exit, (0,))
+    timer.daemon = True
+    timer.start()

@@ -1,0 +1,145 @@
+"""``gateway status``: how the gateway and everything around it stands."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from rich.console import RenderableType
+
+from gateway.cli import render
+from gateway.cli.link import reach
+from gateway.cli.options import DEFAULT_CONFIG, ConfigOption, JsonOption
+
+Document = Mapping[str, Any]
+
+
+def status(path: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) -> None:
+    """Show sources, destinations, queues, verdicts, spool and certificates."""
+    with reach(path) as (client, _):
+        document = client.get("/status")
+    if as_json:
+        render.print_json(document)
+        return
+    console = render.console()
+    for part in _parts(document):
+        console.print(part)
+        console.print()
+
+
+def _parts(document: Document) -> Iterator[RenderableType]:
+    yield _head(document)
+    if document["sources"]:
+        yield _sources(document)
+    if document["destinations"]:
+        yield _destinations(document)
+    if document["held"]:
+        rows = [(item["destination"], str(item["count"]), item["reason"]) for item in document["held"]]
+        yield render.table("Held (gateway queue list --state held)", ("destination", "instances", "why"), rows)
+    if document["verdicts"]:
+        yield _verdicts(document)
+    if document["conflicts"]:
+        rows = [
+            (item["sop_instance_uid"], item["study_instance_uid"], render.moment(item["newer_at"]))
+            for item in document["conflicts"]
+        ]
+        yield render.table(
+            "Conflicts (same SOP Instance UID, other content; the newer is delivered)", ("instance", "study", "at"), rows
+        )
+    if document["certificates"]:
+        yield _certificates(document)
+
+
+def _head(document: Document) -> str:
+    gateway, spool, instances = document["gateway"], document["spool"], document["instances"]
+    running = gateway["role"] == "gateway"
+    listening = ", ".join(gateway["listening"]) or "nowhere"
+    lines = [
+        f"gateway {gateway['version']}, AE title {gateway['ae_title']}, state {gateway['state']}",
+        f"running for {render.duration(gateway['uptime_s'])} as process {gateway['process_id']}, listening on {listening}, "
+        f"{render.plural(gateway['associations'], 'association')}" + (", draining" if gateway["draining"] else "")
+        if running
+        else "not running (this is what its state folder says; start it with: gateway serve)",
+        f"spool: {render.plural(spool['instances'], 'instance')}, {render.size(spool['stored_bytes'])}; "
+        f"{render.size(spool['free_bytes'])} free on its file system, {render.size(spool['reserve_bytes'])} of it reserved"
+        + ("" if spool["has_room"] else " - FULL: instances are refused with A700 until there is room"),
+    ]
+    lines += [
+        f"{render.plural(count, 'instance')} {what}"
+        for count, what in (
+            (instances["unrouted"], "kept without a route: add a route and restart"),
+            (instances["missing"], "MISSING: the ledger knows them, their bytes are gone"),
+            (instances["conflicts"], "superseded by another content under the same SOP Instance UID"),
+        )
+        if count
+    ]
+    if document["stopped_jobs"]:
+        lines.append(f"{render.plural(document['stopped_jobs'], 'command')} interrupted: give it again to carry on")
+    return "\n".join(lines)
+
+
+def _sources(document: Document) -> RenderableType:
+    rows = [
+        (item["name"], item["ae_title"], item["address"], _yes(item["tls"]), "yes" if item["can_be_asked"] else "no (sends only)")
+        for item in document["sources"]
+    ]
+    return render.table("Sources", ("name", "AE title", "address", "TLS", "can be asked"), rows)
+
+
+def _destinations(document: Document) -> RenderableType:
+    rows = [
+        (
+            item["name"],
+            item["address"],
+            _yes(item["tls"]),
+            item["verify"] or "-",
+            _circuit(item["circuit"]),
+            render.states(item["queue"]["states"]),
+            render.duration(item["queue"]["oldest_s"]),
+            render.states(item["settled"]),
+        )
+        for item in document["destinations"]
+    ]
+    columns = ("name", "address", "TLS", "proof", "circuit", "queue", "oldest", "settled")
+    return render.table("Destinations", columns, rows)
+
+
+def _circuit(circuit: Document | None) -> str:
+    if circuit is None:
+        return "-"
+    if circuit["state"] == "closed":
+        return "closed (fine)"
+    again = f", next try in {render.duration(circuit['retry_in_s'])}" if circuit["retry_in_s"] is not None else ""
+    return f"{circuit['state']} after {render.plural(circuit['failures'], 'failure')}{again}: {circuit['reason']}"
+
+
+def _verdicts(document: Document) -> RenderableType:
+    rows = [
+        (
+            render.moment(item["ended_at"] or item["started_at"]),
+            item["source"],
+            item["study_instance_uid"] or "-",
+            item["verdict"] or "running or interrupted",
+            "-" if item["expected"] is None else str(item["expected"]),
+            item["note"] or "",
+        )
+        for item in document["verdicts"]
+    ]
+    return render.table("Last verdicts", ("at", "source", "study", "verdict", "expected", "note"), rows)
+
+
+def _certificates(document: Document) -> RenderableType:
+    rows = [
+        (
+            item["path"],
+            item["key"],
+            f"{item['expires'][:10]} ({item['days']} days)" if "expires" in item else "-",
+            item.get("warning") or "",
+        )
+        for item in document["certificates"]
+    ]
+    return render.table("Certificates", ("file", "for", "expires", "warning"), rows)
+
+
+def _yes(value: bool) -> str:
+    return "yes" if value else "no"

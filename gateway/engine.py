@@ -1,0 +1,87 @@
+"""What a running gateway is made of: the parts of all rooms on one state folder, as the control API and `app` see them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+import trio
+
+from gateway.association.acceptor import Acceptor
+from gateway.confirm import Confirmer
+from gateway.delivery import Dispatcher
+from gateway.errors import GatewayStopping
+from gateway.housekeeping import Hint
+from gateway.intake import Releaser
+from gateway.ledger import Ledger
+from gateway.retrieve import Retriever
+from gateway.settings import Settings
+from gateway.spool import Spool
+
+
+class Role(StrEnum):
+    """How much of a gateway runs."""
+
+    GATEWAY = "gateway"
+    """Everything: it listens, retrieves, delivers and confirms."""
+
+    DESK = "desk"
+    """The state folder is open for questions and queue actions only; nothing is received or sent."""
+
+
+class Jobs:
+    """The long operations that run for clients; stopping them all tells each client why."""
+
+    def __init__(self) -> None:
+        self._scopes: set[trio.CancelScope] = set()
+        self.stopping = False
+
+    def __len__(self) -> int:
+        return len(self._scopes)
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Run an operation inside the ``async with``.
+
+        Raises:
+            GatewayStopping: the gateway is told to stop, before or meanwhile.
+
+        """
+        if self.stopping:
+            raise GatewayStopping("the gateway is stopping; give the same command again once it is back")
+        with trio.CancelScope() as scope:
+            self._scopes.add(scope)
+            try:
+                yield
+            finally:
+                self._scopes.discard(scope)
+        if scope.cancelled_caught:
+            raise GatewayStopping("the gateway was told to stop; give the same command again to carry on where it stopped")
+
+    def stop(self) -> None:
+        """Cancel what runs and refuse what comes."""
+        self.stopping = True
+        for scope in tuple(self._scopes):
+            scope.cancel()
+
+
+@dataclass(frozen=True)
+class Engine:
+    """The parts of a gateway, open. `gateway.app` makes it and moves it; `gateway.web` asks it."""
+
+    settings: Settings
+    role: Role
+    spool: Spool
+    ledger: Ledger
+    acceptor: Acceptor
+    retriever: Retriever
+    dispatcher: Dispatcher
+    confirmer: Confirmer
+    releaser: Releaser
+    # Given a hint whenever deliveries may have settled, so that their bytes can go.
+    settled: Hint
+    jobs: Jobs = field(default_factory=Jobs)
+    started_at: float = field(default_factory=time.time)

@@ -1,0 +1,101 @@
+"""What a gateway does for itself: releases settled bytes, forgets old history, watches room and certificates. Runs on trio."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+import structlog
+import trio
+
+from gateway.errors import ConfigurationError, LedgerUnavailable, SpoolError
+from gateway.intake import Releaser
+from gateway.settings import Settings
+from gateway.spool import Spool
+from gateway.tls import expiring
+
+log = structlog.get_logger()
+
+BATCH = 500
+"""Instances released or forgotten in one go, so that the ledger's writer is never kept long."""
+
+RELEASE_GAP_S = 1.0
+"""Bytes are released at most this often: what settles meanwhile goes together."""
+
+RELEASE_AT_LEAST_S = 60.0
+"""A hint that was lost costs no more than this."""
+
+FORGET_EVERY_S = 3600.0
+CERTIFICATES_EVERY_S = 86_400.0
+ROOM_EVERY_S = 5.0
+
+
+class Hint:
+    """Wakes a trio task from any thread; several hints before it looks are one. To be made on the trio thread."""
+
+    def __init__(self) -> None:
+        self._token = trio.lowlevel.current_trio_token()
+        self._event = trio.Event()
+
+    def give(self) -> None:
+        """Say that there may be something to do. Thread-safe; after the end of trio it does nothing."""
+        try:
+            self._token.run_sync_soon(self._set, idempotent=True)
+        except trio.RunFinishedError:
+            return
+
+    def _set(self) -> None:
+        self._event.set()
+
+    async def wait(self, at_most_s: float) -> None:
+        """Wait for a hint since the last `wait`, or for `at_most_s`."""
+        with trio.move_on_after(at_most_s):
+            await self._event.wait()
+        self._event = trio.Event()
+
+
+async def release_bytes(releaser: Releaser, hint: Hint) -> None:
+    """Release the bytes of settled instances whenever `hint` says that some may have settled."""
+    while True:
+        await _in_batches(releaser.run_once)
+        await trio.sleep(RELEASE_GAP_S)
+        await hint.wait(RELEASE_AT_LEAST_S)
+
+
+async def forget_history(releaser: Releaser) -> None:
+    """Forget instances that were released longer ago than the configuration's ``history_days``."""
+    while True:
+        await _in_batches(releaser.forget_once)
+        await trio.sleep(FORGET_EVERY_S)
+
+
+async def _in_batches(step: Callable[..., int]) -> None:
+    try:
+        while await trio.to_thread.run_sync(lambda: step(limit=BATCH)) >= BATCH:
+            await trio.lowlevel.checkpoint()
+    except (LedgerUnavailable, SpoolError) as error:
+        # Nothing is lost by releasing later; the next round tries again.
+        log.warning("housekeeping_postponed", error=str(error))
+
+
+async def warn_of_certificates(settings: Settings) -> None:
+    """Log, at start and every day, the configured certificates that have expired or will within 30 days."""
+    while True:
+        try:
+            for certificate in await trio.to_thread.run_sync(expiring, settings):
+                days = certificate.remaining(datetime.now(UTC)).days
+                log.warning("certificate_expires", path=str(certificate.path), key=certificate.key, days=days)
+        except ConfigurationError as error:
+            log.warning("certificate_unreadable", error=str(error))
+        await trio.sleep(CERTIFICATES_EVERY_S)
+
+
+async def watch_room(spool: Spool) -> None:
+    """Log when the spool runs out of room and when it has room again; intake and retrieve see it by themselves."""
+    had_room = True
+    while True:
+        has_room = await trio.to_thread.run_sync(spool.has_room)
+        if has_room is not had_room:
+            log.warning("spool_has_room_again" if has_room else "spool_full")
+        had_room = has_room
+        await trio.sleep(ROOM_EVERY_S)

@@ -1,0 +1,124 @@
+"""How far deliveries are that a command waits for. Reading only.
+
+A command waits for a *scope*: the instances of retrievals, or instances by id, at all or some destinations. Contents that a newer
+one superseded are left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import ColumnElement, Connection, Subquery, func, select, true, union
+
+from gateway.domain import DeliveryState as S
+from gateway.ledger.schema import arrivals, deliveries, expected_instances, instances
+
+WORKING = frozenset({S.PENDING, S.SENDING, S.DEFERRED, S.DELIVERED})
+"""The gateway still works on it by itself; held and dropped ones wait for a person or for nobody."""
+
+CHUNK = 500
+
+
+@dataclass(frozen=True, slots=True)
+class StudyDelivery:
+    """How many deliveries of one study at one destination stand in one state, resting on one proof."""
+
+    study_instance_uid: str
+    destination: str
+    state: S
+    proof: str | None
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Undelivered:
+    """A delivery that is not verified: where it stands and why."""
+
+    delivery_id: int
+    instance_id: int
+    sop_instance_uid: str
+    study_instance_uid: str
+    destination: str
+    state: S
+    status: int | None
+    reason: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """Which deliveries a command waits for. `destinations` empty means all that the instances are routed to."""
+
+    retrieval_ids: tuple[int, ...] = ()
+    instance_ids: tuple[int, ...] = ()
+    destinations: tuple[str, ...] = ()
+
+
+def count_states(connection: Connection, scope: Scope) -> list[StudyDelivery]:
+    """Count the deliveries in `scope` by study, destination, state and proof."""
+    keys = (instances.c.study_instance_uid, deliveries.c.destination, deliveries.c.state, deliveries.c.proof)
+    sums: dict[tuple[str, str, str, str | None], int] = {}
+    for condition in _conditions(scope):
+        statement = (
+            select(*keys, func.count())
+            .join_from(instances, deliveries, deliveries.c.instance_id == instances.c.id)
+            .where(condition, instances.c.superseded_by.is_(None))
+            .group_by(*keys)
+        )
+        for study, destination, state, proof, count in connection.execute(statement):
+            key = (study, destination, state, proof)
+            sums[key] = sums.get(key, 0) + count
+    return [
+        StudyDelivery(study, name, S(state), proof, count) for (study, name, state, proof), count in sorted(sums.items(), key=str)
+    ]
+
+
+def undelivered(connection: Connection, scope: Scope) -> list[Undelivered]:
+    """Return the deliveries in `scope` that are not verified."""
+    found: list[Undelivered] = []
+    for condition in _conditions(scope):
+        statement = (
+            select(
+                deliveries.c.id,
+                instances.c.id,
+                instances.c.sop_instance_uid,
+                instances.c.study_instance_uid,
+                deliveries.c.destination,
+                deliveries.c.state,
+                deliveries.c.status,
+                deliveries.c.reason,
+            )
+            .join_from(instances, deliveries, deliveries.c.instance_id == instances.c.id)
+            .where(condition, instances.c.superseded_by.is_(None), deliveries.c.state != S.VERIFIED)
+            .order_by(deliveries.c.id)
+        )
+        found += [
+            Undelivered(key, instance, uid, study, name, S(state), status, reason)
+            for key, instance, uid, study, name, state, status, reason in connection.execute(statement)
+        ]
+    return found
+
+
+def unrouted(connection: Connection, scope: Scope) -> int:
+    """Count the instances in `scope` that no route matched."""
+    counts = (
+        connection.execute(select(func.count()).select_from(instances).where(condition, ~instances.c.routed))
+        for condition in _conditions(Scope(scope.retrieval_ids, scope.instance_ids))
+    )
+    return sum(count.scalar_one() for count in counts)
+
+
+def _conditions(scope: Scope) -> Iterator[ColumnElement[bool]]:
+    """Yield conditions on instances and deliveries that together, without overlap, make up `scope`."""
+    narrowed = deliveries.c.destination.in_(scope.destinations) if scope.destinations else true()
+    if scope.retrieval_ids:
+        yield instances.c.sop_instance_uid.in_(select(_retrieved(scope.retrieval_ids).c.sop_instance_uid)) & narrowed
+    for start in range(0, len(scope.instance_ids), CHUNK):
+        yield instances.c.id.in_(scope.instance_ids[start : start + CHUNK]) & narrowed
+
+
+def _retrieved(retrieval_ids: Sequence[int]) -> Subquery:
+    """Select what the retrievals expected or what was counted to them, whenever it arrived."""
+    expected = select(expected_instances.c.sop_instance_uid).where(expected_instances.c.retrieval_id.in_(retrieval_ids))
+    arrived = select(arrivals.c.sop_instance_uid).where(arrivals.c.retrieval_id.in_(retrieval_ids))
+    return union(expected, arrived).subquery()

@@ -1,0 +1,82 @@
+"""A gateway inside a command's own process, on a thread of its own, for the time that the command takes."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+
+import trio
+
+from gateway.app import Stop, first_of_ours, run
+from gateway.engine import Role
+from gateway.settings import Settings
+
+DRAIN_S = 5.0
+"""How long what is at hand may take to finish once the command is done with it."""
+
+
+@contextmanager
+def local(settings: Settings, *, role: Role) -> Iterator[None]:
+    """Run a gateway on a thread of this process while the ``with`` lasts; for the commands, when none runs.
+
+    Raises as `run` does, on entering or, when it crashed meanwhile, on leaving.
+    """
+    runner = _Local(settings, role)
+    runner.start()
+    try:
+        yield
+    finally:
+        runner.finish()
+
+
+class _Local:
+    """A gateway on its own thread and the two ways it ends: told to, or by an error that the caller gets."""
+
+    def __init__(self, settings: Settings, role: Role) -> None:
+        self._settings = settings
+        self._role = role
+        self._up = threading.Event()
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, name="gateway")
+
+    def start(self) -> None:
+        self._thread.start()
+        self._up.wait()
+        if self._error is not None:
+            self._thread.join()
+            raise self._error
+
+    def finish(self) -> None:
+        """Drain and wait; an interrupt meanwhile breaks off what still runs."""
+        self._request()
+        while self._thread.is_alive():
+            try:
+                self._thread.join()
+            except KeyboardInterrupt:
+                self._request()
+        if self._error is not None:
+            raise self._error
+
+    def _request(self) -> None:
+        try:
+            self._token.run_sync_soon(self._stop.request)
+        except trio.RunFinishedError:
+            return
+
+    def _run(self) -> None:
+        try:
+            trio.run(self._main)
+        except BaseException as error:  # noqa: BLE001 - the root of a thread: whoever asked for the gateway gets it
+            self._error = error
+        finally:
+            self._up.set()
+
+    async def _main(self) -> None:
+        self._token = trio.lowlevel.current_trio_token()
+        self._stop = Stop()
+        with first_of_ours():
+            async with trio.open_nursery() as nursery:
+                await nursery.start(partial(run, self._settings, role=self._role, stop=self._stop, drain_s=DRAIN_S))
+                self._up.set()

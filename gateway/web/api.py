@@ -1,0 +1,159 @@
+"""The control API: what can be asked of a running gateway, as routes. Thin: the work is in the modules beside it.
+
+::
+
+    GET  /health        {"role", "version", "draining"}
+    GET  /status        everything that `gateway status` shows
+    POST /queue/list    QueueList → a page of deliveries
+    POST /queue/act     QueueAction → how many changed
+    POST /echo          EchoCommand → one result a peer
+    POST /find          FindCommand → matches
+    POST /pull          PullCommand → NDJSON events
+    POST /send          SendCommand → NDJSON events
+
+An error is a JSON object ``{"kind", "message", "retryable"}`` (see `gateway.web.wire`). Closing the stream of ``/pull`` or
+``/send`` stops the operation; the same request carries on where it stopped. Runs on trio; only the socket's owner gets here.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import asdict
+from functools import partial
+from typing import TypeVar
+
+import structlog
+import trio
+from pydantic import BaseModel, ValidationError
+from sqlalchemy import Connection
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from gateway import __version__
+from gateway.engine import Engine
+from gateway.errors import AssociationError, GatewayError, UsageError
+from gateway.ledger import queue
+from gateway.web import jobs, peers, status, wire
+from gateway.web.server import Emit, EventStream
+from gateway.web.wire import Document
+
+log = structlog.get_logger()
+
+Command = TypeVar("Command", bound=BaseModel)
+Handler = Callable[[Request], Awaitable[Response]]
+
+
+def create_api(engine: Engine) -> Starlette:
+    """Return the control API of `engine` as an ASGI application."""
+    routes = [
+        Route("/health", _answering(lambda _: _health(engine))),
+        Route("/status", _answering(lambda _: status.status(engine))),
+        Route("/queue/list", _answering(partial(_queue_list, engine)), methods=["POST"]),
+        Route("/queue/act", _answering(partial(_queue_act, engine)), methods=["POST"]),
+        Route("/echo", _answering(partial(_echo, engine)), methods=["POST"]),
+        Route("/find", _answering(partial(_find, engine)), methods=["POST"]),
+        Route("/pull", _streaming(wire.PullCommand, partial(jobs.pull, engine)), methods=["POST"]),
+        Route("/send", _streaming(wire.SendCommand, partial(jobs.send, engine)), methods=["POST"]),
+    ]
+    return Starlette(routes=routes)
+
+
+def _answering(answer: Callable[[Request], Awaitable[Document]]) -> Handler:
+    """Make a handler of a function that returns a document or raises one of our errors."""
+
+    async def handler(request: Request) -> Response:
+        try:
+            return JSONResponse(await answer(request))
+        except GatewayError as error:
+            return _refused(error)
+        except Exception:  # the root of a request: the client learns that it failed, the log learns why
+            log.exception("control_request_failed", path=request.url.path)
+            return JSONResponse({"kind": "RemoteError", "message": wire.INTERNAL_ERROR}, 500)
+
+    return handler
+
+
+def _streaming(model: type[Command], operation: Callable[[Command, Emit], Awaitable[None]]) -> Handler:
+    """Make a handler that streams what `operation` emits, for as long as the client listens."""
+
+    async def handler(request: Request) -> Response:
+        try:
+            command = await _command(request, model)
+        except GatewayError as error:
+            return _refused(error)
+        return EventStream(lambda emit: operation(command, emit))
+
+    return handler
+
+
+def _refused(error: GatewayError) -> Response:
+    return JSONResponse(wire.error_document(error), _http_status(error))
+
+
+def _http_status(error: GatewayError) -> int:
+    if isinstance(error, UsageError):
+        return 400
+    if isinstance(error, AssociationError):
+        return 502
+    return 503 if error.retryable else 500
+
+
+async def _command(request: Request, model: type[Command]) -> Command:
+    try:
+        return model.model_validate_json(await request.body())
+    except ValidationError as error:
+        # The values stay out of the message: they may name a patient.
+        problems = "; ".join(f"{'.'.join(str(part) for part in item['loc'])}: {item['msg']}" for item in error.errors())
+        raise UsageError(f"not a request that this gateway understands: {problems}") from error
+
+
+async def _health(engine: Engine) -> Document:
+    return {"role": engine.role, "version": __version__, "draining": engine.jobs.stopping}
+
+
+async def _queue_list(engine: Engine, request: Request) -> Document:
+    command = await _command(request, wire.QueueList)
+    selection = command.where.selection()
+
+    def page() -> Document:
+        with engine.ledger.read() as connection:
+            entries = queue.entries(connection, selection, limit=command.limit, offset=command.offset)
+            return {"total": queue.count(connection, selection), "entries": [asdict(entry) for entry in entries]}
+
+    return await trio.to_thread.run_sync(page)
+
+
+async def _queue_act(engine: Engine, request: Request) -> Document:
+    command = await _command(request, wire.QueueAction)
+    selection = command.where.selection()
+    if selection.is_everything and not command.where.everything:
+        raise UsageError("name deliveries by id, destination, state or study, or say that all of them are meant")
+
+    def change(connection: Connection) -> int:
+        return queue.act(connection, selection, command.action, now=time.time())
+
+    changed = await trio.to_thread.run_sync(engine.ledger.write, change)
+    log.info("queue_changed", action=command.action, changed=changed)
+    _tell(engine, command.action, selection)
+    return {"action": command.action, "changed": changed}
+
+
+def _tell(engine: Engine, action: queue.Action, selection: queue.Selection) -> None:
+    """Wake who has something to do after `action`: a person who retries wants to see it tried, circuit or not."""
+    if action is queue.Action.RETRY:
+        for name in selection.destinations or (None,):
+            engine.dispatcher.retry(name)
+    else:
+        engine.dispatcher.nudge()
+    engine.settled.give()
+
+
+async def _echo(engine: Engine, request: Request) -> Document:
+    return {"results": await peers.echo(engine, (await _command(request, wire.EchoCommand)).names)}
+
+
+async def _find(engine: Engine, request: Request) -> Document:
+    return await peers.find(engine, await _command(request, wire.FindCommand))

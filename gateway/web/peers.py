@@ -1,0 +1,118 @@
+"""Asking peers for a person: C-ECHO of sources and destinations, C-FIND of sources. Runs on trio, associations on threads."""
+
+from __future__ import annotations
+
+import os
+import ssl
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import trio
+
+from gateway.association.contexts import VERIFICATION_CONTEXTS
+from gateway.association.requestor import RemoteAE, associate
+from gateway.engine import Engine
+from gateway.errors import GatewayError, UsageError
+from gateway.settings import DicomDestination, FolderDestination, Settings, SourceTable, TlsTable
+from gateway.tls import requestor_context
+from gateway.web.wire import Document, FindCommand, error_document
+
+
+@dataclass(frozen=True)
+class Peer:
+    """A name of the configuration that can be asked whether it is there."""
+
+    kind: str
+    name: str
+    table: SourceTable | DicomDestination | FolderDestination
+
+
+def peers_of(settings: Settings, names: Sequence[str]) -> list[Peer]:
+    """Return the sources and destinations with these names; none means all.
+
+    Raises:
+        UsageError: a name is neither.
+
+    """
+    known = [Peer("source", name, source) for name, source in settings.sources.items()]
+    known += [Peer("destination", name, to) for name, to in settings.destinations.items()]
+    unknown = [name for name in names if name not in {peer.name for peer in known}]
+    if unknown:
+        raise UsageError(
+            f"no source or destination {', '.join(unknown)} (known: {', '.join(peer.name for peer in known) or 'none'})"
+        )
+    return [peer for peer in known if not names or peer.name in names]
+
+
+async def echo(engine: Engine, names: Sequence[str]) -> list[Document]:
+    """Ask the named peers, or all, with C-ECHO, side by side; a folder is asked whether it can be written."""
+    peers = peers_of(engine.settings, names)
+    results: list[Document] = [{} for _ in peers]
+
+    async def ask(index: int, peer: Peer) -> None:
+        results[index] = await trio.to_thread.run_sync(_ask, engine.settings, peer, abandon_on_cancel=True)
+
+    async with trio.open_nursery() as nursery:
+        for index, peer in enumerate(peers):
+            nursery.start_soon(ask, index, peer)
+    return results
+
+
+def _ask(settings: Settings, peer: Peer) -> Document:
+    table = peer.table
+    document: Document = {"kind": peer.kind, "name": peer.name, "tls": bool(getattr(table, "tls", None))}
+    if isinstance(table, FolderDestination):
+        return document | {"address": str(table.path)} | _writable(table.path)
+    document["address"] = f"{table.ae_title}@{table.host}:{table.port or '-'}"
+    if table.port is None:
+        return document | {"ok": None, "detail": "no port: it sends to us and cannot be asked"}
+    calling = getattr(table, "calling_ae_title", None) or settings.gateway.ae_title
+    try:
+        return document | _echo(RemoteAE(table.ae_title, table.host, table.port, _tls(table.tls), _name(table.tls)), calling)
+    except GatewayError as error:
+        return document | {"ok": False, "detail": str(error), "error": error_document(error)}
+
+
+def _tls(table: TlsTable | None) -> ssl.SSLContext | None:
+    return requestor_context(table) if table else None
+
+
+def _name(table: TlsTable | None) -> str | None:
+    return table.server_name if table else None
+
+
+def _echo(remote: RemoteAE, calling_ae: str) -> Document:
+    started = time.monotonic()
+    with associate(remote, calling_ae, VERIFICATION_CONTEXTS) as association:
+        associated = time.monotonic()
+        association.echo()
+        answered = time.monotonic()
+    return {"ok": True, "detail": "", "associate_ms": _ms(associated - started), "echo_ms": _ms(answered - associated)}
+
+
+def _ms(seconds: float) -> float:
+    return round(seconds * 1000, 2)
+
+
+def _writable(path: Path) -> Document:
+    """Tell whether a folder destination can be written; one that is not there yet is made on the first delivery."""
+    nearest = path.absolute()
+    while not nearest.exists() and nearest != nearest.parent:
+        nearest = nearest.parent
+    if nearest.is_dir() and os.access(nearest, os.W_OK | os.X_OK):
+        return {"ok": True, "detail": "" if nearest == path.absolute() else "made on the first delivery"}
+    return {"ok": False, "detail": f"{nearest} cannot be written"}
+
+
+async def find(engine: Engine, command: FindCommand) -> Document:
+    """Ask a source with C-FIND.
+
+    Raises:
+        UsageError: no such source or key.
+        AssociationError: it could not be asked, or refused.
+
+    """
+    matches = await engine.retriever.find(command.source, command.keys, command.level, limit=command.limit)
+    return {"source": command.source, "level": command.level, "matches": matches}

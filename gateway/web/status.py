@@ -1,0 +1,172 @@
+"""What `gateway status` shows, as one document: who we are, peers, queues, verdicts, spool and certificates.
+
+Each part is a pure function of what was read. Ages and durations are seconds, sizes bytes, times UTC seconds since the epoch.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import trio
+
+from gateway import __version__
+from gateway.domain import DeliveryState
+from gateway.engine import Engine
+from gateway.errors import ConfigurationError
+from gateway.ledger import Ledger, overview
+from gateway.settings import DestinationTable, Settings
+from gateway.tls import Certificate, configured_certificates
+from gateway.web.wire import Document
+
+
+@dataclass(frozen=True)
+class Counts:
+    """What the ledger says, read in one snapshot."""
+
+    depths: Sequence[overview.QueueDepth]
+    settled: Mapping[str, Mapping[str, int]]
+    held: Sequence[tuple[str, str, int]]
+    verdicts: Sequence[overview.LastVerdict]
+    conflicts: Sequence[overview.Conflict]
+    holdings: overview.Holdings
+    stopped_jobs: int
+
+
+def read_counts(ledger: Ledger) -> Counts:
+    """Read what the overview needs, from one snapshot of the ledger."""
+    with ledger.read() as connection:
+        return Counts(
+            depths=overview.queue_depths(connection),
+            settled=overview.settled_counts(connection),
+            held=overview.held_reasons(connection),
+            verdicts=overview.last_verdicts(connection),
+            conflicts=overview.conflicts(connection),
+            holdings=overview.holdings(connection),
+            stopped_jobs=overview.stopped_jobs(connection),
+        )
+
+
+async def status(engine: Engine) -> Document:
+    """Return the document of `gateway status`."""
+    counts = await trio.to_thread.run_sync(read_counts, engine.ledger)
+    usage = await trio.to_thread.run_sync(engine.spool.usage)
+    now = time.time()
+    circuits = {name: asdict(circuit) for name, circuit in engine.dispatcher.circuits().items()}
+    return {
+        "gateway": _gateway(engine, now),
+        "sources": sources(engine.settings),
+        "destinations": destinations(engine.settings.destinations, counts, circuits, now),
+        "held": [{"destination": name, "reason": reason, "count": number} for name, reason, number in counts.held],
+        "verdicts": [asdict(verdict) for verdict in counts.verdicts],
+        "conflicts": [asdict(conflict) for conflict in counts.conflicts],
+        "instances": asdict(counts.holdings),
+        "stopped_jobs": counts.stopped_jobs,
+        "spool": asdict(usage) | {"has_room": usage.has_room},
+        "certificates": await trio.to_thread.run_sync(certificates, engine.settings, now),
+    }
+
+
+def _gateway(engine: Engine, now: float) -> Document:
+    settings = engine.settings
+    return {
+        "version": __version__,
+        "role": engine.role,
+        "process_id": os.getpid(),
+        "ae_title": settings.gateway.ae_title,
+        "state": str(settings.gateway.state.absolute()),
+        "uptime_s": round(now - engine.started_at, 1),
+        "listening": listening(engine),
+        "associations": engine.acceptor.association_count,
+        "running_jobs": len(engine.jobs),
+        "draining": engine.jobs.stopping,
+    }
+
+
+def listening(engine: Engine) -> list[str]:
+    """Return where the gateway accepts associations, as ``host:port``."""
+    return [f"{host}:{port}" for host, port in engine.acceptor.endpoints]
+
+
+def sources(settings: Settings) -> list[Document]:
+    """Return the configured sources."""
+    return [
+        {
+            "name": name,
+            "ae_title": source.ae_title,
+            "address": f"{source.host}:{source.port}" if source.port else source.host,
+            "can_be_asked": source.port is not None,
+            "tls": source.tls is not None,
+            "moves": source.moves,
+        }
+        for name, source in settings.sources.items()
+    ]
+
+
+def destinations(
+    configured: Mapping[str, DestinationTable], counts: Counts, circuits: Mapping[str, Mapping[str, Any]], now: float
+) -> list[Document]:
+    """Return the configured destinations, and those that the ledger still has deliveries for, with circuit and queue."""
+    owed = dict.fromkeys(depth.destination for depth in counts.depths)
+    return [
+        _address(configured.get(name))
+        | {
+            "name": name,
+            "circuit": circuits.get(name),
+            "queue": _queue(name, counts, now),
+            "settled": dict(counts.settled.get(name, {})),
+        }
+        for name in dict.fromkeys((*configured, *owed))
+    ]
+
+
+def _address(table: DestinationTable | None) -> Document:
+    if table is None:
+        return {"kind": "gone", "address": "no longer configured", "tls": False, "verify": None}
+    if table.kind == "folder":
+        return {"kind": table.kind, "address": str(table.path), "tls": False, "verify": "digest"}
+    address = f"{table.ae_title}@{table.host}:{table.port}"
+    return {"kind": table.kind, "address": address, "tls": table.tls is not None, "verify": table.verify}
+
+
+def _queue(name: str, counts: Counts, now: float) -> Document:
+    mine = [depth for depth in counts.depths if depth.destination == name]
+    waiting = [depth.oldest_at for depth in mine if depth.state is not DeliveryState.HELD]
+    return {
+        "states": {str(depth.state): depth.count for depth in mine},
+        "size_bytes": sum(depth.size_bytes for depth in mine),
+        "oldest_s": round(now - min(waiting), 1) if waiting else None,
+    }
+
+
+def certificates(settings: Settings, now: float) -> list[Document]:
+    """Return the configured certificates, soonest to expire first, and whether each wants attention (30 days ahead)."""
+    try:
+        found = configured_certificates(settings)
+    except ConfigurationError as error:
+        return [{"path": problem.where, "key": problem.key, "warning": problem.found} for problem in error.problems]
+    return [_certificate(certificate, datetime.fromtimestamp(now, UTC)) for certificate in found]
+
+
+def _certificate(certificate: Certificate, now: datetime) -> Document:
+    remaining = certificate.remaining(now)
+    return {
+        "path": str(certificate.path),
+        "key": certificate.key,
+        "names": list(certificate.names),
+        "expires": certificate.expires.isoformat(),
+        "days": remaining.days,
+        "warning": expiry_warning(certificate, now),
+    }
+
+
+def expiry_warning(certificate: Certificate, now: datetime) -> str | None:
+    """Say that a certificate has expired or will soon (30 days ahead), or nothing."""
+    if not certificate.needs_attention(now):
+        return None
+    days = certificate.remaining(now).days
+    return f"expires in {days} days" if days >= 0 else f"expired on {certificate.expires:%Y-%m-%d}"
