@@ -1,14 +1,45 @@
-"""At start: spool and ledger are reconciled, before the first association is accepted."""
+"""At start: spool and ledger are reconciled, before the first association is accepted.
+
+===============================  ======================================================================
+spool and ledger                 what is done
+===============================  ======================================================================
+partial file                     removed: nobody was told that it was kept
+file without a row               adopted with the provenance it carries, or quarantined where it is damaged
+row kept, file there             nothing
+row kept, no file                missing; what is still to be sent of it is held with the reason
+row released, file there         the file is removed: the crash came between the two
+row missing, file there again    kept again where the bytes are whole; what is held waits for a person
+row kept and unrouted            routed anew, for the routes may have changed
+===============================  ======================================================================
+"""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from gateway.intake.storage import Correlate, Route
+import structlog
+
+from gateway.errors import SpoolMissing
+from gateway.intake.attributes import read_head
+from gateway.intake.storage import Correlate, Route, complete, record_spooled
 from gateway.ledger import Ledger
-from gateway.spool import Spool
+from gateway.ledger.instances import (
+    Arrival,
+    BytesState,
+    StoredInstance,
+    add_deliveries,
+    mark_kept,
+    mark_missing,
+    unrouted,
+    with_location_prefix,
+)
+from gateway.spool import Spool, SpoolEntry
+
+_log = structlog.get_logger()
+
+_PAGE = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,8 +50,99 @@ class RecoveryReport:
     adopted: int = 0
     corrupt: int = 0
     missing: int = 0
+    found_again: int = 0
     removed: int = 0
     routed: int = 0
+
+
+@dataclass(slots=True)
+class _Recovery:
+    spool: Spool
+    ledger: Ledger
+    route: Route
+    keywords: Collection[str]
+    correlate: Correlate
+    clock: Callable[[], float]
+    counts: dict[str, int] = field(default_factory=dict)
+
+    def count(self, what: str, number: int = 1) -> None:
+        self.counts[what] = self.counts.get(what, 0) + number
+
+    def folder(self, prefix: str, locations: list[str]) -> None:
+        with self.ledger.read() as connection:
+            rows = with_location_prefix(connection, prefix)
+        present = set(locations)
+        states = {location: (instance_id, state) for instance_id, location, state in rows}
+        gone = [instance_id for instance_id, location, state in rows if state is BytesState.KEPT and location not in present]
+        if gone:
+            self.count("missing", self.ledger.write(lambda connection: mark_missing(connection, gone, now=self.clock())))
+            _log.error("spool_bytes_missing", count=len(gone), instance_ids=gone[:20])
+        for location in locations:
+            instance_id, state = states.get(location, (0, None))
+            self.file(location, instance_id, state)
+
+    def file(self, location: str, instance_id: int, state: BytesState | None) -> None:
+        if state is BytesState.RELEASED:
+            self.count("removed", int(self.spool.remove(location)))
+        elif state is BytesState.MISSING:
+            self.again(location, instance_id)
+        elif state is None:
+            self.orphan(location)
+
+    def again(self, location: str, instance_id: int) -> None:
+        if self.trusted(location) is not None:
+            self.count("found_again", self.ledger.write(lambda connection: mark_kept(connection, [instance_id])))
+
+    def orphan(self, location: str) -> None:
+        entry = self.trusted(location)
+        if entry is None:
+            return
+        with self.spool.open(entry.content) as source:
+            head = read_head(source.read, entry.identity.transfer_syntax_uid, self.keywords)
+        identity = complete(entry.identity, head, entry.provenance)
+        destinations = tuple(self.route(head.attributes(entry.provenance)))
+        retrieval_id = self.correlate(entry.provenance, identity.sop_instance_uid)
+        arrival = Arrival(identity, entry.provenance, entry.content, destinations, entry.written_at, retrieval_id)
+        recorded = record_spooled(self.spool, self.ledger, arrival)
+        self.count("adopted")
+        _log.info("orphan_adopted", sop_instance_uid=identity.sop_instance_uid, outcome=recorded.outcome.value)
+
+    def trusted(self, location: str) -> SpoolEntry | None:
+        try:
+            return self.spool.describe(location)
+        except SpoolMissing as error:
+            kept = self.spool.quarantine(location)
+            self.count("corrupt")
+            _log.error("spool_file_corrupt", file=kept.name, reason=str(error))
+            return None
+
+    def route_anew(self) -> None:
+        after = 0
+        while True:
+            with self.ledger.read() as connection:
+                page = unrouted(connection, after=after, limit=_PAGE)
+            if not page:
+                return
+            after = page[-1].id
+            found = [(instance.id, destinations) for instance in page if (destinations := self.destinations(instance))]
+            if found:
+                self.count("routed", self.queue(found))
+
+    def destinations(self, instance: StoredInstance) -> tuple[str, ...]:
+        try:
+            with self.spool.open(instance.content) as source:
+                head = read_head(source.read, instance.identity.transfer_syntax_uid, self.keywords)
+        except SpoolMissing as error:
+            _log.error("unrouted_bytes_missing", sop_instance_uid=instance.identity.sop_instance_uid, reason=str(error))
+            return ()
+        return tuple(self.route(head.attributes(instance.provenance)))
+
+    def queue(self, found: list[tuple[int, tuple[str, ...]]]) -> int:
+        now = self.clock()
+        self.ledger.write(
+            lambda connection: [add_deliveries(connection, instance_id, names, now=now) for instance_id, names in found]
+        )
+        return len(found)
 
 
 def recover(
@@ -32,10 +154,20 @@ def recover(
     correlate: Correlate = lambda _provenance, _uid: None,
     clock: Callable[[], float] = time.time,
 ) -> RecoveryReport:
-    """Reconcile `spool` with `ledger` and route anew what no route matched before.
+    """Reconcile `spool` with `ledger` as the table above says, and return what was found.
 
-    Partial files are removed; a file without a row is adopted with the provenance it carries, or quarantined where its bytes
-    are not what was written; a row without its file is marked missing and its deliveries held; a file whose bytes had been
-    released is removed. To be called before anything is received. The same call after a crash in the middle carries on.
+    To be called before anything is received. The same call after a crash in the middle carries on.
+
+    Raises:
+        SpoolIOError: the spool's folders cannot be read or changed.
+        LedgerUnavailable: the ledger cannot take what was found.
+
     """
-    raise NotImplementedError
+    recovery = _Recovery(spool, ledger, route, keywords, correlate, clock)
+    recovery.count("swept", spool.sweep())
+    for prefix, locations in spool.locations():
+        recovery.folder(prefix, locations)
+    recovery.route_anew()
+    report = RecoveryReport(**recovery.counts)
+    _log.info("spool_reconciled", **recovery.counts)
+    return report

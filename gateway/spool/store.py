@@ -60,6 +60,18 @@ class OpenContent:
         """Return the descriptor; read with ``os.pread``, its position is nobody's."""
         return self._descriptor
 
+    def read(self, offset: int, size: int) -> bytes:
+        """Return up to `size` bytes from `offset` of the data set.
+
+        Raises:
+            SpoolIOError: they cannot be read.
+
+        """
+        try:
+            return os.pread(self._descriptor, max(0, min(size, self.length - offset)), self.offset + offset)
+        except OSError as error:
+            raise SpoolIOError(f"a data set cannot be read: {error.strerror}") from error
+
     def close(self) -> None:
         """Close the descriptor. Closing twice does nothing."""
         descriptor, self._descriptor = self._descriptor, -1

@@ -89,15 +89,15 @@ class SpoolWriter:
             self._next_check = self._length + ROOM_INTERVAL_BYTES
             self._check_room()
 
-    def head(self, size: int) -> bytes:
-        """Return up to the first `size` bytes of the data set written so far.
+    def read(self, offset: int, size: int) -> bytes:
+        """Return up to `size` bytes from `offset` of the data set written so far.
 
         Raises:
             SpoolIOError: they cannot be read back.
 
         """
         try:
-            return os.pread(self._descriptor, size, len(self._head))
+            return os.pread(self._descriptor, size, len(self._head) + offset)
         except OSError as error:
             raise storage_error("an instance cannot be read back", error) from error
 

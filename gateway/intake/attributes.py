@@ -1,0 +1,105 @@
+"""What routing and the ledger want to know of a data set: its UIDs and the attributes that the rules name.
+
+Values stay in memory: patient data is never recorded. Whatever the bytes are, reading them raises nothing but what the reader
+raises; what cannot be read is absent.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+
+from pydicom.charset import convert_encodings, decode_bytes, python_encoding
+from pydicom.datadict import dictionary_VR, tag_for_keyword
+
+from gateway.domain import Attributes, Provenance, is_uid
+from gateway.intake.elements import EXPLICIT_BIG, Element, Reader, inflated, scan
+
+_CHARACTER_SET = 0x00080005
+_SOP_CLASS_UID = 0x00080016
+_SOP_INSTANCE_UID = 0x00080018
+_STUDY_INSTANCE_UID = 0x0020000D
+_SERIES_INSTANCE_UID = 0x0020000E
+_ALWAYS = frozenset({_CHARACTER_SET, _SOP_CLASS_UID, _SOP_INSTANCE_UID, _STUDY_INSTANCE_UID, _SERIES_INSTANCE_UID})
+
+_TEXT_VRS = frozenset({"LO", "LT", "PN", "SH", "ST", "UC", "UT"})
+_NUMBERS = {"US": "H", "SS": "h", "UL": "L", "SL": "l", "FL": "f", "FD": "d", "UV": "Q", "SV": "q"}
+_DELIMITERS = {0x5C, 0x5E, 0x3D}
+
+
+@dataclass(frozen=True, slots=True)
+class DataSetHead:
+    """The UIDs at a data set's head, each empty where it is absent or no UID, and the values of the asked keywords."""
+
+    sop_class_uid: str
+    sop_instance_uid: str
+    study_instance_uid: str
+    series_instance_uid: str
+    values: Mapping[str, str]
+
+    def attributes(self, provenance: Provenance) -> Attributes:
+        """Return what routing may ask: the values, and who sent the instance."""
+        operation = {"calling_ae": provenance.calling_ae, "called_ae": provenance.called_ae, "source": provenance.source or ""}
+        return Attributes({**self.values, **operation})
+
+
+def read_head(read: Reader, transfer_syntax_uid: str, keywords: Collection[str]) -> DataSetHead:
+    """Return what stands at the head of the data set that `read` gives in `transfer_syntax_uid`.
+
+    `keywords` are DICOM keywords; unknown ones have no value. Values are text: several joined by a backslash, numbers in
+    decimal, padding removed.
+    """
+    asked = {keyword: tag for keyword in keywords if (tag := _tag(keyword)) is not None}
+    big_endian = transfer_syntax_uid == EXPLICIT_BIG
+    found = scan(inflated(read, transfer_syntax_uid), _ALWAYS.union(asked.values()), big_endian=big_endian)
+    character_sets = _plain(found.get(_CHARACTER_SET)).split("\\")
+    values = {keyword: _value(tag, found[tag], character_sets) for keyword, tag in asked.items() if tag in found}
+    return DataSetHead(
+        _uid(found.get(_SOP_CLASS_UID)),
+        _uid(found.get(_SOP_INSTANCE_UID)),
+        _uid(found.get(_STUDY_INSTANCE_UID)),
+        _uid(found.get(_SERIES_INSTANCE_UID)),
+        values,
+    )
+
+
+@lru_cache(maxsize=1024)
+def _tag(keyword: str) -> int | None:
+    return tag_for_keyword(keyword)
+
+
+def _uid(element: Element | None) -> str:
+    value = _plain(element)
+    return value if is_uid(value) else ""
+
+
+def _plain(element: Element | None) -> str:
+    return "" if element is None else element.value.decode("latin-1").strip(" \x00")
+
+
+def _value(tag: int, element: Element, character_sets: list[str]) -> str:
+    vr = element.vr if element.vr not in ("", "UN") else dictionary_VR(tag).split(" or ")[0]
+    if vr in _NUMBERS:
+        return _numbers(element, _NUMBERS[vr])
+    text = _decoded(element.value, character_sets) if vr in _TEXT_VRS else element.value.decode("latin-1")
+    return "\\".join(part.strip(" \x00") for part in text.split("\\"))
+
+
+def _numbers(element: Element, code: str) -> str:
+    order = ">" if element.big_endian else "<"
+    size = struct.calcsize(order + code)
+    whole = element.value[: len(element.value) // size * size]
+    return "\\".join(f"{number:g}" if code in "fd" else str(number) for (number,) in struct.iter_unpack(order + code, whole))
+
+
+def _decoded(value: bytes, character_sets: list[str]) -> str:
+    """Decode text by Specific Character Set (0008,0005) (PS3.3 §C.12.1.1.2), with replacement characters where it is wrong."""
+    if len(character_sets) > 1:
+        try:
+            return decode_bytes(value, convert_encodings(character_sets), _DELIMITERS)
+        except (LookupError, ValueError, Warning):
+            return value.decode("latin-1")
+    encoding = python_encoding.get(character_sets[0], "latin-1")
+    return value.decode(encoding if isinstance(encoding, str) else "latin-1", "replace")

@@ -1,0 +1,183 @@
+import os
+from pathlib import Path
+
+import pytest
+from sqlalchemy import select
+
+from gateway.domain import Attributes, Content, Provenance
+from gateway.errors import Refusal
+from gateway.intake import RecoveryReport, StorageIntake, recover
+from gateway.ledger import Ledger, instances
+from gateway.ledger.instances import MISSING_REASON, BytesState, StoredInstance
+from gateway.ledger.schema import arrivals, deliveries
+from gateway.spool import Spool
+from tests.support.storing import ASSOCIATION, data_set, files, path_of, read, request, states, store
+
+UID = "1.2.3.4"
+
+
+def by_modality(attributes: Attributes) -> tuple[str, ...]:
+    return ("a",) if attributes.get("Modality") == "CT" and attributes.get("source") == "archive" else ()
+
+
+@pytest.fixture
+def intake(spool: Spool, ledger: Ledger) -> StorageIntake:
+    return StorageIntake(spool, ledger, route=by_modality, keywords={"Modality"})
+
+
+def again(spool: Spool, ledger: Ledger) -> RecoveryReport:
+    return recover(spool, ledger, route=by_modality, keywords={"Modality"})
+
+
+def found(ledger: Ledger, uid: str = UID) -> list[StoredInstance]:
+    with ledger.read() as connection:
+        return instances.find(connection, uid)
+
+
+def orphan(spool: Spool, folder: Path, data: bytes, *, uid: str = UID) -> Content:
+    """Leave what a crash between the spool's commit and the ledger's leaves."""
+    with Ledger(folder.parent / "other.sqlite") as other:
+        store(StorageIntake(spool, other, route=by_modality), request(uid), data)
+        with other.read() as connection:
+            return instances.find(connection, uid)[0].content
+
+
+def test_nothing_to_do_after_a_clean_stop(intake: StorageIntake, spool: Spool, ledger: Ledger) -> None:
+    store(intake, request(UID), data_set(UID))
+    assert again(spool, ledger) == RecoveryReport()
+    assert states(ledger) == {(found(ledger)[0].id, "a"): "pending"}
+
+
+def test_partial_files_are_swept(intake: StorageIntake, spool: Spool, ledger: Ledger, folder: Path) -> None:
+    intake.receive(ASSOCIATION, request(UID)).write([memoryview(data_set(UID))])
+    assert again(spool, ledger).swept == 1
+    assert files(folder) == []
+
+
+def test_an_orphan_is_adopted_with_its_provenance_and_routed(spool: Spool, ledger: Ledger, folder: Path) -> None:
+    content = orphan(spool, folder, data_set(UID))
+    asked: list[Provenance] = []
+    report = recover(
+        spool,
+        ledger,
+        route=by_modality,
+        keywords={"Modality"},
+        correlate=lambda provenance, _uid: asked.append(provenance),
+    )
+    assert report == RecoveryReport(adopted=1)
+    (instance,) = found(ledger)
+    assert instance.content == content
+    assert read(spool, content) == data_set(UID)
+    assert (instance.provenance.calling_ae, instance.provenance.called_ae) == ("ARCHIVE", "GATEWAY")
+    assert (instance.provenance.address, instance.provenance.association) == ("127.0.0.1", "a-1")
+    assert (asked[0].move_originator_ae, asked[0].move_originator_message_id) == ("GATEWAY", 7)
+    with ledger.read() as connection:
+        row = connection.execute(select(arrivals)).one()
+    assert (row.move_originator_ae, row.move_originator_message_id) == ("GATEWAY", 7)
+    assert states(ledger) == {(instance.id, "a"): "pending"}
+    assert again(spool, ledger) == RecoveryReport()
+
+
+def test_an_orphan_of_what_is_there_already_is_no_second_instance(
+    intake: StorageIntake, spool: Spool, ledger: Ledger, folder: Path
+) -> None:
+    store(intake, request(UID), data_set(UID))
+    orphan(spool, folder, data_set(UID))
+    assert again(spool, ledger).adopted == 1
+    assert len(found(ledger)) == 1
+    assert len(files(folder)) == 1
+
+
+@pytest.mark.parametrize("damage", ["truncate", "flip"])
+def test_a_damaged_orphan_is_quarantined(spool: Spool, ledger: Ledger, folder: Path, damage: str) -> None:
+    path = path_of(folder, orphan(spool, folder, data_set(UID)))
+    if damage == "truncate":
+        os.truncate(path, path.stat().st_size - 1)
+    else:
+        content = bytearray(path.read_bytes())
+        content[-1] ^= 1
+        path.write_bytes(content)
+    assert again(spool, ledger) == RecoveryReport(corrupt=1)
+    assert found(ledger) == []
+    assert [file.parent.name for file in files(folder)] == ["corrupt"]
+
+
+def test_a_row_without_its_file_is_missing_and_what_is_owed_of_it_held(
+    intake: StorageIntake, spool: Spool, ledger: Ledger, folder: Path
+) -> None:
+    store(intake, request(UID), data_set(UID))
+    path_of(folder, found(ledger)[0].content).unlink()
+    assert again(spool, ledger) == RecoveryReport(missing=1)
+    assert found(ledger)[0].bytes_state is BytesState.MISSING
+    with ledger.read() as connection:
+        row = connection.execute(select(deliveries)).one()
+    assert (row.state, row.reason) == ("held", MISSING_REASON)
+    assert again(spool, ledger) == RecoveryReport()
+
+
+def test_missing_bytes_that_arrive_again_are_delivered(intake: StorageIntake, spool: Spool, ledger: Ledger, folder: Path) -> None:
+    store(intake, request(UID), data_set(UID))
+    path_of(folder, found(ledger)[0].content).unlink()
+    again(spool, ledger)
+    store(intake, request(UID), data_set(UID))
+    (instance,) = found(ledger)
+    assert instance.bytes_state is BytesState.KEPT
+    assert read(spool, instance.content) == data_set(UID)
+    assert states(ledger) == {(instance.id, "a"): "pending"}
+
+
+def test_missing_bytes_that_are_put_back_are_kept_again(intake: StorageIntake, spool: Spool, ledger: Ledger, folder: Path) -> None:
+    store(intake, request(UID), data_set(UID))
+    path = path_of(folder, found(ledger)[0].content)
+    whole = path.read_bytes()
+    path.unlink()
+    again(spool, ledger)
+    path.write_bytes(whole)
+    assert again(spool, ledger) == RecoveryReport(found_again=1)
+    assert found(ledger)[0].bytes_state is BytesState.KEPT
+
+
+def test_a_file_that_the_ledger_calls_released_is_removed(
+    intake: StorageIntake, spool: Spool, ledger: Ledger, folder: Path
+) -> None:
+    store(intake, request(UID), data_set(UID))
+    instance_id = found(ledger)[0].id
+    ledger.write(lambda connection: connection.execute(deliveries.update().values(state="verified")))
+    ledger.write(lambda connection: instances.mark_released(connection, [instance_id]))
+    assert again(spool, ledger) == RecoveryReport(removed=1)
+    assert files(folder) == []
+
+
+def test_unrouted_instances_are_routed_anew(intake: StorageIntake, spool: Spool, ledger: Ledger) -> None:
+    store(intake, request(UID), data_set(UID, modality="MR"))
+    store(intake, request("1.2.9"), data_set("1.2.9", modality="US"))
+    report = recover(
+        spool, ledger, route=lambda attributes: ("m",) if attributes.get("Modality") == "MR" else (), keywords={"Modality"}
+    )
+    assert report.routed == 1
+    assert states(ledger) == {(found(ledger)[0].id, "m"): "pending"}
+    assert not found(ledger, "1.2.9")[0].routed
+
+
+def test_an_unrouted_instance_without_its_file_does_not_stop_the_start(
+    intake: StorageIntake, spool: Spool, ledger: Ledger, folder: Path
+) -> None:
+    store(intake, request(UID), data_set(UID, modality="MR"))
+    os.truncate(path_of(folder, found(ledger)[0].content), 10)
+    assert again(spool, ledger).routed == 0
+
+
+def test_after_a_failed_ledger_and_a_failed_removal_the_instance_is_adopted(
+    intake: StorageIntake, spool: Spool, ledger: Ledger, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_arguments: object, **_keywords: object) -> None:
+        raise OSError(30, "Read-only file system")
+
+    ledger.close()
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "unlink", refuse)
+        with pytest.raises(Refusal):
+            store(intake, request(UID), data_set(UID))
+    with Ledger(folder.parent / "ledger.sqlite") as reopened:
+        assert again(spool, reopened).adopted == 1
+        assert read(spool, found(reopened)[0].content) == data_set(UID)

@@ -1,0 +1,378 @@
+import errno
+import itertools
+import os
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from sqlalchemy import select
+from structlog.testing import capture_logs
+
+from gateway.domain import Attributes, DeliveryState
+from gateway.errors import Refusal
+from gateway.intake import Releaser, StorageIntake
+from gateway.ledger import Ledger, instances, transitions
+from gateway.ledger.instances import ArrivalOutcome, BytesState, Recorded, StoredInstance
+from gateway.ledger.schema import arrivals, deliveries
+from gateway.spool import Spool
+from tests.support import data as real
+from tests.support.storing import (
+    ASSOCIATION,
+    data_set,
+    element,
+    files,
+    part10_files,
+    read,
+    request,
+    states,
+    store,
+)
+
+UID = "1.2.3.4"
+
+
+def by_modality(attributes: Attributes) -> tuple[str, ...]:
+    return ("a", "b") if attributes.get("Modality") == "CT" else ()
+
+
+@pytest.fixture
+def heard() -> list[Recorded]:
+    return []
+
+
+@pytest.fixture
+def intake(spool: Spool, ledger: Ledger, heard: list[Recorded]) -> StorageIntake:
+    return StorageIntake(
+        spool,
+        ledger,
+        route=by_modality,
+        keywords={"Modality"},
+        recorded=heard.append,
+        clock=lambda: 1000.0,
+    )
+
+
+def found(ledger: Ledger, uid: str = UID) -> list[StoredInstance]:
+    with ledger.read() as connection:
+        return instances.find(connection, uid)
+
+
+def outcomes(ledger: Ledger) -> list[str]:
+    with ledger.read() as connection:
+        return list(connection.execute(select(arrivals.c.outcome).order_by(arrivals.c.id)).scalars())
+
+
+def settle(ledger: Ledger, *, to: DeliveryState = DeliveryState.VERIFIED) -> None:
+    def change(connection: object) -> None:
+        ids = list(connection.execute(select(deliveries.c.id)).scalars())  # type: ignore[attr-defined]
+        for state in (DeliveryState.SENDING, DeliveryState.DELIVERED, to):
+            transitions.move(connection, ids, state, now=1.0)  # type: ignore[arg-type]
+
+    ledger.write(change)
+
+
+def test_what_is_answered_0000_is_in_spool_and_ledger(
+    intake: StorageIntake, spool: Spool, ledger: Ledger, heard: list[Recorded]
+) -> None:
+    data = data_set(UID)
+    assert store(intake, request(UID), data) == 0x0000
+    (instance,) = found(ledger)
+    assert read(spool, instance.content) == data
+    assert (instance.identity.study_instance_uid, instance.identity.series_instance_uid) == ("1.2.3", "1.2.3.1")
+    assert (instance.provenance.calling_ae, instance.provenance.source) == ("ARCHIVE", "archive")
+    assert states(ledger) == {(instance.id, "a"): "pending", (instance.id, "b"): "pending"}
+    assert [(event.instance_id, event.outcome, event.queued) for event in heard] == [(instance.id, ArrivalOutcome.NEW, ("a", "b"))]
+
+
+def test_an_instance_that_no_route_matches_is_kept_as_unrouted(intake: StorageIntake, ledger: Ledger) -> None:
+    store(intake, request(UID), data_set(UID, modality="MR"))
+    assert states(ledger) == {}
+    with ledger.read() as connection:
+        assert [instance.identity.sop_instance_uid for instance in instances.unrouted(connection)] == [UID]
+
+
+def test_a_sub_operation_is_counted_to_its_retrieval(spool: Spool, ledger: Ledger) -> None:
+    asked: list[tuple[str | None, int | None, str]] = []
+
+    def correlate(provenance: object, uid: str) -> None:
+        asked.append((provenance.move_originator_ae, provenance.move_originator_message_id, uid))  # type: ignore[attr-defined]
+
+    store(StorageIntake(spool, ledger, route=by_modality, correlate=correlate), request(UID), data_set(UID))
+    assert asked == [("GATEWAY", 7, UID)]
+
+
+@pytest.mark.parametrize("uid", ["", "../../../../tmp/evil", "1.2\n3", "1.2\x003", "1" * 65, "1.2.3 ", "1.2.x", "١.٢"])
+def test_hostile_sop_instance_uids_are_refused_at_once(intake: StorageIntake, folder: Path, uid: str) -> None:
+    with pytest.raises(Refusal) as refusal:
+        intake.receive(ASSOCIATION, request(uid))
+    assert refusal.value.status == 0x0117
+    assert files(folder) == []
+
+
+def test_a_hostile_sop_class_uid_is_refused_at_once(intake: StorageIntake) -> None:
+    with pytest.raises(Refusal) as refusal:
+        intake.receive(ASSOCIATION, request(UID, sop_class="../x"))
+    assert refusal.value.status == 0x0122
+
+
+def test_private_sop_classes_are_taken(intake: StorageIntake, ledger: Ledger) -> None:
+    assert store(intake, request(UID, sop_class="1.3.12.2.1107.5.9.1"), data_set(UID)) == 0
+    assert found(ledger)[0].identity.sop_class_uid == "1.3.12.2.1107.5.9.1"
+
+
+def test_a_discarded_reception_leaves_nothing(intake: StorageIntake, folder: Path, ledger: Ledger) -> None:
+    reception = intake.receive(ASSOCIATION, request(UID))
+    reception.write([memoryview(data_set(UID))])
+    reception.discard()
+    assert files(folder) == []
+    assert found(ledger) == []
+
+
+UNREADABLE = {
+    "empty": b"",
+    "junk": os.urandom(3000),
+    "text": b"GET / HTTP/1.1\r\n\r\n" * 100,
+    "cut": data_set(UID)[:61],
+    "lying length": element(0x00080005, "CS", b"x")[:6] + b"\xff\xff" + b"short",
+    "no study": element(0x00080018, "UI", UID.encode()),
+    "unended sequence": b"\x08\x00\x15\x11SQ\x00\x00\xff\xff\xff\xff" + b"\xfe\xff\x00\xe0\xff\xff\xff\xff" * 5000,
+}
+
+
+@pytest.mark.parametrize("kind", UNREADABLE)
+def test_what_cannot_be_read_is_kept_all_the_same(intake: StorageIntake, spool: Spool, ledger: Ledger, kind: str) -> None:
+    assert store(intake, request(UID), UNREADABLE[kind]) == 0
+    (instance,) = found(ledger)
+    assert read(spool, instance.content) == UNREADABLE[kind]
+
+
+def test_the_commands_uid_wins_over_the_data_sets_with_a_warning(intake: StorageIntake, ledger: Ledger) -> None:
+    with capture_logs() as logs:
+        store(intake, request(UID), data_set("9.9.9"))
+    assert found(ledger)
+    assert found(ledger, "9.9.9") == []
+    assert [log["event"] for log in logs if log["log_level"] == "warning"] == ["sop_instance_uid_mismatch"]
+
+
+def test_no_patient_data_in_logs_or_ledger(intake: StorageIntake, folder: Path) -> None:
+    with capture_logs() as logs:
+        store(intake, request(UID), data_set(UID))
+        store(intake, request(UID), data_set(UID, filler=b"other"))
+    assert "Secret" not in repr(logs)
+    assert all(b"Secret" not in path.read_bytes() for path in folder.parent.glob("ledger*"))
+
+
+def test_real_files_arrive_with_equal_bytes(intake: StorageIntake, spool: Spool, ledger: Ledger) -> None:
+    for path, syntax, data in part10_files(real.real_files()):
+        study, series, uid, sop_class = real.identity(path)
+        assert store(intake, request(uid, syntax=syntax, sop_class=sop_class), data) == 0
+        (instance,) = found(ledger, uid)
+        assert read(spool, instance.content) == data
+        identity = instance.identity
+        assert (identity.study_instance_uid, identity.series_instance_uid, identity.transfer_syntax_uid) == (study, series, syntax)
+
+
+def broken_fsync(monkeypatch: pytest.MonkeyPatch, number: int = errno.EIO) -> None:
+    def fail(_descriptor: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "fsync", fail)
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ENOSPC, errno.EDQUOT])
+def test_a_disk_that_fails_is_answered_a700_and_leaves_nothing(
+    intake: StorageIntake, folder: Path, ledger: Ledger, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    with monkeypatch.context() as patch:
+        broken_fsync(patch, number)
+        reception = intake.receive(ASSOCIATION, request(UID))
+        reception.write([memoryview(data_set(UID))])
+        with pytest.raises(Refusal) as refusal:
+            reception.commit()
+    assert refusal.value.status == 0xA700
+    assert files(folder) == []
+    assert found(ledger) == []
+    assert store(intake, request(UID), data_set(UID)) == 0
+
+
+def test_without_room_nothing_is_begun(folder: Path, ledger: Ledger) -> None:
+    with Spool(folder, reserve_bytes=2**62) as full:
+        intake = StorageIntake(full, ledger, route=by_modality)
+        with pytest.raises(Refusal) as refusal:
+            intake.receive(ASSOCIATION, request(UID))
+    assert refusal.value.status == 0xA700
+
+
+def test_a_ledger_that_fails_is_answered_a700_and_the_file_goes(intake: StorageIntake, ledger: Ledger, folder: Path) -> None:
+    ledger.close()
+    with pytest.raises(Refusal) as refusal:
+        store(intake, request(UID), data_set(UID))
+    assert refusal.value.status == 0xA700
+    assert files(folder) == []
+
+
+def test_a_failing_route_leaves_nothing(spool: Spool, ledger: Ledger, folder: Path) -> None:
+    def fail(_attributes: Attributes) -> tuple[str, ...]:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        store(StorageIntake(spool, ledger, route=fail), request(UID), data_set(UID))
+    assert files(folder) == []
+
+
+def test_the_same_content_again_is_one_instance(intake: StorageIntake, ledger: Ledger, folder: Path) -> None:
+    for _ in range(3):
+        assert store(intake, request(UID), data_set(UID)) == 0
+    assert len(found(ledger)) == 1
+    assert len(files(folder)) == 1
+    assert outcomes(ledger) == ["new", "duplicate", "duplicate"]
+
+
+def test_the_same_content_follows_routes_that_are_new_since(intake: StorageIntake, spool: Spool, ledger: Ledger) -> None:
+    store(intake, request(UID), data_set(UID))
+    store(StorageIntake(spool, ledger, route=lambda _attributes: ("b", "c")), request(UID), data_set(UID))
+    assert sorted(destination for _, destination in states(ledger)) == ["a", "b", "c"]
+
+
+def test_after_its_bytes_were_released_the_same_content_is_delivered_again(
+    intake: StorageIntake, spool: Spool, ledger: Ledger, heard: list[Recorded]
+) -> None:
+    store(intake, request(UID), data_set(UID))
+    settle(ledger)
+    assert Releaser(spool, ledger, history_s=1).run_once() == 1
+    store(intake, request(UID), data_set(UID))
+    (instance,) = found(ledger)
+    assert instance.bytes_state is BytesState.KEPT
+    assert read(spool, instance.content) == data_set(UID)
+    assert set(states(ledger).values()) == {"pending"}
+    assert heard[-1].bytes_needed
+
+
+def test_other_content_is_a_conflict_where_the_newer_is_delivered_and_both_are_kept(
+    intake: StorageIntake, spool: Spool, ledger: Ledger
+) -> None:
+    store(intake, request(UID), data_set(UID))
+    store(intake, request(UID), data_set(UID, filler=b"changed"))
+    newer, older = found(ledger)
+    assert older.superseded_by == newer.id
+    assert newer.superseded_by is None
+    assert read(spool, older.content) == data_set(UID)
+    assert read(spool, newer.content) == data_set(UID, filler=b"changed")
+    assert states(ledger) == {
+        (older.id, "a"): "dropped",
+        (older.id, "b"): "dropped",
+        (newer.id, "a"): "pending",
+        (newer.id, "b"): "pending",
+    }
+    assert outcomes(ledger) == ["new", "conflict"]
+
+
+def test_the_bytes_of_a_superseded_instance_that_was_never_delivered_stay(
+    intake: StorageIntake, spool: Spool, ledger: Ledger
+) -> None:
+    store(intake, request(UID), data_set(UID))
+    store(intake, request(UID), data_set(UID, filler=b"changed"))
+    settle(ledger)
+    newer, older = found(ledger)
+    Releaser(spool, ledger, history_s=1).run_once()
+    assert read(spool, older.content) == data_set(UID)
+    assert [instance.bytes_state for instance in found(ledger)] == [BytesState.RELEASED, BytesState.KEPT]
+    assert newer.id != older.id
+
+
+def test_the_same_uid_on_many_associations_at_once_is_decided_once(intake: StorageIntake, ledger: Ledger, folder: Path) -> None:
+    contents = [data_set(UID), data_set(UID), data_set(UID, filler=b"changed")]
+    failures: list[BaseException] = []
+    start = threading.Barrier(12)
+
+    def work(number: int) -> None:
+        try:
+            start.wait(10)
+            store(intake, request(UID), contents[number % 3])
+        except BaseException as error:  # noqa: BLE001 - shown by the test
+            failures.append(error)
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(12)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert failures == []
+    rows = found(ledger)
+    assert [row.superseded_by is None for row in rows] == [True] + [False] * (len(rows) - 1)
+    assert all(first.content.digest != second.content.digest for first, second in itertools.pairwise(rows))
+    assert len(files(folder)) == len(rows)
+    assert outcomes(ledger).count("new") == 1
+    assert len(outcomes(ledger)) == 12
+
+
+def test_bytes_go_only_once_every_delivery_is_settled(intake: StorageIntake, spool: Spool, ledger: Ledger, folder: Path) -> None:
+    store(intake, request(UID), data_set(UID))
+    releaser = Releaser(spool, ledger, history_s=100, clock=lambda: 1000.0)
+    assert releaser.run_once() == 0
+    with ledger.read() as connection:
+        first, second = connection.execute(select(deliveries.c.id)).scalars()
+    for state in (DeliveryState.SENDING, DeliveryState.DELIVERED, DeliveryState.VERIFIED):
+        ledger.write(lambda connection, state=state: transitions.move(connection, [first], state, now=1.0))
+    assert releaser.run_once() == 0
+    ledger.write(lambda connection: transitions.move(connection, [second], DeliveryState.DROPPED, now=1.0))
+    assert len(files(folder)) == 1
+    assert releaser.run_once() == 1
+    assert files(folder) == []
+    assert found(ledger)[0].bytes_state is BytesState.RELEASED
+    assert releaser.run_once() == 0
+
+
+def test_an_unrouted_instance_is_never_released(intake: StorageIntake, spool: Spool, ledger: Ledger, folder: Path) -> None:
+    store(intake, request(UID), data_set(UID, modality="MR"))
+    assert Releaser(spool, ledger, history_s=1).run_once() == 0
+    assert len(files(folder)) == 1
+
+
+def test_the_releaser_walks_past_a_backlog(intake: StorageIntake, spool: Spool, ledger: Ledger) -> None:
+    for number in range(5):
+        store(intake, request(f"1.2.{number}"), data_set(f"1.2.{number}"))
+    last = found(ledger, "1.2.4")[0].id
+    with ledger.read() as connection:
+        ids = list(connection.execute(select(deliveries.c.id).where(deliveries.c.instance_id == last)).scalars())
+    ledger.write(lambda connection: transitions.move(connection, ids, DeliveryState.DROPPED, now=1.0))
+    releaser = Releaser(spool, ledger, history_s=1)
+    assert [releaser.run_once(limit=2) for _ in range(3)] == [0, 0, 1]
+
+
+def test_history_is_forgotten_after_its_time_only(intake: StorageIntake, spool: Spool, ledger: Ledger) -> None:
+    store(intake, request(UID), data_set(UID))
+    settle(ledger)
+    Releaser(spool, ledger, history_s=1).run_once()
+    assert Releaser(spool, ledger, history_s=500, clock=lambda: 1400.0).forget_once() == 0
+    assert Releaser(spool, ledger, history_s=500, clock=lambda: 1600.0).forget_once() == 1
+    assert found(ledger) == []
+    assert states(ledger) == {}
+
+
+def test_what_is_owed_is_never_forgotten(intake: StorageIntake, spool: Spool, ledger: Ledger) -> None:
+    store(intake, request(UID), data_set(UID))
+    assert Releaser(spool, ledger, history_s=0, clock=lambda: 1e9).forget_once() == 0
+
+
+@pytest.fixture
+def unremovable(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], None]]:
+    with monkeypatch.context() as patch:
+
+        def begin() -> None:
+            def refuse(*_arguments: object, **_keywords: object) -> None:
+                raise OSError(errno.EROFS, "Read-only file system")
+
+            patch.setattr(os, "unlink", refuse)
+
+        yield begin
+
+
+def test_a_duplicate_whose_bytes_cannot_be_removed_is_still_a_success(
+    intake: StorageIntake, folder: Path, unremovable: Callable[[], None]
+) -> None:
+    store(intake, request(UID), data_set(UID))
+    unremovable()
+    assert store(intake, request(UID), data_set(UID)) == 0
+    assert len(files(folder)) == 2
