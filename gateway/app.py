@@ -29,6 +29,7 @@ from gateway.delivery import Dispatcher
 from gateway.delivery.build import destinations
 from gateway.engine import Engine, Role
 from gateway.errors import ConfigurationError, GatewayError, Problem, StateFolderInUse, TaskCrashed
+from gateway.existing import Existing
 from gateway.housekeeping import Hint
 from gateway.intake import Releaser, StorageIntake, recover
 from gateway.ledger import Ledger, learned
@@ -149,7 +150,7 @@ def _assembled(settings: Settings, role: Role, spool: Spool, ledger: Ledger) -> 
     hints = Hints()
     admission = KnownSources(settings, _learned_orders(ledger))
     retriever = Retriever(
-        settings, ledger, tls=requestor_context, set_order=admission.set_order, has_room=spool.has_room, existing=None
+        settings, ledger, tls=requestor_context, set_order=admission.set_order, has_room=spool.has_room, existing=Existing(settings)
     )
     dispatcher = Dispatcher(ledger, destinations(settings, spool), changed=hints.deliveries_changed)
     confirmer = Confirmer(ledger, settings, changed=hints.proofs_changed)

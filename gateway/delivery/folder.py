@@ -42,6 +42,13 @@ def relative_path(identity: InstanceIdentity, digest: str) -> Path:
     return series / (f"{UNKNOWN_NAME}-{digest[:16]}.dcm" if name == UNKNOWN_NAME else f"{name}.dcm")
 
 
+def instances_in(folder: Path, study_instance_uid: str, series_instance_uid: str) -> set[str]:
+    """Return the SOP Instance UIDs of the series that lie below the destination's `folder`."""
+    if UNKNOWN_NAME in (study := _component(study_instance_uid), series := _component(series_instance_uid)):
+        return set()
+    return {file.stem for file in (folder / study / series).glob("*.dcm") if is_uid(file.stem)}
+
+
 def _component(uid: str) -> str:
     return uid if is_uid(uid) and uid[0].isdigit() else UNKNOWN_NAME
 

@@ -33,8 +33,11 @@ LESSON_S = 90 * 86400.0
 BOTH_ORDERS = "both_orders"
 """About a source: ``yes`` when some of its studies came whole only with both acceptance orders, one after the other."""
 
-Existing = Callable[[str, Collection[str]], set[str]]
-"""Given a study and its series: the SOP Instance UIDs that all routed destinations hold. Blocking; called on a thread."""
+Existing = Callable[[str, str, Collection[str]], set[str]]
+"""Given the name of a source, a study and its series: the SOP Instance UIDs that all routed destinations hold.
+
+Blocking; called on a thread.
+"""
 
 
 @dataclass

@@ -132,9 +132,8 @@ class StudyRetrieval:
     async def _plan(self, skip_existing: bool) -> None:
         self._expectation = await self._list()
         if skip_existing and self._means.existing is not None and self._expectation.listed:
-            held = await trio.to_thread.run_sync(
-                self._means.existing, self._study, self._expectation.series, limiter=self._means.threads
-            )
+            existing = partial(self._means.existing, self._source.name, self._study, self._expectation.series)
+            held = await trio.to_thread.run_sync(existing, limiter=self._means.threads)
             self._skipped = held & set(self._expectation.listed)
         await self._expect()
         for uid, size in (await self._received()).items():

@@ -128,7 +128,7 @@ def _address(table: DestinationTable | None) -> Document:
     if table is None:
         return {"kind": "gone", "address": "no longer configured", "tls": False, "verify": None}
     if table.kind == "folder":
-        return {"kind": table.kind, "address": str(table.path), "tls": False, "verify": "digest"}
+        return {"kind": table.kind, "address": str(table.path), "tls": False, "verify": "read back"}
     address = f"{table.ae_title}@{table.host}:{table.port}"
     return {"kind": table.kind, "address": address, "tls": table.tls is not None, "verify": table.verify}
 
