@@ -208,7 +208,7 @@ class Dialogue:
         if self._over:
             raise AssociationEnded("the association has ended", peer=self._stream.peer)
         try:
-            while self._stream.stirs() and self._receiver.wait(_GLANCE_S):
+            while self._receiver.wait(0.0) or (self._stream.stirs() and self._receiver.wait(_GLANCE_S)):
                 message = self._receive(self._deadlines.response_s)
                 if message is None:
                     self._released()

@@ -127,18 +127,29 @@ def _negotiate(
         stream.hasten()
         kind, body = receiver.receive_pdu(deadline)
     except AssociationAborted as error:
-        raise _blame_tls(error, stream.peer) from error
+        raise _why_lost(stream, receiver, error) from error
     if kind is PduType.ASSOCIATE_RJ:
         raise decode_reject(body, peer=stream.peer)
     return decode_accept(body, contexts)
 
 
-def _blame_tls(error: AssociationAborted, peer: str) -> AssociationError:
-    """Return `TlsFailed` where it was TLS that ended the connection: in TLS 1.3 a peer refuses our certificate only now."""
-    cause = error.__cause__
-    if isinstance(cause, ssl.SSLError) and not isinstance(cause, ssl.SSLEOFError | ssl.SSLZeroReturnError):
-        return TlsFailed(handshake_failure(cause), peer=peer)
+def _why_lost(stream: Stream, receiver: Receiver, error: AssociationAborted) -> AssociationError:
+    """Return `TlsFailed` where it was TLS that ended the connection: in TLS 1.3 a peer refuses our certificate only now.
+
+    Its alert may still wait to be read when sending already fails.
+    """
+    try:
+        if stream.tls:
+            receiver.wait(LAST_WORDS_S)
+    except AssociationAborted as later:
+        cause = next((found for found in (error.__cause__, later.__cause__) if _is_alert(found)), None)
+        if isinstance(cause, ssl.SSLError):
+            return TlsFailed(handshake_failure(cause), peer=stream.peer)
     return error
+
+
+def _is_alert(cause: BaseException | None) -> bool:
+    return isinstance(cause, ssl.SSLError) and not isinstance(cause, ssl.SSLEOFError | ssl.SSLZeroReturnError)
 
 
 class Requestor:

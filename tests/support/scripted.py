@@ -1,4 +1,4 @@
-"""A peer that says exactly what a test tells it to, on a real socket. It encodes with pynetdicom and pydicom, never with our codec."""
+"""A peer that says exactly what a test tells it to, on a real socket; its codec is pynetdicom's and pydicom's, never ours."""
 
 from __future__ import annotations
 
@@ -244,9 +244,9 @@ def scripted_peer(*scripts: Script, tls: ssl.SSLContext | None = None) -> Iterat
 def _serve(listener: socket.socket, scripts: tuple[Script, ...], tls: ssl.SSLContext | None, peer: ScriptedPeer) -> None:
     for script in scripts:
         try:
-            connection, _ = listener.accept()
-            with connection:
-                script(Conversation(tls.wrap_socket(connection, server_side=True) if tls else connection))
+            plain, _ = listener.accept()
+            with plain, tls.wrap_socket(plain, server_side=True) if tls else plain as connection:
+                script(Conversation(connection))
         except PeerGone:
             continue
         except BaseException as error:  # noqa: BLE001 - reported on the test's own thread
