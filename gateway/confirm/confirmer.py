@@ -5,11 +5,28 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+import structlog
 import trio
+from sqlalchemy import Connection
 
+from gateway import tls
 from gateway.association.commitment import CommitmentReport
-from gateway.ledger import Ledger
-from gateway.settings import Settings
+from gateway.confirm.peer import Peer
+from gateway.confirm.plan import failure_words
+from gateway.confirm.watch import Watch
+from gateway.domain import Proof
+from gateway.errors import LedgerUnavailable
+from gateway.ledger import Ledger, commitments, proofs
+from gateway.settings import DicomDestination, Settings
+
+SUCCESS = 0x0000
+PROCESSING_FAILURE = 0x0110
+INVALID_ARGUMENT = 0x0115
+"""The report names a transaction that we never made (PS3.7 §C.5.10)."""
+
+WATCH_PAUSE_S = 5.0
+
+_log = structlog.get_logger()
 
 
 def _nobody(_destination: str) -> None:
@@ -32,16 +49,97 @@ class Confirmer:
         Raises:
             ConfigurationError: a certificate or key cannot be used.
         """
-        raise NotImplementedError
+        self._ledger = ledger
+        self._changed = changed
+        self._clock = clock
+        self._token: trio.lowlevel.TrioToken | None = None
+        self._watches = {
+            peer.name: Watch(peer, ledger, report=self.report, changed=changed, clock=clock) for peer in _peers(settings)
+        }
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Ask for proofs until cancelled."""
-        raise NotImplementedError
+        """Ask for proofs until cancelled. What was delivered and not verified before counts like the rest."""
+        self._token = trio.lowlevel.current_trio_token()
+        try:
+            async with trio.open_nursery() as nursery:
+                for watch in self._watches.values():
+                    nursery.start_soon(_keep, watch)
+                task_status.started()
+        finally:
+            self._token = None
 
     def nudge(self, destination: str | None = None) -> None:
-        """Say that something was delivered, to `destination` or anywhere. Thread-safe; a hint."""
-        raise NotImplementedError
+        """Say that something was delivered, to `destination` or anywhere. From any thread; a hint."""
+        token = self._token
+        if token is None:
+            return  # `run` looks by itself when it begins
+        for name, watch in self._watches.items():
+            if destination in (None, name):
+                try:
+                    token.run_sync_soon(watch.nudge, idempotent=True)
+                except trio.RunFinishedError:
+                    return  # nothing is confirmed any more
 
     def report(self, report: CommitmentReport) -> int:
-        """Take the N-EVENT-REPORT of a destination and return the status to answer (PS3.4 §J.3.3). On any thread."""
-        raise NotImplementedError
+        """Take the N-EVENT-REPORT of a destination and return the status to answer (PS3.4 §J.3.3). On any thread.
+
+        What is committed is verified; what failed is sent once more, the second time held. A report that comes late, or again,
+        changes nothing.
+        """
+        try:
+            destination = self._ledger.write(lambda connection: _take(connection, report, self._clock()))
+        except LedgerUnavailable as error:
+            _log.warning("commitment_not_recorded", transaction_uid=report.transaction_uid, reason=str(error))
+            return PROCESSING_FAILURE
+        if destination is None:
+            _log.warning("commitment_unknown", transaction_uid=report.transaction_uid)
+            return INVALID_ARGUMENT
+        name, committed, failed = destination, len(report.committed), len(report.failed)
+        _log.info(
+            "commitment_reported", destination=name, transaction_uid=report.transaction_uid, committed=committed, failed=failed
+        )
+        self._changed(destination)
+        self.nudge(destination)
+        return SUCCESS
+
+
+def _take(connection: Connection, report: CommitmentReport, now: float) -> str | None:
+    """Record `report`; return the destination that it is about, None where the transaction is not ours."""
+    transaction = commitments.get(connection, report.transaction_uid)
+    if transaction is None or transaction.answered:
+        return None if transaction is None else transaction.destination
+    waiting = commitments.items(connection, report.transaction_uid)
+    reasons = {failure.sop_instance_uid: failure.reason for failure in report.failed}
+    committed = {reference.sop_instance_uid for reference in report.committed} - reasons.keys()
+    kept = [item for item in waiting if item.sop_instance_uid in committed]
+    failed = [item for item in waiting if item.sop_instance_uid in reasons]
+    proofs.record_proof(connection, kept, Proof.COMMITMENT, now=now)
+    for reason in set(reasons.values()):
+        same = [item for item in failed if reasons[item.sop_instance_uid] == reason]
+        proofs.record_missing(connection, same, now=now, reason=failure_words(reason))
+    named = [item.delivery_id for item in (*kept, *failed)]
+    commitments.settle(connection, report.transaction_uid, named, now=now)
+    return transaction.destination
+
+
+async def _keep(watch: Watch) -> None:
+    """Run a watch, and again where a fault of our own ends it, so that one destination never takes the others with it."""
+    while True:
+        try:
+            await watch.run()
+        except Exception as error:  # noqa: BLE001 - the root of the watch's task
+            _log.exception("watch_failed", destination=watch.peer.name, error=type(error).__name__)
+            await trio.sleep(WATCH_PAUSE_S)
+
+
+def _peers(settings: Settings) -> list[Peer]:
+    return [
+        _peer(name, table, settings)
+        for name, table in settings.destinations.items()
+        if isinstance(table, DicomDestination) and table.verify != "status"
+    ]
+
+
+def _peer(name: str, table: DicomDestination, settings: Settings) -> Peer:
+    context = None if table.tls is None else tls.requestor_context(table.tls, key=f"destinations.{name}.tls")
+    return Peer(name, table, table.calling_ae_title or settings.gateway.ae_title, context)

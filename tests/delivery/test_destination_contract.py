@@ -10,13 +10,13 @@ from gateway.domain import Consignment, Content
 from gateway.domain import DeliveryState as S
 from gateway.errors import AssociationError, DestinationUnavailable
 from gateway.settings import RetryTable
-from tests.delivery.sites import folder_site
+from tests.delivery.sites import dicom_site, folder_site
 from tests.support import instances
 
 SYNTAXES = ["1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.4.90", "1.2.840.10008.1.2.2"]
 
 
-@pytest.fixture(params=[folder_site], ids=["folder"])
+@pytest.fixture(params=[folder_site, dicom_site], ids=["folder", "dicom"])
 def site(request, tmp_path, store):
     with request.param(tmp_path, store.spool) as opened:
         yield opened

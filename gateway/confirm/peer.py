@@ -1,0 +1,129 @@
+"""A destination as the one who answers for what it has: C-FIND and Storage Commitment as SCU. Blocking; for a thread."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from gateway.association.commitment import CommitmentReport, InstanceReference
+from gateway.association.contexts import COMMITMENT_CONTEXTS, ProposedContext
+from gateway.association.presence import FIND_CONTEXT, instances_of_series
+from gateway.association.requestor import Deadlines, RemoteAE, Requestor, associate
+from gateway.confirm.plan import refuses_find
+from gateway.errors import AssociationError, DimseFailed, NoPresentationContext
+from gateway.settings import DicomDestination
+
+MAX_BREAKS = 3
+"""After so many associations in a row that broke over C-FIND, the destination counts as one that does not answer it."""
+
+SAME_ASSOCIATION_S = 5.0
+"""How long the requesting association stays open for a report on it; most peers report on a new one."""
+
+EVENT_WAIT_S = 0.25
+"""Between two looks whether the report came on another association."""
+
+
+class CannotAnswer(Exception):
+    """The destination does not answer this kind of question; the message says how that showed."""
+
+
+@dataclass
+class Peer:
+    """One destination to ask. One thread at a time uses it; `kill` may come from any."""
+
+    name: str
+    settings: DicomDestination
+    calling_ae: str
+    tls: ssl.SSLContext | None = None
+    _breaks: int = 0
+    _open: Requestor | None = field(default=None, init=False)
+
+    def listed(self, series: Sequence[tuple[str, str]]) -> set[str]:
+        """Return the SOP Instance UIDs that the destination lists in the (study, series) pairs `series`.
+
+        Raises:
+            CannotAnswer: it does not answer C-FIND at IMAGE level.
+            AssociationError: not now.
+        """
+        found: set[str] = set()
+        try:
+            with self._associated((FIND_CONTEXT,)) as association, self._counting_breaks():
+                for study, one in series:
+                    found |= instances_of_series(association, study, one)
+        except NoPresentationContext as error:
+            raise CannotAnswer("no presentation context accepted for C-FIND") from error
+        except DimseFailed as error:
+            if refuses_find(error.status):
+                raise CannotAnswer(f"C-FIND at IMAGE level answered {error.status:04X}") from error
+            raise
+        return found
+
+    def request_commitment(
+        self,
+        transaction_uid: str,
+        references: Sequence[InstanceReference],
+        *,
+        report: Callable[[CommitmentReport], object],
+        answered: Callable[[], bool],
+    ) -> None:
+        """Ask for commitment and stay a while for a report on the same association, with which `report` is called.
+
+        Raises:
+            CannotAnswer: the destination takes no such request.
+            AssociationError: not now.
+        """
+        try:
+            with self._associated(COMMITMENT_CONTEXTS) as association:
+                association.request_commitment(transaction_uid, references)
+                _await_report(association, report, answered)
+        except NoPresentationContext as error:
+            raise CannotAnswer("no presentation context accepted for Storage Commitment") from error
+        except DimseFailed as error:
+            raise CannotAnswer(f"the request for commitment was answered {error.status:04X}") from error
+
+    def kill(self) -> None:
+        """Wake the thread that uses the destination."""
+        if (association := self._open) is not None:
+            association.kill()
+
+    @contextmanager
+    def _associated(self, contexts: Sequence[ProposedContext]) -> Iterator[Requestor]:
+        settings = self.settings
+        server_name = settings.tls.server_name if settings.tls else None
+        remote = RemoteAE(settings.ae_title, settings.host, settings.port, self.tls, server_name)
+        deadlines = Deadlines(response_s=settings.response_timeout_s)
+        with associate(remote, self.calling_ae, contexts, deadlines=deadlines) as association:
+            self._open = association
+            try:
+                yield association
+            finally:
+                self._open = None
+
+    @contextmanager
+    def _counting_breaks(self) -> Iterator[None]:
+        try:
+            yield
+        except (DimseFailed, NoPresentationContext):
+            raise
+        except AssociationError as error:
+            self._breaks += 1
+            if self._breaks >= MAX_BREAKS:
+                raise CannotAnswer(f"C-FIND broke {self._breaks} associations in a row") from error
+            raise
+        self._breaks = 0
+
+
+def _await_report(association: Requestor, report: Callable[[CommitmentReport], object], answered: Callable[[], bool]) -> None:
+    """Stay for a report. That the peer ends the association is no failure: it took the request and may report on another."""
+    for _ in range(round(SAME_ASSOCIATION_S / EVENT_WAIT_S)):
+        if answered():
+            return
+        try:
+            event = association.next_event(EVENT_WAIT_S)
+        except AssociationError:
+            return
+        if event is not None:
+            report(event)
+            return

@@ -1,0 +1,140 @@
+"""Delivered but not verified: what waits for proof at a destination, and what the proof or its lack changes.
+
+Every function takes a `Connection` first; those that change something belong into `Ledger.write`. Times are UTC seconds since
+the epoch.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection, Select, func, select
+
+from gateway.domain import DeliveryState, Proof
+from gateway.ledger.deliveries import verify
+from gateway.ledger.schema import commitment_items, commitments, deliveries, instances
+from gateway.ledger.transitions import move
+
+MAX_LOST = 2
+"""The first time that a destination does not have what it answered success for, it is sent again; then a person looks at it."""
+
+
+@dataclass(frozen=True, slots=True)
+class WaitingStudy:
+    """Delivered instances of one study at one destination: when the first and the last of those unverified were delivered."""
+
+    study_instance_uid: str
+    first_at: float
+    last_at: float
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Unverified:
+    """One delivery that waits for proof. `reason` is the warning that it was delivered with."""
+
+    delivery_id: int
+    sop_class_uid: str
+    sop_instance_uid: str
+    series_instance_uid: str
+    study_instance_uid: str
+    lost: int
+    reason: str | None
+
+
+def waiting_studies(connection: Connection, destination: str) -> list[WaitingStudy]:
+    """Return the studies with unverified deliveries at `destination`, the one waiting longest first.
+
+    Instances whose commitment was requested and not answered yet are left out.
+    """
+    statement = (
+        select(
+            instances.c.study_instance_uid,
+            func.min(deliveries.c.changed_at),
+            func.max(deliveries.c.changed_at),
+            func.count(),
+        )
+        .join_from(deliveries, instances, instances.c.id == deliveries.c.instance_id)
+        .where(*_unverified_at(destination))
+        .group_by(instances.c.study_instance_uid)
+        .order_by(func.min(deliveries.c.changed_at))
+    )
+    return [WaitingStudy(*row) for row in connection.execute(statement)]
+
+
+def unverified(connection: Connection, destination: str, study_instance_uid: str) -> list[Unverified]:
+    """Return the study's deliveries to `destination` that wait for proof and of which no commitment was requested."""
+    mine = instances.c.study_instance_uid == study_instance_uid
+    statement = unverified_columns().where(mine, *_unverified_at(destination)).order_by(deliveries.c.id)
+    return [Unverified(*row) for row in connection.execute(statement)]
+
+
+def is_busy(connection: Connection, destination: str, study_instance_uid: str) -> bool:
+    """Tell whether more of the study is on its way to `destination` right now."""
+    statement = (
+        select(deliveries.c.id)
+        .join_from(instances, deliveries, deliveries.c.instance_id == instances.c.id)
+        .where(
+            instances.c.study_instance_uid == study_instance_uid,
+            deliveries.c.destination == destination,
+            deliveries.c.state.in_([DeliveryState.PENDING, DeliveryState.SENDING]),
+        )
+        .limit(1)
+    )
+    return connection.execute(statement).first() is not None
+
+
+def record_proof(connection: Connection, items: Sequence[Unverified], proof: Proof, *, now: float, note: str = "") -> int:
+    """Record `proof` for `items`, with a `note` for people beside the warning that an instance was delivered with."""
+    alike: dict[str | None, list[int]] = defaultdict(list)
+    for item in items:
+        alike[_joined(item.reason, note)].append(item.delivery_id)
+    return sum(verify(connection, ids, proof, now=now, reason=reason) for reason, ids in alike.items())
+
+
+def record_missing(connection: Connection, items: Sequence[Unverified], *, now: float, reason: str) -> tuple[int, int]:
+    """Record that the destination does not have `items`: to be sent once more, or held. Returns how many of each."""
+    again, held = 0, 0
+    by_lost: dict[int, list[int]] = defaultdict(list)
+    for item in items:
+        by_lost[item.lost + 1].append(item.delivery_id)
+    for lost, ids in by_lost.items():
+        columns: dict[str, Any] = {"only_from": [DeliveryState.DELIVERED], "lost": lost, "reason": reason}
+        if lost < MAX_LOST:
+            again += move(connection, ids, DeliveryState.PENDING, now=now, due_at=now, attempts=0, **columns)
+        else:
+            held += move(connection, ids, DeliveryState.HELD, now=now, **columns)
+    return again, held
+
+
+def unverified_columns() -> Select[Any]:
+    """Return the selection of `Unverified` from deliveries and instances, joined."""
+    return select(
+        deliveries.c.id,
+        instances.c.sop_class_uid,
+        instances.c.sop_instance_uid,
+        instances.c.series_instance_uid,
+        instances.c.study_instance_uid,
+        deliveries.c.lost,
+        deliveries.c.reason,
+    ).join_from(deliveries, instances, instances.c.id == deliveries.c.instance_id)
+
+
+def _unverified_at(destination: str) -> Collection[Any]:
+    asked = (
+        select(commitment_items.c.delivery_id)
+        .join(commitments, commitments.c.transaction_uid == commitment_items.c.transaction_uid)
+        .where(commitments.c.destination == destination, commitments.c.answered_at.is_(None))
+    )
+    return (
+        deliveries.c.destination == destination,
+        deliveries.c.state == DeliveryState.DELIVERED,
+        deliveries.c.id.not_in(asked),
+    )
+
+
+def _joined(reason: str | None, note: str) -> str | None:
+    return "; ".join(part for part in (reason, note) if part) or None
