@@ -115,7 +115,9 @@ class InstanceIdentity:
 class Content:
     """Where an instance's data set lies: `length` bytes from `offset` in what `location` names, with its XXH3-128 `digest`.
 
-    `location` is opaque to everyone but the spool: ``spool:NAME`` for spooled bytes, ``file:/path`` for a file sent in place.
+    `location` is opaque to everyone but the spool: ``spool:TOKEN`` for spooled bytes, ``file:SIZE:MTIME:PATH`` for a file sent
+    in place, as it was when it was registered. The digest is computed for both, spooled bytes while they are written, a file in
+    place once while it is registered; the same instance has the same digest wherever it lies.
     """
 
     location: str

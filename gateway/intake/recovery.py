@@ -5,6 +5,7 @@ spool and ledger                 what is done
 ===============================  ======================================================================
 partial file                     removed: nobody was told that it was kept
 file without a row               adopted with the provenance it carries, or quarantined where it is damaged
+file without a row, of a `send`  removed: its command goes to destinations of its own, and takes it in again
 row kept, file there             nothing
 row kept, no file                missing; what is still to be sent of it is held with the reason
 row released, file there         the file is removed: the crash came between the two
@@ -23,7 +24,7 @@ import structlog
 
 from gateway.errors import SpoolMissing
 from gateway.intake.attributes import read_head
-from gateway.intake.storage import Correlate, Route, complete, record_spooled
+from gateway.intake.storage import LOCAL_ADDRESS, SEND_ASSOCIATION, Correlate, Route, complete, record_spooled
 from gateway.ledger import Ledger
 from gateway.ledger.instances import (
     Arrival,
@@ -96,6 +97,9 @@ class _Recovery:
     def orphan(self, location: str) -> None:
         entry = self.trusted(location)
         if entry is None:
+            return
+        if (entry.provenance.association, entry.provenance.address) == (SEND_ASSOCIATION, LOCAL_ADDRESS):
+            self.count("swept", int(self.spool.remove(location)))
             return
         with self.spool.open(entry.content) as source:
             head = read_head(source.read, entry.identity.transfer_syntax_uid, self.keywords)

@@ -23,6 +23,10 @@ Route = Callable[[Attributes], Sequence[str]]
 Correlate = Callable[[Provenance, str], int | None]
 """Names the retrieval that the SOP Instance UID of a C-STORE is counted to; None is unsolicited. Thread-safe."""
 
+SEND_ASSOCIATION = "send"
+LOCAL_ADDRESS = "local"
+"""Provenance of what ``send`` takes in: no association brought it."""
+
 SUCCESS = 0x0000
 OUT_OF_RESOURCES = 0xA700
 SOP_CLASS_NOT_SUPPORTED = 0x0122

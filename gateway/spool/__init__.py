@@ -6,8 +6,9 @@ sent; files are 0600, folders 0700. An fsync that failed is final. The spool nev
 Synchronous and thread-safe: called directly from association threads, through ``trio.to_thread`` from trio.
 """
 
+from gateway.spool.layout import file_location
 from gateway.spool.lock import StateLock
-from gateway.spool.store import OpenContent, Spool, SpoolEntry, SpoolUsage
+from gateway.spool.store import OpenContent, Spool, SpoolEntry, SpoolUsage, digest_of
 from gateway.spool.writer import SpoolWriter
 
-__all__ = ["OpenContent", "Spool", "SpoolEntry", "SpoolUsage", "SpoolWriter", "StateLock"]
+__all__ = ["OpenContent", "Spool", "SpoolEntry", "SpoolUsage", "SpoolWriter", "StateLock", "digest_of", "file_location"]

@@ -1,0 +1,107 @@
+"""Zip archives as input of ``gateway send``: each member that is an instance is spooled, since it cannot be sent in place.
+
+Names of members are only shown, never used as paths. What a member inflates to is bounded by the spool's reserve; members that
+are no instances cost their first bytes only; archives within archives are not opened.
+"""
+
+from __future__ import annotations
+
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from gateway.domain import Provenance
+from gateway.errors import SpoolError
+from gateway.intake.sniff import HEAD_BYTES, DicomFile, NoInstance, sniff
+from gateway.intake.storage import record_spooled
+from gateway.intake.walk import printable
+from gateway.ledger import Ledger
+from gateway.ledger.instances import Arrival, Recorded
+from gateway.spool import Spool
+
+_MAGIC = (b"PK\x03\x04", b"PK\x05\x06")
+_METHODS = frozenset({zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED})
+_ENCRYPTED = 0x1
+_BLOCK_BYTES = 1024 * 1024
+_BROKEN = (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError, RuntimeError, ValueError)
+"""What zipfile raises for archives that are damaged or hostile."""
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """One member of an archive: recorded, or why not. Without a `name` it is the archive itself."""
+
+    name: str
+    recorded: Recorded | None = None
+    reason: str = ""
+    refused: bool = False
+
+
+def is_archive(path: Path) -> bool:
+    """Tell whether the file begins as a zip archive does; False where it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            return file.read(4) in _MAGIC
+    except OSError:
+        return False
+
+
+@dataclass(frozen=True, slots=True)
+class Unpacker:
+    """Spools and records the members of archives for `destinations`."""
+
+    spool: Spool
+    ledger: Ledger
+    destinations: tuple[str, ...]
+    provenance: Provenance
+    clock: Callable[[], float]
+
+    def members(self, path: Path) -> Iterator[Member]:
+        """Take in the archive at `path`; yield one result a member.
+
+        Raises:
+            LedgerUnavailable: the ledger takes no more.
+
+        """
+        try:
+            with zipfile.ZipFile(path) as archive:
+                for info in archive.infolist():
+                    if not info.is_dir():
+                        yield self._take(archive, info)
+        except _BROKEN as error:
+            yield Member("", reason=f"a broken archive ({error.__class__.__name__})", refused=True)
+
+    def _take(self, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Member:
+        name = printable(info.filename.encode("utf-8", "replace").decode("utf-8"))
+        if info.flag_bits & _ENCRYPTED:
+            return Member(name, reason="encrypted", refused=True)
+        if info.compress_type not in _METHODS:
+            return Member(name, reason=f"compression method {info.compress_type} is not supported", refused=True)
+        try:
+            with archive.open(info) as stream:
+                start = stream.read(HEAD_BYTES)
+                found = sniff(lambda offset, size: start[offset : offset + size])
+                if isinstance(found, NoInstance):
+                    nested = start[:4] in _MAGIC
+                    return Member(name, reason="an archive within an archive" if nested else found.reason, refused=found.dicom)
+                return Member(name, self._spooled(found, start, stream))
+        except _BROKEN as error:
+            return Member(name, reason=f"cannot be unpacked ({error.__class__.__name__})", refused=True)
+        except SpoolError as error:
+            return Member(name, reason=str(error), refused=True)
+
+    def _spooled(self, found: DicomFile, start: bytes, stream: IO[bytes]) -> Recorded:
+        writer = self.spool.create(found.identity, self.provenance)
+        try:
+            block = start[found.offset :]
+            while block:
+                writer.write([memoryview(block)])
+                block = stream.read(_BLOCK_BYTES)
+            content = writer.commit()
+        finally:
+            writer.discard()
+        arrival = Arrival(found.identity, self.provenance, content, self.destinations, self.clock())
+        return record_spooled(self.spool, self.ledger, arrival, again=False)

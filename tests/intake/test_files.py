@@ -1,0 +1,419 @@
+import io
+import os
+import struct
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pydicom
+import pydicom.data
+import pytest
+from pydicom.uid import ImplicitVRLittleEndian
+
+from gateway.domain import DeliveryState
+from gateway.errors import LedgerUnavailable, SpoolMissing
+from gateway.intake import FileEvent, FileOutcome, Releaser, recover, register
+from gateway.intake import files as intake_files
+from gateway.ledger import Ledger, instances, transitions
+from gateway.ledger.instances import BytesState, Recorded, StoredInstance
+from gateway.ledger.schema import deliveries
+from gateway.spool import Spool
+from tests.support import data as real
+from tests.support.storing import CT_STORAGE, data_set, element, files, part10_files, read, states
+
+Send = Callable[..., list[FileEvent]]
+
+
+def ignore(_recorded: Recorded) -> None:
+    """Nobody listens."""
+
+
+@pytest.fixture
+def inbox(tmp_path: Path) -> Path:
+    path = tmp_path / "inbox"
+    path.mkdir()
+    return path
+
+
+@pytest.fixture
+def send(spool: Spool, ledger: Ledger, inbox: Path) -> Send:
+    def run(*paths: Path, to: tuple[str, ...] = ("a",), recorded: Callable[[Recorded], None] = ignore) -> list[FileEvent]:
+        return list(register(paths or (inbox,), to, spool, ledger, ae_title="GATEWAY", recorded=recorded))
+
+    return run
+
+
+def part10(data: bytes, *, syntax: bytes = b"1.2.840.10008.1.2.1", sop_class: str = CT_STORAGE, uid: bytes = b"1.2.3") -> bytes:
+    group = element(0x00020001, "OB", b"\x00\x01") + element(0x00020002, "UI", sop_class.encode()) + element(0x00020003, "UI", uid)
+    if syntax:
+        group += element(0x00020010, "UI", syntax)
+    return bytes(128) + b"DICM" + element(0x00020000, "UL", struct.pack("<L", len(group))) + group + data
+
+
+def put(path: Path, data: bytes) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data)
+    return path
+
+
+def found(ledger: Ledger, uid: str) -> list[StoredInstance]:
+    with ledger.read() as connection:
+        return instances.find(connection, uid)
+
+
+def outcomes(events: list[FileEvent]) -> list[str]:
+    return [event.outcome.value for event in events]
+
+
+def settle(ledger: Ledger, state: DeliveryState = DeliveryState.VERIFIED) -> None:
+    with ledger.read() as connection:
+        ids = list(connection.execute(deliveries.select().with_only_columns(deliveries.c.id)).scalars())
+    path = {DeliveryState.VERIFIED: (DeliveryState.SENDING, DeliveryState.DELIVERED, state)}.get(state, (state,))
+    for step in path:
+        ledger.write(lambda connection, step=step: transitions.move(connection, ids, step, now=1.0))
+
+
+def test_a_file_is_registered_where_it_lies(send: Send, spool: Spool, ledger: Ledger, inbox: Path, folder: Path) -> None:
+    path = put(inbox / "a.dcm", part10(data_set("1.2.3")))
+    (event,) = send(to=("a", "b"))
+    assert (event.path, event.outcome, event.queued) == (str(path), FileOutcome.QUEUED, ("a", "b"))
+    (instance,) = found(ledger, "1.2.3")
+    assert instance.content.location.startswith("file:")
+    assert read(spool, instance.content) == data_set("1.2.3")
+    assert (instance.identity.study_instance_uid, instance.identity.transfer_syntax_uid) == ("1.2.3", "1.2.840.10008.1.2.1")
+    assert states(ledger) == {(instance.id, "a"): "pending", (instance.id, "b"): "pending"}
+    assert files(folder) == []
+
+
+def test_every_real_instance_is_taken_with_equal_bytes(send: Send, spool: Spool, ledger: Ledger, inbox: Path) -> None:
+    sources = real.real_files()
+    real.copy_all(sources, inbox)
+    assert outcomes(send()) == ["queued"] * len(sources)
+    for path, syntax, data in part10_files(sources):
+        (instance,) = found(ledger, real.identity(path)[2])
+        assert read(spool, instance.content) == data
+        assert instance.identity.transfer_syntax_uid == syntax
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_pydicoms_own_files_are_told_apart(send: Send, inbox: Path) -> None:
+    root = Path(pydicom.data.__file__).parent / "test_files"
+    wrong = []
+    for event in send(root):
+        path = Path(event.path)
+        holds = instance_in(path)
+        if (event.outcome in (FileOutcome.QUEUED, FileOutcome.SETTLED)) != holds:
+            wrong.append((path.name, event.outcome.value, event.reason))
+    assert wrong == []
+
+
+def instance_in(path: Path) -> bool:
+    """Ask pydicom, as tolerant as it gets."""
+    try:
+        dataset = pydicom.dcmread(path, force=True, stop_before_pixels=True)
+        uid = dataset.get("SOPInstanceUID") or dataset.file_meta.get("MediaStorageSOPInstanceUID")
+    except (AttributeError, KeyError, ValueError, NotImplementedError, EOFError, struct.error):
+        return False
+    return bool(uid) and "DICOMDIR" not in path.name
+
+
+@pytest.mark.parametrize(
+    ("kind", "offset"),
+    [("preamble lost", 4), ("preamble and prefix lost", 0), ("bare explicit", 0), ("bare implicit", 0), ("bare big endian", 0)],
+)
+def test_files_without_preamble_are_recognised(send: Send, ledger: Ledger, inbox: Path, kind: str, offset: int) -> None:
+    whole = part10(data_set("1.2.3"))
+    data = {
+        "preamble lost": whole[128:],
+        "preamble and prefix lost": whole[132:],
+        "bare explicit": data_set("1.2.3"),
+        "bare implicit": bare("1.2.3", "<"),
+        "bare big endian": bare("1.2.3", ">"),
+    }[kind]
+    put(inbox / "x", data)
+    assert outcomes(send()) == ["queued"]
+    (instance,) = found(ledger, "1.2.3")
+    syntax = {"bare implicit": ImplicitVRLittleEndian, "bare big endian": "1.2.840.10008.1.2.2"}.get(kind, "1.2.840.10008.1.2.1")
+    assert instance.identity.transfer_syntax_uid == syntax
+    assert instance.content.offset + instance.content.length == len(data)
+    assert (instance.content.offset == 0) is kind.startswith("bare")
+    assert offset <= instance.content.offset
+
+
+def bare(uid: str, order: str) -> bytes:
+    parts = []
+    for tag, value in ((0x0016, CT_STORAGE), (0x0018, uid)):
+        raw = value.encode() + b"\x00" * (len(value) % 2)
+        vr = b"UI" + struct.pack(">H", len(raw)) if order == ">" else struct.pack("<L", len(raw))
+        parts.append(struct.pack(order + "HH", 0x0008, tag) + vr + raw)
+    return b"".join(parts)
+
+
+def test_a_missing_transfer_syntax_is_seen_from_the_data_set(send: Send, ledger: Ledger, inbox: Path) -> None:
+    put(inbox / "x", part10(data_set("1.2.3"), syntax=b""))
+    assert outcomes(send()) == ["queued"]
+    assert found(ledger, "1.2.3")[0].identity.transfer_syntax_uid == "1.2.840.10008.1.2.1"
+
+
+NOT_DICOM = {
+    "empty": b"",
+    "text": b"Study of Jane Doe\n" * 50,
+    "png": b"\x89PNG\r\n\x1a\n" + os.urandom(500),
+    "zeros": bytes(1000),
+    "group 8 by chance": b"\x08\x00\x16\x00" + os.urandom(500),
+    "no uids": element(0x00080060, "CS", b"CT") * 20,
+    "uid that is none": element(0x00080016, "UI", b"../../etc") + element(0x00080018, "UI", b"1.2"),
+}
+
+
+@pytest.mark.parametrize("kind", NOT_DICOM)
+def test_other_files_are_listed_with_the_reason(send: Send, ledger: Ledger, inbox: Path, kind: str) -> None:
+    put(inbox / "x", NOT_DICOM[kind])
+    (event,) = send()
+    assert event.outcome is FileOutcome.SKIPPED
+    assert event.reason in ("empty", "not DICOM")
+    assert states(ledger) == {}
+
+
+def test_a_dicomdir_is_skipped_and_dicom_without_uids_is_a_failure(send: Send, inbox: Path) -> None:
+    put(inbox / "DICOMDIR", part10(element(0x00041130, "CS", b"X"), sop_class="1.2.840.10008.1.3.10"))
+    put(inbox / "x.dcm", part10(element(0x00080060, "CS", b"CT"), uid=b""))
+    directory, unnamed = send()
+    assert (directory.outcome, directory.reason) == (FileOutcome.SKIPPED, "a DICOMDIR")
+    assert (unnamed.outcome, "SOP Instance UID" in unnamed.reason) == (FileOutcome.FAILED, True)
+
+
+def test_folders_are_walked_in_order_and_symbolic_links_never_loop(send: Send, inbox: Path) -> None:
+    for name in ("b/2.dcm", "a/1.dcm", "c.dcm"):
+        put(inbox / name, part10(data_set(f"1.2.{name[0].encode()[0]}")))
+    (inbox / "a" / "loop").symlink_to(inbox)
+    (inbox / "b" / "self").symlink_to("self")
+    (inbox / "z").symlink_to(inbox / "c.dcm")
+    os.mkfifo(inbox / "y")
+    events = {Path(event.path).relative_to(inbox.resolve()).as_posix(): event.outcome.value for event in send()}
+    assert events == {
+        "a/1.dcm": "queued",
+        "b/2.dcm": "queued",
+        "b/self": "failed",
+        "c.dcm": "queued",
+        "y": "skipped",
+        "z": "queued",
+    }
+
+
+def test_what_is_not_there_is_a_failure_and_the_rest_goes_on(send: Send, inbox: Path) -> None:
+    put(inbox / "a.dcm", part10(data_set("1.2.3")))
+    assert outcomes(send(inbox / "missing", inbox)) == ["failed", "queued"]
+
+
+def test_names_of_any_bytes_are_taken_and_shown_safely(send: Send, spool: Spool, ledger: Ledger, inbox: Path) -> None:
+    name = os.fsencode(inbox) + b"/\xff\x1b[31m\xc3\xbc.dcm"
+    Path(os.fsdecode(name)).write_bytes(part10(data_set("1.2.3")))
+    (event,) = send()
+    assert event.path.isprintable()
+    assert read(spool, found(ledger, "1.2.3")[0].content) == data_set("1.2.3")
+
+
+def test_the_same_command_sends_only_what_is_missing(send: Send, ledger: Ledger, inbox: Path) -> None:
+    for number in range(3):
+        put(inbox / f"{number}.dcm", part10(data_set(f"1.2.{number}")))
+    send()
+    settle(ledger)
+    put(inbox / "3.dcm", part10(data_set("1.2.33")))
+    assert outcomes(send()) == ["settled", "settled", "settled", "queued"]
+    assert outcomes(send(to=("a", "b"))) == ["queued"] * 4
+    assert sorted(state for (_, name), state in states(ledger).items() if name == "a") == [
+        "pending",
+        "verified",
+        "verified",
+        "verified",
+    ]
+
+
+def test_a_known_file_is_not_read_again(send: Send, inbox: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    put(inbox / "a.dcm", part10(data_set("1.2.3")))
+    send()
+
+    def fail(_file: object) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr(intake_files, "_inspect", fail)
+    assert outcomes(send()) == ["queued"]
+
+
+def test_what_is_held_is_tried_again_by_the_same_command(send: Send, ledger: Ledger, inbox: Path) -> None:
+    put(inbox / "a.dcm", part10(data_set("1.2.3")))
+    send()
+    settle(ledger, DeliveryState.HELD)
+    assert outcomes(send()) == ["queued"]
+    assert set(states(ledger).values()) == {"pending"}
+
+
+def test_what_a_person_dropped_stays_dropped(send: Send, ledger: Ledger, inbox: Path) -> None:
+    put(inbox / "a.dcm", part10(data_set("1.2.3")))
+    send()
+    settle(ledger, DeliveryState.DROPPED)
+    assert outcomes(send()) == ["settled"]
+
+
+def test_copies_of_one_instance_are_one_instance(send: Send, ledger: Ledger, inbox: Path) -> None:
+    for name in ("a", "b", "c"):
+        put(inbox / name, part10(data_set("1.2.3")))
+    assert outcomes(send()) == ["queued"] * 3
+    assert len(found(ledger, "1.2.3")) == 1
+
+
+def test_another_content_under_the_same_uid_is_a_conflict(send: Send, ledger: Ledger, inbox: Path) -> None:
+    put(inbox / "a", part10(data_set("1.2.3")))
+    put(inbox / "b", part10(data_set("1.2.3", filler=b"other!")))
+    events = send()
+    assert "supersedes" in events[1].reason
+    newer, older = found(ledger, "1.2.3")
+    assert older.superseded_by == newer.id
+    assert states(ledger) == {(older.id, "a"): "dropped", (newer.id, "a"): "pending"}
+
+
+def test_a_file_that_changed_is_another_one_and_is_not_sent_as_what_it_was(
+    send: Send, spool: Spool, ledger: Ledger, inbox: Path
+) -> None:
+    path = put(inbox / "a", part10(data_set("1.2.3")))
+    send()
+    path.write_bytes(part10(data_set("1.2.3", filler=b"changed")))
+    with pytest.raises(SpoolMissing):
+        spool.open(found(ledger, "1.2.3")[0].content)
+    assert outcomes(send()) == ["queued"]
+    assert read(spool, found(ledger, "1.2.3")[0].content) == data_set("1.2.3", filler=b"changed")
+
+
+def test_a_file_in_place_outlives_its_release(send: Send, spool: Spool, ledger: Ledger, inbox: Path) -> None:
+    path = put(inbox / "a", part10(data_set("1.2.3")))
+    send()
+    settle(ledger)
+    assert Releaser(spool, ledger, history_s=1).run_once() == 1
+    recover(spool, ledger, route=lambda _attributes: ())
+    assert path.exists()
+    assert outcomes(send()) == ["settled"]
+    assert outcomes(send(to=("b",))) == ["queued"]
+    assert found(ledger, "1.2.3")[0].bytes_state is BytesState.KEPT
+
+
+def zipped(path: Path, members: dict[str, bytes], method: int = zipfile.ZIP_DEFLATED) -> Path:
+    with zipfile.ZipFile(path, "w", method) as archive:
+        for name, data in members.items():
+            archive.writestr(name, data)
+    return path
+
+
+def test_members_of_archives_are_spooled(send: Send, spool: Spool, ledger: Ledger, inbox: Path, folder: Path) -> None:
+    path = zipped(
+        inbox / "study.zip",
+        {
+            "1/a.dcm": part10(data_set("1.2.3")),
+            "../../../evil.dcm": part10(data_set("1.2.4")),
+            "/abs.dcm": part10(data_set("1.2.5", filler=bytes(200_000))),
+            "readme.txt": b"hello",
+            "inner.zip": zipped(inbox.parent / "inner.zip", {"x": b"x"}).read_bytes(),
+        },
+    )
+    events = {event.path.removeprefix(f"{path}!"): (event.outcome.value, event.reason) for event in send()}
+    assert events == {
+        "1/a.dcm": ("queued", ""),
+        "../../../evil.dcm": ("queued", ""),
+        "/abs.dcm": ("queued", ""),
+        "readme.txt": ("skipped", "not DICOM"),
+        "inner.zip": ("skipped", "an archive within an archive"),
+    }
+    assert read(spool, found(ledger, "1.2.5")[0].content) == data_set("1.2.5", filler=bytes(200_000))
+    assert len(files(folder)) == 3
+    assert {file.parent.parent.name for file in files(folder)} == {"instances"}
+
+
+def test_an_archive_sent_again_is_settled_and_leaves_nothing_in_the_spool(
+    send: Send, spool: Spool, ledger: Ledger, inbox: Path, folder: Path
+) -> None:
+    zipped(inbox / "study.zip", {"a": part10(data_set("1.2.3"))})
+    send()
+    settle(ledger)
+    Releaser(spool, ledger, history_s=1).run_once()
+    assert outcomes(send()) == ["settled"]
+    assert files(folder) == []
+    assert outcomes(send(to=("b",))) == ["queued"]
+    assert len(files(folder)) == 1
+
+
+def test_a_bomb_in_an_archive_costs_its_first_bytes_only(send: Send, inbox: Path, folder: Path) -> None:
+    zipped(inbox / "bomb.zip", {"bomb": bytes(300 << 20)})
+    assert outcomes(send()) == ["skipped"]
+    assert files(folder) == []
+
+
+def test_a_dicom_bomb_in_an_archive_is_stopped_by_the_reserve(ledger: Ledger, folder: Path, inbox: Path, spool: Spool) -> None:
+    zipped(inbox / "bomb.zip", {"bomb": part10(data_set("1.2.3", filler=bytes(80 << 20)))})
+    free = spool.usage().free_bytes
+    with Spool(folder, reserve_bytes=free + (1 << 40)) as full:
+        (event,) = register([inbox], ["a"], full, ledger, ae_title="GATEWAY")
+    assert (event.outcome, "reserve" in event.reason) == (FileOutcome.FAILED, True)
+    assert files(folder) == []
+
+
+def broken_archives() -> Iterator[tuple[str, bytes]]:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("a", part10(data_set("1.2.3", filler=os.urandom(100_000))))
+    whole = buffer.getvalue()
+    yield "truncated", whole[:5000]
+    yield "damaged", whole[:60_000] + bytes(100) + whole[60_100:]
+    encrypted = bytearray(whole)
+    encrypted[6] |= 1
+    encrypted[whole.rindex(b"PK\x01\x02") + 8] |= 1
+    yield "encrypted", bytes(encrypted)
+    yield "only a magic", b"PK\x03\x04"
+
+
+@pytest.mark.parametrize(("kind", "data"), [*broken_archives()])
+def test_a_broken_archive_is_a_failure_and_leaves_nothing(send: Send, inbox: Path, folder: Path, kind: str, data: bytes) -> None:
+    put(inbox / "x.zip", data)
+    put(inbox / "y.dcm", part10(data_set("1.2.9")))
+    assert outcomes(send()) == ["failed", "queued"], kind
+    assert files(folder) == []
+
+
+def test_an_archive_in_an_unsupported_compression_is_a_failure(send: Send, inbox: Path) -> None:
+    zipped(inbox / "x.zip", {"a": part10(data_set("1.2.3"))}, zipfile.ZIP_LZMA)
+    (event,) = send()
+    assert (event.outcome, "compression" in event.reason) == (FileOutcome.FAILED, True)
+
+
+def test_a_member_that_a_crash_orphaned_is_not_routed(send: Send, spool: Spool, ledger: Ledger, inbox: Path, folder: Path) -> None:
+    zipped(inbox / "study.zip", {"a": part10(data_set("1.2.3"))})
+    send()
+    with Ledger(folder.parent / "other.sqlite") as other:
+        recover(spool, other, route=lambda _attributes: ("elsewhere",))
+        assert states(other) == {}
+    assert files(folder) == []
+
+
+def test_closing_the_events_stops_between_files(spool: Spool, ledger: Ledger, inbox: Path) -> None:
+    for number in range(200):
+        put(inbox / f"{number:03d}", part10(data_set(f"1.2.{number}")))
+    events = register([inbox], ["a"], spool, ledger, ae_title="GATEWAY")
+    assert next(events).outcome is FileOutcome.QUEUED
+    events.close()  # type: ignore[attr-defined]
+    assert 0 < len(states(ledger)) < 200
+    assert [event.outcome for event in register([inbox], ["a"], spool, ledger, ae_title="GATEWAY")] == [FileOutcome.QUEUED] * 200
+    assert len(states(ledger)) == 200
+
+
+def test_a_ledger_that_fails_ends_the_events_and_leaves_nothing(spool: Spool, ledger: Ledger, inbox: Path, folder: Path) -> None:
+    zipped(inbox / "a.zip", {"a": part10(data_set("1.2.3"))})
+    ledger.close()
+    with pytest.raises(LedgerUnavailable):
+        list(register([inbox], ["a"], spool, ledger, ae_title="GATEWAY"))
+    assert files(folder) == []
+
+
+def test_each_instance_is_announced_once_it_is_durable(send: Send, ledger: Ledger, inbox: Path) -> None:
+    put(inbox / "a", part10(data_set("1.2.3")))
+    heard: list[tuple[str, int]] = []
+    send(recorded=lambda recorded: heard.append((recorded.arrival.identity.sop_instance_uid, len(states(ledger)))))
+    assert heard == [("1.2.3", 1)]
