@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 
 import structlog
@@ -16,14 +17,14 @@ from gateway.tls import expiring
 
 log = structlog.get_logger()
 
-BATCH = 500
-"""Instances released or forgotten in one go, so that the ledger's writer is never kept long."""
-
-RELEASE_GAP_S = 1.0
-"""Bytes are released at most this often: what settles meanwhile goes together."""
+WINDOW_GAP_S = 0.2
+"""Between two looks for bytes to release: a long backlog costs little, and what settles meanwhile goes together."""
 
 RELEASE_AT_LEAST_S = 60.0
 """A hint that was lost costs no more than this."""
+
+BATCH = 500
+"""Instances forgotten in one go, so that the ledger's writer is never kept long."""
 
 FORGET_EVERY_S = 3600.0
 CERTIFICATES_EVERY_S = 86_400.0
@@ -55,26 +56,30 @@ class Hint:
 
 
 async def release_bytes(releaser: Releaser, hint: Hint) -> None:
-    """Release the bytes of settled instances whenever `hint` says that some may have settled."""
+    """Walk through the kept instances and release settled ones, whenever `hint` says that some may have settled."""
     while True:
-        await _in_batches(releaser.run_once)
-        await trio.sleep(RELEASE_GAP_S)
-        await hint.wait(RELEASE_AT_LEAST_S)
+        with _postponed():
+            await trio.to_thread.run_sync(releaser.run_once)
+        if releaser.walked:
+            await hint.wait(RELEASE_AT_LEAST_S)
+        await trio.sleep(WINDOW_GAP_S)
 
 
 async def forget_history(releaser: Releaser) -> None:
     """Forget instances that were released longer ago than the configuration's ``history_days``."""
     while True:
-        await _in_batches(releaser.forget_once)
+        with _postponed():
+            while await trio.to_thread.run_sync(lambda: releaser.forget_once(limit=BATCH)) >= BATCH:
+                await trio.lowlevel.checkpoint()
         await trio.sleep(FORGET_EVERY_S)
 
 
-async def _in_batches(step: Callable[..., int]) -> None:
+@contextmanager
+def _postponed() -> Iterator[None]:
+    """Log that something could not be tidied now: nothing is lost by doing it in the next round."""
     try:
-        while await trio.to_thread.run_sync(lambda: step(limit=BATCH)) >= BATCH:
-            await trio.lowlevel.checkpoint()
+        yield
     except (LedgerUnavailable, SpoolError) as error:
-        # Nothing is lost by releasing later; the next round tries again.
         log.warning("housekeeping_postponed", error=str(error))
 
 

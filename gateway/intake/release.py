@@ -26,6 +26,11 @@ class Releaser:
         self._clock = clock
         self._after = 0
 
+    @property
+    def walked(self) -> bool:
+        """True when the next `run_once` begins anew with the oldest kept instance."""
+        return self._after == 0
+
     def run_once(self, *, limit: int = 2000) -> int:
         """Look at the next `limit` instances whose bytes are kept, release what may go, and return how many that were.
 
