@@ -1,24 +1,200 @@
-"""Who may associate, from ``[sources]`` and ``[listen] accept`` (PS3.8 §9.3.4)."""
+"""Who may associate with us: called AE title, calling AE title, address, and for TLS the name in the certificate.
+
+An AE title is no authentication, so a source is known by all of them together. Host names are resolved in the background:
+a decision uses what was found last and never waits for a name server.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import ipaddress
+import socket
+import threading
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
 
+import structlog
+
+from gateway.association.negotiation import J2K_FIRST, ORDERS
+from gateway.association.pdu import rejection
 from gateway.association.services import Admitted
-from gateway.settings import Settings
+from gateway.errors import ConfigurationError, Problem
+from gateway.settings import Settings, SourceTable
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+Resolve = Callable[[str], Collection[str]]
+
+REFRESH_S = 300.0
+"""How old the addresses of host names may grow before they are looked up again."""
+
+RETRY_S = 5.0
+"""How soon they are looked up again for a caller whose AE title is known and whose address is not."""
+
+START_S = 3.0
+"""How long the start waits for host names; those that take longer are known when they are."""
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class KnownSource:
+    """One of ``[sources]`` as a caller: `networks` are the addresses that the configuration gives as such."""
+
+    name: str
+    ae_title: str
+    host: str
+    networks: tuple[Network, ...]
+    certificate_name: str | None
+
+
+def known_source(name: str, table: SourceTable) -> KnownSource:
+    """Return the source `name` of the configuration. Raises ConfigurationError where one of its addresses is none."""
+    given = [*table.addresses, *([table.host] if _is_address(table.host) else [])]
+    try:
+        networks = tuple(ipaddress.ip_network(text, strict=False) for text in given)
+    except ValueError as error:
+        problem = Problem("[sources]", f"sources.{name}.addresses", str(error), "addresses or networks such as 10.1.0.0/16")
+        raise ConfigurationError([problem]) from error
+    return KnownSource(name, table.ae_title, table.host, networks, table.certificate_name)
+
+
+def matching(
+    sources: Sequence[KnownSource],
+    resolved: Mapping[str, Collection[str]],
+    *,
+    calling_ae: str,
+    address: str,
+    certificate_names: tuple[str, ...] | None,
+) -> KnownSource | None:
+    """Return the source that calls as `calling_ae` from `address`, or None. Pure; `resolved` maps host names to addresses.
+
+    Of several that would match, one with a certificate name comes first, then the order of the configuration decides.
+    """
+    candidates = [
+        source
+        for source in sources
+        if source.ae_title == calling_ae and _calls_from(source, resolved, address) and _shows(source, certificate_names)
+    ]
+    return min(candidates, key=lambda source: source.certificate_name is None, default=None)
 
 
 class KnownSources:
-    """Admits by called AE title, calling AE title, address and certificate. Thread-safe."""
+    """The admission of ``[listen] accept`` and ``[sources]``. Thread-safe."""
 
-    def __init__(self, settings: Settings, orders: Mapping[str, str]) -> None:
-        """`orders` maps names of sources to the acceptance order that was learned for them."""
-        raise NotImplementedError
+    def __init__(self, settings: Settings, orders: Mapping[str, str] | None = None, *, resolve: Resolve | None = None) -> None:
+        """Look up the sources' host names, waiting for at most `START_S`.
 
-    def admit(self, *, calling_ae: str, called_ae: str, address: str, certificate_names: tuple[str, ...] | None) -> Admitted:
-        """Decide on one A-ASSOCIATE-RQ; see `gateway.association.services.Admission`."""
-        raise NotImplementedError
+        `orders` are the acceptance orders that were learned, by source. Raises ConfigurationError for an address that is none.
+        """
+        self._ae_title = settings.gateway.ae_title
+        self._anyone = settings.listen.accept == "any"
+        self._sources = tuple(known_source(name, table) for name, table in settings.sources.items())
+        self._hosts = tuple(sorted({source.host for source in self._sources if not _is_address(source.host)}))
+        self._resolve = resolve or _addresses
+        self._lock = threading.Lock()
+        self._orders: dict[str, tuple[str, ...]] = {}
+        self._resolved: dict[str, frozenset[str]] = {}
+        self._looked_up: dict[str, float] = {}
+        self._looking: set[str] = set()
+        for source, order in (orders or {}).items():
+            self.set_order(source, order)
+        deadline = time.monotonic() + START_S
+        for thread in self._look_up_again(0.0):
+            thread.join(max(deadline - time.monotonic(), 0.0))
 
     def set_order(self, source: str, order: str) -> None:
-        """Accept ``j2k-first`` or ``uncompressed-first`` from `source` on its next associations."""
-        raise NotImplementedError
+        """Accept the transfer syntaxes of `source` in `order`, a name in `ORDERS`, from its next association on.
+
+        Raises:
+            ValueError: there is no such order.
+        """
+        if order not in ORDERS:
+            raise ValueError(f"no acceptance order {order!r}; there are {', '.join(ORDERS)}")
+        with self._lock:
+            self._orders[source] = ORDERS[order]
+
+    def admit(self, *, calling_ae: str, called_ae: str, address: str, certificate_names: tuple[str, ...] | None) -> Admitted:
+        """Decide on one A-ASSOCIATE-RQ; see `gateway.association.services.Admission`.
+
+        Raises:
+            AssociationRejected: 1/1/7 for a called AE title that is not ours, 1/1/3 for a caller that is not known.
+        """
+        if called_ae != self._ae_title:
+            raise rejection(1, 1, 7)
+        self._look_up_again(REFRESH_S)
+        with self._lock:
+            resolved = self._resolved
+        source = matching(self._sources, resolved, calling_ae=calling_ae, address=address, certificate_names=certificate_names)
+        if source is None:
+            self._unknown(calling_ae, address)
+            return Admitted(None, J2K_FIRST)
+        with self._lock:
+            return Admitted(source.name, self._orders.get(source.name, J2K_FIRST))
+
+    def _unknown(self, calling_ae: str, address: str) -> None:
+        """Refuse a caller that is no source, unless anyone may call. Raises AssociationRejected."""
+        titled = any(source.ae_title == calling_ae for source in self._sources)
+        if titled:
+            # Its address may have changed since it was looked up.
+            self._look_up_again(RETRY_S)
+        if not self._anyone:
+            log.warning("caller_not_known", calling_ae=calling_ae, address=address, ae_title_known=titled)
+            raise rejection(1, 1, 3)
+
+    def _look_up_again(self, age_s: float) -> list[threading.Thread]:
+        """Have the host names looked up in the background where that was more than `age_s` ago; return the threads at it."""
+        now = time.monotonic()
+        with self._lock:
+            due = [
+                host
+                for host in self._hosts
+                if host not in self._looking and now - self._looked_up.get(host, float("-inf")) >= age_s
+            ]
+            self._looking.update(due)
+        threads = [threading.Thread(target=self._look_up, args=(host,), name=f"resolve-{host}", daemon=True) for host in due]
+        for thread in threads:
+            thread.start()
+        return threads
+
+    def _look_up(self, host: str) -> None:
+        """Look `host` up; when it cannot be found now it keeps the addresses that it had."""
+        try:
+            found: frozenset[str] | None = frozenset(self._resolve(host))
+        except (OSError, UnicodeError):
+            log.warning("source_host_not_found", host=host)
+            found = None
+        with self._lock:
+            if found is not None:
+                self._resolved = {**self._resolved, host: found}
+            self._looked_up[host] = time.monotonic()
+            self._looking.discard(host)
+
+
+def _calls_from(source: KnownSource, resolved: Mapping[str, Collection[str]], address: str) -> bool:
+    if address in resolved.get(source.host, ()):
+        return True
+    try:
+        caller = ipaddress.ip_address(address)
+    except ValueError:
+        return False
+    return any(caller in network for network in source.networks)
+
+
+def _shows(source: KnownSource, certificate_names: tuple[str, ...] | None) -> bool:
+    """Tell whether the certificate is the source's. One that must show a name cannot call without TLS."""
+    if source.certificate_name is None:
+        return True
+    wanted = source.certificate_name.lower()
+    return any(name.lower() == wanted for name in certificate_names or ())
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _addresses(host: str) -> set[str]:
+    return {str(found[4][0]).partition("%")[0] for found in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)}

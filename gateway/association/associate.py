@@ -127,8 +127,8 @@ def decode_request(body: bytes) -> AssociateRequest:
     items = list(_items(body))
     contexts: dict[int, RequestedContext] = {}
     for number, item in items:
-        if number == _CONTEXT_RQ_ITEM and (context := _requested_context(item)) is not None:
-            contexts.setdefault(context.context_id, context)
+        if number == _CONTEXT_RQ_ITEM and len(item) > 4 and item[4] % 2 and item[4] not in contexts:
+            contexts[item[4]] = _requested_context(item)
     return AssociateRequest(
         protocol_version=int.from_bytes(body[:2], "big"),
         called_ae=_title(body[_CALLED]),
@@ -234,9 +234,9 @@ def _decoded(item: Any, data: bytes) -> Any | None:
     """Let pynetdicom's `item` read `data`; None where it cannot."""
     try:
         item.decode(data)
-        return item.to_primitive() if hasattr(item, "to_primitive") else item
     except _CODEC_ERRORS:
         return None
+    return item
 
 
 def _application_context(items: Sequence[tuple[int, bytes]]) -> str:
@@ -245,38 +245,34 @@ def _application_context(items: Sequence[tuple[int, bytes]]) -> str:
     return str(item.application_context_name) if item else ""
 
 
-def _requested_context(data: bytes) -> RequestedContext | None:
-    context_id = data[4] if len(data) > 4 else 0
-    if not context_id % 2:
-        return None
-    context = _decoded(PresentationContextItemRQ(), data)
-    if context is None or not context.abstract_syntax:
-        return RequestedContext(context_id, "", ())
-    return RequestedContext(context_id, str(context.abstract_syntax), tuple(str(syntax) for syntax in context.transfer_syntax))
+def _requested_context(data: bytes) -> RequestedContext:
+    item = _decoded(PresentationContextItemRQ(), data)
+    if item is None or not item.abstract_syntax:
+        return RequestedContext(data[4], "", ())
+    return RequestedContext(data[4], str(item.abstract_syntax), tuple(dict.fromkeys(map(str, item.transfer_syntax))))
 
 
 def _context_result(data: bytes) -> tuple[int, tuple[int, str]]:
     """Return the ID, result and transfer syntax of a presentation context item of an A-ASSOCIATE-AC."""
-    context = _decoded(PresentationContextItemAC(), data)
-    if context is None:
+    item = _decoded(PresentationContextItemAC(), data)
+    if item is None:
         # Without its transfer syntax it cannot be used, whatever its result is.
         return (data[4] if len(data) > 4 else 0), (USER_REJECTION, "")
-    syntaxes = context.transfer_syntax
-    return context.context_id, (context.result, str(syntaxes[0]) if syntaxes else "")
+    return item.context_id, (item.result, str(item.transfer_syntax or ""))
 
 
 def _user_information(items: Sequence[tuple[int, bytes]]) -> UserInformation:
     data = next((item for number, item in items if number == _USER_INFORMATION_ITEM), b"")
     found: dict[int, Any] = {}
     roles: dict[str, tuple[bool, bool]] = {}
-    for number, item in _split(data, 4):
-        value = _decoded(_USER_ITEMS[number](), item) if number in _USER_ITEMS else None
-        if value is not None and number == _ROLE_ITEM:
-            roles[str(value.sop_class_uid)] = (bool(value.scu_role), bool(value.scp_role))
-        elif value is not None:
-            found[number] = value
+    for number, part in _split(data, 4):
+        item = _decoded(_USER_ITEMS[number](), part) if number in _USER_ITEMS else None
+        if item is not None and number == _ROLE_ITEM:
+            roles[str(item.sop_class_uid)] = (bool(item.scu_role), bool(item.scp_role))
+        elif item is not None:
+            found[number] = item
     return UserInformation(
-        max_pdu_bytes=found[_MAXIMUM_LENGTH_ITEM].maximum_length_received if _MAXIMUM_LENGTH_ITEM in found else 0,
+        max_pdu_bytes=getattr(found.get(_MAXIMUM_LENGTH_ITEM), "maximum_length_received", 0),
         roles=roles,
         implementation_class_uid=str(getattr(found.get(_IMPLEMENTATION_CLASS_ITEM), "implementation_class_uid", "") or ""),
         implementation_version=str(getattr(found.get(_IMPLEMENTATION_VERSION_ITEM), "implementation_version_name", "") or ""),

@@ -6,6 +6,7 @@ until the buffer is used up, so that one system call writes what many PDUs broug
 
 from __future__ import annotations
 
+import mmap
 import struct
 import time
 from collections.abc import Callable, Sequence
@@ -71,7 +72,7 @@ class Receiver:
         self.pdu_s = pdu_s
         self._stream = stream
         self._max_pdu_bytes = max_pdu_bytes
-        self._buffer = bytearray(buffer_bytes)
+        self._buffer = _lazy_memory(buffer_bytes)
         self._view = memoryview(self._buffer)
         self._start = self._end = 0
         self._deadline = 0.0
@@ -290,6 +291,13 @@ class Receiver:
         source, reason = decode_abort(body)
         who = "service provider" if source == SERVICE_PROVIDER else "service user"
         return AssociationAborted(f"the peer aborted the association ({who}, reason {reason})", peer=self._stream.peer)
+
+
+def _lazy_memory(size: int) -> mmap.mmap:
+    """Return memory that is taken page by page as it is used; a bytearray is all there at once, for an idle peer too."""
+    if hasattr(mmap, "MAP_ANONYMOUS"):
+        return mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    return mmap.mmap(-1, size)
 
 
 def _drop(fragments: Sequence[memoryview]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from enum import IntEnum
+from mmap import mmap
 
 from gateway.errors import AssociationRejected, ProtocolError
 
@@ -30,6 +31,9 @@ SERVICE_PROVIDER = 2
 
 _HEADER = struct.Struct(">BxI")
 _FIXED = struct.Struct(">BxIxBBB")
+
+
+Buffer = bytes | bytearray | memoryview | mmap
 
 
 class PduType(IntEnum):
@@ -59,7 +63,7 @@ _REJECTIONS = {
 """(source, reason) of an A-ASSOCIATE-RJ (PS3.8 Table 9-21)."""
 
 
-def decode_header(buffer: bytes | bytearray | memoryview, offset: int, *, max_pdu_bytes: int) -> tuple[PduType, int]:
+def decode_header(buffer: Buffer, offset: int, *, max_pdu_bytes: int) -> tuple[PduType, int]:
     """Return the type of the PDU whose header stands at `offset`, and how many bytes follow the header.
 
     `max_pdu_bytes` is the maximum length of P-DATA that we advertised (PS3.8 §D.1).

@@ -32,6 +32,7 @@ class Stream:
     def __init__(self, sock: socket.socket, *, peer: str, send_s: float = 30.0) -> None:
         self.peer = peer
         self.tls = False
+        self.woken = False
         self._socket = sock
         self._send_s = send_s
         self._receive_s = 0.0
@@ -166,18 +167,28 @@ class Stream:
     def wake(self) -> None:
         """End the receiving half: who waits for bytes gets AssociationAborted; sending still works. From any thread."""
         with self._lock:
+            self.woken = True
             self._shut(socket.SHUT_RD)
 
-    def linger(self, limit_s: float) -> None:
-        """Say that nothing more is sent and drop what still comes for at most `limit_s`, so that the peer reads our last words.
+    def farewell(self, last_words: bytes, limit_s: float) -> None:
+        """Send `last_words`, let the peer read them, and close, all within about `limit_s`. Never raises.
 
-        A close with bytes unread would reset the connection and take an A-ABORT or A-ASSOCIATE-RJ with it.
+        A close with bytes unread would reset the connection and take an A-ABORT or A-ASSOCIATE-RJ with it, so what still comes
+        is read and dropped until the peer closes.
         """
         deadline = time.monotonic() + limit_s
+        with contextlib.suppress(AssociationError):
+            self._send_s = limit_s
+            self._time_kernel(socket.SO_SNDTIMEO, limit_s)
+            self.send(last_words)
+            with self._lock:
+                self._shut(socket.SHUT_WR)
+            self._drop_until(deadline)
+        self.close()
+
+    def _drop_until(self, deadline: float) -> None:
         scrap = bytearray(65536)
         dropped = 0
-        with self._lock:
-            self._shut(socket.SHUT_WR)
         with contextlib.suppress(OSError):
             while dropped < _LINGER_BYTES and (remaining := deadline - time.monotonic()) > 0:
                 self._time_kernel(socket.SO_RCVTIMEO, remaining)
@@ -185,15 +196,6 @@ class Stream:
                 if not count:
                     break
                 dropped += count
-
-    def farewell(self, data: bytes, limit_s: float) -> None:
-        """Send the last words `data`, let the peer read them, and close; all within about `limit_s`. Never raises."""
-        with contextlib.suppress(AssociationError):
-            self._send_s = limit_s
-            self._time_kernel(socket.SO_SNDTIMEO, limit_s)
-            self.send(data)
-            self.linger(limit_s)
-        self.close()
 
     def close(self) -> None:
         """Close the connection. Any number of times."""
@@ -231,7 +233,7 @@ class Stream:
         return PeerTimeout(f"the peer did not read what was sent within {self._send_s:g} s", peer=self.peer)
 
     def _lost(self, error: OSError | None) -> AssociationError:
-        if self._killed:
+        if self._killed or self.woken:
             return AssociationAborted("the association was ended on our side", peer=self.peer)
         if error is None or isinstance(error, ssl.SSLEOFError | ssl.SSLZeroReturnError):
             return AssociationAborted("the peer closed the connection", peer=self.peer)
