@@ -4,13 +4,9 @@ from __future__ import annotations
 
 import os
 import struct
-from typing import Final
 
 from gateway.delivery.destination import OpenBytes
-from gateway.domain import InstanceIdentity
-
-IMPLEMENTATION_CLASS_UID: Final = "1.2.826.0.1.3680043.8.498.1"
-"""Ours, under pydicom's root for what is made with it."""
+from gateway.domain import IMPLEMENTATION_CLASS_UID, InstanceIdentity
 
 _PREAMBLE = bytes(128) + b"DICM"
 _GROUP_LENGTH = b"\x02\x00\x00\x00UL\x04\x00"
