@@ -148,7 +148,7 @@ def _opened(settings: Settings, role: Role) -> Iterator[Engine]:
 def _assembled(settings: Settings, role: Role, spool: Spool, ledger: Ledger) -> Engine:
     """Make every part and give each the others' hints; nothing runs yet. On the trio thread."""
     hints = Hints()
-    admission = KnownSources(settings, _learned_orders(ledger))
+    admission = KnownSources(settings, orders=_learned_orders(ledger))
     retriever = Retriever(
         settings, ledger, tls=requestor_context, set_order=admission.set_order, has_room=spool.has_room, existing=Existing(settings)
     )

@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gateway import cli
+from gateway.engine import Role
+from gateway.local import local
+from tests.support import gateway as support
+
+
+@dataclass(frozen=True)
+class Ended:
+    """What a command came to: exit code, standard output, standard error."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def document(self) -> Any:
+        """What ``--json`` wrote."""
+        return json.loads(self.out)
+
+
+Run = Callable[..., Ended]
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> support.Gateway:
+    """A gateway whose one destination is the folder ``archive``; nothing runs yet."""
+    tables = {"destinations": {"archive": support.folder_destination(tmp_path / "archive")}}
+    return support.Gateway(tmp_path / "site", tables)
+
+
+@pytest.fixture
+def run(site: support.Gateway, capfd: pytest.CaptureFixture[str]) -> Run:
+    """Run a command in this process, as the console script does."""
+
+    def command(*arguments: str | Path) -> Ended:
+        capfd.readouterr()
+        code = cli.run([*map(str, arguments), "--config", str(site.config)])
+        return Ended(code, *capfd.readouterr())
+
+    return command
+
+
+@contextmanager
+def running(site: support.Gateway) -> Iterator[None]:
+    """Run the whole gateway of `site` on a thread of this process."""
+    from gateway.cli.options import settings_of
+
+    with local(settings_of(site.config), role=Role.GATEWAY):
+        yield

@@ -1,0 +1,75 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.app.conftest import Run
+from tests.support import gateway as support
+from tests.support.gateway import Gateway
+from tests.support.ports import free_port
+
+
+@pytest.fixture
+def waiting(site: Gateway, run: Run, ct_series) -> list[int]:
+    """Three deliveries to a destination that is down; the numbers that `queue list` gives them."""
+    folder = ct_series(3)[0].parent
+    site.write(destinations={"down": support.dicom_destination(free_port()), **site.tables["destinations"]})
+    assert run("send", folder, "--to", "down", "--no-wait").code == 0
+    return [entry["id"] for entry in run("queue", "list", "--json").document["entries"]]
+
+
+def states(run: Run, *ids: int) -> list[str]:
+    return [entry["state"] for entry in run("queue", "list", *map(str, ids), "--json").document["entries"]]
+
+
+def test_the_queue_lists_what_is_not_done(run: Run, waiting: list[int]) -> None:
+    ended = run("queue", "list", "--destination", "down")
+    assert ended.code == 0
+    assert len(waiting) == 3
+    assert all(str(number) in ended.out for number in waiting)
+
+
+def test_a_delivery_is_held_released_dropped_and_retried(run: Run, waiting: list[int]) -> None:
+    first = waiting[0]
+    for action, becomes in (("hold", "held"), ("release", "pending"), ("drop", "dropped"), ("retry", "pending")):
+        yes = ["--yes"] if action == "drop" else []
+        assert run("queue", action, str(first), *yes).code == 0
+        assert states(run, first) == [becomes]
+    assert set(states(run, *waiting[1:])) <= {"pending", "deferred"}
+
+
+def test_a_bulk_action_needs_a_filter_or_all(run: Run, waiting: list[int]) -> None:
+    refused = run("queue", "hold")
+    assert refused.code == 2
+    assert "--all" in refused.err
+    assert run("queue", "hold", "--all", "--json").document == {"action": "hold", "changed": 3}
+
+
+def test_dropping_asks_and_where_nobody_can_be_asked_wants_yes(run: Run, waiting: list[int]) -> None:
+    assert run("queue", "drop", "--all").code == 2
+    assert set(states(run, *waiting)) <= {"pending", "deferred"}
+
+
+def test_an_action_on_a_delivery_that_it_cannot_change_says_so_by_its_exit_code(run: Run, waiting: list[int]) -> None:
+    assert run("queue", "release", str(waiting[0])).code == 1
+
+
+def test_everything_known_of_a_delivery_is_shown(run: Run, waiting: list[int]) -> None:
+    shown = run("queue", "show", str(waiting[0]))
+    assert shown.code == 0
+    assert "sop instance uid" in shown.out
+    assert run("queue", "show", "999999").code == 2
+
+
+def test_a_study_that_is_no_uid_is_a_usage_error(run: Run, site: Gateway) -> None:
+    assert run("queue", "list", "--study", "../etc").code == 2
+
+
+def test_status_tells_the_depth_of_the_queue_and_its_oldest(run: Run, waiting: list[int], tmp_path: Path) -> None:
+    document = run("status", "--json").document
+    down = next(item for item in document["destinations"] if item["name"] == "down")
+    assert sum(down["queue"]["states"].values()) == 3
+    assert down["queue"]["oldest_s"] >= 0
+    assert document["gateway"]["role"] == "desk"
+    assert "not running" in run("status").out
