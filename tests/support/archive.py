@@ -12,6 +12,7 @@ from pydicom.sequence import Sequence as DicomSequence
 from pynetdicom import AE, _config, build_role, evt
 from pynetdicom.presentation import AllStoragePresentationContexts
 from pynetdicom.sop_class import StorageCommitmentPushModel, StudyRootQueryRetrieveInformationModelFind, Verification
+from pynetdicom.transport import ThreadedAssociationServer
 
 from gateway.domain import InstanceIdentity
 from tests.support.ports import HOST
@@ -136,15 +137,19 @@ class Archive:
         if commitment:
             ae.add_supported_context(StorageCommitmentPushModel, LITTLE)
         handlers = [(evt.EVT_C_STORE, self.store), (evt.EVT_C_FIND, self.find), (evt.EVT_N_ACTION, self.action)]
-        server = ae.start_server((HOST, port), block=False, evt_handlers=handlers)
+        server = ae.make_server((HOST, port), evt_handlers=handlers, server_class=ThreadedAssociationServer)
+        ae._servers.append(server)  # as start_server does, or its shutdown fails
         self.port = server.socket.getsockname()[1]
+        # start_server polls every half second, and so long does its shutdown take
+        serving = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
+        serving.start()
         try:
             yield self
         finally:
             for thread in self._threads:
                 thread.join(10)
             server.shutdown()
-            server.server_close()
+            serving.join(10)
 
 
 _COMPRESSED = ["1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.90", "1.2.840.10008.1.2.5", "1.2.840.10008.1.2.2"]
