@@ -1,43 +1,27 @@
 """A-ASSOCIATE-RQ and -AC: what goes over the wire as plain values (PS3.8 §9.3.2, §9.3.3, PS3.7 §D.3.3). Pure.
 
-pynetdicom encodes and decodes the items; each is decoded by itself, so that one that nobody can read costs the peer that
-item and not its association. Unknown items are passed over, as PS3.8 §9.3.1 demands.
+Everything in an A-ASSOCIATE-RQ comes from a stranger. An item that nobody can read costs the peer that item and not its
+association, and unknown items are passed over, as PS3.8 §9.3.1 demands. pynetdicom's classes stay outside: they log the
+values that they refuse, and pydicom's UID warns process-wide of each.
 """
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from pydicom.uid import ImplicitVRLittleEndian
-from pynetdicom.pdu import A_ASSOCIATE_AC, A_ASSOCIATE_RQ
-from pynetdicom.pdu_items import (
-    ApplicationContextItem,
-    ImplementationClassUIDSubItem,
-    ImplementationVersionNameSubItem,
-    MaximumLengthSubItem,
-    PresentationContextItemAC,
-    PresentationContextItemRQ,
-    SCP_SCU_RoleSelectionSubItem,
-)
-from pynetdicom.pdu_primitives import (
-    A_ASSOCIATE,
-    ImplementationClassUIDNotification,
-    ImplementationVersionNameNotification,
-    MaximumLengthNotification,
-    SCP_SCU_RoleSelectionNegotiation,
-)
-from pynetdicom.presentation import PresentationContext
 
-from gateway.association.contexts import AcceptedContext, ProposedContext
-from gateway.association.pdu import HEADER_BYTES, INVALID_PDU_PARAMETER
-from gateway.domain import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
+from gateway.association.contexts import MAX_CONTEXTS, AcceptedContext, ProposedContext
+from gateway.association.pdu import INVALID_PDU_PARAMETER, PduType, encode_header
+from gateway.domain import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME, is_ae_title, is_uid
 from gateway.errors import ProtocolError
 
 APPLICATION_CONTEXT = "1.2.840.10008.3.1.1.1"
 """The DICOM Application Context Name (PS3.7 §A.2.1)."""
+
+PROTOCOL_VERSION = 1
 
 ACCEPTANCE = 0
 USER_REJECTION = 1
@@ -45,22 +29,22 @@ ABSTRACT_SYNTAX_NOT_SUPPORTED = 3
 TRANSFER_SYNTAXES_NOT_SUPPORTED = 4
 """Results of a presentation context (PS3.8 Table 9-18)."""
 
-_FIXED_BYTES = 68
-_TITLES = slice(4, 36)
-_CALLED = slice(4, 20)
-_CALLING = slice(20, 36)
+_FIXED = struct.Struct(">Hxx32s32x")
+"""Protocol version, called and calling AE title, before the items."""
+
+_ITEM = struct.Struct(">BxH")
 _APPLICATION_CONTEXT_ITEM = 0x10
 _CONTEXT_RQ_ITEM = 0x20
 _CONTEXT_AC_ITEM = 0x21
+_ABSTRACT_SYNTAX_ITEM = 0x30
+_TRANSFER_SYNTAX_ITEM = 0x40
 _USER_INFORMATION_ITEM = 0x50
 _MAXIMUM_LENGTH_ITEM = 0x51
 _IMPLEMENTATION_CLASS_ITEM = 0x52
 _ROLE_ITEM = 0x54
 _IMPLEMENTATION_VERSION_ITEM = 0x55
-_ITEM = struct.Struct(">BxH")
-
-# What pynetdicom's items raise on bytes that they cannot read.
-_CODEC_ERRORS = (ValueError, TypeError, KeyError, IndexError, AttributeError, AssertionError, NotImplementedError, struct.error)
+_CONTEXT_HEADER_BYTES = 8
+"""Item header, context ID, reserved, result (reserved in a request), reserved."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,16 +109,17 @@ def decode_request(body: bytes) -> AssociateRequest:
         ProtocolError: it ends too early or its items overlap its end.
     """
     items = list(_items(body))
+    version, titles = _FIXED.unpack_from(body)
     contexts: dict[int, RequestedContext] = {}
     for number, item in items:
         if number == _CONTEXT_RQ_ITEM and len(item) > 4 and item[4] % 2 and item[4] not in contexts:
             contexts[item[4]] = _requested_context(item)
     return AssociateRequest(
-        protocol_version=int.from_bytes(body[:2], "big"),
-        called_ae=_title(body[_CALLED]),
-        calling_ae=_title(body[_CALLING]),
-        titles=body[_TITLES],
-        application_context=_application_context(items),
+        protocol_version=version,
+        called_ae=_text(titles[:16]),
+        calling_ae=_text(titles[16:]),
+        titles=titles,
+        application_context=next((_text(item[4:]) for number, item in items if number == _APPLICATION_CONTEXT_ITEM), ""),
         contexts=tuple(contexts.values()),
         user=_user_information(items),
     )
@@ -147,32 +132,34 @@ def encode_accept(
     *,
     max_pdu_bytes: int,
 ) -> bytes:
-    """Return the A-ASSOCIATE-AC PDU that answers `request` (PS3.8 §9.3.3).
+    """Return the A-ASSOCIATE-AC PDU that answers `request`, whose titles it gives back byte for byte (PS3.8 §9.3.3).
 
     `roles` are the accepted (SCU role, SCP role) of SOP classes for which the peer proposed roles.
     """
-    primitive = A_ASSOCIATE()
-    primitive.application_context_name = APPLICATION_CONTEXT
-    primitive.presentation_context_definition_results_list = [_result(result) for result in results]
-    primitive.user_information = _own_information(max_pdu_bytes) + [_role(uid, *role) for uid, role in roles.items()]
-    return _with_titles(A_ASSOCIATE_AC(primitive).encode(), request.titles)
+    contexts = b"".join(
+        _context_item(
+            _CONTEXT_AC_ITEM, result.context_id, result.result, _item(_TRANSFER_SYNTAX_ITEM, result.transfer_syntax.encode())
+        )
+        for result in results
+    )
+    return _encode(PduType.ASSOCIATE_AC, request.titles, contexts, max_pdu_bytes, roles)
 
 
 def encode_request(calling_ae: str, called_ae: str, contexts: Sequence[ProposedContext], *, max_pdu_bytes: int) -> bytes:
     """Return the A-ASSOCIATE-RQ PDU that proposes `contexts` under the IDs 1, 3, 5 … in their order (PS3.8 §9.3.2).
 
     Raises:
-        ValueError: an AE title or UID that cannot be encoded, or no or too many contexts.
+        ValueError: a title that is no AE title, a UID that is none, or no or too many contexts.
     """
-    if not 1 <= len(contexts) <= 128:
-        raise ValueError(f"an association has 1 to 128 presentation contexts, not {len(contexts)}")
-    primitive = A_ASSOCIATE()
-    primitive.application_context_name = APPLICATION_CONTEXT
-    primitive.calling_ae_title = calling_ae
-    primitive.called_ae_title = called_ae
-    primitive.presentation_context_definition_list = [_proposal(index, context) for index, context in enumerate(contexts)]
-    primitive.user_information = _own_information(max_pdu_bytes) + _proposed_roles(contexts)
-    return bytes(A_ASSOCIATE_RQ(primitive).encode())
+    if not 1 <= len(contexts) <= MAX_CONTEXTS:
+        raise ValueError(f"an association has 1 to {MAX_CONTEXTS} presentation contexts, not {len(contexts)}")
+    for title in (calling_ae, called_ae):
+        if not is_ae_title(title):
+            raise ValueError(f"{title!r} is no AE title")
+    proposals = b"".join(_proposal(2 * index + 1, context) for index, context in enumerate(contexts))
+    roles = {each.abstract_syntax: (each.scu_role, each.scp_role) for each in contexts if each.scu_role or each.scp_role}
+    titles = called_ae.encode().ljust(16) + calling_ae.encode().ljust(16)
+    return _encode(PduType.ASSOCIATE_RQ, titles, proposals, max_pdu_bytes, roles)
 
 
 def decode_accept(body: bytes, contexts: Sequence[ProposedContext]) -> AssociateAccept:
@@ -208,9 +195,9 @@ def _granted_roles(context: ProposedContext, answers: Mapping[str, tuple[bool, b
 
 def _items(body: bytes) -> Iterator[tuple[int, bytes]]:
     """Yield type and bytes (header included) of the variable items of an A-ASSOCIATE PDU."""
-    if len(body) < _FIXED_BYTES:
+    if len(body) < _FIXED.size:
         raise _malformed(f"only {len(body)} bytes")
-    return _split(body, _FIXED_BYTES)
+    return _split(body, _FIXED.size)
 
 
 def _split(data: bytes, offset: int) -> Iterator[tuple[int, bytes]]:
@@ -225,111 +212,92 @@ def _split(data: bytes, offset: int) -> Iterator[tuple[int, bytes]]:
         offset = end
 
 
-def _title(raw: bytes) -> str:
-    # Some devices pad with NUL instead of spaces.
+def _readable(data: bytes, offset: int) -> list[tuple[int, bytes]]:
+    """Return the sub-items of an item; none where they cannot be told apart."""
+    try:
+        return list(_split(data, offset))
+    except ProtocolError:
+        return []
+
+
+def _text(raw: bytes) -> str:
+    # Some devices pad with NUL instead of spaces, and UIDs too.
     return raw.decode("latin-1").strip("\0 ")
 
 
-def _decoded(item: Any, data: bytes) -> Any | None:
-    """Let pynetdicom's `item` read `data`; None where it cannot."""
-    try:
-        item.decode(data)
-    except _CODEC_ERRORS:
-        return None
-    return item
-
-
-def _application_context(items: Sequence[tuple[int, bytes]]) -> str:
-    data = next((item for number, item in items if number == _APPLICATION_CONTEXT_ITEM), b"")
-    item = _decoded(ApplicationContextItem(), data) if data else None
-    return str(item.application_context_name) if item else ""
-
-
 def _requested_context(data: bytes) -> RequestedContext:
-    item = _decoded(PresentationContextItemRQ(), data)
-    if item is None or not item.abstract_syntax:
-        return RequestedContext(data[4], "", ())
-    return RequestedContext(data[4], str(item.abstract_syntax), tuple(dict.fromkeys(map(str, item.transfer_syntax))))
+    abstract, syntaxes = "", dict[str, None]()
+    for number, part in _readable(data, _CONTEXT_HEADER_BYTES):
+        uid = _text(part[4:])
+        if number == _ABSTRACT_SYNTAX_ITEM:
+            abstract = uid if is_uid(uid) else ""
+        elif number == _TRANSFER_SYNTAX_ITEM and is_uid(uid):
+            syntaxes[uid] = None
+    return RequestedContext(data[4], abstract, tuple(syntaxes))
 
 
 def _context_result(data: bytes) -> tuple[int, tuple[int, str]]:
     """Return the ID, result and transfer syntax of a presentation context item of an A-ASSOCIATE-AC."""
-    item = _decoded(PresentationContextItemAC(), data)
-    if item is None:
-        # Without its transfer syntax it cannot be used, whatever its result is.
-        return (data[4] if len(data) > 4 else 0), (USER_REJECTION, "")
-    return item.context_id, (item.result, str(item.transfer_syntax or ""))
+    if len(data) < _CONTEXT_HEADER_BYTES:
+        return 0, (USER_REJECTION, "")
+    parts = _readable(data, _CONTEXT_HEADER_BYTES)
+    return data[4], (data[6], next((_text(part[4:]) for number, part in parts if number == _TRANSFER_SYNTAX_ITEM), ""))
 
 
-def _user_information(items: Sequence[tuple[int, bytes]]) -> UserInformation:
+def _user_information(items: Iterable[tuple[int, bytes]]) -> UserInformation:
     data = next((item for number, item in items if number == _USER_INFORMATION_ITEM), b"")
-    found: dict[int, Any] = {}
-    roles: dict[str, tuple[bool, bool]] = {}
-    for number, part in _split(data, 4):
-        item = _decoded(_USER_ITEMS[number](), part) if number in _USER_ITEMS else None
-        if item is not None and number == _ROLE_ITEM:
-            roles[str(item.sop_class_uid)] = (bool(item.scu_role), bool(item.scp_role))
-        elif item is not None:
-            found[number] = item
+    parts = _readable(data, 4)
+    plain = {number: part[4:] for number, part in parts}
+    length = plain.get(_MAXIMUM_LENGTH_ITEM, b"")
     return UserInformation(
-        max_pdu_bytes=getattr(found.get(_MAXIMUM_LENGTH_ITEM), "maximum_length_received", 0),
-        roles=roles,
-        implementation_class_uid=str(getattr(found.get(_IMPLEMENTATION_CLASS_ITEM), "implementation_class_uid", "") or ""),
-        implementation_version=str(getattr(found.get(_IMPLEMENTATION_VERSION_ITEM), "implementation_version_name", "") or ""),
+        max_pdu_bytes=int.from_bytes(length, "big") if len(length) == 4 else 0,
+        roles=dict(role for number, part in parts if number == _ROLE_ITEM for role in _roles(part)),
+        implementation_class_uid=_text(plain.get(_IMPLEMENTATION_CLASS_ITEM, b"")),
+        implementation_version=_text(plain.get(_IMPLEMENTATION_VERSION_ITEM, b"")),
     )
 
 
-_USER_ITEMS: dict[int, type[Any]] = {
-    _MAXIMUM_LENGTH_ITEM: MaximumLengthSubItem,
-    _IMPLEMENTATION_CLASS_ITEM: ImplementationClassUIDSubItem,
-    _ROLE_ITEM: SCP_SCU_RoleSelectionSubItem,
-    _IMPLEMENTATION_VERSION_ITEM: ImplementationVersionNameSubItem,
-}
+def _roles(part: bytes) -> Iterator[tuple[str, tuple[bool, bool]]]:
+    """Yield the SOP class and the roles of a role selection item, nothing where it cannot be read (PS3.7 §D.3.3.4)."""
+    end = 6 + int.from_bytes(part[4:6], "big")
+    uid = _text(part[6:end])
+    if len(part) == end + 2 and is_uid(uid):
+        yield uid, (part[end] == 1, part[end + 1] == 1)
 
 
-def _own_information(max_pdu_bytes: int) -> list[Any]:
-    length = MaximumLengthNotification()
-    length.maximum_length_received = max_pdu_bytes
-    implementation = ImplementationClassUIDNotification()
-    implementation.implementation_class_uid = IMPLEMENTATION_CLASS_UID
-    version = ImplementationVersionNameNotification()
-    version.implementation_version_name = IMPLEMENTATION_VERSION_NAME
-    return [length, implementation, version]
+def _encode(kind: PduType, titles: bytes, contexts: bytes, max_pdu_bytes: int, roles: Mapping[str, tuple[bool, bool]]) -> bytes:
+    user = (
+        _item(_MAXIMUM_LENGTH_ITEM, max_pdu_bytes.to_bytes(4, "big"))
+        + _item(_IMPLEMENTATION_CLASS_ITEM, IMPLEMENTATION_CLASS_UID.encode())
+        + b"".join(_role_item(uid, scu, scp) for uid, (scu, scp) in roles.items())
+        + _item(_IMPLEMENTATION_VERSION_ITEM, IMPLEMENTATION_VERSION_NAME.encode())
+    )
+    body = _FIXED.pack(PROTOCOL_VERSION, titles) + _item(_APPLICATION_CONTEXT_ITEM, APPLICATION_CONTEXT.encode())
+    body += contexts + _item(_USER_INFORMATION_ITEM, user)
+    return encode_header(kind, len(body)) + body
 
 
-def _proposed_roles(contexts: Sequence[ProposedContext]) -> list[Any]:
-    roles = {context.abstract_syntax: context for context in contexts if context.scu_role or context.scp_role}
-    return [_role(uid, context.scu_role, context.scp_role) for uid, context in roles.items()]
+def _proposal(context_id: int, proposed: ProposedContext) -> bytes:
+    for uid in (proposed.abstract_syntax, *proposed.transfer_syntaxes):
+        if not is_uid(uid):
+            raise ValueError(f"{uid!r} is no UID")
+    syntaxes = b"".join(_item(_TRANSFER_SYNTAX_ITEM, uid.encode()) for uid in proposed.transfer_syntaxes)
+    return _context_item(
+        _CONTEXT_RQ_ITEM, context_id, 0, _item(_ABSTRACT_SYNTAX_ITEM, proposed.abstract_syntax.encode()) + syntaxes
+    )
 
 
-def _role(sop_class_uid: str, scu: bool, scp: bool) -> Any:
-    role = SCP_SCU_RoleSelectionNegotiation()
-    role.sop_class_uid = sop_class_uid
-    role.scu_role = scu
-    role.scp_role = scp
-    return role
+def _context_item(number: int, context_id: int, result: int, parts: bytes) -> bytes:
+    return _item(number, bytes((context_id, 0, result, 0)) + parts)
 
 
-def _proposal(index: int, proposed: ProposedContext) -> PresentationContext:
-    context = PresentationContext()
-    context.context_id = 2 * index + 1
-    context.abstract_syntax = proposed.abstract_syntax
-    context.transfer_syntax = list(proposed.transfer_syntaxes)
-    return context
+def _role_item(sop_class_uid: str, scu: bool, scp: bool) -> bytes:
+    uid = sop_class_uid.encode()
+    return _item(_ROLE_ITEM, len(uid).to_bytes(2, "big") + uid + bytes((scu, scp)))
 
 
-def _result(result: ContextResult) -> PresentationContext:
-    context = PresentationContext()
-    context.context_id = result.context_id
-    context.result = result.result
-    context.transfer_syntax = [result.transfer_syntax]
-    return context
-
-
-def _with_titles(pdu: bytes, titles: bytes) -> bytes:
-    """Put the titles of the request, byte for byte, into the A-ASSOCIATE-AC (PS3.8 Table 9-17)."""
-    start = HEADER_BYTES + _TITLES.start
-    return pdu[:start] + titles + pdu[start + len(titles) :]
+def _item(number: int, body: bytes) -> bytes:
+    return _ITEM.pack(number, len(body)) + body
 
 
 def _malformed(problem: str) -> ProtocolError:

@@ -12,12 +12,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from pydicom._uid_dict import UID_dictionary
-from pynetdicom.presentation import PresentationContext, negotiate_as_acceptor
 
 from gateway.association.associate import (
     ABSTRACT_SYNTAX_NOT_SUPPORTED,
     ACCEPTANCE,
     TRANSFER_SYNTAXES_NOT_SUPPORTED,
+    USER_REJECTION,
     AssociateRequest,
     ContextResult,
     RequestedContext,
@@ -80,26 +80,15 @@ class Negotiated:
 
 def negotiate(request: AssociateRequest, transfer_syntaxes: Sequence[str]) -> Negotiated:
     """Answer each context of `request`; of what one offers for storage the first of `transfer_syntaxes` is taken."""
-    supported = {context.context_id: _supported(context, transfer_syntaxes) for context in request.contexts}
-    viable = [context for context in request.contexts if supported[context.context_id]]
-    # An acceptor's list has each SOP class once, so contexts are negotiated one by one: their choices differ.
-    answers = {
-        context.context_id: negotiate_as_acceptor(
-            [_proposed(context, supported[context.context_id])],
-            [_ours(context.abstract_syntax, supported[context.context_id])],
-            dict(request.user.roles),
-        )
-        for context in viable
+    roles = {uid: _granted(uid, *proposed) for uid, proposed in request.user.roles.items()}
+    results = tuple(_result(context, transfer_syntaxes, roles) for context in request.contexts)
+    accepted = {
+        context.context_id: AcceptedContext(context.context_id, context.abstract_syntax, result.transfer_syntax)
+        for context, result in zip(request.contexts, results, strict=True)
+        if result.result == ACCEPTANCE
     }
-    results, roles = [], {}
-    for context in request.contexts:
-        if context.context_id not in answers:
-            results.append(ContextResult(context.context_id, _refusal(context)))
-            continue
-        (answer,), replies = answers[context.context_id]
-        results.append(ContextResult(context.context_id, answer.result, str(answer.transfer_syntax[0])))
-        roles.update({str(reply.sop_class_uid): (bool(reply.scu_role), bool(reply.scp_role)) for reply in replies})
-    return Negotiated(tuple(results), roles, _accepted(request, results))
+    named = {context.abstract_syntax for context in accepted.values()}
+    return Negotiated(results, {uid: granted for uid, granted in roles.items() if uid in named}, accepted)
 
 
 def is_storage(sop_class_uid: str) -> bool:
@@ -110,48 +99,26 @@ def is_storage(sop_class_uid: str) -> bool:
     return "SOP Class" in kind and "Storage" in name and "Commitment" not in name and "Directory" not in name
 
 
-def _supported(context: RequestedContext, transfer_syntaxes: Sequence[str]) -> list[str]:
-    """Return what we take of what `context` offers, best first."""
-    if context.abstract_syntax in (VERIFICATION, STORAGE_COMMITMENT):
-        order: Sequence[str] = LITTLE_ENDIAN
-    elif is_storage(context.abstract_syntax):
-        order = transfer_syntaxes
-    else:
-        return []
+def _result(context: RequestedContext, transfer_syntaxes: Sequence[str], roles: Mapping[str, tuple[bool, bool]]) -> ContextResult:
+    order = _order(context.abstract_syntax, transfer_syntaxes)
+    if not order:
+        return ContextResult(context.context_id, ABSTRACT_SYNTAX_NOT_SUPPORTED)
     offered = set(context.transfer_syntaxes)
-    return [syntax for syntax in order if syntax in offered]
+    chosen = next((syntax for syntax in order if syntax in offered), None)
+    if chosen is None:
+        return ContextResult(context.context_id, TRANSFER_SYNTAXES_NOT_SUPPORTED)
+    if not any(roles.get(context.abstract_syntax, (True,))):
+        return ContextResult(context.context_id, USER_REJECTION)
+    return ContextResult(context.context_id, ACCEPTANCE, chosen)
 
 
-def _refusal(context: RequestedContext) -> int:
-    known = context.abstract_syntax in (VERIFICATION, STORAGE_COMMITMENT) or is_storage(context.abstract_syntax)
-    return TRANSFER_SYNTAXES_NOT_SUPPORTED if known else ABSTRACT_SYNTAX_NOT_SUPPORTED
+def _order(abstract_syntax: str, transfer_syntaxes: Sequence[str]) -> Sequence[str]:
+    """Return the transfer syntaxes that we take for `abstract_syntax`, best first; none where we do not serve it."""
+    if abstract_syntax in (VERIFICATION, STORAGE_COMMITMENT):
+        return LITTLE_ENDIAN
+    return transfer_syntaxes if is_storage(abstract_syntax) else ()
 
 
-def _proposed(context: RequestedContext, supported: Sequence[str]) -> PresentationContext:
-    proposed = _context(context.abstract_syntax, supported)
-    proposed.context_id = context.context_id
-    return proposed
-
-
-def _ours(abstract_syntax: str, supported: Sequence[str]) -> PresentationContext:
-    """Return the context as we support it: the peer may be SCU, and for Storage Commitment also SCP (PS3.4 §J.3.3)."""
-    ours = _context(abstract_syntax, supported)
-    ours.scu_role = True
-    ours.scp_role = abstract_syntax == STORAGE_COMMITMENT
-    return ours
-
-
-def _context(abstract_syntax: str, transfer_syntaxes: Sequence[str]) -> PresentationContext:
-    context = PresentationContext()
-    context.abstract_syntax = abstract_syntax
-    context.transfer_syntax = list(transfer_syntaxes[:1])
-    return context
-
-
-def _accepted(request: AssociateRequest, results: Sequence[ContextResult]) -> dict[int, AcceptedContext]:
-    names = {context.context_id: context.abstract_syntax for context in request.contexts}
-    return {
-        result.context_id: AcceptedContext(result.context_id, names[result.context_id], result.transfer_syntax)
-        for result in results
-        if result.result == ACCEPTANCE
-    }
+def _granted(abstract_syntax: str, scu: bool, scp: bool) -> tuple[bool, bool]:
+    """Return what the peer may be of what it proposes: SCU, and for Storage Commitment also SCP, to report (PS3.4 §J.3.3)."""
+    return scu, scp and abstract_syntax == STORAGE_COMMITMENT

@@ -165,7 +165,11 @@ class Stream:
             self._shut(socket.SHUT_RDWR)
 
     def wake(self) -> None:
-        """End the receiving half: who waits for bytes gets AssociationAborted; sending still works. From any thread."""
+        """End the receiving half: who waits for bytes gets AssociationAborted. From any thread.
+
+        Sending still works without TLS; to OpenSSL the end of the bytes is the end of the session, so there the peer is told
+        by an alert only.
+        """
         with self._lock:
             self.woken = True
             self._shut(socket.SHUT_RD)

@@ -1,0 +1,259 @@
+"""Which presentation contexts are accepted, and how A-ASSOCIATE is read and written."""
+
+from __future__ import annotations
+
+import struct
+import time
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydicom.uid import AllTransferSyntaxes
+from pynetdicom.pdu import A_ASSOCIATE_AC, A_ASSOCIATE_RQ
+from pynetdicom.presentation import AllStoragePresentationContexts
+
+from gateway.association.associate import AssociateRequest, decode_request, encode_accept, encode_request
+from gateway.association.contexts import STORAGE_COMMITMENT, STUDY_ROOT_FIND, VERIFICATION, ProposedContext
+from gateway.association.handshake import check
+from gateway.association.negotiation import (
+    COMPRESSED_FIRST,
+    J2K_FIRST,
+    ORDERS,
+    UNCOMPRESSED_FIRST,
+    Negotiated,
+    is_storage,
+    negotiate,
+)
+from gateway.errors import AssociationRejected, ProtocolError
+from tests.support.raw import APPLICATION_CONTEXT, CT, associate_rq, item, user_information
+
+J2K_LOSSLESS = "1.2.840.10008.1.2.4.90"
+JPEG_BASELINE = "1.2.840.10008.1.2.4.50"
+EXPLICIT_LE = "1.2.840.10008.1.2.1"
+IMPLICIT_LE = "1.2.840.10008.1.2"
+GE_PRIVATE = "1.2.840.113619.5.2"
+
+
+def request(*contexts: ProposedContext) -> AssociateRequest:
+    return decode_request(encode_request("PEER", "GATEWAY", contexts, max_pdu_bytes=16384)[6:])
+
+
+def negotiated(*contexts: ProposedContext, order: tuple[str, ...] = J2K_FIRST) -> Negotiated:
+    return negotiate(request(*contexts), order)
+
+
+def chosen(abstract: str, *syntaxes: str, order: tuple[str, ...] = J2K_FIRST) -> str | int:
+    """Return the transfer syntax that is accepted, or the result of the refusal."""
+    (result,) = negotiated(ProposedContext(abstract, syntaxes), order=order).results
+    return result.transfer_syntax if result.result == 0 else result.result
+
+
+def test_what_a_requestor_proposes_is_read_by_an_acceptor() -> None:
+    read = request(ProposedContext(CT, (EXPLICIT_LE, IMPLICIT_LE)), ProposedContext(VERIFICATION, (IMPLICIT_LE,)))
+    assert (read.calling_ae, read.called_ae, read.application_context) == ("PEER", "GATEWAY", APPLICATION_CONTEXT)
+    assert [(c.context_id, c.abstract_syntax, c.transfer_syntaxes) for c in read.contexts] == [
+        (1, CT, (EXPLICIT_LE, IMPLICIT_LE)),
+        (3, VERIFICATION, (IMPLICIT_LE,)),
+    ]
+    assert read.user.max_pdu_bytes == 16384
+
+
+@pytest.mark.parametrize(
+    ("order", "first"), [(J2K_FIRST, J2K_LOSSLESS), (UNCOMPRESSED_FIRST, EXPLICIT_LE), (COMPRESSED_FIRST, J2K_LOSSLESS)]
+)
+def test_our_order_decides_not_the_peers(order: tuple[str, ...], first: str) -> None:
+    assert chosen(CT, IMPLICIT_LE, JPEG_BASELINE, EXPLICIT_LE, J2K_LOSSLESS, order=order) == first
+
+
+def test_a_source_is_not_led_to_compress_with_loss() -> None:
+    assert chosen(CT, JPEG_BASELINE, IMPLICIT_LE) == IMPLICIT_LE
+    assert chosen(CT, JPEG_BASELINE) == JPEG_BASELINE
+    assert chosen(CT, JPEG_BASELINE, IMPLICIT_LE, order=COMPRESSED_FIRST) == JPEG_BASELINE
+
+
+@pytest.mark.parametrize("order", ORDERS.values(), ids=ORDERS)
+def test_every_transfer_syntax_of_the_standard_is_in_every_order_once(order: tuple[str, ...]) -> None:
+    assert len(set(order)) == len(order)
+    assert {str(syntax) for syntax in AllTransferSyntaxes} <= set(order)
+    assert {"1.2.840.10008.1.2.2", "1.2.840.10008.1.2.4.201", "1.2.840.10008.1.2.4.102", "1.2.840.10008.1.2.1.99"} <= set(order)
+
+
+@pytest.mark.parametrize("syntax", J2K_FIRST)
+def test_each_transfer_syntax_is_accepted_where_it_comes_alone(syntax: str) -> None:
+    assert chosen(CT, syntax) == syntax
+
+
+def test_every_storage_sop_class_is_accepted() -> None:
+    assert all(is_storage(str(context.abstract_syntax)) for context in AllStoragePresentationContexts)
+
+
+@pytest.mark.parametrize(
+    "sop_class", ["1.2.840.113619.4.27", "1.3.46.670589.2.4.1.1", "1.2.840.10008.5.1.4.1.1.999.1", "1.2.840.10008.5.1.1.27"]
+)
+def test_private_newer_and_retired_sop_classes_are_stored_too(sop_class: str) -> None:
+    assert chosen(sop_class, EXPLICIT_LE) == EXPLICIT_LE
+
+
+@pytest.mark.parametrize(
+    "sop_class", [STUDY_ROOT_FIND, "1.2.840.10008.5.1.4.31", "1.2.840.10008.3.1.2.3.3", "1.2.840.10008.5.1.1.9", EXPLICIT_LE]
+)
+def test_other_services_are_refused(sop_class: str) -> None:
+    assert chosen(sop_class, IMPLICIT_LE) == 3
+
+
+def test_private_transfer_syntaxes_are_refused_beside_the_default_one_and_alone() -> None:
+    assert chosen(CT, GE_PRIVATE, IMPLICIT_LE) == IMPLICIT_LE
+    assert chosen(CT, GE_PRIVATE) == 4
+
+
+def test_the_same_sop_class_may_be_proposed_once_for_each_transfer_syntax() -> None:
+    answer = negotiated(
+        ProposedContext(CT, (JPEG_BASELINE,)), ProposedContext(CT, (EXPLICIT_LE,)), ProposedContext(CT, (J2K_LOSSLESS,))
+    )
+    assert [context.transfer_syntax for context in answer.accepted.values()] == [JPEG_BASELINE, EXPLICIT_LE, J2K_LOSSLESS]
+
+
+def test_verification_and_commitment_are_little_endian_only() -> None:
+    assert chosen(VERIFICATION, IMPLICIT_LE, EXPLICIT_LE) == EXPLICIT_LE
+    assert chosen(VERIFICATION, J2K_LOSSLESS) == 4
+
+
+@pytest.mark.parametrize(
+    ("abstract", "proposed", "granted"),
+    [
+        (STORAGE_COMMITMENT, (False, True), (False, True)),
+        (STORAGE_COMMITMENT, (True, True), (True, True)),
+        (STORAGE_COMMITMENT, (True, False), (True, False)),
+        (CT, (True, True), (True, False)),
+        (CT, (True, False), (True, False)),
+    ],
+)
+def test_a_peer_may_report_commitment_and_otherwise_only_ask(
+    abstract: str, proposed: tuple[bool, bool], granted: tuple[bool, bool]
+) -> None:
+    answer = negotiated(ProposedContext(abstract, (IMPLICIT_LE,), scu_role=proposed[0], scp_role=proposed[1]))
+    assert answer.results[0].result == 0
+    assert answer.roles == {abstract: granted}
+
+
+def test_a_peer_that_wants_to_be_scp_of_storage_is_refused() -> None:
+    assert negotiated(ProposedContext(CT, (IMPLICIT_LE,), scp_role=True)).results[0].result == 1
+
+
+def test_the_answer_is_readable_and_gives_the_titles_back_byte_for_byte() -> None:
+    wire = associate_rq("  PEER", "GATEWAY\0", [(1, CT, (EXPLICIT_LE,)), (5, STUDY_ROOT_FIND, (IMPLICIT_LE,))])
+    asked = decode_request(wire[6:])
+    answer = negotiate(asked, J2K_FIRST)
+    accept = encode_accept(asked, answer.results, answer.roles, max_pdu_bytes=131072)
+    read = A_ASSOCIATE_AC()
+    read.decode(accept)
+    assert [(context.context_id, context.result) for context in read.presentation_context] == [(1, 0), (5, 3)]
+    assert read.user_information is not None
+    assert read.user_information.maximum_length == 131072
+    assert accept[10:42] == wire[10:42]
+
+
+def test_what_we_propose_is_what_pynetdicom_would_say() -> None:
+    ours = encode_request(
+        "PEER", "GATEWAY", [ProposedContext(STORAGE_COMMITMENT, (IMPLICIT_LE, EXPLICIT_LE), scp_role=True)], max_pdu_bytes=16384
+    )
+    read = A_ASSOCIATE_RQ()
+    read.decode(ours)
+    assert read.encode() == ours
+    assert (read.called_ae_title, read.calling_ae_title) == ("GATEWAY", "PEER")
+    assert read.user_information is not None
+    role = read.user_information.role_selection[STORAGE_COMMITMENT]
+    assert (bool(role.scu), bool(role.scp)) == (False, True)
+
+
+def raw_request(*items: bytes, called: bytes = b"GATEWAY", calling: bytes = b"PEER", version: int = 1) -> bytes:
+    head = struct.pack(">Hxx16s16s32x", version, called.ljust(16), calling.ljust(16))
+    return head + item(0x10, APPLICATION_CONTEXT.encode()) + b"".join(items) + user_information(16384)
+
+
+def raw_context(number: int, abstract: bytes, *syntaxes: bytes) -> bytes:
+    return item(0x20, bytes([number, 0, 0, 0]) + item(0x30, abstract) + b"".join(item(0x40, syntax) for syntax in syntaxes))
+
+
+GOOD = raw_context(7, CT.encode(), EXPLICIT_LE.encode())
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        raw_context(1, b"1" * 65, IMPLICIT_LE.encode()),
+        raw_context(1, b"../../etc/passwd", IMPLICIT_LE.encode()),
+        raw_context(1, b"1.2\n3", IMPLICIT_LE.encode()),
+        raw_context(1, b"\xff\xfe", IMPLICIT_LE.encode()),
+        raw_context(1, b"", IMPLICIT_LE.encode()),
+        raw_context(1, CT.encode(), b"9" * 65),
+        raw_context(1, CT.encode()),
+        item(0x20, bytes([1, 0, 0, 0])),
+        item(0x20, bytes([1, 0, 0, 0]) + b"\x30\x00\xff\xff"),
+        item(0x20, bytes([1, 0, 0, 0]) + item(0x77, b"unknown")),
+    ],
+)
+def test_a_context_that_nobody_can_read_costs_the_peer_only_that_context(bad: bytes) -> None:
+    answer = negotiate(decode_request(raw_request(bad, GOOD)), J2K_FIRST)
+    assert [context.context_id for context in answer.accepted.values()] == [7]
+    assert answer.results[1].result == 0
+    assert answer.results[0].result in (3, 4)
+
+
+@pytest.mark.parametrize("odd", [item(0x99, b"unknown"), item(0x20, b""), raw_context(2, CT.encode(), EXPLICIT_LE.encode())])
+def test_items_that_cannot_be_answered_are_passed_over(odd: bytes) -> None:
+    assert [context.context_id for context in decode_request(raw_request(odd, GOOD)).contexts] == [7]
+
+
+def test_of_an_id_used_twice_the_first_counts() -> None:
+    twice = raw_context(7, STUDY_ROOT_FIND.encode(), IMPLICIT_LE.encode())
+    assert [context.abstract_syntax for context in decode_request(raw_request(GOOD, twice)).contexts] == [CT]
+
+
+@pytest.mark.parametrize("body", [b"", bytes(67), raw_request() + b"\x20\0", raw_request() + b"\x20\0\xff\xff"])
+def test_a_request_that_is_cut_off_is_refused(body: bytes) -> None:
+    with pytest.raises(ProtocolError):
+        decode_request(body)
+
+
+@given(st.binary(max_size=400))
+def test_no_bytes_do_more_than_be_refused(tail: bytes) -> None:
+    try:
+        asked = decode_request(raw_request()[:68] + tail)
+    except ProtocolError:
+        return
+    answer = negotiate(asked, J2K_FIRST)
+    assert encode_accept(asked, answer.results, answer.roles, max_pdu_bytes=131072)
+
+
+def test_a_request_full_of_transfer_syntaxes_takes_little_time() -> None:
+    many = [f"1.2.{number}".encode() for number in range(5000)]
+    body = raw_request(*(raw_context(number, CT.encode(), *many) for number in (1, 3, 5)))
+    begin = time.process_time()
+    negotiate(decode_request(body), J2K_FIRST)
+    assert time.process_time() - begin < 3
+
+
+@pytest.mark.parametrize(
+    ("body", "answer"),
+    [
+        (raw_request(GOOD, version=2), (1, 2, 2)),
+        (raw_request(GOOD, called=b"\0" * 16), (1, 1, 7)),
+        (raw_request(GOOD, calling=b" " * 16), (1, 1, 3)),
+        (raw_request(GOOD, calling=b"A\nB"), (1, 1, 3)),
+        (raw_request(GOOD, calling=b"A\0B"), (1, 1, 3)),
+        (raw_request(GOOD, calling=b"\xff\xfe\xfd"), (1, 1, 3)),
+        (raw_request(GOOD, called=b"A\\B"), (1, 1, 7)),
+        (raw_request(GOOD)[:68] + item(0x10, b"1.2.3") + GOOD + user_information(1), (1, 1, 2)),
+    ],
+)
+def test_what_no_admission_has_to_decide_on_is_rejected(body: bytes, answer: tuple[int, int, int]) -> None:
+    with pytest.raises(AssociationRejected) as rejected:
+        check(decode_request(body))
+    assert (rejected.value.result, rejected.value.source, rejected.value.reason) == answer
+
+
+def test_titles_padded_with_nul_are_titles() -> None:
+    asked = decode_request(raw_request(GOOD, called=b"GATEWAY\0\0", calling=b"PEER".ljust(16, b"\0")))
+    check(asked)
+    assert (asked.called_ae, asked.calling_ae) == ("GATEWAY", "PEER")
