@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -14,6 +15,13 @@ from typing import Self
 
 ALWAYS = {"TCP_NODELAY": "1"}
 """DCMTK and Orthanc keep Nagle's algorithm on unless told otherwise: 40 ms a message with a stock receiver."""
+
+
+def _surroundings() -> dict[str, str]:
+    """Return our environment with DCMTK first: an activated virtual environment has pynetdicom's programs of the same names."""
+    own = str(Path(sys.executable).parent)
+    others = [folder for folder in os.environ.get("PATH", os.defpath).split(os.pathsep) if folder != own]
+    return {**os.environ, **ALWAYS, "PATH": os.pathsep.join([*others, own])}
 
 
 class Running:
@@ -41,7 +49,7 @@ class Running:
             stderr=subprocess.STDOUT,
             text=True,
             errors="replace",
-            env={**os.environ, **ALWAYS, **(environ or {})},
+            env={**_surroundings(), **(environ or {})},
             cwd=cwd,
             start_new_session=True,
         )
@@ -158,7 +166,7 @@ def run(
         text=True,
         errors="replace",
         timeout=deadline_s,
-        env={**os.environ, **ALWAYS, **(environ or {})},
+        env={**_surroundings(), **(environ or {})},
         cwd=cwd,
         check=False,
     )
