@@ -1,14 +1,14 @@
 """The course of an association that we requested: one operation at a time, requests out, responses in, and its end.
 
 Whatever breaks an operation ends the association, so that a later one never takes an answer that was meant for an earlier.
-One thread at a time; `kill` may come from any.
+One thread at a time; `kill` and `cancel` may come from any.
 """
 
 from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -30,16 +30,22 @@ from gateway.association.sender import Sender
 from gateway.association.state import State
 from gateway.association.statuses import SUCCESS, is_pending
 from gateway.association.stream import Stream
-from gateway.errors import AssociationAborted, AssociationEnded, AssociationError, DimseFailed, NoPresentationContext, ProtocolError
+from gateway.association.waker import Waker
+from gateway.errors import (
+    AssociationAborted,
+    AssociationEnded,
+    AssociationError,
+    DimseFailed,
+    NoPresentationContext,
+    PeerTimeout,
+    ProtocolError,
+)
 
 MAX_DATA_SET_BYTES = 16 * 1024 * 1024
 """The longest data set that is decoded: a failed list of 200,000 SOP Instance UIDs."""
 
 LAST_WORDS_S = 0.5
 """How long a peer may take to read an A-ABORT."""
-
-_QUIET_S = 3600.0
-"""A wait without a deadline is made of waits this long; `kill` ends it at once."""
 
 _GLANCE_S = 0.01
 """How long what stirs may take to turn out to be something: under TLS it may be a session ticket."""
@@ -54,6 +60,20 @@ class Response:
     status: int
     command: CommandSet
     data: bytes | None
+
+
+@dataclass(slots=True)
+class _UnderWay:
+    """A C-FIND or C-MOVE whose final response is awaited."""
+
+    message_id: int
+    waker: Waker
+    cancelled: bool = False
+
+    def take_cancel(self) -> bool:
+        """Tell whether C-CANCEL was asked for since the last time."""
+        cancelled, self.cancelled = self.cancelled, False
+        return cancelled
 
 
 class Dialogue:
@@ -78,6 +98,7 @@ class Dialogue:
         self._over = False
         self._sending = False
         self._context_id = 0
+        self._under_way: _UnderWay | None = None
         self._last_message_id = 0
 
     def next_message_id(self) -> int:
@@ -111,44 +132,45 @@ class Dialogue:
             self._busy = False
 
     def ask(self, context: AcceptedContext, command: CommandSet, data_set: bytes | ByteSource | None = None) -> None:
-        """Send a request, or C-CANCEL for the one under way."""
+        """Send a request."""
         self._context_id = context.context_id
         self._send(context.context_id, command, data_set)
 
-    def cancel(self, message_id: int) -> None:
-        """Send C-CANCEL for the operation under way (PS3.7 §9.3.2.3)."""
-        command: CommandSet = {
-            "CommandField": Operation.C_CANCEL,
-            "MessageIDBeingRespondedTo": message_id,
-            "CommandDataSetType": NO_DATA_SET,
-        }
-        self._send(self._context_id, command)
+    def responses(self, operation: Operation, message_id: int, wait_s: float) -> Generator[Response, None, None]:
+        """Yield the responses to `message_id`, each awaited for `wait_s`, the final one last.
 
-    def response(self, operation: Operation, message_id: int, wait_s: float | None) -> Response:
-        """Wait `wait_s` (None: until `kill`) for the next response to `message_id`; reports that come before it are taken.
+        `cancel` is heeded meanwhile. Closing the iterator before the final response cancels the operation.
+        """
+        with Waker() as waker:
+            self._under_way = _UnderWay(message_id, waker)
+            try:
+                while is_pending((response := self._heeding(operation, self._under_way, wait_s)).status):
+                    yield response
+            except GeneratorExit:
+                self._drain(operation, message_id)
+                raise
+            finally:
+                self._under_way = None
+        yield response
+
+    def cancel(self, message_id: int) -> None:
+        """Have C-CANCEL sent for `message_id` where it is under way (PS3.7 §9.3.2.3). From any thread."""
+        under_way = self._under_way
+        if under_way is not None and under_way.message_id == message_id:
+            under_way.cancelled = True
+            under_way.waker.wake()
+
+    def response(self, operation: Operation, message_id: int, wait_s: float) -> Response:
+        """Wait `wait_s` for the next response to `message_id`; reports that come before it are taken.
 
         Raises:
             PeerTimeout, AssociationAborted: it did not come.
             ProtocolError: something else came.
         """
-        while True:
-            message = self._message(wait_s)
-            if message.command["CommandField"] == Operation.N_EVENT_REPORT:
-                self._take_event(message)
-                continue
-            _check(message, operation, message_id)
-            data = self._receiver.receive_bytes(message, MAX_DATA_SET_BYTES) if message.has_data_set else None
-            return Response(message.command["Status"], message.command, data)
-
-    def drain(self, operation: Operation, message_id: int) -> None:
-        """Cancel `message_id` and take its responses to the final one; the association ends where that takes too long."""
-        deadline = time.monotonic() + self._deadlines.response_s
-        try:
-            self.cancel(message_id)
-            while is_pending(self.response(operation, message_id, max(deadline - time.monotonic(), 0.0)).status):
-                continue
-        except AssociationError:
-            self.abort()
+        response = None
+        while response is None:
+            response = self._response_or_report(operation, message_id, wait_s)
+        return response
 
     def event(self, timeout_s: float) -> CommitmentReport | None:
         """Wait `timeout_s` for a commitment report."""
@@ -189,6 +211,56 @@ class Dialogue:
         """Wake the thread that uses the association. From any thread."""
         self._stream.kill()
 
+    def _heeding(self, operation: Operation, under_way: _UnderWay, wait_s: float) -> Response:
+        """Wait for the next response like `response`, and send the C-CANCEL that another thread asks for.
+
+        It is sent here, since no two threads may use a TLS session at a time.
+        """
+        deadline = time.monotonic() + wait_s
+        self._stream.hasten()
+        while True:
+            if under_way.take_cancel():
+                self._send_cancel(under_way.message_id)
+            if self._arrived():
+                response = self._response_or_report(operation, under_way.message_id, self._deadlines.response_s)
+                if response is not None:
+                    return response
+            if (remaining := deadline - time.monotonic()) <= 0:
+                raise PeerTimeout(f"no response within {wait_s:g} s", peer=self._stream.peer)
+            under_way.waker.wait(self._stream.fileno(), remaining)
+
+    def _response_or_report(self, operation: Operation, message_id: int, wait_s: float) -> Response | None:
+        """Return the response that comes next; None where it is a report instead, which is taken."""
+        message = self._message(wait_s)
+        if message.command["CommandField"] == Operation.N_EVENT_REPORT:
+            self._take_event(message)
+            return None
+        _check(message, operation, message_id)
+        data = self._receiver.receive_bytes(message, MAX_DATA_SET_BYTES) if message.has_data_set else None
+        return Response(message.command["Status"], message.command, data)
+
+    def _arrived(self) -> bool:
+        """Tell at once whether something of a message is there."""
+        return self._receiver.wait(0.0) or (self._stream.stirs() and self._receiver.wait(_GLANCE_S))
+
+    def _drain(self, operation: Operation, message_id: int) -> None:
+        """Cancel `message_id` and take its responses to the final one; the association ends where that takes too long."""
+        deadline = time.monotonic() + self._deadlines.response_s
+        try:
+            self._send_cancel(message_id)
+            while is_pending(self.response(operation, message_id, max(deadline - time.monotonic(), 0.0)).status):
+                continue
+        except AssociationError:
+            self.abort()
+
+    def _send_cancel(self, message_id: int) -> None:
+        command: CommandSet = {
+            "CommandField": Operation.C_CANCEL,
+            "MessageIDBeingRespondedTo": message_id,
+            "CommandDataSetType": NO_DATA_SET,
+        }
+        self._send(self._context_id, command)
+
     def _send(self, context_id: int, command: CommandSet, data_set: bytes | ByteSource | None = None) -> None:
         self._sending = True
         try:
@@ -208,7 +280,7 @@ class Dialogue:
         if self._over:
             raise AssociationEnded("the association has ended", peer=self._stream.peer)
         try:
-            while self._receiver.wait(0.0) or (self._stream.stirs() and self._receiver.wait(_GLANCE_S)):
+            while self._arrived():
                 message = self._receive(self._deadlines.response_s)
                 if message is None:
                     self._released()
@@ -220,12 +292,10 @@ class Dialogue:
             self._over = True
             raise AssociationEnded("the association ended while idle", peer=self._stream.peer) from error
 
-    def _message(self, wait_s: float | None) -> Message:
+    def _message(self, wait_s: float) -> Message:
         """Wait for the next message while an operation is under way."""
         self._stream.hasten()
-        while wait_s is None and not self._receiver.wait(_QUIET_S):
-            continue
-        message = self._receive(self._deadlines.response_s if wait_s is None else wait_s)
+        message = self._receive(wait_s)
         if message is None:
             self._released()
             raise AssociationAborted("the peer released the association instead of answering", peer=self._stream.peer)

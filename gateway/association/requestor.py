@@ -6,6 +6,7 @@ or by `kill`. What breaks an operation ends the association, and every error is 
 
 from __future__ import annotations
 
+import math
 import ssl
 import time
 from collections.abc import Generator, Iterable, Iterator, Sequence
@@ -239,14 +240,16 @@ class Requestor:
         command = self._command(Operation.C_MOVE, HAS_DATA_SET, AffectedSOPClassUID=model, Priority=MEDIUM)
         command["MessageID"] = message_id
         command["MoveDestination"] = destination_ae
-        with closing(self._responses(Operation.C_MOVE, context, command, data, response_s)) as responses:
+        wait_s = math.inf if response_s is None else response_s
+        with closing(self._responses(Operation.C_MOVE, context, command, data, wait_s)) as responses:
             for response in responses:
                 yield _sub_operations(response, context.transfer_syntax)
 
     def cancel(self, message_id: int) -> None:
         """Ask the peer to stop C-FIND or C-MOVE `message_id` (PS3.7 §9.3.2.3); its final response still comes.
 
-        For the thread that uses the association, between two responses. Raises AssociationError when the association ended.
+        From any thread. The thread that awaits the next response sends it; where nothing of the kind is under way, nothing happens.
+        Never raises.
         """
         self._dialogue.cancel(message_id)
 
@@ -338,20 +341,16 @@ class Requestor:
             raise DimseFailed(operation.name.replace("_", "-"), response.status, peer=str(self.remote))
 
     def _responses(
-        self, operation: Operation, context: AcceptedContext, command: CommandSet, data: bytes, wait_s: float | None
+        self, operation: Operation, context: AcceptedContext, command: CommandSet, data: bytes, wait_s: float
     ) -> Generator[Response, None, None]:
-        """Send a request and yield its responses, the final one last; the operation is over once that was taken."""
+        """Send a request and yield its responses; the operation is over before the final one is handed on."""
         with self._dialogue.operation():
             self._dialogue.ask(context, command, data)
-            while True:
-                response = self._dialogue.response(operation, command["MessageID"], wait_s)
-                if not is_pending(response.status):
-                    break
-                try:
+            with closing(self._dialogue.responses(operation, command["MessageID"], wait_s)) as responses:
+                for response in responses:
+                    if not is_pending(response.status):
+                        break
                     yield response
-                except GeneratorExit:
-                    self._dialogue.drain(operation, command["MessageID"])
-                    raise
         yield response
 
 

@@ -23,6 +23,7 @@ from gateway.errors import (
     TlsFailed,
 )
 from tests.support.certificates import TestCA
+from tests.support.contexts import client_context, server_context
 from tests.support.ports import free_port
 from tests.support.scripted import Conversation, scripted_peer
 
@@ -240,21 +241,6 @@ def test_a_listener_that_takes_no_connection_is_given_up_in_time() -> None:
                     deadlines=Deadlines(connect_s=0.5, associate_s=0.5),
                 )
             assert time.monotonic() - started < 5
-
-
-def server_context(files: dict[str, Path]) -> ssl.SSLContext:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(files["certificate"], files["key"])
-    context.load_verify_locations(files["ca"])
-    context.verify_mode = ssl.CERT_REQUIRED
-    return context
-
-
-def client_context(files: dict[str, Path], *, show: bool = True) -> ssl.SSLContext:
-    context = ssl.create_default_context(cafile=files["ca"])
-    if show:
-        context.load_cert_chain(files["certificate"], files["key"])
-    return context
 
 
 def over_tls(port: int, context: ssl.SSLContext, *, server_name: str | None = None) -> Requestor:

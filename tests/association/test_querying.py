@@ -18,6 +18,8 @@ from gateway.association.contexts import (
 )
 from gateway.association.requestor import Deadlines, RemoteAE, Requestor, SubOperations, associate, next_message_id
 from gateway.errors import AssociationAborted, AssociationEnded, DimseFailed, NoPresentationContext, PeerTimeout, ProtocolError
+from tests.support.certificates import TestCA
+from tests.support.contexts import client_context, server_context
 from tests.support.scripted import Conversation, decode, encode, scripted_peer
 
 IMPLICIT = "1.2.840.10008.1.2"
@@ -397,6 +399,41 @@ def test_a_move_that_is_cancelled_still_gets_its_final_response() -> None:
         next(responses)
         association.cancel(77)
         assert list(responses) == [SubOperations(0xFE00, completed=1)]
+
+
+@pytest.mark.parametrize("tls", [False, True])
+def test_another_thread_may_cancel_a_move_that_waits(ca: TestCA, tls: bool) -> None:
+    def script(peer: Conversation) -> None:
+        peer.accept()
+        message = peer.read_message()
+        peer.answer(message, PENDING)
+        scripted.reached.set()
+        assert peer.read_message().command.MessageIDBeingRespondedTo == 78
+        peer.answer(message, 0xFE00)
+        peer.release()
+
+    with scripted_peer(script, tls=server_context(ca.issue("peer")) if tls else None) as scripted:
+        remote = RemoteAE("ARCHIVE", "127.0.0.1", scripted.port, tls=client_context(ca.issue("gateway")) if tls else None)
+        with associate(remote, "GATEWAY", QUERY_RETRIEVE_CONTEXTS, deadlines=PATIENT) as association:
+            responses = association.move(study(), destination_ae="GATEWAY", message_id=78)
+            next(responses)
+            canceller = threading.Thread(target=lambda: scripted.reached.wait(10) and association.cancel(78))
+            canceller.start()
+            started = time.monotonic()
+            assert list(responses) == [SubOperations(0xFE00)]
+            assert time.monotonic() - started < 5
+            canceller.join()
+
+
+def test_a_cancel_for_nothing_under_way_does_nothing() -> None:
+    def script(peer: Conversation) -> None:
+        peer.accept()
+        peer.answer(peer.read_message(), 0x0000)
+        peer.release()
+
+    with scripted_peer(script) as peer, request(peer.port) as association:
+        association.cancel(4)
+        association.echo()
 
 
 @pytest.mark.parametrize("end", ["abort", "close", "reset"])
