@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, TypeVar
 
-from sqlalchemy import Connection, Row, and_, bindparam, delete, exists, insert, or_, select, update
+from sqlalchemy import Connection, Row, Select, and_, bindparam, delete, exists, insert, or_, select, update
 
 from gateway.domain import SETTLED, Content, DeliveryState, InstanceIdentity, Provenance
 from gateway.ledger import transitions
@@ -32,7 +32,7 @@ _FRESH: dict[str, Any] = {"attempts": 0, "status": None, "reason": None, "uncert
 
 
 # Built once: an instance costs the writer less to record than its statements to build.
-_CURRENT = (
+_CURRENT: Select[Any] = (
     select(instances.c.id, instances.c.digest, instances.c.content_length, instances.c.location, instances.c.bytes_state)
     .where(instances.c.sop_instance_uid == bindparam("uid"), instances.c.superseded_by.is_(None))
     .order_by(instances.c.id.desc())
