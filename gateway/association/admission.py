@@ -18,7 +18,6 @@ import structlog
 from gateway.association.negotiation import J2K_FIRST, ORDERS
 from gateway.association.pdu import rejection
 from gateway.association.services import Admitted
-from gateway.errors import ConfigurationError, Problem
 from gateway.settings import Settings, SourceTable
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -48,13 +47,9 @@ class KnownSource:
 
 
 def known_source(name: str, table: SourceTable) -> KnownSource:
-    """Return the source `name` of the configuration. Raises ConfigurationError where one of its addresses is none."""
+    """Return the source `name` of the configuration, whose addresses are valid ones."""
     given = [*table.addresses, *([table.host] if _is_address(table.host) else [])]
-    try:
-        networks = tuple(ipaddress.ip_network(text, strict=False) for text in given)
-    except ValueError as error:
-        problem = Problem("[sources]", f"sources.{name}.addresses", str(error), "addresses or networks such as 10.1.0.0/16")
-        raise ConfigurationError([problem]) from error
+    networks = tuple(ipaddress.ip_network(text, strict=False) for text in given)
     return KnownSource(name, table.ae_title, table.host, networks, table.certificate_name)
 
 
@@ -84,7 +79,7 @@ class KnownSources:
     def __init__(self, settings: Settings, orders: Mapping[str, str] | None = None, *, resolve: Resolve | None = None) -> None:
         """Look up the sources' host names, waiting for at most `START_S`.
 
-        `orders` are the acceptance orders that were learned, by source. Raises ConfigurationError for an address that is none.
+        `orders` are the acceptance orders that were learned, by source.
         """
         self._ae_title = settings.gateway.ae_title
         self._anyone = settings.listen.accept == "any"

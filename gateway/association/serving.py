@@ -7,12 +7,9 @@ is answered with the status that says so. Whatever a service raises becomes a st
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from io import BytesIO
 from typing import TypeVar
 
 import structlog
-from pydicom.uid import ImplicitVRLittleEndian
-from pynetdicom.dsutils import decode
 from structlog.typing import FilteringBoundLogger
 
 from gateway.association.answers import (
@@ -27,6 +24,7 @@ from gateway.association.command import RESPONSE, CommandSet, Operation
 from gateway.association.commitment import EVENT_COMPLETE, EVENT_FAILURES, commitment_report
 from gateway.association.contexts import STORAGE_COMMITMENT, VERIFICATION, AcceptedContext
 from gateway.association.handshake import Established
+from gateway.association.identifier import decode_identifier
 from gateway.association.message import Message
 from gateway.association.pdu import INVALID_PDU_PARAMETER
 from gateway.association.registry import Connection, Registry
@@ -148,12 +146,12 @@ class Server:
         data = self._receiver.receive_bytes(message, MAX_EVENT_BYTES) if message.has_data_set else b""
         if message.command.get("EventTypeID") not in (EVENT_COMPLETE, EVENT_FAILURES):
             return NO_SUCH_EVENT_TYPE
-        implicit = context.transfer_syntax == ImplicitVRLittleEndian
+
+        def report() -> int:
+            return self._commitment.report(commitment_report(decode_identifier(data, context.transfer_syntax)))
+
         try:
-            return self.attempt(
-                "commitment_report_failed",
-                lambda: self._commitment.report(commitment_report(decode(BytesIO(data), implicit, True))),
-            )
+            return self.attempt("commitment_report_failed", report)
         except Refusal as refusal:
             return refusal.status
 

@@ -1,0 +1,173 @@
+"""Who may associate: the called and the calling AE title, the address and the certificate together."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+
+from gateway.association import admission
+from gateway.association.admission import KnownSources
+from gateway.association.negotiation import J2K_FIRST, UNCOMPRESSED_FIRST
+from gateway.association.services import Admitted
+from gateway.errors import AssociationRejected
+from gateway.settings import Settings
+from tests.support.waiting import wait_until
+
+NAMES = {"pacs.example": {"10.0.0.7", "fd00::7"}, "other.example": {"10.0.0.8"}}
+
+
+def sources(tables: Mapping[str, Mapping[str, Any]], *, accept: str = "known", resolve: Any = NAMES.__getitem__) -> KnownSources:
+    settings = Settings.model_validate({"gateway": {"ae_title": "GATEWAY"}, "listen": {"accept": accept}, "sources": tables})
+    return KnownSources(settings, resolve=resolve)
+
+
+def decide(
+    known: KnownSources,
+    calling: str = "PACS",
+    address: str = "10.0.0.7",
+    *,
+    called: str = "GATEWAY",
+    names: tuple[str, ...] | None = None,
+) -> str | tuple[int, int, int] | None:
+    """Return the admitted source, or the rejection."""
+    try:
+        return known.admit(calling_ae=calling, called_ae=called, address=address, certificate_names=names).source
+    except AssociationRejected as rejected:
+        return rejected.result, rejected.source, rejected.reason
+
+
+CALLED_NOT_RECOGNIZED = (1, 1, 7)
+CALLING_NOT_RECOGNIZED = (1, 1, 3)
+PACS = {"ae_title": "PACS", "host": "pacs.example"}
+
+
+@pytest.mark.parametrize("address", ["10.0.0.7", "fd00::7"])
+def test_a_source_is_known_by_title_and_any_of_its_hosts_addresses(address: str) -> None:
+    assert decide(sources({"archive": PACS}), address=address) == "archive"
+
+
+def test_another_called_title_is_not_recognized_whoever_calls() -> None:
+    assert decide(sources({"archive": PACS}), called="OTHER") == CALLED_NOT_RECOGNIZED
+    assert decide(sources({}, accept="any"), called="gateway") == CALLED_NOT_RECOGNIZED
+
+
+@pytest.mark.parametrize(
+    ("calling", "address"), [("OTHER", "10.0.0.7"), ("PACS", "10.0.0.9"), ("PACS", "nonsense"), ("pacs", "10.0.0.7")]
+)
+def test_title_and_address_must_both_fit(calling: str, address: str) -> None:
+    assert decide(sources({"archive": PACS}), calling, address) == CALLING_NOT_RECOGNIZED
+
+
+def test_further_addresses_may_be_networks_of_either_family() -> None:
+    known = sources({"archive": {**PACS, "addresses": ["192.168.4.0/24", "172.16.0.1", "fd11::/64"]}})
+    fits = {address: decide(known, address=address) for address in ("192.168.4.200", "172.16.0.1", "fd11::5", "192.168.5.1")}
+    assert fits == {
+        "192.168.4.200": "archive",
+        "172.16.0.1": "archive",
+        "fd11::5": "archive",
+        "192.168.5.1": CALLING_NOT_RECOGNIZED,
+    }
+
+
+def test_a_host_may_be_an_address() -> None:
+    assert decide(sources({"archive": {"ae_title": "PACS", "host": "10.9.9.9"}}), address="10.9.9.9") == "archive"
+
+
+def test_sources_may_share_a_title_and_differ_by_address() -> None:
+    known = sources({"one": PACS, "two": {"ae_title": "PACS", "host": "other.example"}})
+    assert [decide(known, address=address) for address in ("10.0.0.7", "10.0.0.8")] == ["one", "two"]
+
+
+@pytest.mark.parametrize(
+    ("names", "decision"),
+    [
+        (("pacs.example",), "archive"),
+        (("other", "PACS.example"), "archive"),
+        (("other",), CALLING_NOT_RECOGNIZED),
+        ((), CALLING_NOT_RECOGNIZED),
+        (None, CALLING_NOT_RECOGNIZED),
+    ],
+)
+def test_a_source_with_a_certificate_name_has_to_show_it(names: tuple[str, ...] | None, decision: object) -> None:
+    assert decide(sources({"archive": {**PACS, "certificate_name": "pacs.example"}}), names=names) == decision
+
+
+def test_a_certificate_decides_between_sources_of_the_same_title_and_address() -> None:
+    known = sources({"plain": PACS, "secure": {**PACS, "certificate_name": "pacs.example"}})
+    assert decide(known, names=("pacs.example",)) == "secure"
+    assert decide(known) == "plain"
+
+
+def test_anyone_may_call_where_that_is_said_and_sources_keep_their_names() -> None:
+    known = sources({"archive": PACS}, accept="any")
+    assert decide(known) == "archive"
+    assert decide(known, "STRANGER", "203.0.113.5") is None
+
+
+def test_an_order_that_was_learned_counts_from_the_next_association_on() -> None:
+    known = sources({"archive": PACS})
+    call = {"calling_ae": "PACS", "called_ae": "GATEWAY", "address": "10.0.0.7", "certificate_names": None}
+    assert known.admit(**call) == Admitted("archive", J2K_FIRST)  # type: ignore[arg-type]
+    known.set_order("archive", "uncompressed-first")
+    assert known.admit(**call) == Admitted("archive", UNCOMPRESSED_FIRST)  # type: ignore[arg-type]
+
+
+def test_orders_may_be_known_from_the_start() -> None:
+    settings = Settings.model_validate({"sources": {"archive": PACS}})
+    known = KnownSources(settings, {"archive": "uncompressed-first"}, resolve=NAMES.__getitem__)
+    admitted = known.admit(calling_ae="PACS", called_ae="GATEWAY", address="10.0.0.7", certificate_names=None)
+    assert admitted.transfer_syntaxes == UNCOMPRESSED_FIRST
+
+
+def test_there_are_no_other_orders() -> None:
+    with pytest.raises(ValueError, match="j2k-first"):
+        sources({}).set_order("archive", "any-old")
+
+
+def test_a_name_server_that_hangs_delays_neither_others_nor_decisions(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(admission, "START_S", 0.2)
+    answered = threading.Event()
+
+    def resolve(host: str) -> set[str]:
+        if host == "pacs.example":
+            assert answered.wait(10)
+        return NAMES[host]
+
+    known = sources({"slow": PACS, "quick": {"ae_title": "QUICK", "host": "other.example"}}, resolve=resolve)
+    assert decide(known, "QUICK", "10.0.0.8") == "quick"
+    assert decide(known) == CALLING_NOT_RECOGNIZED
+    answered.set()
+    wait_until(lambda: decide(known) == "slow", "the slow host's address")
+
+
+def test_a_host_that_moved_is_found_again_after_its_first_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(admission, "RETRY_S", 0.0)
+    addresses = {"10.0.0.7"}
+    known = sources({"archive": PACS}, resolve=lambda _host: set(addresses))
+    addresses.clear()
+    addresses.add("10.0.0.99")
+    assert decide(known, address="10.0.0.99") == CALLING_NOT_RECOGNIZED
+    wait_until(lambda: decide(known, address="10.0.0.99") == "archive", "the new address")
+
+
+def test_a_name_server_that_fails_leaves_the_addresses_that_were_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(admission, "REFRESH_S", 0.0)
+    asked = threading.Semaphore(0)
+
+    def resolve(_host: str) -> set[str]:
+        asked.release()
+        if not works.is_set():
+            raise OSError("no name server")
+        return {"10.0.0.7"}
+
+    works = threading.Event()
+    works.set()
+    known = sources({"archive": PACS}, resolve=resolve)
+    works.clear()
+    assert decide(known) == "archive"
+    assert asked.acquire(timeout=5)
+    assert asked.acquire(timeout=5)
+    assert decide(known) == "archive"
