@@ -50,6 +50,8 @@ class Order:
     _request: C_MOVE
     _context_id: int
     _syntax: Any
+    propose: list[Dataset] | None = None
+    """What presentation contexts are proposed for; None: what is selected."""
 
     @property
     def level(self) -> str:
@@ -64,7 +66,7 @@ class Order:
     @property
     def cancelled(self) -> bool:
         """Whether C-CANCEL came."""
-        return bool(self._association._services[0].is_cancelled(self.message_id)) if self._services() else False
+        return self.message_id in self._association.dimse.cancel_req
 
     def pending(self, remaining: int, completed: int, failed: int = 0) -> None:
         """Answer FF00 with counts."""
@@ -83,7 +85,9 @@ class Order:
         self._association.dul.socket.close()
 
     @contextmanager
-    def sending(self, *, originator: bool = True, one_context: bool = False, calling_ae: str = "") -> Iterator[Callable[[Dataset], int | None]]:
+    def sending(
+        self, *, originator: bool = True, one_context: bool = False, calling_ae: str = ""
+    ) -> Iterator[Callable[[Dataset], int | None]]:
         """Associate with the move destination; gives a function that sends an instance and returns the status.
 
         `originator` says whether (0000,1030) and (0000,1031) are sent. With `one_context` all transfer syntaxes of a SOP class
@@ -91,7 +95,7 @@ class Order:
         """
         host, port = self.pacs.destinations[self.destination]
         ae = AE(ae_title=calling_ae or self.pacs.ae_title)
-        for sop_class, syntaxes in _contexts(self.selected or self.pacs.datasets, one_context):
+        for sop_class, syntaxes in _contexts(self.propose or self.selected or self.pacs.datasets, one_context):
             ae.add_requested_context(sop_class, syntaxes)
         association = ae.associate(host, port, ae_title=self.destination)
         if not association.is_established:
@@ -113,9 +117,6 @@ class Order:
         finally:
             association.release()
 
-    def _services(self) -> list[Any]:
-        return getattr(self._association, "_services", [])
-
     def _respond(self, status: int, remaining: int | None, completed: int, failed: int, failed_uids: Sequence[str]) -> None:
         response = C_MOVE()
         response.MessageIDBeingRespondedTo = self.message_id
@@ -133,6 +134,9 @@ class Order:
             response.Identifier = BytesIO(encoded or b"")
         self._association.dimse.send_msg(response, self._context_id)
 
+
+_LOOK_S = 0.02
+"""How often the server looks whether it is to stop: with its own half second, stopping takes longer than most tests."""
 
 Script = Callable[[Order], None]
 
@@ -190,14 +194,20 @@ class Pacs:
         for service in (Verification, StudyRootQueryRetrieveInformationModelFind, StudyRootQueryRetrieveInformationModelMove):
             ae.add_supported_context(service, _LITTLE)
         _ORDERS[id(ae)] = self._ordered
-        server = ae.start_server((HOST, 0), block=False, evt_handlers=[(evt.EVT_C_FIND, self._find)])
+        server = ae.make_server((HOST, 0), evt_handlers=[(evt.EVT_C_FIND, self._find)])
         self.port = server.socket.getsockname()[1]
+        ae._servers.append(server)
+        server.service_actions = lambda: None  # it would collect garbage every few looks
+        listening = threading.Thread(target=server.serve_forever, args=(_LOOK_S,), daemon=True)
+        listening.start()
         try:
             yield self
         finally:
             for thread in self.late:
                 thread.join(30)
-            ae.shutdown()
+            server.shutdown()
+            server.server_close()
+            listening.join(10)
             _ORDERS.pop(id(ae))
 
     def later(self, work: Callable[[], None]) -> None:

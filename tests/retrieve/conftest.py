@@ -1,0 +1,139 @@
+"""A retriever between a source that does as scripted and a ledger that is real."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from functools import partial
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+from pydicom import dcmread
+from pydicom.dataset import Dataset
+
+from gateway.domain import VerdictKind
+from gateway.ledger import Ledger, retrievals
+from gateway.retrieve import Event, JobEnded, PullRequest, Retriever, StudyEnded, Verdict
+from gateway.retrieve.repair import Backoff
+from gateway.settings import Settings
+from tests.support import data
+from tests.support.pacs import Pacs
+from tests.support.ports import HOST
+from tests.support.reception import Reception
+
+DEADLINE_S = 60.0
+
+
+@dataclass
+class Bench:
+    """The retriever under test, the PACS it asks and the acceptor that hears what comes."""
+
+    pacs: Pacs
+    reception: Reception
+    retriever: Retriever
+    ledger: Ledger
+    orders: list[str]
+    room: list[bool] = field(default_factory=list)
+
+    async def pull(self, *, see: Callable[[Event], object] = lambda _event: None, **keys: Any) -> list[Event]:
+        """Run a job to its end and return its events."""
+        events = []
+        with trio.fail_after(DEADLINE_S):
+            async with self.retriever.pull(PullRequest("archive", **keys)) as stream:
+                async for event in stream:
+                    events.append(event)
+                    see(event)
+        return events
+
+    async def verdict(self, **keys: Any) -> Verdict:
+        """Pull the one study that the PACS holds, or another by `keys`, and return its verdict."""
+        events = await self.pull(**(keys or {"study_uids": (self.study,)}))
+        assert isinstance(events[-1], JobEnded), events[-1]
+        (ended,) = [event.verdict for event in events if isinstance(event, StudyEnded)]
+        self.agrees(ended)
+        return ended
+
+    def agrees(self, verdict: Verdict) -> None:
+        """The ledger says what the verdict said, and a complete one is proved by what arrived."""
+        if verdict.retrieval_id is None:
+            return
+        with self.ledger.read() as connection:
+            received = set(retrievals.received(connection, verdict.retrieval_id))
+            listed, skipped = retrievals.expected(connection, verdict.retrieval_id)
+        assert set(verdict.missing) == listed.keys() - received - skipped
+        if verdict.kind is VerdictKind.COMPLETE:
+            assert listed.keys() - skipped <= set(self.reception.arrived)
+
+    @property
+    def study(self) -> str:
+        """The Study Instance UID of the first data set."""
+        return str(self.pacs.datasets[0].StudyInstanceUID)
+
+
+def settings(port: int, **source: Any) -> Settings:
+    table = {
+        "ae_title": "ARCHIVE",
+        "host": HOST,
+        "port": port,
+        "settle_s": 0.1,
+        "progress_timeout_s": 1.0,
+        "response_timeout_s": 10.0,
+        **source,
+    }
+    return Settings.model_validate({"sources": {"archive": table, "unasked": {"ae_title": "OTHER", "host": HOST}}})
+
+
+def retriever(ledger: Ledger, reception: Reception, port: int, orders: list[str], **more: Any) -> Retriever:
+    def set_order(source: str, order: str) -> None:
+        orders.append(order)
+        reception.set_order(source, order)
+
+    def no_tls(_table: object) -> Any:
+        raise AssertionError("no source here has TLS")
+
+    made = settings(port, **more.pop("source", {}))
+    backoff = more.pop("backoff", Backoff(first_s=0.05, max_s=0.2, tries=5))
+    return Retriever(made, ledger, tls=no_tls, set_order=set_order, backoff=backoff, **more)
+
+
+def study(*, series: Sequence[int] = (3, 2), seed: int = 1, rows: int = 8) -> list[Dataset]:
+    """Small CT data sets: so many instances in each series."""
+    return [
+        as_read(data.ct_dataset(seed=seed, number=number, rows=rows, series=which))
+        for which, count in enumerate(series, 1)
+        for number in range(1, count + 1)
+    ]
+
+
+def as_read(dataset: Dataset) -> Dataset:
+    """The data set as a file gives it back: pynetdicom sends one by the encoding that it was read in."""
+    buffer = BytesIO()
+    dataset.save_as(buffer, enforce_file_format=True)
+    buffer.seek(0)
+    return dcmread(buffer)
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Iterator[Callable[..., Bench]]:
+    """A function that starts a bench: `bench(script=…, datasets=…, refuse=…, source={…}, …)`."""
+    with ExitStack() as stack:
+        yield partial(_bench, stack, tmp_path)
+
+
+def _bench(stack: ExitStack, folder: Path, *, datasets: list[Dataset] | None = None, **more: Any) -> Bench:
+    pacs_options = {key: more.pop(key) for key in list(more) if key in Pacs.__dataclass_fields__}
+    destinations = pacs_options.pop("destinations", None)
+    ledger = stack.enter_context(Ledger(folder / "ledger.sqlite"))
+    reception = Reception(ledger, refuse=more.pop("refuse", lambda _nth, _uid: None))
+    stack.enter_context(reception.running())
+    known = {"GATEWAY": (HOST, reception.port)} if destinations is None else destinations
+    pacs = Pacs(known, study() if datasets is None else datasets, **pacs_options)
+    stack.enter_context(pacs.running())
+    orders = list[str]()
+    made = retriever(ledger, reception, more.pop("port", pacs.port), orders, **more)
+    reception.retriever = made
+    return Bench(pacs, reception, made, ledger, orders)
