@@ -47,11 +47,13 @@ class Call(Generic[T]):
         self._lock = threading.Lock()
         self._requestor: Requestor | None = None
         self._killed = False
+        self._begun = False
         self._ended = trio.Event()
         self._token = trio.lowlevel.current_trio_token()
 
     def run(self) -> T:
         """Associate, do the work and release. Blocks; raises what the work raises."""
+        self._begun = True
         try:
             requestor = self._open()
             with self._lock:
@@ -72,6 +74,10 @@ class Call(Generic[T]):
             if self._requestor is not None:
                 self._requestor.kill()
 
+    def _end_when_open(self) -> None:
+        with self._lock:
+            self._killed = True
+
     def cancel(self, message_id: int) -> None:
         """Send C-CANCEL where the association is open. Blocks for as long as sending takes."""
         with self._lock:
@@ -85,12 +91,17 @@ class Call(Generic[T]):
             log.info("cancel_failed", message_id=message_id, error=type(error).__name__)
 
     async def result(self, limiter: trio.CapacityLimiter) -> T:
-        """Run on a thread and return the result; when cancelled, kill and wait a little for the thread to end."""
+        """Run on a thread and return the result; when cancelled, stop and wait a little for the thread to end.
+
+        A thread that is only about to begin then ends by itself, once it has its association.
+        """
         try:
             return await trio.to_thread.run_sync(self.run, limiter=limiter, abandon_on_cancel=True)
         except trio.Cancelled:
-            with trio.CancelScope(shield=True):
-                await self.stop()
+            self._end_when_open()
+            if self._begun:
+                with trio.CancelScope(shield=True):
+                    await self.stop()
             raise
 
     async def stop(self) -> bool:

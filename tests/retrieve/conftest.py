@@ -134,6 +134,6 @@ def _bench(stack: ExitStack, folder: Path, *, datasets: list[Dataset] | None = N
     pacs = Pacs(known, study() if datasets is None else datasets, **pacs_options)
     stack.enter_context(pacs.running())
     orders = list[str]()
-    made = retriever(ledger, reception, more.pop("port", pacs.port), orders, **more)
+    made = retriever(ledger, reception, more.pop("source_port", pacs.port), orders, **more)
     reception.retriever = made
     return Bench(pacs, reception, made, ledger, orders)

@@ -213,7 +213,7 @@ async def test_an_error_of_the_caller_stops_the_job_and_comes_out_as_it_was(benc
 
 
 async def test_a_source_that_is_not_there_fails_the_job_at_once(bench: Start, free_port: Callable[[], int]) -> None:
-    desk = bench(port=free_port())
+    desk = bench(source_port=free_port())
 
     events = await desk.pull(study_uids=(desk.study, "1.2.3"))
 
@@ -251,10 +251,10 @@ async def test_nothing_is_moved_until_there_is_room(bench: Start, autojump_clock
 
 async def test_what_the_destinations_hold_is_not_moved_and_counts_as_skipped(bench: Start) -> None:
     held: set[str] = set()
-    asked: list[tuple[str, set[str]]] = []
+    asked: list[tuple[str, str, set[str]]] = []
 
-    def existing(study_uid: str, series: Any) -> set[str]:
-        asked.append((study_uid, set(series)))
+    def existing(source: str, study_uid: str, series: Any) -> set[str]:
+        asked.append((source, study_uid, set(series)))
         return held
 
     desk = bench(existing=existing)
@@ -265,11 +265,11 @@ async def test_what_the_destinations_hold_is_not_moved_and_counts_as_skipped(ben
     assert (verdict.kind, verdict.expected, verdict.received, verdict.skipped) == (COMPLETE, 5, 2, 3)
     assert sorted(desk.reception.arrived) == sorted(desk.pacs.uids()[1:3])
     assert [order.level for order in desk.pacs.orders] == ["IMAGE"]
-    assert asked == [(desk.study, {str(one.SeriesInstanceUID) for one in desk.pacs.datasets})]
+    assert asked == [("archive", desk.study, {str(one.SeriesInstanceUID) for one in desk.pacs.datasets})]
 
 
 async def test_a_study_that_the_destinations_hold_whole_is_not_moved_at_all(bench: Start) -> None:
-    desk = bench(existing=lambda _study, _series: set(desk.pacs.uids()))
+    desk = bench(existing=lambda _source, _study, _series: set(desk.pacs.uids()))
 
     verdict = await desk.verdict(study_uids=(desk.study,), skip_existing=True)
 
