@@ -79,16 +79,12 @@ class Call(Generic[T]):
             self._killed = True
 
     def cancel(self, message_id: int) -> None:
-        """Send C-CANCEL where the association is open. Blocks for as long as sending takes."""
+        """Have C-CANCEL sent; before the association is open, end it as soon as it is."""
         with self._lock:
-            requestor = self._requestor
-        if requestor is None:
-            self.kill()
-            return
-        try:
-            requestor.cancel(message_id)
-        except AssociationError as error:
-            log.info("cancel_failed", message_id=message_id, error=type(error).__name__)
+            if self._requestor is not None:
+                self._requestor.cancel(message_id)
+            else:
+                self._killed = True
 
     async def result(self, limiter: trio.CapacityLimiter) -> T:
         """Run on a thread and return the result; when cancelled, stop and wait a little for the thread to end.
@@ -238,7 +234,7 @@ class _MoveCall(Call[None]):
 
     async def stop(self) -> bool:
         with trio.move_on_after(CANCEL_GRACE_S):
-            await trio.to_thread.run_sync(self.cancel, self._message_id, abandon_on_cancel=True)
+            self.cancel(self._message_id)
             await self._ended.wait()
             return True
         return await super().stop()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from io import BytesIO
 from pathlib import Path
@@ -23,7 +23,7 @@ from gateway.settings import Settings
 from tests.support import data
 from tests.support.pacs import Pacs
 from tests.support.ports import HOST
-from tests.support.reception import Reception
+from tests.support.reception import Reception, reception
 
 DEADLINE_S = 60.0
 
@@ -36,8 +36,8 @@ class Bench:
     reception: Reception
     retriever: Retriever
     ledger: Ledger
+    settings: Settings
     orders: list[str]
-    room: list[bool] = field(default_factory=list)
 
     async def pull(self, *, see: Callable[[Event], object] = lambda _event: None, **keys: Any) -> list[Event]:
         """Run a job to its end and return its events."""
@@ -87,15 +87,14 @@ def settings(port: int, **source: Any) -> Settings:
     return Settings.model_validate({"sources": {"archive": table, "unasked": {"ae_title": "OTHER", "host": HOST}}})
 
 
-def retriever(ledger: Ledger, reception: Reception, port: int, orders: list[str], **more: Any) -> Retriever:
+def retriever(ledger: Ledger, reception: Reception, made: Settings, orders: list[str], **more: Any) -> Retriever:
     def set_order(source: str, order: str) -> None:
         orders.append(order)
-        reception.set_order(source, order)
+        reception.admission.set_order(source, order)
 
     def no_tls(_table: object) -> Any:
         raise AssertionError("no source here has TLS")
 
-    made = settings(port, **more.pop("source", {}))
     backoff = more.pop("backoff", Backoff(first_s=0.05, max_s=0.2, tries=5))
     return Retriever(made, ledger, tls=no_tls, set_order=set_order, backoff=backoff, **more)
 
@@ -124,16 +123,18 @@ def bench(tmp_path: Path) -> Iterator[Callable[..., Bench]]:
         yield partial(_bench, stack, tmp_path)
 
 
-def _bench(stack: ExitStack, folder: Path, *, datasets: list[Dataset] | None = None, **more: Any) -> Bench:
-    pacs_options = {key: more.pop(key) for key in list(more) if key in Pacs.__dataclass_fields__}
-    destinations = pacs_options.pop("destinations", None)
-    ledger = stack.enter_context(Ledger(folder / "ledger.sqlite"))
-    reception = Reception(ledger, refuse=more.pop("refuse", lambda _nth, _uid: None))
-    stack.enter_context(reception.running())
-    known = {"GATEWAY": (HOST, reception.port)} if destinations is None else destinations
-    pacs = Pacs(known, study() if datasets is None else datasets, **pacs_options)
+def _bench(stack: ExitStack, folder: Path, *, datasets: list[Dataset] | None = None, known: bool = True, **more: Any) -> Bench:
+    """`known` says whether the PACS knows us as a move destination; further options are of `Pacs`, `Reception`, `Retriever`."""
+    pacs = Pacs({}, study() if datasets is None else datasets)
+    for name in [name for name in more if name in Pacs.__dataclass_fields__]:
+        setattr(pacs, name, more.pop(name))
     stack.enter_context(pacs.running())
+    made = settings(more.pop("source_port", pacs.port), **more.pop("source", {}))
+    ledger = stack.enter_context(Ledger(folder / "ledger.sqlite"))
+    ours = reception(folder, made, ledger, refuse=more.pop("refuse", lambda _nth, _uid: None))
+    stack.enter_context(ours.running())
+    if known:
+        pacs.destinations["GATEWAY"] = (HOST, ours.port)
     orders = list[str]()
-    made = retriever(ledger, reception, more.pop("source_port", pacs.port), orders, **more)
-    reception.retriever = made
-    return Bench(pacs, reception, made, ledger, orders)
+    ours.retriever = retriever(ledger, ours, made, orders, **more)
+    return Bench(pacs, ours, ours.retriever, ledger, made, orders)

@@ -201,7 +201,7 @@ async def test_a_study_that_the_source_does_not_know_is_empty(bench: Start) -> N
 
 
 async def test_an_unknown_move_destination_says_what_to_register(bench: Start) -> None:
-    desk = bench(destinations={})
+    desk = bench(known=False)
 
     verdict = await desk.verdict()
 
