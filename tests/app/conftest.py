@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog
 
 from gateway import cli
 from gateway.engine import Role
@@ -30,6 +31,13 @@ class Ended:
 
 
 Run = Callable[..., Ended]
+
+
+@pytest.fixture(autouse=True)
+def logs_end_with_the_test() -> Iterator[None]:
+    """A command sets logging up for its process; here the process lives on and its captured streams do not."""
+    yield
+    structlog.reset_defaults()
 
 
 @pytest.fixture

@@ -1,0 +1,180 @@
+"""The gateway as a whole: it takes what a peer stores, drains when told, ends when a part crashes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import trio
+
+from gateway.app import Stop
+from gateway.app import run as run_gateway
+from gateway.cli.options import settings_of
+from gateway.engine import Engine, Role
+from gateway.errors import ConfigurationError, TaskCrashed
+from gateway.local import local
+from gateway.web.client import connect
+from tests.app.conftest import Run, running
+from tests.support.gateway import Gateway, settled
+from tests.support.load import Ledger as Sender
+from tests.support.load import Template, not_whole
+from tests.support.processes import Running
+from tests.support.raw import RawRequestor
+from tests.support.waiting import wait_until
+
+DEADLINE_S = 20
+
+
+@pytest.fixture
+def sender(tmp_path: Path) -> Sender:
+    return Sender(Template(tmp_path / "template"))
+
+
+def test_what_a_peer_stores_lands_in_the_folder_as_it_was_and_leaves_the_spool(
+    site: Gateway, run: Run, sender: Sender, tmp_path: Path
+) -> None:
+    with running(site):
+        assert sender.send(site.port, 5)
+        settled(site, 5, "verified")
+        wait_until(lambda: not list((site.state / "spool" / "instances").rglob("*.dcm")), "an empty spool")
+        document = run("status", "--json").document
+    assert not_whole(tmp_path / "archive", sender.template, sender.acknowledged) == set()
+    assert document["gateway"]["role"] == "gateway"
+    assert document["gateway"]["listening"] == [f"127.0.0.1:{site.port}"]
+    assert document["destinations"][0]["settled"] == {"verified": 5}
+    assert document["instances"]["released"] == 5
+
+
+def test_what_no_route_takes_is_kept_and_shown_and_routed_once_there_is_a_route(site: Gateway, run: Run, sender: Sender) -> None:
+    site.write(routes=[{"name": "mr", "when": {"Modality": "MR"}, "to": ["archive"]}])
+    with running(site):
+        assert sender.send(site.port, 2)
+        assert run("status", "--json").document["instances"]["unrouted"] == 2
+    site.write(routes=[{"name": "all", "to": ["archive"]}])
+    with running(site):
+        settled(site, 2, "verified")
+
+
+def test_sigterm_drains_and_exits_0(site: Gateway, sender: Sender) -> None:
+    with site.serving() as process:
+        assert sender.send(site.port, 3)
+        process.process.send_signal(signal.SIGTERM)
+        assert process.process.wait(DEADLINE_S) == 0
+        assert "draining" in process.output
+        assert "gateway_stopped" in process.output
+
+
+def test_a_running_association_finishes_its_instance_before_the_gateway_stops(
+    site: Gateway, sender: Sender, tmp_path: Path
+) -> None:
+    uid = sender.new_uid()
+    data = sender.template.instance(uid)
+    with site.serving() as process, RawRequestor(site.port, timeout_s=DEADLINE_S) as scu:
+
+        def slowly() -> Iterator[bytes]:
+            third = len(data) // 3
+            yield data[:third]
+            yield data[third : 2 * third]
+            wait_until(lambda: list((site.state / "spool").rglob("*.part")), "an instance on its way in")
+            process.process.send_signal(signal.SIGTERM)
+            process.wait_for_line("draining")
+            yield data[2 * third :]
+
+        assert scu.store(uid, slowly()) == 0
+        assert process.process.wait(DEADLINE_S) == 0
+    with running(site):
+        settled(site, 1, "verified")
+    assert not_whole(tmp_path / "archive", sender.template, {uid}) == set()
+
+
+def test_a_second_signal_breaks_off_what_still_runs(site: Gateway, sender: Sender) -> None:
+    with site.serving() as process, socket.create_connection(("127.0.0.1", site.port)) as lingering, RawRequestor(site.port) as scu:
+        assert scu.accepted
+        lingering.sendall(b"\x01")
+        half = scu.request(sender.new_uid())
+        scu.send(half)
+        process.process.send_signal(signal.SIGTERM)
+        process.wait_for_line("draining")
+        process.process.send_signal(signal.SIGTERM)
+        assert process.process.wait(DEADLINE_S / 2) == 0
+
+
+def test_a_second_gateway_on_the_same_state_is_refused_and_told_by_whom(site: Gateway, run: Run) -> None:
+    with running(site):
+        refused = run("serve")
+    assert refused.code == 2
+    assert f"process id {os.getpid()}" in refused.err
+
+
+def test_serving_waits_for_a_short_command_to_leave_the_state_folder(site: Gateway) -> None:
+    with local(settings_of(site.config), role=Role.DESK):
+        serving = Running(site.command("serve"), cwd=site.folder)
+        wait_until(lambda: "gateway_started" not in serving.output, "no start while the folder is taken")
+    with serving:
+        serving.wait_for_line("gateway_started")
+        assert serving.stop() == 0
+
+
+def test_a_port_that_is_taken_is_a_configuration_error_that_names_it(site: Gateway, run: Run) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        site.write(listen={"port": port})
+        refused = run("serve")
+    assert refused.code == 2
+    assert str(port) in refused.err
+    assert not (site.state / "control.sock").exists()
+
+
+def test_a_socket_left_by_a_killed_gateway_is_no_obstacle(site: Gateway, run: Run) -> None:
+    with site.serving() as process:
+        process.process.kill()
+        process.process.wait(DEADLINE_S)
+    assert (site.state / "control.sock").exists()
+    assert run("status").code == 0
+    with running(site):
+        assert run("status", "--json").document["gateway"]["role"] == "gateway"
+
+
+def test_a_part_that_crashes_ends_the_gateway_with_a_clear_error(site: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def main() -> None:
+        def break_confirmer(engine: Engine) -> None:
+            engine.confirmer.nudge = lambda _destination=None: 1 / 0  # type: ignore[method-assign]
+            engine.releaser.run_once = lambda: 1 / 0  # type: ignore[method-assign,assignment,return-value]
+            engine.settled.give()
+
+        stop = Stop()
+        async with trio.open_nursery() as nursery:
+            engine = await nursery.start(
+                lambda task_status: run_gateway(settings_of(site.config), role=Role.GATEWAY, stop=stop, task_status=task_status)
+            )
+            break_confirmer(engine)
+            with trio.fail_after(DEADLINE_S):
+                await trio.sleep_forever()
+
+    with pytest.raises(BaseExceptionGroup) as raised:
+        trio.run(main)
+    crashed = raised.value.subgroup(TaskCrashed)
+    assert crashed is not None
+    assert "'release' crashed" in str(crashed.exceptions[0])
+
+
+def test_a_configuration_that_cannot_be_listened_on_fails_a_command_that_would_run_the_engine(site: Gateway) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        site.write(listen={"port": taken.getsockname()[1]})
+        settings = settings_of(site.config)
+        with pytest.raises(ConfigurationError), local(settings, role=Role.GATEWAY):
+            raise AssertionError("it must not start")
+    assert threading.active_count() < 20
+
+
+def test_commands_attach_to_the_gateway_that_runs(site: Gateway) -> None:
+    def nobody(_: object) -> object:
+        raise AssertionError("no engine may be started beside the one that runs")
+
+    with running(site), connect(settings_of(site.config), local=nobody, works=True) as client:  # type: ignore[arg-type]
+        assert client.get("/health")["role"] == "gateway"
