@@ -35,6 +35,9 @@ from gateway.errors import AssociationAborted, ProtocolError, Refusal
 MAX_EVENT_BYTES = 16 * 1024 * 1024
 """A commitment report on some 100,000 instances."""
 
+MAX_TOLD = 32
+"""Kinds of refused operations that an association's log tells of."""
+
 T = TypeVar("T")
 
 
@@ -74,6 +77,7 @@ class Server:
         self._storage = storage
         self._commitment = commitment
         self._limits = limits
+        self._told: set[tuple[int, int]] = set()
         self._log: FilteringBoundLogger = structlog.get_logger().bind(association=established.info.id)
 
     def run(self) -> None:
@@ -117,7 +121,12 @@ class Server:
         self._pass_over(message)
         served = (Operation.C_ECHO, Operation.C_STORE, Operation.N_EVENT_REPORT)
         status = SOP_CLASS_NOT_SUPPORTED if operation in served else UNRECOGNIZED_OPERATION
-        self._log.info("operation_refused", operation=f"{operation:04X}", sop_class=context.abstract_syntax, status=f"{status:04X}")
+        if (operation, context.context_id) not in self._told and len(self._told) < MAX_TOLD:
+            # Once each: a peer that asks all day fills no log.
+            self._told.add((operation, context.context_id))
+            self._log.info(
+                "operation_refused", operation=f"{operation:04X}", sop_class=context.abstract_syntax, status=f"{status:04X}"
+            )
         return status
 
     def _store(self, context: AcceptedContext, message: Message) -> int:
