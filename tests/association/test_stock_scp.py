@@ -34,6 +34,17 @@ DEADLINES = Deadlines(connect_s=5.0, associate_s=10.0, response_s=10.0, send_s=1
 Handlers = list[tuple[evt.InterventionEvent, Callable[[evt.Event], object]]]
 
 
+_endings: list[threading.Thread] = []
+"""Its servers look for their end twice a second only; they end while other tests run."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def ended() -> Iterator[None]:
+    yield
+    for ending in _endings:
+        ending.join(10)
+
+
 @contextmanager
 def stock_scp(handlers: Handlers, *, max_pdu_bytes: int = 16382, **settings: object) -> Iterator[int]:
     """A pynetdicom SCP for everything that we propose; yields its port."""
@@ -49,7 +60,9 @@ def stock_scp(handlers: Handlers, *, max_pdu_bytes: int = 16382, **settings: obj
     try:
         yield server.socket.getsockname()[1]
     finally:
-        server.shutdown()
+        ending = threading.Thread(target=server.shutdown)
+        ending.start()
+        _endings.append(ending)
 
 
 def request(port: int, contexts: tuple[ProposedContext, ...], deadlines: Deadlines = DEADLINES) -> Requestor:
