@@ -30,7 +30,7 @@ def settings(**named):
         name: {"kind": "dicom", "ae_title": "PEER", "host": HOST, "port": port, "quiet_s": 0.3, "retry": FAST} | values
         for name, (port, values) in named.items()
     }
-    return Settings.model_validate({"destinations": tables, "listen": {"accept": "any"}})
+    return Settings.model_validate({"destinations": tables})
 
 
 @asynccontextmanager
