@@ -15,8 +15,8 @@ from typing import Literal
 from gateway.domain import Basis
 from gateway.retrieve.tally import Expectation
 
-AcceptanceOrder = Literal["j2k-first", "uncompressed-first"]
-"""Which transfer syntaxes our acceptor prefers."""
+AcceptanceOrder = Literal["j2k-first", "uncompressed-first", "compressed-first"]
+"""Which transfer syntaxes our acceptor prefers. The last one takes what is compressed with loss before what is uncompressed."""
 
 CHUNK = 100
 """SOP Instance UIDs in one C-MOVE at IMAGE level: 6.5 KB at most, far below the 64 KiB of an explicit VR UI element."""
@@ -132,8 +132,19 @@ def _ladder(rounds: Sequence[Round], missing: int, basis: Basis, both_orders: bo
     same = list(_ways(rounds, missing, basis, order))
     swapped = list(_ways(rounds, missing, basis, other(order)))
     first = [] if both_orders else same[:1]
+    if _stuck(rounds):
+        yield from _ways(rounds, missing, basis, "compressed-first")
     sooner, later = (swapped, same) if both_orders or rounds[-1].failed else (same, swapped)
     yield from (*first, *sooner, *later)
+
+
+def _stuck(rounds: Sequence[Round]) -> bool:
+    """Tell whether the source tried and failed in each of the two usual orders, as one does that stores with loss.
+
+    Only then is lossy compression preferred: a source that can compress by itself must not be tempted to.
+    """
+    failed = {one.step.order for one in rounds if one.failed and not one.gained}
+    return failed >= {"j2k-first", "uncompressed-first"}
 
 
 def _ways(rounds: Sequence[Round], missing: int, basis: Basis, order: AcceptanceOrder) -> Iterator[Step]:
@@ -165,9 +176,10 @@ def lesson(rounds: Sequence[Round]) -> AcceptanceOrder | Literal["both"] | None:
     """Return what a retrieval taught about the source's order of transfer syntaxes, or None where it taught nothing.
 
     An order that brought instances after the usual one had brought none is learned; when both brought some, both are needed.
+    To prefer lossy compression is never learned.
     """
     usual = rounds[0].step.order
-    swapped = sum(one.gained for one in rounds if one.step.order != usual)
+    swapped = sum(one.gained for one in rounds if one.step.order == other(usual))
     if not swapped:
         return None
     return "both" if any(one.gained for one in rounds if one.step.order == usual) else other(usual)

@@ -25,7 +25,7 @@ from gateway.retrieve.repair import (
 )
 from gateway.retrieve.tally import Expectation
 
-J2K, PLAIN = "j2k-first", "uncompressed-first"
+J2K, PLAIN, LOSSY = "j2k-first", "uncompressed-first", "compressed-first"
 
 
 def study(**series: int) -> Expectation:
@@ -118,6 +118,15 @@ def test_failed_sub_operations_suggest_the_other_order_sooner() -> None:
     rounds = [first(gained=5, failed=3), Round(Step(Way.IMAGE, J2K), End.ANSWERED, 0, failed=3)]
 
     assert next_step(rounds, 3, basis=Basis.UIDS) == Step(Way.IMAGE, PLAIN)
+
+
+def test_lossy_compression_is_preferred_only_where_the_source_failed_in_both_usual_orders() -> None:
+    rounds = [first(failed=3), Round(Step(Way.IMAGE, J2K), End.ANSWERED, 0, failed=3)]
+    assert next_step(rounds, 3, basis=Basis.UIDS) == Step(Way.IMAGE, PLAIN)
+    rounds.append(Round(Step(Way.IMAGE, PLAIN), End.ANSWERED, 0, failed=3))
+
+    assert next_step(rounds, 3, basis=Basis.UIDS) == Step(Way.IMAGE, LOSSY)
+    assert lesson([*rounds, Round(Step(Way.IMAGE, LOSSY), End.ANSWERED, 3)]) is None
 
 
 def test_a_source_known_to_need_both_orders_is_asked_in_the_other_one_at_once() -> None:
