@@ -24,6 +24,8 @@ UID_ROOT = "1.2.826.0.1.3680043.10.1338"
 """Root of generated UIDs; below it: seed, then study, series, instance."""
 
 _BROKEN = {
+    # Everything in VR UN, the UIDs too: dcmqrscp does not index it, and Orthanc refuses it by C-STORE (C000).
+    "explicit_VR-UN.dcm",
     # Their pixel data or a sequence ends before its stated length: no peer can store them as they are.
     "MR_truncated.dcm",
     "rtplan_truncated.dcm",

@@ -176,11 +176,17 @@ class RawRequestor(Connection):
         timeout_s: float = 60.0,
     ) -> None:
         sock = socket.create_connection((HOST, port), timeout_s)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        super().__init__(sock if tls is None else tls.wrap_socket(sock, server_hostname="localhost"))
-        self.send(associate_rq(calling, called, contexts))
-        kind, body = self.receive()
-        self.reply = (kind, body)
+        super().__init__(sock)
+        try:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if tls is not None:
+                self.sock = tls.wrap_socket(sock, server_hostname="localhost")
+            self.send(associate_rq(calling, called, contexts))
+            self.reply = self.receive()
+        except BaseException:
+            self.close()
+            raise
+        kind, body = self.reply
         self.accepted = _accepted(body) if kind == ASSOCIATE_AC else {}
         self.max_pdu = (_maximum(body) if kind == ASSOCIATE_AC else 0) or 131072
 
@@ -188,9 +194,11 @@ class RawRequestor(Connection):
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        if error is None:
-            self.release()
-        self.close()
+        try:
+            if error is None:
+                self.release()
+        finally:
+            self.close()
 
     def request(self, uid: str, *, sop_class: str = CT, message_id: int = 1, context_id: int = 1, **more: int | str) -> bytes:
         """Return the P-DATA PDU of a C-STORE-RQ's command set."""

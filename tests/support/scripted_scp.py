@@ -36,6 +36,9 @@ from tests.support.raw import (
     words,
 )
 
+OTHER_SERVICES = ("1.2.840.10008.5.1.4.1.2.", "1.2.840.10008.1.20.")
+"""Query/Retrieve and Storage Commitment: this SCP has neither, like a plain Storage SCP."""
+
 
 @dataclass
 class Received:
@@ -164,7 +167,9 @@ class ScriptedScp:
             kind, length = struct.unpack_from(">BxH", body, at)
             if kind == 0x20:
                 context_id, abstract, syntaxes = _proposed(body[at + 4 : at + 4 + length])
-                chosen = syntaxes[0] if abstract == VERIFICATION else self.negotiate(abstract, syntaxes)
+                chosen = None if abstract.startswith(OTHER_SERVICES) else syntaxes[0]
+                if chosen is not None and abstract != VERIFICATION:
+                    chosen = self.negotiate(abstract, syntaxes)
                 if chosen is not None:
                     accepted[context_id] = chosen
                 result = 0 if chosen is not None else 4

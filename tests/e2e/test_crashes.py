@@ -1,0 +1,137 @@
+"""Promise 1 under SIGKILL: what was answered 0000 is delivered, wherever the gateway was killed, its recovery included.
+
+A gateway under load is killed by ``strace`` at a chosen system call, started again on the same state and killed again, in chains;
+each chain ends with an undisturbed start, after which every instance that was ever answered 0000 must be at the destination, byte
+for byte. ``when`` counts the calls of each thread by itself, so that one number means another moment in each thread. In every
+third run the counting begins with the process, so that start and recovery are killed too; else it begins with the load.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from tests.support.crashing import Crashable, Fault, ForkServer, failing, listening
+from tests.support.gateway import Gateway, folder_destination
+from tests.support.load import Ledger, Template, not_whole
+from tests.support.waiting import wait_until
+
+pytestmark = [pytest.mark.peers("strace"), pytest.mark.slow, pytest.mark.timeout(900)]
+
+WANTED_KILLS = int(os.environ.get("GATEWAY_TEST_KILLS", "200"))
+CHAIN = 10
+WORKERS = 2
+
+POINTS: dict[str, tuple[tuple[str, ...], tuple[int, ...]]] = {
+    # name: the calls, and at which of them (counted by thread)
+    "before a write to the spool": (("write", "writev", "pwritev", "pwritev2"), (1, 2, 3, 5, 8, 13, 21, 34)),
+    "before a positioned write (seal of a file, ledger pages)": (
+        ("pwrite64",),
+        (1, 2, 3, 5, 7, 9, 12, 16, 20, 26, 33, 45, 60, 80, 110),
+    ),
+    "before an fsync (file, folder)": (("fsync",), (1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 15, 18, 22, 27, 33, 40)),
+    "before a commit of the ledger": (("fdatasync",), (1, 2, 3, 4, 5, 6, 8, 10, 13, 17, 22, 28)),
+    "before a rename": (("rename", "renameat", "renameat2", "link", "linkat"), (1, 2, 3, 4, 6, 8, 11, 15, 20, 26)),
+    "before an answer is sent": (("sendto", "sendmsg"), (1, 2, 3, 4, 6, 9, 13, 18, 24, 30)),
+    "after an answer, before the next request": (("recvfrom", "recvmsg"), (2, 3, 4, 5, 8, 12, 17, 25, 38, 55, 80)),
+    "before a file is opened": (("openat", "open"), (1, 2, 5, 9, 14, 20, 27, 35, 44, 60)),
+    "after a file was written or synced (its close)": (("close",), (1, 2, 3, 5, 7, 10, 14, 19, 25, 32, 40, 55)),
+    "before a file is removed": (("unlink", "unlinkat"), (1, 2, 3, 4, 5, 7, 10, 14)),
+    "between threads": (("futex",), (2, 5, 9, 15, 23, 35, 60, 90, 140, 200)),
+    "a read of the spool or ledger": (("pread64", "preadv", "read"), (1, 3, 6, 10, 16, 25, 40, 60, 90)),
+    "any call": (("all",), (40, 90, 150, 220, 300, 400, 520, 660, 820, 1000, 1250, 1600)),
+}
+
+
+def faults() -> Iterator[Fault]:
+    """Every point, the early moments of all of them first, over and over."""
+    rounds = itertools.zip_longest(*([Fault(name, calls, nth) for nth in moments] for name, (calls, moments) in POINTS.items()))
+    return itertools.cycle([fault for fault in itertools.chain.from_iterable(rounds) if fault is not None])
+
+
+@dataclass
+class Chain:
+    """One state folder, killed again and again under load."""
+
+    folder: Path
+    template: Template
+    number: int
+    kills: list[str] = field(default_factory=list)
+    missed: int = 0
+
+    def __post_init__(self) -> None:
+        self.archive = self.folder / "archive"
+        self.gateway = Gateway(self.folder, {"destinations": {"archive": folder_destination(self.archive)}})
+        self.sent = Ledger(self.template, prefix=f"1.2.826.0.1.3680043.10.1338.{500 + self.number}")
+
+    def run(self, server: ForkServer, some: list[Fault]) -> set[str]:
+        """Inject each of `some`, then start once more undisturbed; returns what was answered 0000 and is not delivered whole."""
+        for number, fault in enumerate(some):
+            if self._killed_at_start(server, fault) if number % 3 == 0 else self._killed_under_load(server, fault):
+                self.kills.append(fault.name)
+            else:
+                self.missed += 1
+        with server.serve(self.gateway) as process:
+            return self._lost(process)
+
+    def _killed_at_start(self, server: ForkServer, fault: Fault) -> bool:
+        with server.serve(self.gateway, fault) as process:
+            if listening(self.gateway, process):
+                self.sent.load(self.gateway.port, associations=2, each=15)
+            return process.ended(2.0)
+
+    def _killed_under_load(self, server: ForkServer, fault: Fault) -> bool:
+        with server.serve(self.gateway) as process:
+            assert listening(self.gateway, process), self._log()
+            with failing(process.pid, fault):
+                self.sent.load(self.gateway.port, associations=2, each=15)
+                return process.ended(2.0)
+
+    def _lost(self, process: Crashable) -> set[str]:
+        assert listening(self.gateway, process), self._log()
+        wanted = self.sent.acknowledged
+        try:
+            wait_until(lambda: _count(self.archive) >= len(wanted), "as many files as answers", deadline_s=30, pause_s=0.1)
+            wait_until(lambda: not not_whole(self.archive, self.template, wanted), "every one of them", deadline_s=30, pause_s=0.5)
+        except AssertionError:
+            return not_whole(self.archive, self.template, wanted)
+        return set()
+
+    def _log(self) -> str:
+        return (self.folder / "serve.log").read_text()[-4000:]
+
+
+def _count(folder: Path) -> int:
+    return sum(1 for path in folder.rglob("*") if path.is_file())
+
+
+def test_what_was_answered_with_success_survives_kills_at_any_system_call(tmp_path: Path) -> None:
+    template, moments, numbers = Template(tmp_path / "template"), faults(), itertools.count()
+    chains: list[Chain] = []
+    lost: dict[str, set[str]] = {}
+
+    def work(number: int) -> None:
+        with ForkServer() as server:
+            while sum(len(chain.kills) for chain in chains) < WANTED_KILLS and len(chains) * CHAIN < 3 * WANTED_KILLS:
+                chain = Chain(tmp_path / f"chain-{next(numbers)}", template, len(chains))
+                chains.append(chain)
+                if missing := chain.run(server, [next(moments) for _ in range(CHAIN)]):
+                    lost[chain.folder.name] = missing
+
+    with ThreadPoolExecutor(WORKERS) as pool:
+        list(pool.map(work, range(WORKERS)))
+    acknowledged = sum(len(chain.sent.acknowledged) for chain in chains)
+    kills = sum(len(chain.kills) for chain in chains)
+    print(
+        f"{kills} kills in {len(chains)} chains, {sum(chain.missed for chain in chains)} not reached, {acknowledged} answered 0000"
+    )
+    assert lost == {}
+    assert kills >= WANTED_KILLS
+    assert {name for chain in chains for name in chain.kills} == set(POINTS), "each point was reached"
+    assert acknowledged > kills
