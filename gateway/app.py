@@ -32,7 +32,7 @@ from gateway.errors import ConfigurationError, GatewayError, Problem, StateFolde
 from gateway.existing import Existing
 from gateway.housekeeping import Hint
 from gateway.intake import Releaser, StorageIntake, recover
-from gateway.ledger import Ledger, learned
+from gateway.ledger import Ledger, learned, retrievals
 from gateway.ledger.instances import Recorded
 from gateway.retrieve import Retriever
 from gateway.route import compile_routes, route
@@ -243,7 +243,8 @@ async def _start_stages(engine: Engine, parts: trio.Nursery) -> None:
     report = await trio.to_thread.run_sync(
         partial(recover, engine.spool, engine.ledger, route=partial(route, rules), keywords=rules.keywords)
     )
-    log.info("recovered", **asdict(report))
+    interrupted = partial(engine.ledger.write, partial(retrievals.stop_running_jobs, now=time.time()))
+    log.info("recovered", **asdict(report), interrupted_jobs=await trio.to_thread.run_sync(interrupted))
     await parts.start(_part("delivery", engine.dispatcher.run))
     await parts.start(_part("confirm", engine.confirmer.run))
     parts.start_soon(_chore("release", partial(housekeeping.release_bytes, engine.releaser, engine.settled)))

@@ -79,7 +79,7 @@ def settings(port: int, **source: Any) -> Settings:
         "ae_title": "ARCHIVE",
         "host": HOST,
         "port": port,
-        "settle_s": 0.1,
+        "settle_s": 0.05,
         "progress_timeout_s": 1.0,
         "response_timeout_s": 10.0,
         **source,

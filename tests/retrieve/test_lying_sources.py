@@ -370,7 +370,7 @@ async def test_a_slow_source_that_goes_on_is_not_cut_off(bench: Start) -> None:
                 send(dataset)
         order.final(0x0000, completed=len(order.selected))
 
-    desk = bench(script=slow)
+    desk = bench(datasets=study(series=(3,)), script=slow)
 
     assert (await desk.verdict()).kind is COMPLETE
     assert len(desk.pacs.orders) == 1
