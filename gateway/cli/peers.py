@@ -13,6 +13,9 @@ from gateway.cli.options import DEFAULT_CONFIG, ConfigOption, JsonOption
 from gateway.errors import UsageError
 from gateway.web.wire import EchoCommand, FindCommand
 
+_NOT_SHOWN = frozenset({"SpecificCharacterSet", "QueryRetrieveLevel", "RetrieveAETitle"})
+"""What every match says of itself and nobody asked for; --json has it."""
+
 Level = Literal["study", "series", "image"]
 
 _LEVELS: dict[Level, Literal["STUDY", "SERIES", "IMAGE"]] = {"study": "STUDY", "series": "SERIES", "image": "IMAGE"}
@@ -73,7 +76,7 @@ def find(
     if as_json:
         render.print_json(document)
         return
-    columns = list(dict.fromkeys(keyword for match in matches for keyword in match))
+    columns = [keyword for keyword in dict.fromkeys(keyword for match in matches for keyword in match) if keyword not in _NOT_SHOWN]
     if matches:
         render.console().print(render.table("", columns, [[match.get(column, "") for column in columns] for match in matches]))
     typer.echo(render.plural(len(matches), "match", "matches"))

@@ -187,6 +187,8 @@ def _conclusion(summary: Document, *, waited: bool) -> str:
     kinds = [study["kind"] for study in summary["studies"]]
     counts = {str(kind): kinds.count(kind) for kind in VerdictKind if kind in kinds}
     text = f"{render.plural(len(kinds), 'study', 'studies')}: {render.states(counts)}"
+    if not any(study["destinations"] for study in summary["studies"]):
+        return f"{text}; nothing to deliver"
     if not waited:
         return f"{text}; deliveries go on (gateway status)"
     return f"{text}; " + ("everything delivered and verified" if summary["delivered"] else "NOT everything is delivered")
@@ -197,7 +199,7 @@ def _row(study: Document, destinations: Sequence[str]) -> tuple[str, ...]:
     basis = "" if study["basis"] == "uids" else "judged by counts; "
     return (
         study["study_instance_uid"] or "-",
-        study["asked"] if study["asked"] != study["study_instance_uid"] else "",
+        "" if study["asked"].endswith(study["study_instance_uid"] or "-") else study["asked"],
         "?" if study["expected"] is None else str(study["expected"]),
         f"{study['received']}{skipped}",
         *(at(study["destinations"].get(name)) for name in destinations),

@@ -12,6 +12,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+UID_COLUMNS = frozenset({"study", "instance", "StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID"})
+"""Columns that people copy from."""
+
+UNWRAPPED = 4000
+"""Wide enough for any row."""
+
 _BYTES = ("B", "kB", "MB", "GB", "TB")
 
 
@@ -52,15 +58,15 @@ def plural(count: int, one: str, many: str | None = None) -> str:
 
 
 def console() -> Console:
-    """Return what commands print text on: standard output, as wide as the terminal, unwrapped where there is none."""
-    return Console(width=None if sys.stdout.isatty() else 240, highlight=False, soft_wrap=not sys.stdout.isatty())
+    """Return what commands print text on: standard output, as wide as the terminal, a line a row where there is none."""
+    return Console(width=None if sys.stdout.isatty() else UNWRAPPED, highlight=False)
 
 
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
-    """Return a table whose cells are plain text, never markup: they hold what peers sent."""
+    """Return a table whose cells are plain text, never markup: they hold what peers sent. UIDs stay in one piece."""
     made = Table(title=title, title_justify="left", box=None, pad_edge=False, title_style="bold", header_style="dim")
     for column in columns:
-        made.add_column(column, overflow="fold")
+        made.add_column(column, overflow="fold", no_wrap=column in UID_COLUMNS)
     for row in rows:
         made.add_row(*(Text(printable(cell)) for cell in row))
     return made
