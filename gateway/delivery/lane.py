@@ -31,6 +31,9 @@ MAX_SHARES = 8
 LONGEST_SLEEP_S = 60.0
 """A lost nudge, or a wall clock that was set, costs at most this."""
 
+YIELD_CLOSE_S = 0.5
+"""An idle session is closed this soon while another gets no answer: there are peers that serve one association at a time."""
+
 LEDGER_PAUSE_S = 1.0
 BREAK_OFF_S = 2.0
 """How long a thread may take to come back after its session was killed."""
@@ -100,7 +103,7 @@ class Lane:
         try:
             while not self._stopping:
                 consignments: list[Consignment] = []
-                with trio.move_on_after(self.destination.idle_close_s if connected else math.inf):
+                with trio.move_on_after(self._patience_s() if connected else math.inf):
                     consignments += await self._next_batch()
                 if consignments:
                     connected = True
@@ -112,6 +115,11 @@ class Lane:
             if connected:
                 with _shielded(BREAK_OFF_S):
                     await self._in_thread(session.close, abandon=True)
+
+    def _patience_s(self) -> float:
+        """Return for how long an idle session stays open."""
+        unanswered = any(batch.answered == 0 for batch in self._at_work.values())
+        return min(self.destination.idle_close_s, YIELD_CLOSE_S) if unanswered else self.destination.idle_close_s
 
     async def _next_batch(self) -> list[Consignment]:
         """Wait until something can be delivered and return it, or nothing where the lane is stopping."""

@@ -387,3 +387,25 @@ async def test_an_endless_stream_of_nudges_is_no_busy_loop(store, workers):
         store.add_synthetic("a")
         dispatcher.nudge()
         await until(states_are(store, "verified"), "verified")
+
+
+async def test_a_peer_that_serves_one_association_at_a_time_does_not_wait_for_the_idle_one(store):
+    store.add_synthetic("a", count=100)
+    one = threading.Lock()
+    a = Scripted("a", workers=2, idle_close_s=60)
+
+    class Alone(ScriptedSession):
+        inside = False
+
+        def deliver(self, batch, report):
+            self.inside = self.inside or one.acquire(timeout=20)
+            super().deliver(batch, report)
+
+        def close(self):
+            if self.inside:
+                one.release()
+            self.inside = False
+
+    a.open = lambda: Alone(a)
+    async with running(store, a):
+        await until(states_are(store, *["verified"] * 100), "all verified")
