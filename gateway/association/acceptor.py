@@ -205,7 +205,9 @@ class Acceptor:
             log.warning("association_rejected", peer=connection.stream.peer, reason=str(rejected))
             self._end(connection, encode_reject(rejected.result, rejected.source, rejected.reason))
         except AssociationError as error:
-            log.info("no_association", error=type(error).__name__, reason=str(error))
+            # Who connects and goes, a health check for one, is not worth a line.
+            level = log.debug if type(error) is AssociationAborted else log.warning
+            level("no_association", error=type(error).__name__, reason=str(error))
             # Nothing can be said within a TLS handshake that failed.
             self._end(connection, _last_words(error) if tls is None or connection.stream.tls else b"")
         else:

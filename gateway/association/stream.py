@@ -9,7 +9,7 @@ from any.
 from __future__ import annotations
 
 import contextlib
-import os
+import select
 import socket
 import ssl
 import struct
@@ -41,7 +41,7 @@ class Stream:
         try:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             sock.settimeout(None)
-            self._time_kernel(socket.SO_SNDTIMEO, send_s)
+            self._time(socket.SO_SNDTIMEO, send_s)
         except OSError as error:
             sock.close()
             raise self._lost(error) from error
@@ -63,7 +63,6 @@ class Stream:
         try:
             wrapped.settimeout(max(deadline - time.monotonic(), 0.001))
             wrapped.do_handshake()
-            self._time_by_kernel(wrapped)
         except OSError as error:
             if self._killed:
                 raise self._lost(error) from error
@@ -104,10 +103,10 @@ class Stream:
                 raise PeerTimeout("the peer sent nothing more in time", peer=self.peer)
             if self._receive_s > 1.25 * remaining + 0.05 or self._receive_s < remaining / 8:
                 self._receive_s = remaining
-                self._time_kernel(socket.SO_RCVTIMEO, remaining)
+                self._time(socket.SO_RCVTIMEO, remaining)
             try:
                 count = self._socket.recv_into(view)
-            except (BlockingIOError, ssl.SSLWantReadError):
+            except (BlockingIOError, TimeoutError):
                 continue
             except OSError as error:
                 raise self._lost(error) from error
@@ -126,10 +125,13 @@ class Stream:
         """
         view = memoryview(data)
         deadline = time.monotonic() + self._send_s
+        if self.tls:
+            self._time(socket.SO_SNDTIMEO, self._send_s)
+            self._receive_s = 0.0
         while view:
             try:
                 view = view[self._socket.send(view) :]
-            except (BlockingIOError, ssl.SSLWantWriteError) as error:
+            except (BlockingIOError, TimeoutError) as error:
                 raise self._unread() from error
             except OSError as error:
                 raise self._lost(error) from error
@@ -138,16 +140,11 @@ class Stream:
 
     def stirs(self) -> bool:
         """Tell at once whether something came, be it the end of the connection. Under TLS it may turn out to be nothing to read."""
-        try:
-            return (isinstance(self._socket, ssl.SSLSocket) and self._socket.pending() > 0) or self._peek()
-        except BlockingIOError:
-            return False
-        except OSError:
+        if self._socket.fileno() < 0 or (isinstance(self._socket, ssl.SSLSocket) and self._socket.pending()):
             return True
-
-    def _peek(self) -> bool:
-        socket.socket.recv(self._socket, 1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
-        return True
+        poll = select.poll()
+        poll.register(self._socket, select.POLLIN)
+        return bool(poll.poll(0))
 
     def hasten(self) -> None:
         """Have what comes next acknowledged at once, for the wait after sending: the kernel took the ACKs back to delayed ones."""
@@ -183,7 +180,7 @@ class Stream:
         deadline = time.monotonic() + limit_s
         with contextlib.suppress(AssociationError):
             self._send_s = limit_s
-            self._time_kernel(socket.SO_SNDTIMEO, limit_s)
+            self._time(socket.SO_SNDTIMEO, limit_s)
             self.send(last_words)
             with self._lock:
                 self._shut(socket.SHUT_WR)
@@ -195,7 +192,7 @@ class Stream:
         dropped = 0
         with contextlib.suppress(OSError):
             while dropped < _LINGER_BYTES and (remaining := deadline - time.monotonic()) > 0:
-                self._time_kernel(socket.SO_RCVTIMEO, remaining)
+                self._time(socket.SO_RCVTIMEO, remaining)
                 count = socket.socket.recv_into(self._socket, scrap)
                 if not count:
                     break
@@ -211,20 +208,20 @@ class Stream:
         with contextlib.suppress(OSError):
             socket.socket.shutdown(self._socket, how)
 
-    def _time_by_kernel(self, wrapped: ssl.SSLSocket) -> None:
-        """Leave the waiting to the kernel under TLS too: without a timeout Python's SSL loops for ever on SO_RCVTIMEO.
+    def _time(self, option: int, seconds: float) -> None:
+        """Let waits for receiving (SO_RCVTIMEO) or sending (SO_SNDTIMEO) last `seconds`.
 
-        A socket that Python takes for non-blocking while it blocks in the kernel raises SSLWantReadError when SO_RCVTIMEO passes.
+        Under TLS it is Python that waits, in ``poll``: it has the whole of a call end in time, while OpenSSL goes on reading a
+        record for as long as the kernel brings one byte of it before each timeout. There is but one time for both directions.
         """
-        wrapped.settimeout(0)
-        os.set_blocking(wrapped.fileno(), True)
-
-    def _time_kernel(self, option: int, seconds: float) -> None:
-        whole = int(seconds)
-        # A timeout of zero would mean none.
-        micros = max(int((seconds - whole) * 1_000_000), 1000)
         try:
-            self._socket.setsockopt(socket.SOL_SOCKET, option, _TIMEVAL.pack(whole, micros))
+            if isinstance(self._socket, ssl.SSLSocket):
+                self._socket.settimeout(max(seconds, 0.001))
+            else:
+                whole = int(seconds)
+                # A timeout of zero would mean none.
+                micros = max(int((seconds - whole) * 1_000_000), 1000)
+                self._socket.setsockopt(socket.SOL_SOCKET, option, _TIMEVAL.pack(whole, micros))
         except OSError as error:
             raise self._lost(error) from error
 

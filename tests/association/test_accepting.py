@@ -283,6 +283,25 @@ def test_it_says_where_it_listens_and_stops_there() -> None:
             socket.create_connection((HOST, port))
 
 
+def test_an_ipv6_address_is_one_to_listen_on() -> None:
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError:
+        pytest.skip("this machine has no IPv6")
+    admission = Anyone()
+    acceptor = Acceptor([ListenerSpec("::1", 0)], admission=admission, storage=Storage(), commitment=Commitment())
+    acceptor.start()
+    try:
+        ae = AE("SCU")
+        ae.add_requested_context(Verification)
+        association = ae.associate("::1", acceptor.endpoints[0][1], ae_title="GATEWAY", bind_address=("::1", 0))
+        assert association.is_established
+        association.release()
+    finally:
+        acceptor.close()
+    assert [caller[1] for caller in admission.callers] == ["::1"]
+
+
 def test_a_port_that_is_taken_is_said_at_the_start() -> None:
     with socket.create_server((HOST, 0)) as taken:
         specs = [ListenerSpec(HOST, 0), ListenerSpec(HOST, taken.getsockname()[1])]

@@ -87,8 +87,31 @@ def test_a_wait_ends_at_its_deadline(kind: str, ca: TestCA) -> None:
     with connection(kind, ca) as (stream, _):
         begin = time.monotonic()
         with pytest.raises(PeerTimeout):
-            stream.receive_into(memoryview(bytearray(10)), begin + 0.3)
-        assert 0.25 < time.monotonic() - begin < 2
+            stream.receive_into(memoryview(bytearray(10)), begin + 0.2)
+        assert 0.18 < time.monotonic() - begin < 2
+
+
+def test_a_record_that_trickles_ends_at_the_deadline(kind: str, ca: TestCA) -> None:
+    with connection(kind, ca) as (stream, client):
+        wire = b"x" * 400
+        if kind != "plain":
+            wire = b"\x17\x03\x03\x01\xa0" + wire
+        over = threading.Event()
+
+        def trickle() -> None:
+            for byte in wire:
+                if over.wait(0.03):
+                    return
+                socket.socket.send(client, bytes([byte]))
+
+        thread = in_background(trickle)
+        begin, view = time.monotonic(), memoryview(bytearray(1000))
+        with pytest.raises(PeerTimeout):
+            while True:
+                stream.receive_into(view, begin + 0.3)
+        assert time.monotonic() - begin < 2
+        over.set()
+        thread.join(5)
 
 
 def test_after_a_deadline_the_connection_still_works(kind: str, ca: TestCA) -> None:
@@ -104,15 +127,15 @@ def test_waiting_takes_no_processor_time(kind: str, ca: TestCA) -> None:
     with connection(kind, ca) as (stream, _):
         before = time.thread_time()
         with pytest.raises(PeerTimeout):
-            stream.receive_into(memoryview(bytearray(10)), time.monotonic() + 0.5)
-        assert time.thread_time() - before < 0.05
+            stream.receive_into(memoryview(bytearray(10)), time.monotonic() + 0.25)
+        assert time.thread_time() - before < 0.02
 
 
 def test_a_peer_that_reads_nothing_is_given_up(kind: str, ca: TestCA) -> None:
     with connection(kind, ca, send_s=0.4) as (stream, _):
         begin = time.monotonic()
         with pytest.raises(PeerTimeout):
-            stream.send(bytes(64 << 20))
+            stream.send(bytes(12 << 20))
         assert time.monotonic() - begin < 5
 
 
@@ -140,7 +163,7 @@ def test_another_thread_ends_a_send_at_once(kind: str, ca: TestCA) -> None:
         timer = threading.Timer(0.1, stream.kill)
         timer.start()
         with pytest.raises(AssociationAborted, match="our side"):
-            stream.send(bytes(64 << 20))
+            stream.send(bytes(12 << 20))
         timer.join()
 
 
