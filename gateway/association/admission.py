@@ -1,7 +1,8 @@
 """Who may associate with us: called AE title, calling AE title, address, and for TLS the name in the certificate.
 
-An AE title is no authentication, so a source is known by all of them together. Host names are resolved in the background:
-a decision uses what was found last and never waits for a name server.
+An AE title is no authentication, so a source is known by all of them together. Where anyone may call, the called AE title is
+not looked at either: whoever tries a gateway for the first time does so with ``storescu``, which calls ANY-SCP. Host names are
+resolved in the background: a decision uses what was found last and never waits for a name server.
 """
 
 from __future__ import annotations
@@ -138,9 +139,11 @@ class KnownSources:
         """Decide on one A-ASSOCIATE-RQ; see `gateway.association.services.Admission`.
 
         Raises:
-            AssociationRejected: 1/1/7 for a called AE title that is not ours, 1/1/3 for a caller that is not known.
+            AssociationRejected: 1/1/7 for a called AE title that is not ours, 1/1/3 for a caller that is not known; neither
+                where anyone may call.
         """
-        if called_ae not in self._ae_titles:
+        if not self._anyone and called_ae not in self._ae_titles:
+            log.warning("called_ae_not_ours", called_ae=called_ae, ours=sorted(self._ae_titles), calling_ae=calling_ae, address=address)
             raise rejection(1, 1, 7)
         self._look_up_again(REFRESH_S)
         with self._lock:

@@ -49,9 +49,16 @@ def test_a_source_is_known_by_title_and_any_of_its_hosts_addresses(address: str)
     assert decide(sources({"archive": PACS}), address=address) == "archive"
 
 
-def test_another_called_title_is_not_recognized_whoever_calls() -> None:
-    assert decide(sources({"archive": PACS}), called="OTHER") == CALLED_NOT_RECOGNIZED
-    assert decide(sources({}, accept="any"), called="gateway") == CALLED_NOT_RECOGNIZED
+@pytest.mark.parametrize("called", ["OTHER", "gateway", "ANY-SCP"])
+def test_another_called_title_is_not_recognized_where_only_sources_may_call(called: str) -> None:
+    assert decide(sources({"archive": PACS}), called=called) == CALLED_NOT_RECOGNIZED
+    assert decide(sources({"archive": PACS}), "OTHER", called=called) == CALLED_NOT_RECOGNIZED
+
+
+def test_where_anyone_may_call_any_called_title_will_do_and_sources_keep_their_names() -> None:
+    known = sources({"archive": PACS}, accept="any")
+    assert decide(known, called="ANY-SCP") == "archive"
+    assert decide(known, "STORESCU", "127.0.0.1", called="ANY-SCP") is None
 
 
 @pytest.mark.parametrize(
