@@ -38,6 +38,8 @@ class Batch:
     consignments: Sequence[Consignment]
     clock: Callable[[], float]
     changed: Callable[[str], None]
+    gathered: Callable[[], None] = lambda: None
+    """Hears, on any thread, that there is something to record which was not there before."""
     failure: AssociationError | DestinationUnavailable | None = None
     answered: int = 0
     """How many outcomes show that the destination was there."""
@@ -47,6 +49,7 @@ class Batch:
     _recorded_at: float = field(default_factory=time.monotonic)
     _breaking_off: bool = False
     _lock: threading.Lock = field(default_factory=threading.Lock)
+    _recording: threading.Lock = field(default_factory=threading.Lock)
 
     def __post_init__(self) -> None:
         self._open = {consignment.delivery_id: consignment for consignment in self.consignments}
@@ -69,8 +72,11 @@ class Batch:
             consignment = self._open.pop(outcome.delivery_id, None)
             if consignment is None:
                 return
+            first = not self._unrecorded
             self._unrecorded.append(self._decided(outcome, consignment))
             self.answered += outcome.kind not in _SILENT
+        if first:
+            self.gathered()
         if time.monotonic() - self._recorded_at >= RECORD_EVERY_S:
             try:
                 self.record()
@@ -84,14 +90,16 @@ class Batch:
             LedgerUnavailable: not now; they are kept.
         """
         self._recorded_at = time.monotonic()
-        with self._lock:
-            changes = tuple(self._unrecorded)
-        if changes:
+        with self._recording:
+            with self._lock:
+                changes = tuple(self._unrecorded)
+            if not changes:
+                return
             now = self.clock()
             self.ledger.write(lambda connection: table.apply(connection, changes, now=now))
             with self._lock:
                 del self._unrecorded[: len(changes)]
-            self.changed(self.destination.name)
+        self.changed(self.destination.name)
 
     def break_off(self) -> None:
         """From now on an unknown outcome is ours, not the instance's: it costs no attempt."""

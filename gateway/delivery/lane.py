@@ -15,7 +15,7 @@ import structlog
 import trio
 
 from gateway.delivery import circuit as circuits
-from gateway.delivery.batch import Batch
+from gateway.delivery.batch import RECORD_EVERY_S, Batch
 from gateway.delivery.circuit import CLOSED, CircuitState, CircuitView
 from gateway.delivery.destination import Destination, Session
 from gateway.domain import Consignment
@@ -61,15 +61,19 @@ class Lane:
         self._threads = trio.CapacityLimiter(destination.workers + 1)
         self._looking = trio.Lock()
         self._awake = trio.Event()
+        self._gathered = trio.Event()
         self._stopping = False
         self._probing = False
         self._at_work: dict[Session, Batch] = {}
 
     async def run(self) -> None:
         """Deliver until stopped or cancelled."""
-        async with trio.open_nursery() as workers:
-            for _ in range(self.destination.workers):
-                workers.start_soon(self._work)
+        async with trio.open_nursery() as helpers:
+            helpers.start_soon(self._record_meanwhile)
+            async with trio.open_nursery() as workers:
+                for _ in range(self.destination.workers):
+                    workers.start_soon(self._work)
+            helpers.cancel_scope.cancel()
 
     def nudge(self) -> None:
         """There may be something to do."""
@@ -167,7 +171,15 @@ class Lane:
         return batch
 
     async def _deliver(self, session: Session, consignments: list[Consignment]) -> None:
-        batch = Batch(self.destination, self._ledger, consignments, self._clock, self._changed)
+        token = trio.lowlevel.current_trio_token()
+        batch = Batch(
+            self.destination,
+            self._ledger,
+            consignments,
+            self._clock,
+            self._changed,
+            lambda: _tell(token, self._has_gathered),
+        )
         self._at_work[session] = batch
         try:
             await self._carry_out(session, batch)
@@ -191,7 +203,7 @@ class Lane:
             try:
                 batch.carry_out(session)
             finally:
-                _tell(token, done)
+                _tell(token, done.set)
 
         await trio.lowlevel.checkpoint()
         try:
@@ -202,6 +214,21 @@ class Lane:
             with _shielded(BREAK_OFF_S):
                 await done.wait()
             raise
+
+    def _has_gathered(self) -> None:
+        self._gathered.set()
+
+    async def _record_meanwhile(self) -> None:
+        """Record outcomes of batches whose next instance takes long: after a crash, what was answered is not sent again."""
+        while True:
+            await self._gathered.wait()
+            self._gathered = trio.Event()
+            await trio.sleep(RECORD_EVERY_S)
+            for batch in tuple(self._at_work.values()):
+                try:
+                    await self._in_thread(batch.record)
+                except LedgerUnavailable as error:
+                    await self._bear(error)
 
     async def _settle(self, batch: Batch) -> None:
         """Let the circuit learn from the batch, and record what became of it."""
@@ -248,8 +275,8 @@ def _shielded(seconds: float) -> trio.CancelScope:
     return trio.CancelScope(shield=True, deadline=trio.current_time() + seconds)
 
 
-def _tell(token: trio.lowlevel.TrioToken, done: trio.Event) -> None:
+def _tell(token: trio.lowlevel.TrioToken, act: Callable[[], object]) -> None:
     try:
-        token.run_sync_soon(done.set)
+        token.run_sync_soon(act)
     except trio.RunFinishedError:
         return  # nobody waits any more
