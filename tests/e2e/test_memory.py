@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -23,6 +24,13 @@ ASSOCIATIONS = 8
 MULTI_FRAME_BYTES = int(os.environ.get("GATEWAY_TEST_MULTI_FRAME_BYTES", str(2 << 30)))
 
 
+@pytest.fixture(autouse=True)
+def nothing_left_behind(tmp_path: Path) -> Iterator[None]:
+    """The spools of these tests are large; pytest keeps the folders of failed and recent runs."""
+    yield
+    shutil.rmtree(tmp_path)
+
+
 def test_ten_thousand_instances_over_eight_associations_stay_under_300_mib(tmp_path: Path) -> None:
     template = Template(tmp_path / "template", rows=512)  # 512 KiB of pixels
     sent = Ledger(template)
@@ -32,6 +40,7 @@ def test_ten_thousand_instances_over_eight_associations_stay_under_300_mib(tmp_p
             assert sent.load(gateway.port, associations=ASSOCIATIONS, each=INSTANCES // ASSOCIATIONS)
             wait_until(lambda: len(destination.stores) >= sent.sent, "everything delivered", deadline_s=300, pause_s=0.2)
             peak = peak_resident_mib(process)
+    print(f"{sent.sent} instances: at most {peak:.0f} MiB resident")
     assert sent.statuses == {0}
     assert set(destination.uids) == sent.acknowledged
     assert peak < LIMIT_MIB
@@ -48,6 +57,7 @@ def test_one_multi_frame_instance_of_two_gib_stays_under_300_mib(tmp_path: Path)
                 assert scu.store(uid, _chain(head, pixels)) == 0
             wait_until(lambda: destination.stores, "the instance delivered", deadline_s=300, pause_s=0.1)
             peak = peak_resident_mib(process)
+    print(f"{length} bytes in one instance: at most {peak:.0f} MiB resident")
     assert [(store.uid, store.length) for store in destination.stores] == [(uid, length)]
     assert peak < LIMIT_MIB
 
