@@ -24,8 +24,8 @@ def local(settings: Settings, *, role: Role) -> Iterator[None]:
     Raises as `run` does, on entering or, when it crashed meanwhile, on leaving.
     """
     runner = _Local(settings, role)
-    runner.start()
     try:
+        runner.start()
         yield
     finally:
         runner.finish()
@@ -37,19 +37,22 @@ class _Local:
     def __init__(self, settings: Settings, role: Role) -> None:
         self._settings = settings
         self._role = role
+        self._token: trio.lowlevel.TrioToken | None = None
+        self._begun = threading.Event()
         self._up = threading.Event()
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="gateway")
 
     def start(self) -> None:
+        """Return once the gateway answers. Raises what it ended with where it did not come so far."""
         self._thread.start()
         self._up.wait()
         if self._error is not None:
-            self._thread.join()
             raise self._error
 
     def finish(self) -> None:
-        """Drain and wait; an interrupt meanwhile breaks off what still runs."""
+        """Drain and wait; an interrupt meanwhile breaks off what still runs. Raises what the gateway ended with."""
+        self._begun.wait()
         self._request()
         while self._thread.is_alive():
             try:
@@ -60,6 +63,8 @@ class _Local:
             raise self._error
 
     def _request(self) -> None:
+        if self._token is None:
+            return
         try:
             self._token.run_sync_soon(self._stop.request)
         except trio.RunFinishedError:
@@ -71,11 +76,13 @@ class _Local:
         except BaseException as error:  # noqa: BLE001 - the root of a thread: whoever asked for the gateway gets it
             self._error = error
         finally:
+            self._begun.set()
             self._up.set()
 
     async def _main(self) -> None:
         self._token = trio.lowlevel.current_trio_token()
         self._stop = Stop()
+        self._begun.set()
         with first_of_ours():
             async with trio.open_nursery() as nursery:
                 await nursery.start(partial(run, self._settings, role=self._role, stop=self._stop, drain_s=DRAIN_S))

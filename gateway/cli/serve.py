@@ -10,7 +10,7 @@ import trio
 from gateway import log
 from gateway.cli.options import DEFAULT_CONFIG, ConfigOption, settings_of
 
-STUCK_S = 10.0
+STUCK_S = 5.0
 """After the drain nothing is left but control connections; a client that reads nothing may not keep the process."""
 
 

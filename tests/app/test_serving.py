@@ -20,9 +20,12 @@ from gateway.errors import ConfigurationError, TaskCrashed
 from gateway.local import local
 from gateway.web.client import connect
 from tests.app.conftest import Run, running
+from tests.support import data
+from tests.support import gateway as support
 from tests.support.gateway import Gateway, settled
 from tests.support.load import Ledger as Sender
 from tests.support.load import Template, not_whole
+from tests.support.ports import free_port
 from tests.support.processes import Running
 from tests.support.raw import RawRequestor
 from tests.support.waiting import wait_until
@@ -178,3 +181,30 @@ def test_commands_attach_to_the_gateway_that_runs(site: Gateway) -> None:
 
     with running(site), connect(settings_of(site.config), local=nobody, works=True) as client:  # type: ignore[arg-type]
         assert client.get("/health")["role"] == "gateway"
+
+
+def test_a_client_that_reads_nothing_does_not_keep_the_gateway(site: Gateway, tmp_path: Path) -> None:
+    site.write(destinations={"down": support.dicom_destination(free_port())})
+    files = data.ct_copies(tmp_path / "in", 600, rows=2)[0].parent
+    with site.serving() as process, socket.socket(socket.AF_UNIX) as deaf:
+        assert site.run("send", files, "--to", "down", "--no-wait").returncode == 0
+        deaf.connect(str(site.state / "control.sock"))
+        body = b'{"limit": 10000}'
+        head = f"POST /queue/list HTTP/1.1\r\nHost: gateway\r\nContent-Length: {len(body)}\r\n\r\n"
+        deaf.sendall(head.encode() + body)
+        assert deaf.recv(1)
+        process.process.send_signal(signal.SIGTERM)
+        assert process.process.wait(DEADLINE_S) == 0
+
+
+def test_without_room_instances_are_refused_for_now_and_status_says_so(site: Gateway, run: Run, sender: Sender) -> None:
+    site.write(spool={"reserve_bytes": 1 << 60})
+    with running(site):
+        assert sender.send(site.port, 1)
+        assert "FULL" in run("status").out
+    assert sender.statuses == {0xA700}
+    site.write(spool={"reserve_bytes": 0})
+    with running(site):
+        assert sender.send(site.port, 1)
+        assert "FULL" not in run("status").out
+    assert 0 in sender.statuses
