@@ -1,7 +1,8 @@
 """Who may associate with us: called AE title, calling AE title, address, and for TLS the name in the certificate.
 
-An AE title is no authentication, so a source is known by all of them together. Host names are resolved in the background:
-a decision uses what was found last and never waits for a name server.
+An AE title is no authentication, so a source is known by all of them together. Where anyone may call, the called AE title is
+not looked at either: whoever tries a gateway for the first time does so with ``storescu``, which calls ANY-SCP. Host names are
+resolved in the background: a decision uses what was found last and never waits for a name server.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import structlog
 from gateway.association.negotiation import J2K_FIRST, ORDERS
 from gateway.association.pdu import rejection
 from gateway.association.services import Admitted
-from gateway.settings import Settings, SourceTable
+from gateway.settings import DicomDestination, Settings, SourceTable
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 Resolve = Callable[[str], Collection[str]]
@@ -37,9 +38,12 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class KnownSource:
-    """One of ``[sources]`` as a caller: `networks` are the addresses that the configuration gives as such."""
+    """A configured caller: `networks` are the addresses that the configuration gives as such, `name` that in ``[sources]``.
 
-    name: str
+    `name` is None for a destination that is known because it reports what it committed to keep.
+    """
+
+    name: str | None
     ae_title: str
     host: str
     networks: tuple[Network, ...]
@@ -48,9 +52,31 @@ class KnownSource:
 
 def known_source(name: str, table: SourceTable) -> KnownSource:
     """Return the source `name` of the configuration, whose addresses are valid ones."""
-    given = [*table.addresses, *([table.host] if _is_address(table.host) else [])]
-    networks = tuple(ipaddress.ip_network(text, strict=False) for text in given)
+    networks = _networks([*table.addresses, *([table.host] if _is_address(table.host) else [])])
     return KnownSource(name, table.ae_title, table.host, networks, table.certificate_name)
+
+
+def reporters(settings: Settings) -> tuple[KnownSource, ...]:
+    """Return the destinations that are asked for storage commitment: their reports come on associations of their own.
+
+    One that is a source as well calls as that, with all that is asked of a source.
+    """
+    sources = {table.ae_title for table in settings.sources.values()}
+    return tuple(
+        KnownSource(None, table.ae_title, table.host, _networks([table.host] if _is_address(table.host) else []), None)
+        for table in settings.destinations.values()
+        if isinstance(table, DicomDestination) and table.verify == "commitment" and table.ae_title not in sources
+    )
+
+
+def own_titles(settings: Settings) -> frozenset[str]:
+    """Return the AE titles that we are called by: ours, and the one that a destination knows us by when it reports."""
+    asked = [
+        table.calling_ae_title
+        for table in settings.destinations.values()
+        if isinstance(table, DicomDestination) and table.verify == "commitment"
+    ]
+    return frozenset({settings.gateway.ae_title, *filter(None, asked)})
 
 
 def matching(
@@ -81,9 +107,10 @@ class KnownSources:
 
         `orders` are the acceptance orders that were learned, by source.
         """
-        self._ae_title = settings.gateway.ae_title
+        self._ae_titles = own_titles(settings)
         self._anyone = settings.listen.accept == "any"
-        self._sources = tuple(known_source(name, table) for name, table in settings.sources.items())
+        known = [known_source(name, table) for name, table in settings.sources.items()]
+        self._sources = (*known, *reporters(settings))
         self._hosts = tuple(sorted({source.host for source in self._sources if not _is_address(source.host)}))
         self._resolve = resolve or _addresses
         self._lock = threading.Lock()
@@ -112,9 +139,11 @@ class KnownSources:
         """Decide on one A-ASSOCIATE-RQ; see `gateway.association.services.Admission`.
 
         Raises:
-            AssociationRejected: 1/1/7 for a called AE title that is not ours, 1/1/3 for a caller that is not known.
+            AssociationRejected: 1/1/7 for a called AE title that is not ours, 1/1/3 for a caller that is not known; neither
+                where anyone may call.
         """
-        if called_ae != self._ae_title:
+        if not self._anyone and called_ae not in self._ae_titles:
+            log.warning("called_ae_not_ours", called_ae=called_ae, ours=sorted(self._ae_titles), calling_ae=calling_ae, address=address)
             raise rejection(1, 1, 7)
         self._look_up_again(REFRESH_S)
         with self._lock:
@@ -124,7 +153,7 @@ class KnownSources:
             self._unknown(calling_ae, address)
             return Admitted(None, J2K_FIRST)
         with self._lock:
-            return Admitted(source.name, self._orders.get(source.name, J2K_FIRST))
+            return Admitted(source.name, self._orders.get(source.name or "", J2K_FIRST))
 
     def _unknown(self, calling_ae: str, address: str) -> None:
         """Refuse a caller that is no source, unless anyone may call. Raises AssociationRejected."""
@@ -181,6 +210,10 @@ def _shows(source: KnownSource, certificate_names: tuple[str, ...] | None) -> bo
         return True
     wanted = source.certificate_name.lower()
     return any(name.lower() == wanted for name in certificate_names or ())
+
+
+def _networks(texts: Sequence[str]) -> tuple[Network, ...]:
+    return tuple(ipaddress.ip_network(text, strict=False) for text in texts)
 
 
 def _is_address(text: str) -> bool:

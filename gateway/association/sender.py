@@ -85,7 +85,7 @@ class Sender:
             self._send_source(context_id, head, data_set)
 
     def _send_source(self, context_id: int, head: bytes, source: ByteSource) -> None:
-        """Send `head`, then the data set in `source`; what fits goes out together."""
+        """Send `head`, then the data set in `source`, even in length; what fits goes out together."""
         buffer = self._room()
         if len(head) > COMMAND_ROOM:
             self._stream.send(head)
@@ -93,8 +93,8 @@ class Sender:
         start = len(head)
         buffer[:start] = head
         for position, count, last in self._stretches(source):
-            end = self._load(buffer, start, source.fileno(), position, count)
-            self._head(buffer, start, context_id, count, last)
+            end, padded = self._load(buffer, start, source.fileno(), position, count)
+            self._head(buffer, start, context_id, padded, last)
             self._stream.send(buffer[:end])
             start = 0
 
@@ -116,16 +116,24 @@ class Sender:
         whole, rest = divmod(count, self._size)
         return [self._size] * whole + ([rest] if rest or not whole else [])
 
-    def _load(self, buffer: memoryview, start: int, descriptor: int, position: int, count: int) -> int:
-        """Read `count` bytes at `position` into the PDUs' room from `start`; return where the last PDU ends."""
+    def _load(self, buffer: memoryview, start: int, descriptor: int, position: int, count: int) -> tuple[int, int]:
+        """Read `count` bytes at `position` into the PDUs' room from `start`; return where the last PDU ends and what they hold.
+
+        A data set of odd length gets the null byte that a deflated one has to end with (PS3.5 §A.5): peers abort over an odd
+        fragment, which PS3.8 Annex E forbids.
+        """
         rooms = []
-        for size in self._sizes(count):
+        padded = count + count % 2
+        for size in self._sizes(padded):
             start += PDV_OVERHEAD
             rooms.append(buffer[start : start + size])
             start += size
+        if padded > count:
+            buffer[start - 1] = 0
+            rooms[-1] = rooms[-1][:-1]
         if count:
-            _read_exactly(descriptor, rooms, position, count)
-        return start
+            _read_exactly(descriptor, [room for room in rooms if room], position, count)
+        return start, padded
 
     def _head(self, buffer: memoryview, start: int, context_id: int, count: int, last: bool) -> None:
         """Write the headers of the PDUs that hold `count` bytes from `start`."""

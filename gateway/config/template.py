@@ -71,9 +71,9 @@ def _listen(plan: Plan) -> str:
         else "where to listen; 127.0.0.1 is this machine only"
     )
     who = (
-        "whoever calls; known: only who stands under [sources]"
+        "whoever calls, whatever AE title they call; known: only [sources], and only as ae_title"
         if plan.accept == "any"
-        else "only who stands under [sources]; any: whoever calls"
+        else "only who stands under [sources] and calls ae_title; any: whoever calls, whatever AE title they call"
     )
     tls = _TLS if plan.listen_tls else "\n".join(f"# {line}".rstrip() for line in _TLS.splitlines()) + "\n"
     return f"""\

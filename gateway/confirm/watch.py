@@ -34,7 +34,10 @@ MAX_REFERENCES = 500
 
 LONGEST_SLEEP_S = 60.0
 SHORTEST_PAUSE_S = 0.2
-"""However many hints come, the ledger is looked at no more often."""
+"""However many hints come, the ledger is looked at no more often …"""
+
+LOOK_SHARE = 20.0
+"""… and for no more than one part in so many of the time: a long study on its way is many rows to look at."""
 
 KILL_S = 2.0
 
@@ -64,6 +67,7 @@ class Watch:
         self._threads = trio.CapacityLimiter(2)
         self._awake = trio.Event()
         self._failures = 0
+        self._look_s = 0.0
 
     def nudge(self) -> None:
         """Something was delivered, or a report came."""
@@ -74,7 +78,7 @@ class Watch:
         while True:
             self._awake = trio.Event()
             wait_s = await self._round()
-            await trio.sleep(min(wait_s, SHORTEST_PAUSE_S))
+            await trio.sleep(min(wait_s, max(SHORTEST_PAUSE_S, LOOK_SHARE * self._look_s)))
             with trio.move_on_after(min(wait_s, LONGEST_SLEEP_S)):
                 await self._awake.wait()
 
@@ -95,7 +99,10 @@ class Watch:
         for transaction_uid in await self._overdue():
             await self._give_up(transaction_uid)
         next_at = math.inf
-        for study in await self._read(lambda connection: proofs.waiting_studies(connection, self.peer.name)):
+        began = trio.current_time()
+        studies = await self._read(lambda connection: proofs.waiting_studies(connection, self.peer.name))
+        self._look_s = trio.current_time() - began
+        for study in studies:
             uid = study.study_instance_uid
             busy = await self._read(functools.partial(proofs.is_busy, destination=self.peer.name, study_instance_uid=uid))
             if plan.is_due(study, quiet_s=self._quiet_s, busy=busy, now=self._clock()):

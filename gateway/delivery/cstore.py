@@ -25,7 +25,15 @@ from gateway.association.statuses import Disposition, store_disposition
 from gateway.delivery.destination import ContentStore, OpenBytes, Outcome, OutcomeKind, Report
 from gateway.delivery.policy import wants_new_association
 from gateway.domain import Consignment, InstanceIdentity, Proof
-from gateway.errors import AssociationAborted, AssociationError, DimseFailed, NoPresentationContext, SpoolIOError, SpoolMissing
+from gateway.errors import (
+    AssociationAborted,
+    AssociationEnded,
+    AssociationError,
+    DimseFailed,
+    NoPresentationContext,
+    SpoolIOError,
+    SpoolMissing,
+)
 from gateway.settings import DicomDestination, RetryTable
 
 MAX_PAIRS = MAX_CONTEXTS - 1
@@ -139,7 +147,11 @@ class CStoreSession:
                     return
                 try:
                     outcome = self._outcome(consignment, pairs)
+                except AssociationError:
+                    self._drop()
+                    raise
                 except _NoAnswer as broken:
+                    self._drop()
                     report(Outcome(consignment.delivery_id, OutcomeKind.UNKNOWN, reason=f"no answer: {broken.error}"))
                     raise broken.error from broken
                 report(outcome)
@@ -164,21 +176,24 @@ class CStoreSession:
     def _outcome(self, consignment: Consignment, pairs: Sequence[Pair]) -> Outcome:
         try:
             return self._attempt(consignment, pairs)
-        except _NoAnswer as broken:
+        except AssociationEnded:
+            # Nothing was sent: the destination had ended the association before.
             self._drop()
+            return self._attempt(consignment, pairs)
+        except _NoAnswer as broken:
             if broken.proven or self._killed.is_set():
                 raise
         # The association had been idle: the destination may have closed it before it read anything.
+        self._drop()
         try:
             return self._attempt(replace(consignment, uncertain=True), pairs)
-        except _NoAnswer:
-            self._drop()
-            raise
         except AssociationError as error:
             raise _NoAnswer(error, proven=True) from error
 
     def _ready(self, pairs: Sequence[Pair]) -> Requestor:
         """Return an association on which `pairs` were proposed."""
+        if self._killed.is_set():
+            raise self._broken_off()
         if self._association is not None and set(pairs) <= set(self._proposed):
             return self._association
         self.close()
@@ -186,9 +201,12 @@ class CStoreSession:
         association = self._destination.associate(self._proposed)
         self._association, self._proven = association, True
         if self._killed.is_set():
-            self._drop()
-            raise AssociationAborted("broken off by us", peer=str(association.remote))
+            raise self._broken_off()
         return association
+
+    def _broken_off(self) -> AssociationAborted:
+        settings = self._destination.settings
+        return AssociationAborted("broken off by us", peer=f"{settings.ae_title}@{settings.host}:{settings.port}")
 
     def _attempt(self, consignment: Consignment, pairs: Sequence[Pair]) -> Outcome:
         number = consignment.delivery_id
@@ -212,6 +230,8 @@ class CStoreSession:
     def _send(self, consignment: Consignment, association: Requestor, context: AcceptedContext, source: OpenBytes) -> Outcome:
         try:
             response = association.store(context, consignment.identity.sop_instance_uid, source)
+        except AssociationEnded:
+            raise
         except AssociationError as error:
             raise _NoAnswer(error, proven=self._proven) from error
         except OSError as error:
@@ -245,6 +265,8 @@ class CStoreSession:
             return is_listed(association, identity.study_instance_uid, identity.series_instance_uid, identity.sop_instance_uid)
         except (DimseFailed, NoPresentationContext):
             return None
+        except AssociationEnded:
+            raise
         except AssociationError as error:
             self._find_works = False
             self._drop()

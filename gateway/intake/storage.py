@@ -146,7 +146,12 @@ class StorageReception:
 
 
 def complete(identity: InstanceIdentity, head: DataSetHead, provenance: Provenance) -> InstanceIdentity:
-    """Return `identity` with what the data set adds; where it contradicts the C-STORE command, the command's UID stays."""
+    """Return `identity` with what the data set says; its SOP Instance UID goes before that of the C-STORE command.
+
+    The data set's is the one under which a source lists the instance and every destination keeps it. Commands get it wrong:
+    Orthanc sends half a UID for a data set that encodes its own as UN.
+    """
+    uid = head.sop_instance_uid or identity.sop_instance_uid
     if head.sop_instance_uid not in ("", identity.sop_instance_uid):
         _log.warning(
             "sop_instance_uid_mismatch",
@@ -156,7 +161,7 @@ def complete(identity: InstanceIdentity, head: DataSetHead, provenance: Provenan
         )
     return InstanceIdentity(
         identity.sop_class_uid,
-        identity.sop_instance_uid,
+        uid,
         identity.transfer_syntax_uid,
         head.study_instance_uid,
         head.series_instance_uid,

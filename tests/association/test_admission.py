@@ -49,9 +49,16 @@ def test_a_source_is_known_by_title_and_any_of_its_hosts_addresses(address: str)
     assert decide(sources({"archive": PACS}), address=address) == "archive"
 
 
-def test_another_called_title_is_not_recognized_whoever_calls() -> None:
-    assert decide(sources({"archive": PACS}), called="OTHER") == CALLED_NOT_RECOGNIZED
-    assert decide(sources({}, accept="any"), called="gateway") == CALLED_NOT_RECOGNIZED
+@pytest.mark.parametrize("called", ["OTHER", "gateway", "ANY-SCP"])
+def test_another_called_title_is_not_recognized_where_only_sources_may_call(called: str) -> None:
+    assert decide(sources({"archive": PACS}), called=called) == CALLED_NOT_RECOGNIZED
+    assert decide(sources({"archive": PACS}), "OTHER", called=called) == CALLED_NOT_RECOGNIZED
+
+
+def test_where_anyone_may_call_any_called_title_will_do_and_sources_keep_their_names() -> None:
+    known = sources({"archive": PACS}, accept="any")
+    assert decide(known, called="ANY-SCP") == "archive"
+    assert decide(known, "STORESCU", "127.0.0.1", called="ANY-SCP") is None
 
 
 @pytest.mark.parametrize(
@@ -171,3 +178,31 @@ def test_a_name_server_that_fails_leaves_the_addresses_that_were_known(monkeypat
     assert asked.acquire(timeout=5)
     assert asked.acquire(timeout=5)
     assert decide(known) == "archive"
+
+
+COMMITTING = {"kind": "dicom", "ae_title": "ARCHIVE", "host": "10.0.0.9", "port": 104, "verify": "commitment"}
+
+
+def reported(*, calling: str = "ARCHIVE", address: str = "10.0.0.9", called: str = "GATEWAY", **values: Any) -> Any:
+    """Decide on a report of a destination while only known callers may call."""
+    tables = {"archive": COMMITTING | values}
+    settings = Settings.model_validate({"gateway": {"ae_title": "GATEWAY"}, "destinations": tables})
+    return decide(KnownSources(settings, resolve=NAMES.__getitem__), calling, address, called=called)
+
+
+def test_a_destination_that_is_asked_for_commitment_may_report_on_an_association_of_its_own() -> None:
+    assert reported() is None
+    assert reported(calling_ae_title="GATEWAY2", called="GATEWAY2") is None
+
+
+@pytest.mark.parametrize("wrong", [{"verify": "exists"}, {"address": "10.0.0.8"}, {"calling": "OTHER"}])
+def test_no_other_destination_and_nobody_else_may(wrong: Mapping[str, Any]) -> None:
+    assert reported(**wrong) == (1, 1, 3)
+
+
+def test_a_destination_that_is_a_source_too_has_to_show_what_a_source_shows() -> None:
+    source = {"ae_title": "ARCHIVE", "host": "10.0.0.9", "certificate_name": "archive.example"}
+    tables = {"sources": {"archive": source}, "destinations": {"archive": COMMITTING}}
+    known = KnownSources(Settings.model_validate({"gateway": {"ae_title": "GATEWAY"}, **tables}), resolve=NAMES.__getitem__)
+    assert decide(known, "ARCHIVE", "10.0.0.9") == (1, 1, 3)
+    assert decide(known, "ARCHIVE", "10.0.0.9", names=("archive.example",)) == "archive"

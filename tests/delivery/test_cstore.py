@@ -19,6 +19,7 @@ from gateway.errors import AssociationError, AssociationRejected, PeerTimeout
 from tests.delivery.sites import dicom_settings
 from tests.support import instances
 from tests.support.archive import Archive
+from tests.support.ports import free_port
 from tests.support.scripted_scp import ScriptedScp
 
 EXPLICIT, IMPLICIT, J2K = "1.2.840.10008.1.2.1", "1.2.840.10008.1.2", "1.2.840.10008.1.2.4.90"
@@ -222,15 +223,28 @@ def test_where_it_cannot_ask_it_sends_again(opened, consign, find, find_status):
     assert (outcome.kind, outcome.status) == (OutcomeKind.ANSWERED, 0)
 
 
+def test_a_question_on_an_association_that_ended_while_idle_is_asked_again(opened, consign):
+    item = consign(1)
+    archive, port = Archive(), free_port()
+    archive.knows(item.identity)
+    with archive.running(port=port):
+        session = opened(port)
+        deliver(session, item)
+    with archive.running(port=port):
+        (outcome,) = deliver(session, replace(item, uncertain=True)).values()
+        assert outcome.kind is OutcomeKind.FOUND
+        session.close()
+
+
 def test_newer_content_is_sent_even_where_the_uid_is_there_already(opened, consign):
-    item = consign(1, b"newer", uncertain=True, has_rivals=True)
+    item = consign(1, b"newer!", uncertain=True, has_rivals=True)
     archive = Archive()
     archive.knows(item.identity)
     archive.held[item.identity.sop_instance_uid] = b"older"
     with archive.running():
         session = opened(archive.port)
         deliver(session, item)
-    assert archive.held[item.identity.sop_instance_uid] == b"newer"
+    assert archive.held[item.identity.sop_instance_uid] == b"newer!"
 
 
 @pytest.mark.parametrize("there", [True, False])

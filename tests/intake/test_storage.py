@@ -147,12 +147,17 @@ def test_what_cannot_be_read_is_kept_all_the_same(intake: StorageIntake, spool: 
     assert read(spool, instance.content) == UNREADABLE[kind]
 
 
-def test_the_commands_uid_wins_over_the_data_sets_with_a_warning(intake: StorageIntake, ledger: Ledger) -> None:
+def test_the_data_sets_uid_wins_over_the_commands_with_a_warning(intake: StorageIntake, ledger: Ledger) -> None:
     with capture_logs() as logs:
         store(intake, request(UID), data_set("9.9.9"))
-    assert found(ledger)
-    assert found(ledger, "9.9.9") == []
+    assert found(ledger) == []
+    assert found(ledger, "9.9.9")
     assert [log["event"] for log in logs if log["log_level"] == "warning"] == ["sop_instance_uid_mismatch"]
+
+
+def test_the_commands_uid_stays_where_the_data_set_has_none(intake: StorageIntake, ledger: Ledger) -> None:
+    store(intake, request(UID), data_set("no uid"))
+    assert found(ledger)
 
 
 def test_no_patient_data_in_logs_or_ledger(intake: StorageIntake, folder: Path) -> None:

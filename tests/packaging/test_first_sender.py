@@ -28,9 +28,9 @@ class Served:
     tls: int
 
     def send(self, name: str, port: int, *options: str) -> str:
-        """Send one of pydicom's files with storescu; returns its SOP Instance UID."""
+        """Send one of pydicom's files with storescu, which calls ANY-SCP; returns its SOP Instance UID."""
         file = str(get_testdata_file(name))
-        command = ["storescu", *options, "-aec", "GATEWAY", "localhost", str(port), file]
+        command = ["storescu", *options, "localhost", str(port), file]
         done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
         assert done.returncode == 0, done.stderr
         return str(pydicom.dcmread(file).SOPInstanceUID)

@@ -63,13 +63,13 @@ class Reception:
     _asked: int = 0
 
     @contextmanager
-    def running(self) -> Iterator[Reception]:
-        """Listen until the context ends."""
+    def running(self, port: int = 0) -> Iterator[Reception]:
+        """Listen on `port` until the context ends."""
         self.admission = KnownSources(self.settings)
         self._intake = StorageIntake(
             self.spool, self.ledger, route=lambda _attributes: (), correlate=self._correlate, recorded=self._recorded
         )
-        acceptor = Acceptor([ListenerSpec(HOST, 0)], admission=self.admission, storage=self, commitment=self)
+        acceptor = Acceptor([ListenerSpec(HOST, port)], admission=self.admission, storage=self, commitment=self)
         acceptor.start()
         self.port = acceptor.endpoints[0][1]
         try:

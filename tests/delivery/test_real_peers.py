@@ -1,0 +1,202 @@
+"""Delivery and confirmation against DCMTK's storescp and Orthanc."""
+
+from __future__ import annotations
+
+import signal
+from contextlib import asynccontextmanager
+
+import pytest
+import trio
+
+from gateway.association.acceptor import Acceptor
+from gateway.association.admission import KnownSources
+from gateway.association.services import Limits, ListenerSpec
+from gateway.confirm import Confirmer
+from gateway.delivery import CircuitState, Dispatcher, destinations
+from gateway.settings import Settings
+from tests.support.comparing import differences
+from tests.support.dcmtk import storescp
+from tests.support.orthanc import orthanc
+from tests.support.ports import HOST, free_port
+
+pytestmark = pytest.mark.peers
+
+FAST = {"attempts": 3, "first_s": 0.05, "max_s": 0.2}
+
+
+def settings(**named):
+    """Make settings of destinations given as name to (port, values)."""
+    tables = {
+        name: {"kind": "dicom", "ae_title": "PEER", "host": HOST, "port": port, "quiet_s": 0.3, "retry": FAST} | values
+        for name, (port, values) in named.items()
+    }
+    return Settings.model_validate({"destinations": tables})
+
+
+@asynccontextmanager
+async def working(store, configuration):
+    """Deliver and confirm as the gateway does."""
+    confirmers = []
+
+    def changed(name):
+        for confirmer in confirmers:
+            confirmer.nudge(name)
+
+    dispatcher = Dispatcher(store.ledger, destinations(configuration, store.spool), changed=changed)
+    confirmer = Confirmer(store.ledger, configuration, changed=dispatcher.nudge)
+    confirmers.append(confirmer)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(dispatcher.run)
+        await nursery.start(confirmer.run)
+        yield dispatcher, confirmer
+        nursery.cancel_scope.cancel()
+
+
+async def until(condition, what, deadline_s=60.0):
+    with trio.move_on_after(deadline_s):
+        while not condition():  # noqa: ASYNC110 - what is awaited lies in the ledger or with the peer
+            await trio.sleep(0.05)
+        return
+    raise AssertionError(f"never: {what}")
+
+
+def settled(store, to=None):
+    return lambda: set(store.states(to=to)) <= {"verified", "held"}
+
+
+async def test_every_real_file_reaches_storescp_unchanged_in_its_own_transfer_syntax(store, real_files, tmp_path):
+    sources = {store.add_file(path, "scp"): path for path in real_files}
+    with storescp(tmp_path / "scp") as scp:
+        async with working(store, settings(scp=(scp.port, {}))):
+            await until(settled(store), "everything settled")
+        received = scp.received()
+    refused = {row.sop_instance_uid: row.reason for row in store.rows() if row.state == "held"}
+    assert all(reason.startswith("destination accepts no") for reason in refused.values()), refused
+    assert received.keys() == sources.keys() - refused.keys()
+    assert len(received) > len(refused)
+    assert {uid: found for uid, path in sources.items() if uid in received and (found := differences(path, received[uid]))} == {}
+    assert {row.proof for row in store.rows() if row.state == "verified"} == {"status"}
+
+
+async def test_a_peer_that_refuses_associations_costs_no_attempt_and_gets_everything_later(store, ct_series, tmp_path):
+    for path in ct_series(5):
+        store.add_file(path, "scp")
+    port = free_port()
+    async with working(store, settings(scp=(port, {"verify": "status"}))) as (dispatcher, _):
+        with storescp(tmp_path / "refusing", "--refuse", port=port):
+            dispatcher.retry()
+            await until(lambda: "rejected" in dispatcher.circuits()["scp"].reason, "rejected")
+        assert {row.attempts for row in store.rows()} == {0}
+        with storescp(tmp_path / "scp", port=port) as scp:
+            await until(lambda: store.states() == ["verified"] * 5, "delivered")
+            assert len(scp.received()) == 5
+            assert dispatcher.circuits()["scp"].state is CircuitState.CLOSED
+
+
+@pytest.mark.parametrize("option", ["--abort-during", "--abort-after"])
+async def test_a_peer_that_aborts_each_c_store_leaves_unknown_outcomes_and_ends_in_a_hold(store, ct_series, tmp_path, option):
+    store.add_file(ct_series(1)[0], "scp")
+    with storescp(tmp_path / "scp", option) as scp:
+        async with working(store, settings(scp=(scp.port, {"verify": "status"}))):
+            await until(lambda: store.states() == ["held"], "held")
+    (row,) = store.rows()
+    assert (row.attempts, bool(row.uncertain)) == (3, True)
+    assert "no answer" in row.reason
+
+
+async def test_a_stopped_peer_goes_on_where_it_stopped(store, ct_series, tmp_path):
+    for path in ct_series(5):
+        store.add_file(path, "scp", "good")
+    with storescp(tmp_path / "scp") as scp, storescp(tmp_path / "good") as good:
+        scp.process.signal(signal.SIGSTOP)
+        both = settings(scp=(scp.port, {"verify": "status", "response_timeout_s": 1}), good=(good.port, {"verify": "status"}))
+        async with working(store, both):
+            await until(lambda: store.states(to="good") == ["verified"] * 5, "the good one done")
+            assert "verified" not in store.states(to="scp")
+            scp.process.signal(signal.SIGCONT)
+            await until(lambda: store.states(to="scp") == ["verified"] * 5, "the stopped one done")
+        assert len(scp.received()) == 5
+
+
+async def test_every_real_file_is_proved_on_an_orthanc_over_mutual_tls(store, real_files, tmp_path, ca):
+    sources = {store.add_file(path, "orthanc"): path for path in real_files}
+    with orthanc(tmp_path / "orthanc", tls=ca.issue("orthanc")) as peer:
+        tls = {key: str(path) for key, path in ca.issue("gateway").items()}
+        async with working(store, settings(orthanc=(peer.port, {"ae_title": "ORTHANC", "tls": tls}))):
+            await until(settled(store), "everything settled", 110)
+        held = {row.sop_instance_uid: row.reason for row in store.rows() if row.state == "held"}
+        proofs = {row.proof for row in store.rows() if row.state == "verified"}
+        on_it = peer.instances()
+        assert on_it.keys() == sources.keys() - held.keys(), held
+        different = {uid: differences(sources[uid], peer.file(on_it[uid])) for uid in on_it}
+    assert proofs == {"exists"}
+    assert len(held) <= 5, held
+    assert {uid: found for uid, found in different.items() if found} == {}
+
+
+async def test_a_certificate_that_the_peer_does_not_trust_is_said_and_costs_no_attempt(store, ct_series, tmp_path, ca):
+    from tests.support.certificates import TestCA
+
+    store.add_file(ct_series(1)[0], "orthanc")
+    stranger = TestCA(tmp_path / "stranger", "Stranger CA").issue("stranger")
+    with orthanc(tmp_path / "orthanc", tls=ca.issue("orthanc")) as peer:
+        tls = {key: str(path) for key, path in stranger.items()}
+        async with working(store, settings(orthanc=(peer.port, {"tls": tls}))) as (dispatcher, _):
+            await until(lambda: dispatcher.circuits()["orthanc"].failures >= 1, "it failed")
+            assert "certificate" in dispatcher.circuits()["orthanc"].reason
+    assert store.rows()[0].attempts == 0
+
+
+class NoStorage:
+    """Takes nothing: the acceptor is there for reports only."""
+
+    def receive(self, association, request):
+        raise NotImplementedError
+
+
+async def test_orthanc_commits_and_reports_on_a_new_association(store, ct_series, tmp_path):
+    for path in ct_series(5):
+        store.add_file(path, "orthanc")
+    port = free_port()
+    with orthanc(tmp_path / "orthanc", modalities={"GATEWAY": (HOST, port)}) as peer:
+        configuration = settings(orthanc=(peer.port, {"ae_title": "ORTHANC", "verify": "commitment"}))
+        async with working(store, configuration) as (_, confirmer):
+            acceptor = Acceptor(
+                [ListenerSpec(HOST, port)],
+                admission=KnownSources(configuration, {}),
+                storage=NoStorage(),
+                commitment=confirmer,
+                limits=Limits(),
+            )
+            acceptor.start()
+            try:
+                await until(lambda: store.states() == ["verified"] * 5, "committed")
+            finally:
+                await trio.to_thread.run_sync(acceptor.close)
+    assert {row.proof for row in store.rows()} == {"commitment"}
+
+
+async def test_what_an_orthanc_lost_is_sent_again(store, ct_series, tmp_path):
+    uids = [store.add_file(path, "orthanc") for path in ct_series(4)]
+    with orthanc(tmp_path / "orthanc") as peer:
+        configuration = settings(orthanc=(peer.port, {"ae_title": "ORTHANC", "quiet_s": 2.0}))
+        async with working(store, configuration):
+            await until(lambda: store.states() == ["delivered"] * 4, "delivered")
+            identifier = peer.instances()[uids[2]]
+            peer.rest.delete(f"/instances/{identifier}").raise_for_status()
+            await until(lambda: store.states() == ["verified"] * 4, "all verified in the end")
+        assert set(peer.instances()) == set(uids)
+    assert [row.lost for row in store.rows()] == [0, 0, 1, 0]
+
+
+async def test_a_restart_in_the_middle_loses_nothing(store, ct_series, tmp_path):
+    uids = [store.add_file(path, "orthanc") for path in ct_series(60)]
+    with orthanc(tmp_path / "orthanc") as peer:
+        configuration = settings(orthanc=(peer.port, {"ae_title": "ORTHANC", "associations": 1}))
+        async with working(store, configuration):
+            await until(lambda: peer.count() >= 5, "some are there")
+        assert set(store.states()) & {"pending"}
+        assert "sending" not in store.states()
+        async with working(store, configuration):
+            await until(lambda: store.states() == ["verified"] * 60, "all verified")
+        assert set(peer.instances()) == set(uids)
