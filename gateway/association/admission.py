@@ -143,7 +143,7 @@ class KnownSources:
                 where anyone may call.
         """
         if not self._anyone and called_ae not in self._ae_titles:
-            log.warning("called_ae_not_ours", called_ae=called_ae, ours=sorted(self._ae_titles), calling_ae=calling_ae, address=address)
+            log.warning("called_ae_not_ours", called_ae=called_ae, calling_ae=calling_ae, address=address)
             raise rejection(1, 1, 7)
         self._look_up_again(REFRESH_S)
         with self._lock:
