@@ -2,24 +2,29 @@
 
 A gateway under load is killed by ``strace`` at a chosen system call, started again on the same state and killed again, in chains;
 each chain ends with an undisturbed start, after which every instance that was ever answered 0000 must be at the destination, byte
-for byte. ``when`` counts the calls of each thread by itself, so that one number means another moment in each thread. In every
-third run the counting begins with the process, so that start and recovery are killed too; else it begins with the load.
+for byte. The destination is a folder in one chain and a DICOM peer in the next. ``when`` counts the calls of each thread by itself,
+so that one number means another moment in each thread. In every third run the counting begins with the process, so that start and
+recovery are killed too; else it begins with the load.
 """
 
 from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from tests.support import data
 from tests.support.crashing import Crashable, Fault, ForkServer, failing, listening
-from tests.support.gateway import Gateway, folder_destination
-from tests.support.load import Ledger, Template, not_whole
+from tests.support.gateway import Gateway, dicom_destination, folder_destination
+from tests.support.load import Held, Ledger, Template, in_acceptor, in_folder, not_whole
+from tests.support.scripted_scp import ScriptedScp
 from tests.support.waiting import wait_until
 
 pytestmark = [pytest.mark.peers("strace"), pytest.mark.slow, pytest.mark.timeout(900)]
@@ -60,15 +65,15 @@ class Chain:
     """One state folder, killed again and again under load."""
 
     folder: Path
-    template: Template
     number: int
+    sent: Ledger
+    destination: dict[str, Any]
+    held: Callable[[], Held]
     kills: list[str] = field(default_factory=list)
     missed: int = 0
 
     def __post_init__(self) -> None:
-        self.archive = self.folder / "archive"
-        self.gateway = Gateway(self.folder, {"destinations": {"archive": folder_destination(self.archive)}})
-        self.sent = Ledger(self.template, prefix=f"1.2.826.0.1.3680043.10.1338.{500 + self.number}")
+        self.gateway = Gateway(self.folder, {"destinations": {"there": self.destination}})
 
     def run(self, server: ForkServer, some: list[Fault]) -> set[str]:
         """Inject each of `some`, then start once more undisturbed; returns what was answered 0000 and is not delivered whole."""
@@ -95,20 +100,25 @@ class Chain:
 
     def _lost(self, process: Crashable) -> set[str]:
         assert listening(self.gateway, process), self._log()
-        wanted = self.sent.acknowledged
         try:
-            wait_until(lambda: _count(self.archive) >= len(wanted), "as many files as answers", deadline_s=30, pause_s=0.1)
-            wait_until(lambda: not not_whole(self.archive, self.template, wanted), "every one of them", deadline_s=30, pause_s=0.5)
+            wait_until(lambda: not not_whole(self.held(), self.sent), "everything delivered", deadline_s=60, pause_s=0.2)
         except AssertionError:
-            return not_whole(self.archive, self.template, wanted)
+            return not_whole(self.held(), self.sent)
         return set()
 
     def _log(self) -> str:
         return (self.folder / "serve.log").read_text()[-4000:]
 
 
-def _count(folder: Path) -> int:
-    return sum(1 for path in folder.rglob("*") if path.is_file())
+@contextmanager
+def chain(root: Path, number: int, template: Template) -> Iterator[Chain]:
+    folder, sent = root / f"chain-{number}", Ledger(template, prefix=f"{data.UID_ROOT}.{500 + number}")
+    if number % 2:
+        archive = folder / "archive"
+        yield Chain(folder, number, sent, folder_destination(archive), lambda: in_folder(archive))
+        return
+    with ScriptedScp(keep_data=True).running() as peer:
+        yield Chain(folder, number, sent, dicom_destination(peer.port, verify="status"), lambda: in_acceptor(peer))
 
 
 def test_what_was_answered_with_success_survives_kills_at_any_system_call(tmp_path: Path) -> None:
@@ -116,22 +126,20 @@ def test_what_was_answered_with_success_survives_kills_at_any_system_call(tmp_pa
     chains: list[Chain] = []
     lost: dict[str, set[str]] = {}
 
-    def work(number: int) -> None:
+    def work(_worker: int) -> None:
         with ForkServer() as server:
-            while sum(len(chain.kills) for chain in chains) < WANTED_KILLS and len(chains) * CHAIN < 3 * WANTED_KILLS:
-                chain = Chain(tmp_path / f"chain-{next(numbers)}", template, len(chains))
-                chains.append(chain)
-                if missing := chain.run(server, [next(moments) for _ in range(CHAIN)]):
-                    lost[chain.folder.name] = missing
+            while sum(len(one.kills) for one in chains) < WANTED_KILLS and len(chains) * CHAIN < 3 * WANTED_KILLS:
+                with chain(tmp_path, next(numbers), template) as one:
+                    chains.append(one)
+                    if missing := one.run(server, [next(moments) for _ in range(CHAIN)]):
+                        lost[one.folder.name] = missing
 
     with ThreadPoolExecutor(WORKERS) as pool:
         list(pool.map(work, range(WORKERS)))
-    acknowledged = sum(len(chain.sent.acknowledged) for chain in chains)
-    kills = sum(len(chain.kills) for chain in chains)
-    print(
-        f"{kills} kills in {len(chains)} chains, {sum(chain.missed for chain in chains)} not reached, {acknowledged} answered 0000"
-    )
+    acknowledged = sum(len(one.sent.acknowledged) for one in chains)
+    kills = sum(len(one.kills) for one in chains)
+    print(f"{kills} kills in {len(chains)} chains, {sum(one.missed for one in chains)} not reached, {acknowledged} answered 0000")
     assert lost == {}
     assert kills >= WANTED_KILLS
-    assert {name for chain in chains for name in chain.kills} == set(POINTS), "each point was reached"
+    assert {name for one in chains for name in one.kills} == set(POINTS), "each point was reached"
     assert acknowledged > kills

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import pydicom
-
 from tests.support import data
 from tests.support.raw import Ended, RawRequestor, data_set_of
+from tests.support.scripted_scp import ScriptedScp
 
 
 class Template:
@@ -88,18 +87,36 @@ class Ledger:
             return all(list(pool.map(lambda _: self.send(port, each), range(associations))))
 
 
-def digests(folder: Path) -> Iterator[tuple[str, str]]:
-    """Yield SOP Instance UID and digest of the data set of every whole Part 10 file below `folder`."""
-    for path in folder.rglob("*"):
-        if path.is_file() and not path.name.startswith(".") and path.suffix != ".part":
-            content = path.read_bytes()
-            head = pydicom.dcmread(path, specific_tags=["SOPInstanceUID"], stop_before_pixels=True)
-            yield str(head.SOPInstanceUID), hashlib.sha256(data_set_of(content)).hexdigest()
+Held = Mapping[str, Collection[str]]
+"""SOP Instance UID to the SHA-256 digests of the data sets that a destination has of it."""
 
 
-def not_whole(folder: Path, template: Template, wanted: Iterable[str]) -> set[str]:
-    """Return which of `wanted` are not in `folder` exactly as they were sent."""
+def files_in(folder: Path) -> list[Path]:
+    """Return the instances' files below a folder destination, without those that are still being written."""
+    files = [path for path in folder.rglob("*") if path.suffix != ".part" and not path.name.startswith(".")]
+    return [path for path in files if path.is_file()]
+
+
+def in_folder(folder: Path) -> Held:
+    """Return what is below `folder`; every file must be a whole Part 10 file."""
     found: dict[str, set[str]] = {}
-    for uid, digest in digests(folder):
-        found.setdefault(uid, set()).add(digest)
-    return {uid for uid in wanted if found.get(uid) != {hashlib.sha256(template.instance(uid)).hexdigest()}}
+    for path in files_in(folder):
+        found.setdefault(data.identity(path)[2], set()).add(digest(data_set_of(path.read_bytes())))
+    return found
+
+
+def in_acceptor(peer: ScriptedScp) -> Held:
+    """Return what a scripted SCP that keeps data got."""
+    found: dict[str, set[str]] = {}
+    for store in tuple(peer.stores):
+        found.setdefault(store.uid, set()).add(digest(store.data_set))
+    return found
+
+
+def digest(data_set: bytes) -> str:
+    return hashlib.sha256(data_set).hexdigest()
+
+
+def not_whole(held: Held, sent: Ledger) -> set[str]:
+    """Return which of the instances that were answered 0000 are not in `held` exactly as they were sent."""
+    return {uid for uid in sent.acknowledged if set(held.get(uid, ())) != {digest(sent.template.instance(uid))}}
