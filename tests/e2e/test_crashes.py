@@ -23,7 +23,7 @@ import pytest
 from tests.support import data
 from tests.support.crashing import Crashable, Fault, ForkServer, failing, listening
 from tests.support.gateway import Gateway, dicom_destination, folder_destination
-from tests.support.load import Held, Ledger, Template, in_acceptor, in_folder, not_whole
+from tests.support.load import Held, Ledger, Template, in_acceptor, in_folder, lost
 from tests.support.scripted_scp import ScriptedScp
 from tests.support.waiting import wait_until
 
@@ -101,9 +101,9 @@ class Chain:
     def _lost(self, process: Crashable) -> set[str]:
         assert listening(self.gateway, process), self._log()
         try:
-            wait_until(lambda: not not_whole(self.held(), self.sent), "everything delivered", deadline_s=60, pause_s=0.2)
+            wait_until(lambda: not lost(self.held(), self.sent), "everything delivered", deadline_s=60, pause_s=0.2)
         except AssertionError:
-            return not_whole(self.held(), self.sent)
+            return lost(self.held(), self.sent)
         return set()
 
     def _log(self) -> str:
@@ -124,7 +124,7 @@ def chain(root: Path, number: int, template: Template) -> Iterator[Chain]:
 def test_what_was_answered_with_success_survives_kills_at_any_system_call(tmp_path: Path) -> None:
     template, moments, numbers = Template(tmp_path / "template"), faults(), itertools.count()
     chains: list[Chain] = []
-    lost: dict[str, set[str]] = {}
+    losses: dict[str, set[str]] = {}
 
     def work(_worker: int) -> None:
         with ForkServer() as server:
@@ -132,14 +132,14 @@ def test_what_was_answered_with_success_survives_kills_at_any_system_call(tmp_pa
                 with chain(tmp_path, next(numbers), template) as one:
                     chains.append(one)
                     if missing := one.run(server, [next(moments) for _ in range(CHAIN)]):
-                        lost[one.folder.name] = missing
+                        losses[one.folder.name] = missing
 
     with ThreadPoolExecutor(WORKERS) as pool:
         list(pool.map(work, range(WORKERS)))
     acknowledged = sum(len(one.sent.acknowledged) for one in chains)
     kills = sum(len(one.kills) for one in chains)
     print(f"{kills} kills in {len(chains)} chains, {sum(one.missed for one in chains)} not reached, {acknowledged} answered 0000")
-    assert lost == {}
+    assert losses == {}
     assert kills >= WANTED_KILLS
     assert {name for one in chains for name in one.kills} == set(POINTS), "each point was reached"
     assert acknowledged > kills

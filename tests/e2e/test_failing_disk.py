@@ -10,7 +10,7 @@ import pytest
 
 from tests.support.crashing import Fault, failing
 from tests.support.gateway import Gateway, deliveries, folder_destination
-from tests.support.load import Ledger, Template, in_folder, not_whole
+from tests.support.load import Ledger, Template, in_folder, lost
 from tests.support.processes import Running
 from tests.support.waiting import wait_until
 
@@ -40,7 +40,7 @@ def serving(folder: Path) -> Iterator[tuple[Gateway, Running, Ledger, Path]]:
 
 def delivered(sent: Ledger, archive: Path) -> None:
     wait_until(
-        lambda: not not_whole(in_folder(archive), sent),
+        lambda: not lost(in_folder(archive), sent),
         "everything answered 0000 in the archive",
         pause_s=0.1,
     )

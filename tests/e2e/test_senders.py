@@ -13,7 +13,7 @@ from tests.support import comparing, data, dcmtk, raw
 from tests.support.certificates import Files, MakeCertificate, TestCA
 from tests.support.data import MakeSeries
 from tests.support.gateway import Gateway, deliveries, folder_destination, settled
-from tests.support.load import Ledger, Template, files_in, in_folder, not_whole
+from tests.support.load import Ledger, Template, files_in, in_folder, lost
 from tests.support.ports import free_port
 from tests.support.waiting import wait_until
 
@@ -65,7 +65,7 @@ def test_an_association_that_ends_in_the_middle_leaves_nothing_half_stored(tmp_p
         sent = Ledger(template)
         assert sent.load(gateway.port, associations=1, each=1)
         wait_until(lambda: sent.acknowledged <= set(held(archive)), "the next instance delivered")
-        assert not_whole(in_folder(archive), sent) == set()
+        assert lost(in_folder(archive), sent) == set()
 
 
 @pytest.mark.peers("storescu")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -117,6 +117,15 @@ def digest(data_set: bytes) -> str:
     return hashlib.sha256(data_set).hexdigest()
 
 
-def not_whole(held: Held, sent: Ledger) -> set[str]:
+def not_whole(folder: Path, template: Template, wanted: Iterable[str]) -> set[str]:
+    """Return which of `wanted` are not in `folder` exactly as they were sent."""
+    return _other_than_sent(in_folder(folder), template, wanted)
+
+
+def lost(held: Held, sent: Ledger) -> set[str]:
     """Return which of the instances that were answered 0000 are not in `held` exactly as they were sent."""
-    return {uid for uid in sent.acknowledged if set(held.get(uid, ())) != {digest(sent.template.instance(uid))}}
+    return _other_than_sent(held, sent.template, sent.acknowledged)
+
+
+def _other_than_sent(held: Held, template: Template, wanted: Iterable[str]) -> set[str]:
+    return {uid for uid in wanted if set(held.get(uid, ())) != {digest(template.instance(uid))}}
