@@ -114,20 +114,21 @@ def orthanc(
     base: Mapping[str, Any] | None = None,
     credentials: tuple[str, str] | None = None,
     port: int | None = None,
+    environ: Mapping[str, str] | None = None,
     **settings: Any,
 ) -> Iterator[Orthanc]:
     """Run an Orthanc in `folder` (kept between runs). `modalities` maps AE titles to (host, port).
 
     `base` is a configuration to start from, for instance `shipped_configuration`; ports, folders, plugins and certificates are
     replaced by this test's. `tls` has the files ``ca``, ``certificate`` and ``key``: DICOM is then TLS with mutual authentication.
-    `settings` are Orthanc's own (``SynchronousCMove=False``, ``OverwriteInstances=False`` …).
+    `environ` adds to its environment; `settings` are Orthanc's own (``SynchronousCMove=False``, ``OverwriteInstances=False`` …).
     """
     folder.mkdir(parents=True, exist_ok=True)
     port = port or free_port()
     config = {**(base if base is not None else _DEFAULTS), **_own(folder, ae_title, port, modalities), **_tls(tls), **settings}
     path = folder / "orthanc.json"
     path.write_text(json.dumps(config, indent=1))
-    process = Running([PROGRAM, path], environ={"LC_ALL": "C.UTF-8", **os.environ})
+    process = Running([PROGRAM, path], environ={"LC_ALL": "C.UTF-8", **os.environ, **(environ or {})})
     rest = httpx.Client(base_url=f"http://{HOST}:{config['HttpPort']}", auth=credentials, timeout=60.0, trust_env=False)
     with process, rest:
         process.wait_for_line("Orthanc has started", deadline_s=30)

@@ -1,0 +1,190 @@
+"""The data sets that are sent: generated, the same on every machine, laid out so that senders can share them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cache, cached_property
+from pathlib import Path
+
+import numpy as np
+import pydicom
+from pydicom.dataset import FileDataset
+from pydicom.uid import UID, JPEG2000Lossless
+
+from tests.support import data
+
+PARTS = 16
+"""Folders of a data set; so many senders at once can each have files of their own."""
+
+FIRST = 10001
+"""Instance numbers have five digits, so that every UID of a data set has the same length."""
+
+FRAME_ROWS = 512
+MODELS = 32
+"""JPEG 2000 is slow to encode: so many different slices, then the same again under other UIDs."""
+
+ENHANCED_CT = UID("1.2.840.10008.5.1.4.1.1.2.1")
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """Part 10 files in the folders of `parts`."""
+
+    name: str
+    folder: Path
+    study_uid: str
+
+    @cached_property
+    def parts(self) -> list[Path]:
+        """The folders that hold the files."""
+        return sorted(path for path in self.folder.iterdir() if path.is_dir())
+
+    @cached_property
+    def files(self) -> list[Path]:
+        """All files, in an order that is the same every time."""
+        return sorted(path for part in self.parts for path in part.iterdir())
+
+    @property
+    def count(self) -> int:
+        """How many instances."""
+        return len(self.files)
+
+    @cached_property
+    def size_bytes(self) -> int:
+        """Bytes of all files."""
+        return sum(path.stat().st_size for path in self.files)
+
+    def shares(self, senders: int) -> list[list[Path]]:
+        """Return the folders that each of `senders` sends."""
+        return [self.parts[number::senders] for number in range(senders)]
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How many instances of each kind."""
+
+    ct: int = 1000
+    small: int = 5000
+    nagle: int = 200
+    slow: int = 200
+    frames: int = 1907
+    idle_s: float = 10.0
+    echoes: int = 1000
+    singles: int = 60
+
+
+FULL = Sizes()
+QUICK = Sizes(ct=96, small=320, nagle=32, slow=48, frames=160, idle_s=3.0, echoes=200, singles=20)
+
+
+class DataSets:
+    """Makes each data set in `folder` when it is first asked for."""
+
+    def __init__(self, folder: Path, sizes: Sizes) -> None:
+        self.sizes = sizes
+        self._folder = folder
+        self._made: dict[str, DataSet] = {}
+
+    @property
+    def ct(self) -> DataSet:
+        """CT slices of 525 KB."""
+        return self._series("ct", seed=21, count=self.sizes.ct, rows=FRAME_ROWS)
+
+    @property
+    def small(self) -> DataSet:
+        """Instances of about 20 KB."""
+        return self._series("small", seed=22, count=self.sizes.small, rows=100)
+
+    @property
+    def j2k(self) -> DataSet:
+        """The CT slices in JPEG 2000 Lossless."""
+        return self._series("j2k", seed=23, count=self.sizes.ct, rows=FRAME_ROWS, compress=True)
+
+    @property
+    def nagle(self) -> DataSet:
+        """A few CT slices, for peers that stall 40 ms an instance."""
+        return self._series("nagle", seed=24, count=self.sizes.nagle, rows=FRAME_ROWS)
+
+    @property
+    def slow(self) -> DataSet:
+        """A few CT slices, for relays that take long."""
+        return self._series("slow", seed=25, count=self.sizes.slow, rows=FRAME_ROWS)
+
+    @property
+    def warm(self) -> DataSet:
+        """A handful, sent before each measurement so that nothing is done for the first time in it."""
+        return self._series("warm", seed=26, count=PARTS, rows=FRAME_ROWS)
+
+    @property
+    def multiframe(self) -> DataSet:
+        """One instance of 1 GB."""
+        return self._once("multiframe", 27, lambda folder: _multiframe(folder, self.sizes.frames))
+
+    def _series(self, name: str, *, seed: int, count: int, rows: int, compress: bool = False) -> DataSet:
+        return self._once(name, seed, lambda folder: _write(folder, seed, count, rows, compress=compress))
+
+    def _once(self, name: str, seed: int, make: Callable[[Path], None]) -> DataSet:
+        if name not in self._made:
+            folder = self._folder / name
+            make(folder)
+            self._made[name] = DataSet(name, folder, f"{data.UID_ROOT}.{seed}.1")
+        return self._made[name]
+
+
+def _write(folder: Path, seed: int, count: int, rows: int, *, compress: bool) -> None:
+    for number in range(PARTS):
+        (folder / f"{number:02d}").mkdir(parents=True, exist_ok=True)
+    for index in range(count):
+        part = folder / f"{index % PARTS:02d}" / f"{FIRST + index}.dcm"
+        part.write_bytes(_compressed(seed, FIRST + index, rows) if compress else _plain(seed, FIRST + index, rows))
+
+
+def _plain(seed: int, number: int, rows: int) -> bytes:
+    """Return a slice with pixels of its own, made from one encoded head: a thousand times pydicom takes long."""
+    model = _model(seed, rows)
+    pixels = np.random.default_rng((seed, number)).integers(0, 1060, rows * rows, dtype="<u2").tobytes()
+    return model.replace(b".10000", f".{number}".encode())[: -len(pixels)] + pixels
+
+
+@cache
+def _model(seed: int, rows: int) -> bytes:
+    return _encoded(data.ct_dataset(seed=seed, number=10000, rows=rows))
+
+
+@cache
+def _compressed_model(seed: int, number: int, rows: int) -> bytes:
+    dataset = data.ct_dataset(seed=seed, number=number, rows=rows)
+    dataset.compress(JPEG2000Lossless, generate_instance_uid=False)
+    return _encoded(dataset)
+
+
+def _compressed(seed: int, number: int, rows: int) -> bytes:
+    model = FIRST + (number - FIRST) % MODELS
+    old, new = (f"{data.UID_ROOT}.{seed}.1.1.{value}".encode() for value in (model, number))
+    return _compressed_model(seed, model, rows).replace(old, new)
+
+
+def _encoded(dataset: FileDataset) -> bytes:
+    buffer = pydicom.filebase.DicomBytesIO()
+    dataset.save_as(buffer, enforce_file_format=True)
+    return bytes(buffer.getvalue())
+
+
+def _multiframe(folder: Path, frames: int) -> None:
+    part = folder / "00"
+    part.mkdir(parents=True, exist_ok=True)
+    dataset = data.ct_dataset(seed=27, number=FIRST, rows=FRAME_ROWS)
+    dataset.SOPClassUID = dataset.file_meta.MediaStorageSOPClassUID = ENHANCED_CT
+    dataset.NumberOfFrames = frames
+    frame_bytes = len(dataset.PixelData)
+    head = _encoded(dataset)[: -frame_bytes - 4] + (frame_bytes * frames).to_bytes(4, "little")
+    with (part / "multiframe.dcm").open("wb") as file:
+        file.write(head)
+        file.writelines(_frames(frames))
+
+
+def _frames(count: int) -> Iterator[bytes]:
+    random = np.random.default_rng(27)
+    for _ in range(count):
+        yield random.integers(0, 4096, FRAME_ROWS * FRAME_ROWS, dtype="<u2").tobytes()

@@ -1,0 +1,92 @@
+"""Receivers, each a process of its own in a folder of its own: the gateway, storescp, Orthanc, stock pynetdicom."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks.senders import NODELAY, Target
+from tests.support import orthanc as orthancs
+from tests.support.certificates import Files
+from tests.support.gateway import Gateway
+from tests.support.ports import free_port, listens
+from tests.support.processes import Running
+from tests.support.waiting import wait_until
+
+
+@dataclass(frozen=True)
+class Receiver:
+    """A running receiver: where to send, and the process that is measured."""
+
+    target: Target
+    pid: int
+
+
+@contextmanager
+def gateway(
+    folder: Path,
+    *,
+    tls: Files | None = None,
+    port: int | None = None,
+    listen: Mapping[str, Any] | None = None,
+    **tables: Any,
+) -> Iterator[tuple[Receiver, Gateway]]:
+    """Run the gateway with an empty state folder; `tables` are those of its configuration."""
+    port = port or free_port()
+    listening: dict[str, Any] = {"max_associations": 256, **(listen or {})}
+    if tls is not None:
+        listening["tls"] = {"port": free_port(), **tls}
+    made = Gateway(folder / "gateway", {"listen": listening, "serve": {"drain_timeout_s": 5.0}, **tables}, port)
+    with made.serving() as process:
+        target = Target(listening["tls"]["port"] if tls is not None else port, "GATEWAY", tls)
+        yield Receiver(target, process.pid), made
+
+
+@contextmanager
+def storescp(
+    folder: Path,
+    *options: str | Path,
+    port: int | None = None,
+    tls: Files | None = None,
+    environ: Mapping[str, str] = NODELAY,
+    bit_preserving: bool = True,
+) -> Iterator[Receiver]:
+    """Run DCMTK's ``storescp`` at its best: PDUs of 128 KB, no look-up of names, bytes written as they come."""
+    port = port or free_port()
+    kept = folder / "received"
+    kept.mkdir(parents=True, exist_ok=True)
+    command: list[str | Path] = ["storescp", "-dhl", "-pdu", "131072", "-pm", "+xa", "-od", kept, "-aet", "STORESCP"]
+    command += ["+B"] if bit_preserving else []
+    if tls is not None:
+        command += ["+tls", tls["key"], tls["certificate"], "+cf", tls["ca"], "-rc"]
+    with Running([*command, *options, str(port)], environ=environ) as process:
+        wait_until(lambda: listens(port) or not process.alive(), f"storescp listening on {port}")
+        assert process.alive(), process.output
+        yield Receiver(Target(port, "STORESCP", tls), process.pid)
+
+
+@contextmanager
+def orthanc(
+    folder: Path, *, environ: Mapping[str, str] = NODELAY, port: int | None = None, tls: Files | None = None, **settings: Any
+) -> Iterator[tuple[Receiver, orthancs.Orthanc]]:
+    """Run Orthanc with the settings it comes with: it syncs what it stores."""
+    own = {"SyncStorageArea": True, "DicomThreadsCount": 4, "Plugins": [], **settings}
+    with orthancs.orthanc(folder / "orthanc", port=port, tls=tls, environ=environ, **own) as running:
+        yield Receiver(Target(running.port, "ORTHANC", tls), running.process.pid), running
+
+
+@contextmanager
+def stock_scp(folder: Path) -> Iterator[Receiver]:
+    """Run a Storage SCP of stock pynetdicom that keeps what it receives."""
+    port = free_port()
+    kept = folder / "received"
+    kept.mkdir()
+    command = [sys.executable, Path(__file__).with_name("stock_scp.py"), str(port), kept]
+    with Running(command) as process:
+        wait_until(lambda: listens(port) or not process.alive(), f"pynetdicom listening on {port}")
+        assert process.alive(), process.output
+        yield Receiver(Target(port), process.pid)
