@@ -13,9 +13,6 @@ from gateway.cli.options import DEFAULT_CONFIG, ConfigOption, JsonOption
 from gateway.errors import UsageError
 from gateway.web.wire import EchoCommand, FindCommand
 
-_NOT_SHOWN = frozenset({"SpecificCharacterSet", "QueryRetrieveLevel", "RetrieveAETitle"})
-"""What every match says of itself and nobody asked for; --json has it."""
-
 Level = Literal["study", "series", "image"]
 
 _LEVELS: dict[Level, Literal["STUDY", "SERIES", "IMAGE"]] = {"study": "STUDY", "series": "SERIES", "image": "IMAGE"}
@@ -35,8 +32,8 @@ def echo(
     if as_json:
         render.print_json(results)
     else:
-        columns = ("name", "", "address", "TLS", "answer", "connect ms", "round trip ms", "")
-        render.console().print(render.table("", columns, [_result(result) for result in results]))
+        columns = ("name", "kind", "address", "TLS", "answer", "connect ms", "round trip ms", "why")
+        render.show(render.Table(columns, [_result(result) for result in results], apart=("why", "address")))
     if any(result["ok"] is False for result in results):
         raise typer.Exit(1)
 
@@ -47,19 +44,63 @@ def _result(result: Mapping[str, Any]) -> tuple[str, ...]:
     return (result["name"], result["kind"], result["address"], "yes" if result["tls"] else "no", answer, *times, result["detail"])
 
 
-def keys_of(pairs: Sequence[str]) -> dict[str, str]:
-    """Return ``KEYWORD=VALUE`` arguments as a mapping. Raises UsageError without repeating a value: it may name a patient."""
+def keys_of(pairs: Sequence[str], *, bare: bool = False) -> dict[str, str]:
+    """Return ``KEYWORD=VALUE`` arguments as a mapping; `bare` takes a ``KEYWORD`` alone too, as one without a value.
+
+    Raises UsageError without repeating a value: it may name a patient.
+    """
     keys: dict[str, str] = {}
     for position, pair in enumerate(pairs, 1):
         keyword, equals, value = pair.partition("=")
-        if not equals or not keyword.isalnum():
+        if not (equals or bare) or not (keyword.isascii() and keyword.isalnum()):
             raise UsageError(f"key {position}: expected KEYWORD=VALUE, like StudyDate=20240101-20240131")
         keys[keyword] = value
     return keys
 
 
+_SHOWN: dict[Level, dict[str, str]] = {
+    "study": {
+        "StudyDate": "StudyDate",
+        "ModalitiesInStudy": "Modalities",
+        "AccessionNumber": "AccessionNumber",
+        "PatientID": "PatientID",
+        "PatientName": "PatientName",
+        "StudyDescription": "StudyDescription",
+        "NumberOfStudyRelatedInstances": "Instances",
+        "StudyInstanceUID": "StudyInstanceUID",
+    },
+    "series": {
+        "Modality": "Modality",
+        "SeriesNumber": "SeriesNumber",
+        "SeriesDescription": "SeriesDescription",
+        "NumberOfSeriesRelatedInstances": "Instances",
+        "SeriesInstanceUID": "SeriesInstanceUID",
+        "StudyInstanceUID": "StudyInstanceUID",
+    },
+    "image": {
+        "InstanceNumber": "InstanceNumber",
+        "SOPInstanceUID": "SOPInstanceUID",
+        "SeriesInstanceUID": "SeriesInstanceUID",
+        "StudyInstanceUID": "StudyInstanceUID",
+    },
+}
+"""What a person is shown of a match, and under which heading; what was asked for by name comes on top."""
+
+_APART = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "StudyDescription", "SeriesDescription", "PatientName")
+
+
+def matches_table(level: Level, keys: Mapping[str, str], matches: Sequence[Mapping[str, str]]) -> render.Table:
+    """Return matches as a person wants them; pure. Columns that are empty, or repeat a UID that was asked for, are left out."""
+    headings = {**_SHOWN[level], **{keyword: keyword for keyword in keys if keyword not in _SHOWN[level]}}
+    given = {keyword: {match.get(keyword, "") for match in matches} for keyword in headings}
+    repeated = {keyword for keyword, value in keys.items() if keyword.endswith("UID") and given[keyword] == {value}}
+    columns = [keyword for keyword, values in given.items() if values != {""} and keyword not in repeated]
+    rows = [[match.get(keyword, "") for keyword in columns] for match in matches]
+    return render.Table([headings[keyword] for keyword in columns], rows, apart=_APART)
+
+
 def find(
-    source: Annotated[str, typer.Argument(help="A name of [sources].")],
+    source: Annotated[str, typer.Argument(help="The name of a source in the configuration.")],
     keys: Annotated[
         list[str] | None, typer.Argument(help="Matching keys, like StudyDate=20240101-", metavar="[KEY=VALUE]...")
     ] = None,
@@ -69,14 +110,14 @@ def find(
     as_json: JsonOption = False,
 ) -> None:
     """Ask a source with C-FIND what it has. Keys without a value are asked for and not matched."""
-    command = FindCommand(source=source, level=_LEVELS[level], keys=keys_of(keys or ()), limit=limit)
+    wanted = keys_of(keys or (), bare=True)
+    command = FindCommand(source=source, level=_LEVELS[level], keys=wanted, limit=limit)
     with reach(path) as (client, _):
         document = client.post("/find", command)
     matches = document["matches"]
     if as_json:
         render.print_json(document)
         return
-    columns = [keyword for keyword in dict.fromkeys(keyword for match in matches for keyword in match) if keyword not in _NOT_SHOWN]
     if matches:
-        render.console().print(render.table("", columns, [[match.get(column, "") for column in columns] for match in matches]))
+        render.show(matches_table(level, wanted, matches))
     typer.echo(render.plural(len(matches), "match", "matches"))

@@ -30,7 +30,7 @@ Timeout = Annotated[
 
 
 def pull(
-    source: Annotated[str, typer.Argument(help="A name of [sources].")],
+    source: Annotated[str, typer.Argument(help="The name of a source in the configuration.")],
     keys: Annotated[list[str] | None, typer.Argument(help="Query keys, like StudyDate=20240101", metavar="[KEY=VALUE]...")] = None,
     study: Annotated[list[str] | None, typer.Option(help="A Study Instance UID; may be repeated.")] = None,
     accession: Annotated[list[str] | None, typer.Option(help="An accession number; may be repeated.")] = None,
@@ -169,10 +169,11 @@ class SendProgress:
 
 
 def _print(summary: Document, *, waited: bool) -> None:
-    console = render.console()
     destinations = list(dict.fromkeys(name for study in summary["studies"] for name in study["destinations"]))
     columns = ("study", "asked for", "expected", "received", *destinations, "verdict", "note")
-    console.print(render.table("", columns, [_row(study, destinations) for study in summary["studies"]]))
+    if summary["studies"]:
+        rows = [_row(study, destinations) for study in summary["studies"]]
+        render.show(render.Table(columns, rows, apart=("note", "study", "asked for", *destinations)))
     for study in summary["studies"]:
         _print_uids(f"missing of {study['study_instance_uid'] or study['asked']}", study["missing"])
     _print_uids("not delivered", [_undelivered(item) for item in summary["undelivered"]])
@@ -180,18 +181,21 @@ def _print(summary: Document, *, waited: bool) -> None:
         typer.echo(f"{render.plural(summary['unrouted'], 'instance')} matched no route and stayed here: see [[routes]]")
     if summary["error"]:
         typer.echo(f"gateway: {summary['error']}", err=True)
-    typer.echo(_conclusion(summary, waited=waited))
+    typer.echo(conclusion(summary, waited=waited))
 
 
-def _conclusion(summary: Document, *, waited: bool) -> str:
+def conclusion(summary: Document, *, waited: bool) -> str:
+    """Return the last line: how many studies ended how, and whether what came is at its destinations. Pure."""
     kinds = [study["kind"] for study in summary["studies"]]
     counts = {str(kind): kinds.count(kind) for kind in VerdictKind if kind in kinds}
-    text = f"{render.plural(len(kinds), 'study', 'studies')}: {render.states(counts)}"
+    text = f"{render.plural(len(kinds), 'study', 'studies')}: {render.states(counts)}" if kinds else "no study"
     if not any(study["destinations"] for study in summary["studies"]):
         return f"{text}; nothing to deliver"
     if not waited:
         return f"{text}; deliveries go on (gateway status)"
-    return f"{text}; " + ("everything delivered and verified" if summary["delivered"] else "NOT everything is delivered")
+    if not summary["delivered"]:
+        return f"{text}; NOT everything is delivered"
+    return f"{text}; " + ("everything delivered and verified" if summary["done"] else "what came is delivered and verified")
 
 
 def _row(study: Document, destinations: Sequence[str]) -> tuple[str, ...]:

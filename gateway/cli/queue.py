@@ -66,14 +66,14 @@ def list_(
     if as_json:
         render.print_json(document)
         return
-    console = render.console()
     if not document["entries"]:
-        console.print("nothing in the queue")
+        typer.echo("nothing in the queue")
         return
     columns = ("id", "destination", "state", "tries", "next try", "instance", "study", "why")
-    console.print(render.table("", columns, [_row(entry) for entry in document["entries"]]))
+    rows = [_row(entry) for entry in document["entries"]]
+    render.show(render.Table(columns, rows, apart=("why", "study", "instance")))
     if document["total"] > len(document["entries"]):
-        console.print(f"{document['total'] - len(document['entries'])} more (--limit)")
+        typer.echo(f"{document['total'] - len(document['entries'])} more (--limit)")
 
 
 def _row(entry: Mapping[str, Any]) -> tuple[str, ...]:
@@ -108,7 +108,7 @@ def show(
         render.print_json(document)
     else:
         for entry in document["entries"]:
-            render.console().print(render.table(f"Delivery {entry['id']}", ("", ""), _details(entry)))
+            render.show(render.Table(("", ""), _details(entry), title=f"Delivery {entry['id']}"))
     missing = set(ids) - {entry["id"] for entry in document["entries"]}
     if missing:
         raise UsageError(f"no delivery {', '.join(str(number) for number in sorted(missing))}")

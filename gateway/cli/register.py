@@ -37,7 +37,7 @@ class OurAddress:
 
 
 def register(
-    source: Annotated[str, typer.Argument(help="A name of [sources].")],
+    source: Annotated[str, typer.Argument(help="The name of a source in the configuration.")],
     host: Annotated[str | None, typer.Option(help="The address by which the source reaches this gateway.")] = None,
     name: Annotated[str, typer.Option("--as", help="What the source calls this gateway.")] = "gateway",
     path: ConfigOption = DEFAULT_CONFIG,

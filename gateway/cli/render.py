@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from rich.cells import cell_len
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 UID_COLUMNS = frozenset({"study", "instance", "StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID"})
@@ -57,19 +58,57 @@ def plural(count: int, one: str, many: str | None = None) -> str:
     return f"{count} {one if count == 1 else many or one + 's'}"
 
 
-def console() -> Console:
-    """Return what commands print text on: standard output, as wide as the terminal, a line a row where there is none."""
-    return Console(width=None if sys.stdout.isatty() else UNWRAPPED, highlight=False)
+@dataclass(frozen=True)
+class Table:
+    """Rows of plain text under `columns`: cells hold what peers sent, and are never taken for markup.
+
+    Where a line would be wider than the terminal, the columns in `apart` move to lines of their own below their row, the first
+    named first, until the rest fits. No value is ever broken: a UID can be copied.
+    """
+
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    title: str = ""
+    apart: Sequence[str] = ()
 
 
-def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
-    """Return a table whose cells are plain text, never markup: they hold what peers sent. UIDs stay in one piece."""
-    made = Table(title=title, title_justify="left", box=None, pad_edge=False, title_style="bold", header_style="dim")
-    for column in columns:
-        made.add_column(column, overflow="fold", no_wrap=column in UID_COLUMNS)
+def show(*tables: Table) -> None:
+    """Print tables on standard output, as wide as the terminal; not bounded where there is none."""
+    terminal = sys.stdout.isatty()
+    console = Console(highlight=False, soft_wrap=True)
+    for table in tables:
+        lines = layout(table, console.width if terminal else None)
+        if table.title:
+            console.print(Text(table.title, "bold"))
+        for number, line in enumerate(lines):
+            console.print(Text(line, "dim" if number == 0 and any(table.columns) else ""))
+
+
+def layout(table: Table, width: int | None) -> list[str]:
+    """Return the lines of `table`, its heading first if it has one, for a terminal `width` columns wide (None: no limit); pure."""
+    columns = [printable(column) for column in table.columns]
+    rows = [[printable(cell) for cell in row] for row in table.rows]
+    widths = [max(map(cell_len, cells)) for cells in zip(columns, *rows, strict=True)]
+    kept = list(range(len(columns)))
+    moved: list[int] = []
+    for column in table.apart:
+        if width is None or sum(widths[at] for at in kept) + len(_GAP) * (len(kept) - 1) <= width:
+            break
+        if column in columns:
+            moved.append(columns.index(column))
+            kept.remove(moved[-1])
+    lines = [_line(columns, widths, kept)] if any(columns) else []
     for row in rows:
-        made.add_row(*(Text(printable(cell)) for cell in row))
-    return made
+        lines.append(_line(row, widths, kept))
+        lines += [f"{_GAP}{columns[at]}: {row[at]}" for at in sorted(moved) if row[at] not in {"", "-"}]
+    return lines
+
+
+_GAP = "  "
+
+
+def _line(cells: Sequence[str], widths: Sequence[int], kept: Sequence[int]) -> str:
+    return _GAP.join(cells[at] + " " * (widths[at] - cell_len(cells[at])) for at in kept).rstrip()
 
 
 def printable(text: str) -> str:

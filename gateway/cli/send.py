@@ -27,7 +27,7 @@ HEADER = ("path", "outcome", "destination", "sop_instance_uid", "status", "reaso
 
 def send(
     paths: Annotated[list[Path], typer.Argument(help="Files, folders or zip archives.", metavar="FOLDER...")],
-    to: Annotated[list[str], typer.Option("--to", help="A name of [destinations]; may be repeated.")],
+    to: Annotated[list[str], typer.Option("--to", help="The name of a destination in the configuration; may be repeated.")],
     report: Annotated[
         Path | None, typer.Option(help="Write a CSV line for each file that did not get there.", dir_okay=False)
     ] = None,
@@ -81,21 +81,28 @@ def _write(path: Path, rows: Iterable[tuple[str, ...]]) -> None:
 
 
 def _print(summary: Document, *, waited: bool) -> None:
-    console = render.console()
     counts = summary["counts"]
     typer.echo(f"{render.plural(summary['instances'], 'instance')}, {render.size(summary['size_bytes'])}: {render.states(counts)}")
     rows = [(name, at(of)) for name, of in summary["destinations"].items()]
     if rows:
-        console.print(render.table("", ("destination", "instances"), rows))
+        render.show(render.Table(("destination", "instances"), rows))
     failed = list(lines(summary))
     for file, outcome, destination, *_, reason in failed[:SHOWN_FILES]:
         where = f" at {destination}" if destination else ""
         typer.echo(f"  {render.printable(file)}: {outcome}{where}: {render.printable(reason)}")
     if len(failed) > SHOWN_FILES:
         typer.echo(f"  … and {len(failed) - SHOWN_FILES} more (--report FILE.csv or --json has them all)")
+    typer.echo(conclusion(summary, waited=waited))
+
+
+def conclusion(summary: Document, *, waited: bool) -> str:
+    """Return the last line: whether everything got there, and what did not. Pure."""
     if not summary["instances"]:
-        typer.echo("no DICOM instance found")
-    elif not waited:
-        typer.echo("deliveries go on (gateway status)")
-    else:
-        typer.echo("everything delivered and verified" if summary["delivered"] else "NOT everything is delivered")
+        return "no DICOM instance found"
+    failed = summary["counts"]["failed"]
+    left = [f"NOT sent: {render.plural(failed, 'DICOM file')} that could not be read"] if failed else []
+    if not waited:
+        return "; ".join(["deliveries go on (gateway status)", *left])
+    if not summary["delivered"]:
+        return "; ".join(["NOT everything is delivered", *left])
+    return "; ".join(["the others are delivered and verified", *left] if left else ["everything delivered and verified"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from rich.console import RenderableType
+import typer
 
 from gateway.cli import render
 from gateway.cli.link import reach
@@ -21,31 +21,29 @@ def status(path: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) -> 
     if as_json:
         render.print_json(document)
         return
-    console = render.console()
-    for part in _parts(document):
-        console.print(part)
-        console.print()
+    typer.echo(_head(document))
+    for table in _tables(document):
+        typer.echo()
+        render.show(table)
 
 
-def _parts(document: Document) -> Iterator[RenderableType]:
-    yield _head(document)
+def _tables(document: Document) -> Iterator[render.Table]:
     if document["sources"]:
         yield _sources(document)
     if document["destinations"]:
         yield _destinations(document)
     if document["held"]:
         rows = [(item["destination"], str(item["count"]), item["reason"]) for item in document["held"]]
-        yield render.table("Held (gateway queue list --state held)", ("destination", "instances", "why"), rows)
+        yield render.Table(("destination", "instances", "why"), rows, "Held (gateway queue list --state held)", ("why",))
     if document["verdicts"]:
         yield _verdicts(document)
     if document["conflicts"]:
         rows = [
-            (item["sop_instance_uid"], item["study_instance_uid"], render.moment(item["newer_at"]))
+            (render.moment(item["newer_at"]), item["sop_instance_uid"], item["study_instance_uid"])
             for item in document["conflicts"]
         ]
-        yield render.table(
-            "Conflicts (same SOP Instance UID, other content; the newer is delivered)", ("instance", "study", "at"), rows
-        )
+        title = "Conflicts (same SOP Instance UID, other content; the newer is delivered)"
+        yield render.Table(("at", "instance", "study"), rows, title, ("study", "instance"))
     if document["certificates"]:
         yield _certificates(document)
 
@@ -78,22 +76,23 @@ def _head(document: Document) -> str:
     return "\n".join(lines)
 
 
-def _sources(document: Document) -> RenderableType:
+def _sources(document: Document) -> render.Table:
     rows = [
         (item["name"], item["ae_title"], item["address"], _yes(item["tls"]), "yes" if item["can_be_asked"] else "no (sends only)")
         for item in document["sources"]
     ]
-    return render.table("Sources", ("name", "AE title", "address", "TLS", "can be asked"), rows)
+    return render.Table(("name", "AE title", "address", "TLS", "can be asked"), rows, "Sources", ("address",))
 
 
-def _destinations(document: Document) -> RenderableType:
+def _destinations(document: Document) -> render.Table:
+    running = document["gateway"]["role"] == "gateway"
     rows = [
         (
             item["name"],
             item["address"],
             _yes(item["tls"]),
             item["verify"] or "-",
-            _circuit(item["circuit"]),
+            _circuit(item["circuit"]) if running else "-",
             render.states(item["queue"]["states"]),
             render.duration(item["queue"]["oldest_s"]),
             render.states(item["settled"]),
@@ -101,7 +100,7 @@ def _destinations(document: Document) -> RenderableType:
         for item in document["destinations"]
     ]
     columns = ("name", "address", "TLS", "proof", "circuit", "queue", "oldest", "settled")
-    return render.table("Destinations", columns, rows)
+    return render.Table(columns, rows, "Destinations", ("circuit", "address", "settled", "queue"))
 
 
 def _circuit(circuit: Document | None) -> str:
@@ -113,7 +112,7 @@ def _circuit(circuit: Document | None) -> str:
     return f"{circuit['state']} after {render.plural(circuit['failures'], 'failure')}{again}: {circuit['reason']}"
 
 
-def _verdicts(document: Document) -> RenderableType:
+def _verdicts(document: Document) -> render.Table:
     rows = [
         (
             render.moment(item["ended_at"] or item["started_at"]),
@@ -125,10 +124,10 @@ def _verdicts(document: Document) -> RenderableType:
         )
         for item in document["verdicts"]
     ]
-    return render.table("Last verdicts", ("at", "source", "study", "verdict", "expected", "note"), rows)
+    return render.Table(("at", "source", "study", "verdict", "expected", "note"), rows, "Last verdicts", ("note", "study"))
 
 
-def _certificates(document: Document) -> RenderableType:
+def _certificates(document: Document) -> render.Table:
     rows = [
         (
             item["path"],
@@ -138,7 +137,7 @@ def _certificates(document: Document) -> RenderableType:
         )
         for item in document["certificates"]
     ]
-    return render.table("Certificates", ("file", "for", "expires", "warning"), rows)
+    return render.Table(("file", "for", "expires", "warning"), rows, "Certificates", ("warning", "for", "file"))
 
 
 def _yes(value: bool) -> str:

@@ -89,9 +89,10 @@ class Retriever:
         short settling, then state ``stopped``; the same request carries on there.
 
         Raises (on entering):
-            UsageError: no such source, it has no port, or the same pull is running.
+            UsageError: no such source, it has no port, a query key is no DICOM keyword, or the same pull is running.
         """
         source, fingerprint = self._source(request.source), request.fingerprint()
+        plan.identifier("STUDY", request.query)
         if fingerprint in self._running:
             raise UsageError("the same pull is running already")
         tell, events = trio.open_memory_channel[Event](EVENT_BACKLOG)

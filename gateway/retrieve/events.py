@@ -41,7 +41,8 @@ class PullRequest:
             raise UsageError("name the studies in one way: study UIDs, accession numbers, patient ids or query keys")
         wrong = [uid for uid in self.study_uids if not is_uid(uid)]
         if wrong:
-            raise UsageError(f"not a Study Instance UID: {wrong[0][:80]!r} (and {len(wrong) - 1} more)")
+            more = f" (and {len(wrong) - 1} more)" if wrong[1:] else ""
+            raise UsageError(f"not a Study Instance UID: {wrong[0][:80]!r}{more}")
         if not all(value.strip("*? ") for value in (*self.accession_numbers, *self.patient_ids)):
             raise UsageError("an accession number or patient id is empty: that would match every study")
         if self.query and not any(value.strip("* ") for value in self.query.values()):

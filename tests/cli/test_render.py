@@ -1,7 +1,9 @@
+from typing import Any
+
 import pytest
 
-from gateway.cli import render
-from gateway.cli.peers import keys_of
+from gateway.cli import pull, render, send
+from gateway.cli.peers import keys_of, matches_table
 from gateway.cli.progress import Amount, detail
 from gateway.cli.pull import at, total
 from gateway.cli.send import lines
@@ -27,11 +29,106 @@ def test_a_peers_value_cannot_steer_the_terminal() -> None:
     assert render.printable("a\x1b[31mb\nc") == "a�[31mb�c"
 
 
-def test_markup_in_a_peers_value_is_shown_as_it_is() -> None:
-    console = render.console()
-    with console.capture() as captured:
-        console.print(render.table("", ("name",), [("[red]DOE[/red]",)]))
-    assert "[red]DOE[/red]" in captured.get()
+def test_markup_in_a_peers_value_is_shown_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+    render.show(render.Table(("name",), [("[red]DOE[/red]",)]))
+    assert capsys.readouterr().out == "name\n[red]DOE[/red]\n"
+
+
+STUDIES = render.Table(
+    ("study", "received", "note"), [("1.2." + "3" * 60, "30", "the source went quiet"), ("1.4", "7", "")], apart=("note", "study")
+)
+
+
+def test_without_a_terminal_a_row_is_a_line_without_trailing_spaces() -> None:
+    heading, *rows = render.layout(STUDIES, None)
+    assert heading.split() == ["study", "received", "note"]
+    assert rows == [f"1.2.{'3' * 60}  30        the source went quiet", f"1.4{' ' * 61}  7"]
+
+
+def test_what_is_too_wide_for_the_terminal_moves_below_its_row_and_no_value_is_broken() -> None:
+    assert render.layout(STUDIES, 80) == [
+        f"study{' ' * 59}  received",
+        f"1.2.{'3' * 60}  30",
+        "  note: the source went quiet",
+        f"1.4{' ' * 61}  7",
+    ]
+    assert render.layout(STUDIES, 40) == [
+        "received",
+        "30",
+        f"  study: 1.2.{'3' * 60}",
+        "  note: the source went quiet",
+        "7",
+        "  study: 1.4",
+    ]
+
+
+def test_wide_characters_are_counted_as_wide() -> None:
+    assert render.layout(render.Table(("a", "b"), [("日本", "x"), ("y", "z")]), None) == ["a     b", "日本  x", "y     z"]
+
+
+MATCH = {
+    "SpecificCharacterSet": "ISO_IR 100",
+    "StudyDate": "20240101",
+    "StudyTime": "120000",
+    "PatientID": "0815",
+    "StudyDescription": "",
+    "ModalitiesInStudy": "CT",
+    "StudyInstanceUID": "1.2." + "3" * 60,
+    "NumberOfStudyRelatedSeries": "1",
+    "NumberOfStudyRelatedInstances": "30",
+}
+
+
+def test_matches_show_what_a_person_looks_for_and_fit_on_80_columns() -> None:
+    assert render.layout(matches_table("study", {"StudyDate": "2024-"}, [MATCH]), 80) == [
+        "StudyDate  Modalities  PatientID  Instances",
+        "20240101   CT          0815       30",
+        f"  StudyInstanceUID: 1.2.{'3' * 60}",
+    ]
+
+
+def test_a_key_that_was_named_is_shown_and_a_uid_that_was_asked_for_is_not_repeated() -> None:
+    keys = {"StudyTime": "", "StudyInstanceUID": MATCH["StudyInstanceUID"], "InstitutionName": ""}
+    assert matches_table("study", keys, [MATCH]).columns == ["StudyDate", "Modalities", "PatientID", "Instances", "StudyTime"]
+
+
+def _pulled(*kinds: str, delivered: bool = True) -> dict[str, Any]:
+    studies = [{"kind": kind, "destinations": {"a": {}} if kind != "empty" else {}} for kind in kinds]
+    return {"studies": studies, "delivered": delivered, "done": delivered and set(kinds) == {"complete"}}
+
+
+@pytest.mark.parametrize(
+    ("summary", "last_line"),
+    [
+        (_pulled("complete"), "1 study: 1 complete; everything delivered and verified"),
+        (_pulled("complete", "incomplete"), "2 studies: 1 complete, 1 incomplete; what came is delivered and verified"),
+        (_pulled("complete", "empty"), "2 studies: 1 complete, 1 empty; what came is delivered and verified"),
+        (_pulled("empty"), "1 study: 1 empty; nothing to deliver"),
+        (_pulled("complete", delivered=False), "1 study: 1 complete; NOT everything is delivered"),
+        (_pulled(), "no study; nothing to deliver"),
+    ],
+)
+def test_the_last_line_of_a_pull_says_everything_only_when_it_is(summary: dict[str, Any], last_line: str) -> None:
+    assert pull.conclusion(summary, waited=True) == last_line
+
+
+@pytest.mark.parametrize(
+    ("failed", "delivered", "last_line"),
+    [
+        (0, True, "everything delivered and verified"),
+        (2, True, "the others are delivered and verified; NOT sent: 2 DICOM files that could not be read"),
+        (1, False, "NOT everything is delivered; NOT sent: 1 DICOM file that could not be read"),
+        (0, False, "NOT everything is delivered"),
+    ],
+)
+def test_the_last_line_of_a_send_says_everything_only_when_it_is(failed: int, delivered: bool, last_line: str) -> None:
+    assert send.conclusion({"instances": 3, "counts": {"failed": failed}, "delivered": delivered}, waited=True) == last_line
+
+
+def test_the_last_line_of_a_send_that_does_not_wait_names_what_was_not_taken() -> None:
+    summary = {"instances": 3, "counts": {"failed": 1}, "delivered": False}
+    expected = "deliveries go on (gateway status); NOT sent: 1 DICOM file that could not be read"
+    assert send.conclusion(summary, waited=False) == expected
 
 
 def test_progress_tells_instances_bytes_rate_and_what_is_left() -> None:
@@ -54,6 +151,10 @@ def test_a_destination_tells_what_is_verified_by_what_and_what_the_rest_does() -
 
 def test_keys_are_keyword_and_value_and_the_value_may_hold_equals_signs() -> None:
     assert keys_of(["StudyDate=20240101-", "PatientID=a=b"]) == {"StudyDate": "20240101-", "PatientID": "a=b"}
+
+
+def test_a_key_alone_is_asked_for_where_that_makes_sense() -> None:
+    assert keys_of(["PatientID=1", "InstitutionName"], bare=True) == {"PatientID": "1", "InstitutionName": ""}
 
 
 @pytest.mark.parametrize("wrong", ["DOE^JOHN", "=DOE", "Patient Name=DOE^JOHN"])
