@@ -1,14 +1,16 @@
 """One writer, group commit: changes of many threads become one durable transaction.
 
-Each change runs in its own savepoint, so that one that fails takes no other with it. Nobody gets an answer before the commit
-that holds the change is on disk (``synchronous=FULL``). Runs on one thread of its own, named ``ledger``.
+Where a transaction has several changes, each runs in a savepoint of its own, so that one that fails takes no other with it.
+Nobody gets an answer before the commit that holds the change is on disk (``synchronous=FULL``). Runs on one thread of its own,
+named ``ledger``.
 """
 
 from __future__ import annotations
 
+import os
 import queue
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,6 +32,7 @@ WAL_CHECKPOINT_PAGES = 4000
 """About 16 MiB of WAL between checkpoints, which the writer's connection alone performs."""
 
 _Job = tuple[Callable[[Connection], Any], Future[Any]]
+_Outcome = tuple[Any, Exception | None]
 
 
 def _sqlite_pragmas(connection: Any, _record: Any) -> None:
@@ -73,16 +76,20 @@ class Ledger:
             LedgerUnavailable: it cannot be opened.
 
         """
-        path.touch(mode=0o600, exist_ok=True)
         url = f"sqlite:///{path}"
         self._writer_engine = _engine(url, checkpoint_pages=WAL_CHECKPOINT_PAGES)
         self._reader_engine = _engine(url, checkpoint_pages=0)
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         try:
+            _make_private(path)
             with self._writer_engine.begin() as connection:
                 migrate(connection)
-        except SQLAlchemyError as error:
-            raise LedgerUnavailable(f"{path}: {error.__class__.__name__}") from error
+        except (SQLAlchemyError, OSError) as error:
+            self._writer_engine.dispose()
+            raise LedgerUnavailable(
+                f"the ledger {path} cannot be opened ({_describe(error)}); received instances are safe in the spool beside it: "
+                "docs/operations.md says what to do"
+            ) from error
         self._closed = False
         self._closing = threading.Lock()
         self._thread = threading.Thread(target=self._run, name="ledger", daemon=True)
@@ -108,7 +115,7 @@ class Ledger:
     def submit(self, change: Callable[[Connection], T]) -> Future[T]:
         """Queue `change` for the writer; the future is done once the change is durable, or has its exception.
 
-        `change` runs on the writer thread, inside a transaction with the changes of others, in a savepoint of its own. It must
+        `change` runs on the writer thread, inside a transaction with the changes of others, all of it or nothing. It must
         not do any I/O but on the connection.
         """
         future: Future[T] = Future()
@@ -165,34 +172,56 @@ class Ledger:
         return group, True
 
     def _commit(self, group: list[_Job]) -> None:
-        outcomes: list[tuple[Future[Any], Any, BaseException | None]] = []
         try:
             with self._writer_engine.begin() as connection:
-                for change, future in group:
-                    outcomes.append((future, *_attempt(connection, change)))
+                outcomes = _outcomes(connection, [change for change, _ in group])
         except Exception as error:  # noqa: BLE001 - the root of the writer: every caller of the group learns of it
-            failure = LedgerUnavailable(_describe(error))
-            failure.__cause__ = error
+            failure = _failure(error)
             for _, future in group:
                 future.set_exception(failure)
             return
-        for future, result, problem in outcomes:
+        for (_, future), (result, problem) in zip(group, outcomes, strict=True):
             if problem is None:
                 future.set_result(result)
             else:
                 future.set_exception(problem)
 
 
-def _attempt(connection: Connection, change: Callable[[Connection], T]) -> tuple[T | None, BaseException | None]:
+def _make_private(path: Path) -> None:
+    """Make sure that the file is there and its owner's alone; SQLite gives its companions the same mode."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        with connection.begin_nested():
-            return change(connection), None
-    except SQLAlchemyError as error:
-        failure = LedgerUnavailable(_describe(error))
-        failure.__cause__ = error
-        return None, failure
+        os.fchmod(descriptor, 0o600)
+    finally:
+        os.close(descriptor)
+
+
+def _outcomes(connection: Connection, changes: Sequence[Callable[[Connection], Any]]) -> list[_Outcome]:
+    """Run the changes; a lone one needs no savepoint, because the transaction is its own."""
+    if len(changes) == 1:
+        return [(changes[0](connection), None)]
+    return [_attempt(connection, change) for change in changes]
+
+
+def _attempt(connection: Connection, change: Callable[[Connection], Any]) -> _Outcome:
+    # Savepoints by the driver's own words: SQLAlchemy's nested transactions cost as much as a small change.
+    connection.exec_driver_sql("SAVEPOINT one_change")
+    try:
+        outcome: _Outcome = (change(connection), None)
     except Exception as error:  # noqa: BLE001 - belongs to the one who asked for the change
-        return None, error
+        # A full disk or an I/O error ends SQLite's whole transaction: then this raises, and the group fails as one.
+        connection.exec_driver_sql("ROLLBACK TO SAVEPOINT one_change")
+        outcome = (None, _failure(error))
+    connection.exec_driver_sql("RELEASE SAVEPOINT one_change")
+    return outcome
+
+
+def _failure(error: Exception) -> Exception:
+    if not isinstance(error, SQLAlchemyError):
+        return error
+    failure = LedgerUnavailable(_describe(error))
+    failure.__cause__ = error
+    return failure
 
 
 def _describe(error: BaseException) -> str:
