@@ -164,7 +164,7 @@ class SendProgress:
             show_delivering(self._shown, event)
         else:
             counts = event["counts"]
-            amount = Amount(counts["queued"] + counts["settled"], None, event["size_bytes"])
+            amount = Amount(counts["queued"] + counts["settled"] + counts["held"], None, event["size_bytes"])
             self._shown.show("reading", amount, f"{counts['skipped'] + counts['failed']} files not taken")
 
 

@@ -20,7 +20,7 @@ Statuses are those of PS3.4 §B.2.3 through `gateway.association.statuses`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from gateway.association.statuses import Disposition, StatusRule, store_disposition
 from gateway.delivery.destination import Outcome, OutcomeKind
@@ -73,7 +73,7 @@ class _Decision:
             case OutcomeKind.REFUSED:
                 return self._held(self.outcome.reason or "the destination accepts no such instance")
             case OutcomeKind.UNREADABLE:
-                return self._held(self.outcome.reason or "bytes missing")
+                return replace(self._held(self.outcome.reason or "bytes missing"), bytes_gone=True)
             case OutcomeKind.HINDERED:
                 return self._later(self.outcome.reason or "bytes cannot be read")
             case OutcomeKind.UNKNOWN:

@@ -24,7 +24,17 @@ from gateway.intake.sniff import NoInstance, sniff
 from gateway.intake.storage import LOCAL_ADDRESS, SEND_ASSOCIATION
 from gateway.intake.walk import Found, shown, walk
 from gateway.ledger import Ledger
-from gateway.ledger.instances import Arrival, ArrivalOutcome, Recorded, StoredInstance, at_locations, record, send_again
+from gateway.ledger.instances import (
+    SUPERSEDED,
+    Arrival,
+    ArrivalOutcome,
+    Recorded,
+    StoredInstance,
+    at_locations,
+    held,
+    record,
+    send_again,
+)
 from gateway.spool import Spool, digest_of, file_location
 
 BATCH_FILES = 64
@@ -36,7 +46,7 @@ _REASONS = {
     ArrivalOutcome.DUPLICATE: "the same content was there before",
     ArrivalOutcome.CONFLICT: "supersedes other content under the same SOP Instance UID",
 }
-_SETTLED_REASON = "nothing left to send: settled at every destination, or superseded"
+_SETTLED_REASON = "nothing left to send: settled at every destination"
 
 
 class FileOutcome(StrEnum):
@@ -46,6 +56,8 @@ class FileOutcome(StrEnum):
     """An instance with something to deliver."""
     SETTLED = "settled"
     """An instance that every named destination has already, or is no longer owed."""
+    HELD = "held"
+    """An instance that waits for a person: the reason says why."""
     SKIPPED = "skipped"
     """Not an instance: the reason says what it is."""
     FAILED = "failed"
@@ -189,8 +201,10 @@ class _Registration:
 
     def _known(self, connection: Connection, path: str, known: StoredInstance) -> FileEvent:
         queued = send_again(connection, known.id, self.destinations, now=self.clock())
-        outcome = FileOutcome.QUEUED if queued else FileOutcome.SETTLED
-        reason = "" if queued else _SETTLED_REASON
+        outcome, reason = FileOutcome.QUEUED, ""
+        if not queued:
+            waits = held(connection, known.id, self.destinations)
+            outcome, reason = (FileOutcome.HELD, SUPERSEDED) if waits else (FileOutcome.SETTLED, _SETTLED_REASON)
         return FileEvent(path, outcome, reason, known.identity, known.id, known.content.length, queued)
 
 

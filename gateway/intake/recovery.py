@@ -4,13 +4,15 @@
 spool and ledger                 what is done
 ===============================  ======================================================================
 partial file                     removed: nobody was told that it was kept
-file without a row               adopted with the provenance it carries, or quarantined where it is damaged
+file without a row               adopted with the provenance it carries, or quarantined where it is damaged; content that was
+                                 recorded under its SOP Instance UID after it was written stays the one that is delivered
 file without a row, of a `send`  removed: its command goes to destinations of its own, and takes it in again
 row kept, file there             nothing
 row kept, no file                missing; what is still to be sent of it is held with the reason
 row released, file there         the file is removed: the crash came between the two
 row missing, file there again    kept again where the bytes are whole; what is held waits for a person
 row kept and unrouted            routed anew, for the routes may have changed
+file that cannot be read         left for the next start
 ===============================  ======================================================================
 """
 
@@ -21,8 +23,9 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 
 import structlog
+from sqlalchemy import Connection
 
-from gateway.errors import SpoolMissing
+from gateway.errors import SpoolIOError, SpoolMissing
 from gateway.intake.attributes import read_head
 from gateway.intake.storage import LOCAL_ADDRESS, SEND_ASSOCIATION, Correlate, Route, complete, record_spooled
 from gateway.ledger import Ledger
@@ -30,12 +33,11 @@ from gateway.ledger.instances import (
     Arrival,
     BytesState,
     StoredInstance,
-    add_deliveries,
-    mark_kept,
-    mark_missing,
+    route_anew,
     unrouted,
     with_location_prefix,
 )
+from gateway.ledger.keeping import mark_kept, mark_missing
 from gateway.spool import Spool, SpoolEntry
 
 _log = structlog.get_logger()
@@ -45,7 +47,10 @@ _PAGE = 500
 
 @dataclass(frozen=True, slots=True)
 class RecoveryReport:
-    """What `recover` found and did, in instances; `corrupt` are files moved to the spool's ``corrupt`` folder."""
+    """What `recover` found and did, in instances.
+
+    `corrupt` are files moved to the spool's ``corrupt`` folder, `unreadable` those left for the next start.
+    """
 
     swept: int = 0
     adopted: int = 0
@@ -54,6 +59,7 @@ class RecoveryReport:
     found_again: int = 0
     removed: int = 0
     routed: int = 0
+    unreadable: int = 0
 
 
 @dataclass(slots=True)
@@ -80,7 +86,10 @@ class _Recovery:
             _log.error("spool_bytes_missing", count=len(gone), instance_ids=gone[:20])
         for location in locations:
             instance_id, state = states.get(location, (0, None))
-            self.file(location, instance_id, state)
+            try:
+                self.file(location, instance_id, state)
+            except SpoolIOError as error:
+                self.unreadable(location, error)
 
     def file(self, location: str, instance_id: int, state: BytesState | None) -> None:
         if state is BytesState.RELEASED:
@@ -107,7 +116,7 @@ class _Recovery:
         destinations = tuple(self.route(head.attributes(entry.provenance)))
         retrieval_id = self.correlate(entry.provenance, identity.sop_instance_uid)
         arrival = Arrival(identity, entry.provenance, entry.content, destinations, entry.written_at, retrieval_id)
-        recorded = record_spooled(self.spool, self.ledger, arrival)
+        recorded = record_spooled(self.spool, self.ledger, arrival, late=True)
         self.count("adopted")
         _log.info("orphan_adopted", sop_instance_uid=identity.sop_instance_uid, outcome=recorded.outcome.value)
 
@@ -119,6 +128,11 @@ class _Recovery:
             self.count("corrupt")
             _log.error("spool_file_corrupt", file=kept.name, reason=str(error))
             return None
+
+    def unreadable(self, location: str, error: SpoolIOError) -> None:
+        """Leave one file that cannot be read or removed now for the next start: the others must not wait for it."""
+        self.count("unreadable")
+        _log.error("spool_file_unreadable", location=location, error=str(error))
 
     def route_anew(self) -> None:
         after = 0
@@ -139,13 +153,19 @@ class _Recovery:
         except SpoolMissing as error:
             _log.error("unrouted_bytes_missing", sop_instance_uid=instance.identity.sop_instance_uid, reason=str(error))
             return ()
+        except SpoolIOError as error:
+            self.unreadable(instance.content.location, error)
+            return ()
         return tuple(self.route(head.attributes(instance.provenance)))
 
     def queue(self, found: list[tuple[int, tuple[str, ...]]]) -> int:
         now = self.clock()
-        self.ledger.write(
-            lambda connection: [add_deliveries(connection, instance_id, names, now=now) for instance_id, names in found]
-        )
+
+        def change(connection: Connection) -> None:
+            for instance_id, names in found:
+                route_anew(connection, instance_id, names, now=now)
+
+        self.ledger.write(change)
         return len(found)
 
 

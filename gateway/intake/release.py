@@ -9,7 +9,7 @@ import structlog
 
 from gateway.intake.storage import remove_unneeded
 from gateway.ledger import Ledger
-from gateway.ledger.instances import forget, kept_ids, mark_released, releasable
+from gateway.ledger.keeping import forget, kept_ids, mark_released, releasable
 from gateway.spool import Spool
 
 _log = structlog.get_logger()

@@ -6,13 +6,15 @@ import time
 from collections.abc import Callable, Collection, Sequence
 
 import structlog
+from sqlalchemy import Connection
 
 from gateway.association.services import AssociationInfo, StoreRequest
-from gateway.domain import Attributes, InstanceIdentity, Provenance, is_uid
+from gateway.domain import Attributes, Content, InstanceIdentity, Provenance, is_uid
 from gateway.errors import LedgerError, Refusal, SpoolError
 from gateway.intake.attributes import DataSetHead, read_head
 from gateway.ledger import Ledger
 from gateway.ledger.instances import Arrival, ArrivalOutcome, Recorded, record
+from gateway.ledger.keeping import mark_missing
 from gateway.spool import Spool, SpoolWriter
 
 _log = structlog.get_logger()
@@ -168,7 +170,7 @@ def complete(identity: InstanceIdentity, head: DataSetHead, provenance: Provenan
     )
 
 
-def record_spooled(spool: Spool, ledger: Ledger, arrival: Arrival, *, again: bool = True) -> Recorded:
+def record_spooled(spool: Spool, ledger: Ledger, arrival: Arrival, *, again: bool = True, late: bool = False) -> Recorded:
     """Record what was just committed to `spool`, and remove its bytes again where the ledger does not take or need them.
 
     Raises:
@@ -177,12 +179,29 @@ def record_spooled(spool: Spool, ledger: Ledger, arrival: Arrival, *, again: boo
     """
     needed = False
     try:
-        recorded = ledger.write(lambda connection: record(connection, arrival, again=again))
+        recorded = ledger.write(lambda connection: record(connection, arrival, again=again, late=late))
+        if recorded.rests_on is not None and not _is_there(spool, recorded.rests_on):
+            recorded = ledger.write(lambda connection: _record_in_place_of(connection, recorded, again=again))
         needed = recorded.bytes_needed
     finally:
         if not needed:
             remove_unneeded(spool, arrival.content.location)
     return recorded
+
+
+def _is_there(spool: Spool, content: Content) -> bool:
+    """Tell whether the bytes that the ledger relies on really are there, before those at hand are let go."""
+    try:
+        with spool.open(content):
+            return True
+    except SpoolError as error:
+        _log.error("spool_bytes_missing", location=content.location, reason=str(error))
+        return False
+
+
+def _record_in_place_of(connection: Connection, relied: Recorded, *, again: bool) -> Recorded:
+    mark_missing(connection, [relied.instance_id], now=relied.arrival.at)
+    return record(connection, relied.arrival, again=again)
 
 
 def remove_unneeded(spool: Spool, location: str) -> None:

@@ -14,10 +14,10 @@ from typing import Any
 from sqlalchemy import Connection, Row, Select, or_, select, text, update
 
 from gateway.domain import Consignment, Content, DeliveryState, InstanceIdentity, Proof
+from gateway.ledger.instances import SUPERSEDED
+from gateway.ledger.keeping import mark_missing
 from gateway.ledger.schema import deliveries, instances
 from gateway.ledger.transitions import move
-
-SUPERSEDED = "superseded by newer content under the same SOP Instance UID"
 
 RIVAL_PAUSE_S = 1.0
 """How long newer content waits while older content of the same SOP Instance UID is still on its way."""
@@ -30,7 +30,7 @@ _CLAIMABLE = text("deliveries.state IN ('pending', 'deferred')")
 class Change:
     """What is to become of one delivery that is being sent. `attempts` is the new number; None leaves `due_at` as it is.
 
-    `proof`, with the state delivered, makes it verified at once.
+    `proof`, with the state delivered, makes it verified at once. `bytes_gone` says that the spooled bytes are missing or damaged.
     """
 
     delivery_id: int
@@ -41,6 +41,7 @@ class Change:
     reason: str | None = None
     uncertain: bool = False
     proof: Proof | None = None
+    bytes_gone: bool = False
 
 
 def next_due(connection: Connection, destination: str) -> float | None:
@@ -61,13 +62,13 @@ def claim(
     """Mark due deliveries to `destination` as `sending` and return them, those due longest first.
 
     At most `max_instances` and about `max_bytes`, but at least one where one is due. With `shares` workers at the destination
-    only a fair part of what is due is taken. Superseded content is dropped; newer content waits for older content of the same
+    only a fair part of what is due is taken. Superseded content is held; newer content waits for older content of the same
     SOP Instance UID that is still being sent, so that the newer one arrives last.
     """
     due = _due_ids(connection, destination, now, max_instances * shares)
     rows = _rows(connection, due[: max(1, min(max_instances, -(-len(due) // shares)))])
     superseded = [row.id for row in rows if row.superseded_by is not None]
-    move(connection, superseded, DeliveryState.DROPPED, now=now, reason=SUPERSEDED)
+    move(connection, superseded, DeliveryState.HELD, now=now, reason=SUPERSEDED)
     current = [row for row in rows if row.superseded_by is None]
     held_back = _rivals_under_way(connection, destination, current)
     if held_back:
@@ -107,7 +108,16 @@ def _apply(connection: Connection, change: Change, ids: Sequence[int], now: floa
     changed = move(connection, ids, change.state, now=now, only_from=[DeliveryState.SENDING], **columns)
     if change.state is DeliveryState.DELIVERED and change.proof is not None:
         verify(connection, ids, change.proof, now=now)
+    if change.bytes_gone:
+        _mark_gone(connection, ids, now)
     return changed
+
+
+def _mark_gone(connection: Connection, ids: Sequence[int], now: float) -> None:
+    """Record whose bytes are gone, so that they are taken when they arrive again. A file in place may come back by itself."""
+    spooled = (deliveries.c.id.in_(ids), instances.c.location.startswith("spool:"))
+    found = select(instances.c.id).join(deliveries, deliveries.c.instance_id == instances.c.id).where(*spooled)
+    mark_missing(connection, list(connection.execute(found).scalars()), now=now)
 
 
 def verify(connection: Connection, delivery_ids: Sequence[int], proof: Proof, *, now: float, **columns: Any) -> int:

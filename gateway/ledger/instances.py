@@ -8,11 +8,11 @@ same SOP Instance UID arriving on two associations at once is decided once.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any, TypeVar
 
-from sqlalchemy import Connection, Row, Select, and_, bindparam, delete, exists, insert, or_, select, update
+from sqlalchemy import Connection, Row, Select, and_, bindparam, insert, select, update
 
 from gateway.domain import SETTLED, Content, DeliveryState, InstanceIdentity, Provenance
 from gateway.ledger import transitions
@@ -21,8 +21,7 @@ from gateway.ledger.schema import arrivals, deliveries, instances
 T = TypeVar("T")
 
 MISSING_REASON = "the spooled bytes are missing"
-SUPERSEDED_REASON = "superseded by another content under the same SOP Instance UID"
-
+SUPERSEDED = "superseded by other content under the same SOP Instance UID"
 
 _CHUNK = 500
 """Values in one ``IN``: within the limit of bound parameters of every database."""
@@ -33,7 +32,15 @@ _FRESH: dict[str, Any] = {"attempts": 0, "status": None, "reason": None, "uncert
 
 # Built once: an instance costs the writer less to record than its statements to build.
 _CURRENT: Select[Any] = (
-    select(instances.c.id, instances.c.digest, instances.c.content_length, instances.c.location, instances.c.bytes_state)
+    select(
+        instances.c.id,
+        instances.c.digest,
+        instances.c.content_length,
+        instances.c.content_offset,
+        instances.c.location,
+        instances.c.bytes_state,
+        instances.c.received_at,
+    )
     .where(instances.c.sop_instance_uid == bindparam("uid"), instances.c.superseded_by.is_(None))
     .order_by(instances.c.id.desc())
     .limit(1)
@@ -75,8 +82,8 @@ class Arrival:
 class Recorded:
     """What became of an arrival.
 
-    `bytes_needed` is False when the ledger refers to bytes that it already had: the arrival's own may be removed.
-    `queued` names those of the arrival's destinations that it is still on its way to.
+    `bytes_needed` is False when the ledger refers to bytes that it already had: the arrival's own may be removed, once it is
+    sure that those it `rests_on` are there. `queued` names those of the arrival's destinations that it is still on its way to.
     """
 
     instance_id: int
@@ -84,6 +91,8 @@ class Recorded:
     arrival: Arrival
     bytes_needed: bool
     queued: tuple[str, ...]
+    rests_on: Content | None = None
+    """The content that is still to be delivered in place of the arrival's own; None where there is none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,18 +109,21 @@ class StoredInstance:
     received_at: float
 
 
-def record(connection: Connection, arrival: Arrival, *, again: bool = True) -> Recorded:
+def record(connection: Connection, arrival: Arrival, *, again: bool = True, late: bool = False) -> Recorded:
     """Record `arrival` with its deliveries and return what it was.
 
-    The SOP Instance UID is unknown: a new instance. Known with the same content (digest and length): no second instance; where
-    the bytes had been released or were missing, the new ones take their place and are delivered again. Known with other
-    content: both are kept, the newer is delivered, and the older one's unsettled deliveries are dropped with the reason.
+    The SOP Instance UID is unknown: a new instance. Known with the same content (digest and length): no second instance; what
+    its destinations had settled is delivered to them again, from the new bytes where the old ones were released or are missing.
+    Known with other content: both are kept, the newer is delivered, and what the older one still owed is held with the reason.
 
-    With ``again=False`` (``send``) the same content is only owed to destinations that never settled it.
+    With ``again=False`` (``send``) the same content is only owed to destinations that never settled it. With ``late=True``
+    (recovery) the arrival may be older than what was recorded after it.
     """
     known = _current(connection, arrival.identity.sop_instance_uid)
-    if known is None or not _same_content(known, arrival.content):
-        return _record_new(connection, arrival, known)
+    if known is None:
+        return _record_new(connection, arrival)
+    if not _same_content(known, arrival.content):
+        return _record_conflict(connection, arrival, known, older=late and arrival.at < known.received_at)
     return _record_known(connection, arrival, known, again=again)
 
 
@@ -123,37 +135,55 @@ def _same_content(row: Row[Any], content: Content) -> bool:
     return bool(row.digest == content.digest and row.content_length == content.length)
 
 
-def _record_new(connection: Connection, arrival: Arrival, older: Row[Any] | None) -> Recorded:
+def _record_new(connection: Connection, arrival: Arrival, outcome: ArrivalOutcome = ArrivalOutcome.NEW) -> Recorded:
     values = _instance_values(arrival) | {"routed": bool(arrival.destinations), "bytes_state": BytesState.KEPT}
     key = connection.execute(_INSERT_INSTANCE, values).inserted_primary_key
     assert key is not None
     instance_id = int(key[0])
-    if older is not None:
-        _supersede(connection, older.id, instance_id, arrival.at)
-    outcome = ArrivalOutcome.NEW if older is None else ArrivalOutcome.CONFLICT
     _insert_deliveries(connection, instance_id, arrival.destinations, arrival.at)
     _insert_arrival(connection, arrival, instance_id, outcome)
     return Recorded(instance_id, outcome, arrival, bytes_needed=True, queued=arrival.destinations)
 
 
+def _record_conflict(connection: Connection, arrival: Arrival, known: Row[Any], *, older: bool) -> Recorded:
+    recorded = _record_new(connection, arrival, ArrivalOutcome.CONFLICT)
+    if older:
+        _supersede(connection, recorded.instance_id, known.id, arrival.at)
+        return replace(recorded, queued=())
+    _supersede(connection, known.id, recorded.instance_id, arrival.at)
+    return recorded
+
+
 def _record_known(connection: Connection, arrival: Arrival, known: Row[Any], *, again: bool) -> Recorded:
     owed = again or _owes(connection, known.id, arrival.destinations)
-    lost = known.bytes_state != BytesState.KEPT
-    # A file sent in place is not ours to rely on: a C-STORE that was answered 0000 must rest on spooled bytes.
-    safer = known.location.startswith("file:") and arrival.content.location.startswith("spool:") and again
-    taken = (lost and owed) or safer
+    # A file sent in place is not ours: it may have gone since, while what came now is there.
+    taken = owed and (known.bytes_state != BytesState.KEPT or known.location.startswith("file:"))
     if taken:
         replacement = _instance_values(arrival) | {"bytes_state": BytesState.KEPT}
         connection.execute(update(instances).where(instances.c.id == known.id).values(replacement))
-    if again and known.bytes_state == BytesState.RELEASED:
-        _revive(connection, known.id, arrival.destinations, SETTLED, arrival.at)
+    if again:
+        _owe_again(connection, known, arrival)
+        _insert_arrival(connection, arrival, known.id, ArrivalOutcome.DUPLICATE)
+    if known.bytes_state == BytesState.MISSING:
+        _bytes_came(connection, known.id, arrival.at)
     if known.bytes_state == BytesState.MISSING or not again:
         _revive(connection, known.id, arrival.destinations, {DeliveryState.HELD}, arrival.at)
     add_deliveries(connection, known.id, arrival.destinations, now=arrival.at)
-    if again:
-        _insert_arrival(connection, arrival, known.id, ArrivalOutcome.DUPLICATE)
     queued = underway(connection, known.id, arrival.destinations)
-    return Recorded(known.id, ArrivalOutcome.DUPLICATE, arrival, bytes_needed=taken, queued=queued)
+    relied = owed and not taken
+    rests_on = Content(known.location, known.content_offset, known.content_length, known.digest) if relied else None
+    return Recorded(known.id, ArrivalOutcome.DUPLICATE, arrival, bytes_needed=taken, queued=queued, rests_on=rests_on)
+
+
+def _owe_again(connection: Connection, known: Row[Any], arrival: Arrival) -> None:
+    """Owe what was settled once more: whoever sends it again wants it there, whether its bytes happen to be kept still or not."""
+    unsettled = and_(deliveries.c.instance_id == known.id, deliveries.c.state.not_in(sorted(SETTLED)))
+    done = known.bytes_state == BytesState.RELEASED or connection.execute(select(deliveries.c.id).where(unsettled)).first() is None
+    if done or arrival.destinations:
+        # What no route takes this time is kept as unrouted.
+        routed = bool(arrival.destinations)
+        connection.execute(update(instances).where(instances.c.id == known.id).values(routed=routed))
+    _revive(connection, known.id, arrival.destinations, SETTLED, arrival.at)
 
 
 def _owes(connection: Connection, instance_id: int, destinations: Sequence[str]) -> bool:
@@ -169,8 +199,8 @@ def _of(instance_id: int, destinations: Sequence[str]) -> Any:
 def _supersede(connection: Connection, older_id: int, newer_id: int, now: float) -> None:
     connection.execute(update(instances).where(instances.c.id == older_id).values(superseded_by=newer_id))
     ids = _delivery_ids(connection, deliveries.c.instance_id == older_id)
-    droppable = {DeliveryState.PENDING, DeliveryState.DEFERRED, DeliveryState.HELD}
-    transitions.move(connection, ids, DeliveryState.DROPPED, now=now, only_from=droppable, reason=SUPERSEDED_REASON)
+    waiting = {DeliveryState.PENDING, DeliveryState.DEFERRED, DeliveryState.HELD}
+    transitions.move(connection, ids, DeliveryState.HELD, now=now, only_from=waiting, reason=SUPERSEDED)
 
 
 def _revive(
@@ -178,6 +208,12 @@ def _revive(
 ) -> None:
     ids = _delivery_ids(connection, _of(instance_id, destinations))
     transitions.move(connection, ids, DeliveryState.PENDING, now=now, only_from=states, due_at=now, **_FRESH)
+
+
+def _bytes_came(connection: Connection, instance_id: int, now: float) -> None:
+    """Let go on, at every destination, what was held for want of bytes only."""
+    ids = _delivery_ids(connection, and_(deliveries.c.instance_id == instance_id, deliveries.c.reason == MISSING_REASON))
+    transitions.move(connection, ids, DeliveryState.PENDING, now=now, only_from={DeliveryState.HELD}, due_at=now, reason=None)
 
 
 def _delivery_ids(connection: Connection, which: Any) -> list[int]:
@@ -218,36 +254,53 @@ def _insert_arrival(connection: Connection, arrival: Arrival, instance_id: int, 
     connection.execute(_INSERT_ARRIVAL, values)
 
 
-def _insert_deliveries(connection: Connection, instance_id: int, destinations: Iterable[str], now: float) -> None:
-    pending = {"instance_id": instance_id, "state": DeliveryState.PENDING, "due_at": now, "changed_at": now}
-    rows = [pending | {"destination": name} for name in destinations]
+def _insert_deliveries(
+    connection: Connection, instance_id: int, destinations: Iterable[str], now: float, held: str | None = None
+) -> None:
+    state = DeliveryState.HELD if held else DeliveryState.PENDING
+    new = {"instance_id": instance_id, "state": state, "due_at": now, "changed_at": now, "reason": held}
+    rows = [new | {"destination": name} for name in destinations]
     if rows:
         connection.execute(_INSERT_DELIVERIES, rows)
 
 
-def add_deliveries(connection: Connection, instance_id: int, destinations: Sequence[str], *, now: float) -> tuple[str, ...]:
-    """Queue the instance for those `destinations` that it has no delivery to yet, and return them."""
+def add_deliveries(
+    connection: Connection, instance_id: int, destinations: Sequence[str], *, now: float, held: str | None = None
+) -> None:
+    """Queue the instance for those `destinations` that it has no delivery to yet; with `held`, hold it there for that reason."""
     known = set(connection.execute(select(deliveries.c.destination).where(_of(instance_id, destinations))).scalars())
     new = tuple(name for name in destinations if name not in known)
     if new:
-        _insert_deliveries(connection, instance_id, new, now)
+        _insert_deliveries(connection, instance_id, new, now, held)
         connection.execute(update(instances).where(instances.c.id == instance_id).values(routed=True))
-    return new
+
+
+def route_anew(connection: Connection, instance_id: int, destinations: Sequence[str], *, now: float) -> None:
+    """Queue an unrouted instance for `destinations`, also for those that settled it when it came before."""
+    _revive(connection, instance_id, destinations, SETTLED, now)
+    add_deliveries(connection, instance_id, destinations, now=now)
+    connection.execute(update(instances).where(instances.c.id == instance_id).values(routed=True))
 
 
 def send_again(connection: Connection, instance_id: int, destinations: Sequence[str], *, now: float) -> tuple[str, ...]:
     """Queue the instance, whose bytes are there, for `destinations` that have not settled it; return where it is underway.
 
-    A held delivery is tried again. A superseded instance is left as it is.
+    A held delivery is tried again. A superseded instance is held.
     """
-    mine = and_(instances.c.id == instance_id, instances.c.superseded_by.is_(None))
-    if connection.execute(select(instances.c.id).where(mine)).first() is None:
-        return ()
+    mine = instances.c.id == instance_id
+    superseded = connection.execute(select(instances.c.superseded_by).where(mine)).scalar_one() is not None
     if _owes(connection, instance_id, destinations):
         connection.execute(update(instances).where(mine).values(bytes_state=BytesState.KEPT))
-        _revive(connection, instance_id, destinations, {DeliveryState.HELD}, now)
-        add_deliveries(connection, instance_id, destinations, now=now)
+        if not superseded:
+            _revive(connection, instance_id, destinations, {DeliveryState.HELD}, now)
+        add_deliveries(connection, instance_id, destinations, now=now, held=SUPERSEDED if superseded else None)
     return underway(connection, instance_id, destinations)
+
+
+def held(connection: Connection, instance_id: int, destinations: Sequence[str]) -> bool:
+    """Tell whether the instance is held at any of `destinations`."""
+    waiting = and_(_of(instance_id, destinations), deliveries.c.state == DeliveryState.HELD)
+    return connection.execute(select(deliveries.c.id).where(waiting).limit(1)).first() is not None
 
 
 def underway(connection: Connection, instance_id: int, destinations: Sequence[str]) -> tuple[str, ...]:
@@ -272,7 +325,7 @@ def get(connection: Connection, instance_id: int) -> StoredInstance | None:
 def at_locations(connection: Connection, locations: Collection[str]) -> dict[str, StoredInstance]:
     """Return the instances whose bytes are recorded at `locations`, by location."""
     found = {}
-    for chunk in _chunks(list(locations)):
+    for chunk in chunks(list(locations)):
         for row in connection.execute(select(instances).where(instances.c.location.in_(chunk))):
             found[row.location] = _stored(row)
     return found
@@ -292,8 +345,11 @@ def with_location_prefix(connection: Connection, prefix: str) -> list[tuple[int,
 def known_uids(connection: Connection, sop_instance_uids: Collection[str]) -> set[str]:
     """Return which of the SOP Instance UIDs were recorded at any time that the ledger remembers."""
     column = instances.c.sop_instance_uid
-    chunks = _chunks(list(sop_instance_uids))
-    return {uid for chunk in chunks for uid in connection.execute(select(column).where(column.in_(chunk))).scalars()}
+    return {
+        uid
+        for chunk in chunks(list(sop_instance_uids))
+        for uid in connection.execute(select(column).where(column.in_(chunk))).scalars()
+    }
 
 
 def unrouted(connection: Connection, *, after: int = 0, limit: int = 500) -> list[StoredInstance]:
@@ -307,79 +363,6 @@ def unrouted(connection: Connection, *, after: int = 0, limit: int = 500) -> lis
     return [_stored(row) for row in connection.execute(select(instances).where(waiting).order_by(instances.c.id).limit(limit))]
 
 
-def kept_ids(connection: Connection, *, after: int = 0, limit: int = 500) -> list[int]:
-    """Return the ids above `after` of routed instances whose bytes are kept, in order."""
-    kept = and_(instances.c.id > after, instances.c.bytes_state == BytesState.KEPT, instances.c.routed)
-    return list(connection.execute(select(instances.c.id).where(kept).order_by(instances.c.id).limit(limit)).scalars())
-
-
-def releasable(connection: Connection, instance_ids: Sequence[int]) -> list[tuple[int, str]]:
-    """Return (id, location) of those of `instance_ids` that are kept and whose every delivery is settled.
-
-    Unrouted instances stay. A superseded instance with a dropped delivery stays: its content may be nowhere else.
-    """
-    mine = deliveries.c.instance_id == instances.c.id
-    owed = exists().where(mine, deliveries.c.state.not_in(sorted(SETTLED)))
-    dropped = exists().where(mine, deliveries.c.state == DeliveryState.DROPPED)
-    free = and_(
-        instances.c.bytes_state == BytesState.KEPT,
-        instances.c.routed,
-        ~owed,
-        or_(instances.c.superseded_by.is_(None), ~dropped),
-    )
-    found = []
-    for chunk in _chunks(instance_ids):
-        statement = select(instances.c.id, instances.c.location).where(instances.c.id.in_(chunk), free)
-        found += [(row.id, row.location) for row in connection.execute(statement)]
-    return found
-
-
-def mark_released(connection: Connection, instance_ids: Sequence[int]) -> list[str]:
-    """Record that the bytes may be removed of those of `instance_ids` that are releasable now; return their locations."""
-    free = releasable(connection, instance_ids)
-    for chunk in _chunks([instance_id for instance_id, _ in free]):
-        connection.execute(update(instances).where(instances.c.id.in_(chunk)).values(bytes_state=BytesState.RELEASED))
-    return [location for _, location in free]
-
-
-def mark_missing(connection: Connection, instance_ids: Sequence[int], *, now: float) -> int:
-    """Record that bytes are gone: kept instances become missing, what is still to be sent of them held. Returns how many."""
-    changed = 0
-    unsent = {DeliveryState.PENDING, DeliveryState.SENDING, DeliveryState.DEFERRED}
-    for chunk in _chunks(instance_ids):
-        kept = and_(instances.c.id.in_(chunk), instances.c.bytes_state == BytesState.KEPT)
-        changed += connection.execute(update(instances).where(kept).values(bytes_state=BytesState.MISSING)).rowcount
-        ids = _delivery_ids(connection, deliveries.c.instance_id.in_(chunk))
-        transitions.move(connection, ids, DeliveryState.HELD, now=now, only_from=unsent, reason=MISSING_REASON)
-    return changed
-
-
-def mark_kept(connection: Connection, instance_ids: Sequence[int]) -> int:
-    """Record that missing bytes are there again; what is held waits for a person. Returns how many."""
-    changed = 0
-    for chunk in _chunks(instance_ids):
-        back = and_(instances.c.id.in_(chunk), instances.c.bytes_state == BytesState.MISSING)
-        changed += connection.execute(update(instances).where(back).values(bytes_state=BytesState.KEPT)).rowcount
-    return changed
-
-
-def forget(connection: Connection, *, before: float, limit: int = 500) -> int:
-    """Delete up to `limit` instances received before `before` whose bytes are released. Returns how many.
-
-    An instance that superseded another stays for as long as the other is remembered.
-    """
-    other = instances.alias("other")
-    old = and_(
-        instances.c.bytes_state == BytesState.RELEASED,
-        instances.c.received_at < before,
-        ~exists().where(other.c.superseded_by == instances.c.id),
-    )
-    ids = list(connection.execute(select(instances.c.id).where(old).order_by(instances.c.id).limit(limit)).scalars())
-    for chunk in _chunks(ids):
-        connection.execute(delete(instances).where(instances.c.id.in_(chunk)))
-    return len(ids)
-
-
 def _stored(row: Row[Any]) -> StoredInstance:
     identity = InstanceIdentity(
         row.sop_class_uid, row.sop_instance_uid, row.transfer_syntax_uid, row.study_instance_uid, row.series_instance_uid
@@ -390,5 +373,6 @@ def _stored(row: Row[Any]) -> StoredInstance:
     return StoredInstance(row.id, identity, content, provenance, state, row.superseded_by, row.routed, row.received_at)
 
 
-def _chunks(values: Sequence[T]) -> Iterator[Sequence[T]]:
+def chunks(values: Sequence[T]) -> Iterator[Sequence[T]]:
+    """Yield `values` in parts that fit into one ``IN``."""
     return (values[start : start + _CHUNK] for start in range(0, len(values), _CHUNK))

@@ -1,7 +1,7 @@
 """How far deliveries are that a command waits for. Reading only.
 
-A command waits for a *scope*: the instances of retrievals, or instances by id, at all or some destinations. Contents that a newer
-one superseded are left out.
+A command waits for a *scope*: the instances of retrievals, or instances by id, at all or some destinations. Of a content that a
+newer one superseded only what is still owed counts: it is held, or will be.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import ColumnElement, Connection, Subquery, func, select, true, union
+from sqlalchemy import ColumnElement, Connection, Subquery, func, or_, select, true, union
 
 from gateway.domain import DeliveryState as S
 from gateway.ledger.schema import arrivals, deliveries, expected_instances, instances
@@ -18,6 +18,8 @@ WORKING = frozenset({S.PENDING, S.SENDING, S.DEFERRED, S.DELIVERED})
 """The gateway still works on it by itself; held and dropped ones wait for a person or for nobody."""
 
 CHUNK = 500
+
+_COUNTS = or_(instances.c.superseded_by.is_(None), deliveries.c.state.in_(sorted({S.PENDING, S.SENDING, S.DEFERRED, S.HELD})))
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +64,7 @@ def count_states(connection: Connection, scope: Scope) -> list[StudyDelivery]:
         statement = (
             select(*keys, func.count())
             .join_from(instances, deliveries, deliveries.c.instance_id == instances.c.id)
-            .where(condition, instances.c.superseded_by.is_(None))
+            .where(condition, _COUNTS)
             .group_by(*keys)
         )
         for study, destination, state, proof, count in connection.execute(statement):
@@ -89,7 +91,7 @@ def undelivered(connection: Connection, scope: Scope) -> list[Undelivered]:
                 deliveries.c.reason,
             )
             .join_from(instances, deliveries, deliveries.c.instance_id == instances.c.id)
-            .where(condition, instances.c.superseded_by.is_(None), deliveries.c.state != S.VERIFIED)
+            .where(condition, _COUNTS, deliveries.c.state != S.VERIFIED)
             .order_by(deliveries.c.id)
         )
         found += [

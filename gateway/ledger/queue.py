@@ -164,7 +164,8 @@ def matching(connection: Connection, selection: Selection, action: Action) -> li
         return []
     conditions = _conditions(selection, states)
     if action in {Action.RETRY, Action.RELEASE}:
-        conditions += [instances.c.bytes_state == "kept", instances.c.superseded_by.is_(None)]
+        # Missing bytes may be back: trying shows it.
+        conditions += [instances.c.bytes_state != "released", instances.c.superseded_by.is_(None)]
     statement = (
         select(deliveries.c.id).join_from(deliveries, instances, instances.c.id == deliveries.c.instance_id).where(*conditions)
     )

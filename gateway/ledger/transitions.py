@@ -23,7 +23,8 @@ ALLOWED: Mapping[S, frozenset[S]] = {
     # back to pending: the destination answered success and does not have it, or the bytes are sent once more
     S.DELIVERED: frozenset({S.VERIFIED, S.PENDING, S.HELD}),
     S.VERIFIED: frozenset({S.PENDING}),
-    S.HELD: frozenset({S.PENDING, S.DROPPED}),
+    # held still, for a reason that weighs more: its content was superseded
+    S.HELD: frozenset({S.PENDING, S.DROPPED, S.HELD}),
     S.DROPPED: frozenset({S.PENDING}),
 }
 

@@ -42,7 +42,7 @@ def test_the_same_command_again_sends_nothing_twice(run: Run, files: Path) -> No
     run("send", files, "--to", "archive")
     again = run("send", files, "--to", "archive", "--json")
     assert again.code == 0
-    assert again.document["counts"] == {"queued": 0, "settled": 5, "skipped": 0, "failed": 0}
+    assert again.document["counts"] == {"queued": 0, "settled": 5, "held": 0, "skipped": 0, "failed": 0}
     assert again.document["destinations"]["archive"]["states"] == {"verified": 5}
 
 

@@ -14,8 +14,8 @@ from gateway.domain import DeliveryState
 from gateway.errors import LedgerUnavailable, SpoolMissing
 from gateway.intake import FileEvent, FileOutcome, Releaser, recover, register
 from gateway.intake import files as intake_files
-from gateway.ledger import Ledger, instances, transitions
-from gateway.ledger.instances import BytesState, Recorded, StoredInstance
+from gateway.ledger import Ledger, instances, progress, transitions
+from gateway.ledger.instances import SUPERSEDED, BytesState, Recorded, StoredInstance
 from gateway.ledger.schema import deliveries
 from gateway.spool import Spool
 from tests.support import data as real
@@ -270,7 +270,31 @@ def test_another_content_under_the_same_uid_is_a_conflict(send: Send, ledger: Le
     assert "supersedes" in events[1].reason
     newer, older = found(ledger, "1.2.3")
     assert older.superseded_by == newer.id
-    assert states(ledger) == {(older.id, "a"): "dropped", (newer.id, "a"): "pending"}
+    assert states(ledger) == {(older.id, "a"): "held", (newer.id, "a"): "pending"}
+
+
+def test_superseded_content_that_is_sent_again_is_reported_as_held(send: Send, ledger: Ledger, inbox: Path) -> None:
+    put(inbox / "a", part10(data_set("1.2.3")))
+    put(inbox / "b", part10(data_set("1.2.3", filler=b"other!")))
+    send()
+    settle(ledger)
+    assert outcomes(send()) == ["held", "settled"]
+    assert outcomes(send(to=("new",))) == ["held", "queued"]
+    newer, older = found(ledger, "1.2.3")
+    assert states(ledger)[older.id, "new"] == "held"
+    with ledger.read() as connection:
+        waiting = progress.undelivered(connection, progress.Scope(instance_ids=(older.id, newer.id), destinations=("a",)))
+    assert [(item.instance_id, item.state, item.reason) for item in waiting] == [(older.id, "held", SUPERSEDED)]
+
+
+def test_a_file_that_moved_is_sent_from_where_it_is_now(send: Send, spool: Spool, ledger: Ledger, inbox: Path) -> None:
+    path = put(inbox / "a", part10(data_set("1.2.3")))
+    send()
+    settle(ledger, DeliveryState.HELD)
+    path.rename(inbox / "elsewhere")
+    assert outcomes(send()) == ["queued"]
+    (instance,) = found(ledger, "1.2.3")
+    assert read(spool, instance.content) == data_set("1.2.3")
 
 
 def test_a_file_that_changed_is_another_one_and_is_not_sent_as_what_it_was(

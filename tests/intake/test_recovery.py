@@ -2,15 +2,16 @@ import os
 from pathlib import Path
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import Connection, select
 
-from gateway.domain import Attributes, Content, Provenance
-from gateway.errors import Refusal
+from gateway.domain import Attributes, Basis, Content, Provenance
+from gateway.errors import Refusal, SpoolIOError
 from gateway.intake import RecoveryReport, StorageIntake, recover
-from gateway.ledger import Ledger, instances
+from gateway.ledger import Ledger, instances, retrievals
 from gateway.ledger.instances import MISSING_REASON, BytesState, StoredInstance
+from gateway.ledger.keeping import mark_released
 from gateway.ledger.schema import arrivals, deliveries
-from gateway.spool import Spool
+from gateway.spool import Spool, SpoolEntry
 from tests.support.storing import ASSOCIATION, data_set, files, path_of, read, request, states, store
 
 UID = "1.2.3.4"
@@ -88,6 +89,53 @@ def test_an_orphan_of_what_is_there_already_is_no_second_instance(
     assert len(files(folder)) == 1
 
 
+def test_an_orphan_never_supersedes_what_was_recorded_after_it_was_written(
+    intake: StorageIntake, spool: Spool, ledger: Ledger, folder: Path
+) -> None:
+    content = orphan(spool, folder, data_set(UID))
+    os.utime(path_of(folder, content), (1.0, 1.0))
+    store(intake, request(UID), data_set(UID, filler=b"corrected"))
+    assert again(spool, ledger).adopted == 1
+    older, newer = found(ledger)
+    assert (older.content, older.superseded_by, newer.superseded_by) == (content, newer.id, None)
+    assert states(ledger) == {(newer.id, "a"): "pending", (older.id, "a"): "held"}
+
+
+def test_one_file_that_cannot_be_read_does_not_stop_the_start(
+    spool: Spool, ledger: Ledger, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bad = orphan(spool, folder, data_set(UID))
+    orphan(spool, folder, data_set("1.2.5"), uid="1.2.5")
+    describe = Spool.describe
+
+    def fail(self: Spool, location: str) -> SpoolEntry:
+        if location == bad.location:
+            raise SpoolIOError("Input/output error")
+        return describe(self, location)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Spool, "describe", fail)
+        assert again(spool, ledger) == RecoveryReport(adopted=1, unreadable=1)
+    assert again(spool, ledger) == RecoveryReport(adopted=1)
+
+
+def test_an_orphan_of_an_interrupted_retrieval_counts_for_it(spool: Spool, ledger: Ledger, folder: Path) -> None:
+    """Also without its C-MOVE's Message ID, which nobody knows any more: what it expects and came since it began is received."""
+
+    def begin(connection: Connection) -> int:
+        job = retrievals.open_job(connection, "pull", "f", "{}", now=1.0)
+        one = retrievals.open_retrieval(connection, job.id, "archive", "1.2.3", now=1.0)
+        retrievals.expect(connection, one.id, basis=Basis.UIDS, expected_count=1, listed={UID: "1.2.3.1"})
+        return one.id
+
+    one = ledger.write(begin)
+    content = orphan(spool, folder, data_set(UID))
+    assert again(spool, ledger).adopted == 1
+    with ledger.read() as connection:
+        assert retrievals.received(connection, one) == {UID: content.length}
+        assert retrievals.received_of_study(connection, one, "1.2.3") == {UID: content.length}
+
+
 @pytest.mark.parametrize("damage", ["truncate", "flip"])
 def test_a_damaged_orphan_is_quarantined(spool: Spool, ledger: Ledger, folder: Path, damage: str) -> None:
     path = path_of(folder, orphan(spool, folder, data_set(UID)))
@@ -143,7 +191,7 @@ def test_a_file_that_the_ledger_calls_released_is_removed(
     store(intake, request(UID), data_set(UID))
     instance_id = found(ledger)[0].id
     ledger.write(lambda connection: connection.execute(deliveries.update().values(state="verified")))
-    ledger.write(lambda connection: instances.mark_released(connection, [instance_id]))
+    ledger.write(lambda connection: mark_released(connection, [instance_id]))
     assert again(spool, ledger) == RecoveryReport(removed=1)
     assert files(folder) == []
 

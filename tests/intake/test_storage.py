@@ -11,9 +11,9 @@ from structlog.testing import capture_logs
 
 from gateway.domain import Attributes, DeliveryState
 from gateway.errors import Refusal
-from gateway.intake import Releaser, StorageIntake
-from gateway.ledger import Ledger, instances, transitions
-from gateway.ledger.instances import ArrivalOutcome, BytesState, Recorded, StoredInstance
+from gateway.intake import Releaser, StorageIntake, recover
+from gateway.ledger import Ledger, instances, queue, transitions
+from gateway.ledger.instances import SUPERSEDED, ArrivalOutcome, BytesState, Recorded, StoredInstance
 from gateway.ledger.schema import arrivals, deliveries
 from gateway.spool import Spool
 from tests.support import data as real
@@ -23,6 +23,7 @@ from tests.support.storing import (
     element,
     files,
     part10_files,
+    path_of,
     read,
     request,
     states,
@@ -265,25 +266,93 @@ def test_other_content_is_a_conflict_where_the_newer_is_delivered_and_both_are_k
     assert read(spool, older.content) == data_set(UID)
     assert read(spool, newer.content) == data_set(UID, filler=b"changed")
     assert states(ledger) == {
-        (older.id, "a"): "dropped",
-        (older.id, "b"): "dropped",
+        (older.id, "a"): "held",
+        (older.id, "b"): "held",
         (newer.id, "a"): "pending",
         (newer.id, "b"): "pending",
     }
     assert outcomes(ledger) == ["new", "conflict"]
 
 
-def test_the_bytes_of_a_superseded_instance_that_was_never_delivered_stay(
-    intake: StorageIntake, spool: Spool, ledger: Ledger
+def test_the_bytes_of_superseded_content_stay_until_a_person_drops_it(
+    intake: StorageIntake, spool: Spool, ledger: Ledger, folder: Path
 ) -> None:
     store(intake, request(UID), data_set(UID))
     store(intake, request(UID), data_set(UID, filler=b"changed"))
     settle(ledger)
-    newer, older = found(ledger)
-    Releaser(spool, ledger, history_s=1).run_once()
+    _, older = found(ledger)
+    releaser = Releaser(spool, ledger, history_s=1)
+    assert releaser.run_once() == 1
     assert read(spool, older.content) == data_set(UID)
     assert [instance.bytes_state for instance in found(ledger)] == [BytesState.RELEASED, BytesState.KEPT]
-    assert newer.id != older.id
+    held = queue.Selection(states=(DeliveryState.HELD,))
+    assert ledger.write(lambda connection: queue.act(connection, held, queue.Action.RETRY, now=2.0)) == 0
+    assert ledger.write(lambda connection: queue.act(connection, held, queue.Action.DROP, now=2.0)) == 2
+    assert releaser.run_once() == 1
+    assert files(folder) == []
+
+
+def test_what_was_held_for_another_reason_says_that_it_is_superseded(intake: StorageIntake, ledger: Ledger) -> None:
+    store(intake, request(UID), data_set(UID))
+    ledger.write(lambda connection: queue.act(connection, queue.Selection(), queue.Action.HOLD, now=2.0))
+    store(intake, request(UID), data_set(UID, filler=b"changed"))
+    with ledger.read() as connection:
+        held = queue.entries(connection, queue.Selection(states=(DeliveryState.HELD,)))
+    assert {entry.reason for entry in held} == {SUPERSEDED}
+
+
+@pytest.mark.parametrize("damage", [Path.unlink, lambda path: os.truncate(path, 5)])
+def test_a_duplicate_is_answered_0000_only_on_bytes_that_are_there(
+    intake: StorageIntake, spool: Spool, ledger: Ledger, folder: Path, damage: Callable[[Path], None]
+) -> None:
+    store(intake, request(UID), data_set(UID))
+    damage(path_of(folder, found(ledger)[0].content))
+    assert store(intake, request(UID), data_set(UID)) == 0
+    (instance,) = found(ledger)
+    assert read(spool, instance.content) == data_set(UID)
+    assert set(states(ledger).values()) == {"pending"}
+
+
+def test_bytes_that_come_again_let_every_destination_go_on(
+    intake: StorageIntake, spool: Spool, ledger: Ledger, folder: Path
+) -> None:
+    store(intake, request(UID), data_set(UID))
+    path_of(folder, found(ledger)[0].content).unlink()
+    store(StorageIntake(spool, ledger, route=lambda _attributes: ("a",)), request(UID), data_set(UID))
+    assert {name: state for (_, name), state in states(ledger).items()} == {"a": "pending", "b": "pending"}
+
+
+def test_what_comes_again_goes_again_to_whoever_had_settled_it_whatever_the_others_do(
+    intake: StorageIntake, ledger: Ledger
+) -> None:
+    store(intake, request(UID), data_set(UID))
+    with ledger.read() as connection:
+        first = connection.execute(select(deliveries.c.id).where(deliveries.c.destination == "a")).scalar_one()
+    for state in (DeliveryState.SENDING, DeliveryState.DELIVERED, DeliveryState.VERIFIED):
+        ledger.write(lambda connection, state=state: transitions.move(connection, [first], state, now=1.0))
+    store(intake, request(UID), data_set(UID))
+    assert set(states(ledger).values()) == {"pending"}
+
+
+@pytest.mark.parametrize("released", [True, False])
+def test_what_comes_again_and_no_route_takes_any_more_is_kept_as_unrouted(
+    intake: StorageIntake, spool: Spool, ledger: Ledger, released: bool
+) -> None:
+    store(intake, request(UID), data_set(UID))
+    settle(ledger)
+    releaser = Releaser(spool, ledger, history_s=1)
+    if released:
+        releaser.run_once()
+    store(StorageIntake(spool, ledger, route=lambda _attributes: ()), request(UID), data_set(UID))
+    releaser.run_once()
+    (instance,) = found(ledger)
+    assert read(spool, instance.content) == data_set(UID)
+    with ledger.read() as connection:
+        assert [waiting.id for waiting in instances.unrouted(connection)] == [instance.id]
+    assert recover(spool, ledger, route=by_modality, keywords={"Modality"}).routed == 1
+    assert set(states(ledger).values()) == {"pending"}
+    with ledger.read() as connection:
+        assert instances.unrouted(connection) == []
 
 
 def test_the_same_uid_on_many_associations_at_once_is_decided_once(intake: StorageIntake, ledger: Ledger, folder: Path) -> None:

@@ -124,13 +124,25 @@ def test_newer_content_waits_while_older_content_of_the_same_uid_is_being_sent(s
     assert newer.has_rivals
 
 
-def test_superseded_content_is_dropped_when_its_turn_comes(store):
+def test_superseded_content_is_held_when_its_turn_comes(store):
     older = _rivals(store)
     apply(store, Change(older.delivery_id, S.PENDING, 0))
     (newer,) = claim(store, now=FAR + table.RIVAL_PAUSE_S)
     assert newer.delivery_id != older.delivery_id
-    dropped = store.rows()[0]
-    assert (dropped.state, dropped.reason) == ("dropped", SUPERSEDED)
+    held = store.rows()[0]
+    assert (held.state, held.reason) == ("held", SUPERSEDED)
+
+
+def test_bytes_that_an_attempt_misses_are_missing_for_every_destination_until_they_come_again(store):
+    identity = support.synthetic(1)
+    store.add(identity, b"content", "a", "b")
+    (item,) = claim(store)
+    apply(store, Change(item.delivery_id, S.HELD, 1, reason="bytes missing: gone", bytes_gone=True))
+    assert store.states() == ["held", "held"]
+    store.add(identity, b"content", "a", "b")
+    assert store.states() == ["pending", "pending"]
+    (again,) = claim(store)
+    assert again.content.location != item.content.location
 
 
 def test_claiming_reads_the_due_index_whatever_the_queue_holds(store):

@@ -129,9 +129,7 @@ def _folder(path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", [_damaged_header, _damaged_schema, _folder])
-def test_a_ledger_that_cannot_be_read_is_a_clear_error_and_left_as_it_is(
-    tmp_path: Path, damage: Callable[[Path], None]
-) -> None:
+def test_a_ledger_that_cannot_be_read_is_a_clear_error_and_left_as_it_is(tmp_path: Path, damage: Callable[[Path], None]) -> None:
     path = tmp_path / "ledger.db"
     damage(path)
     content = path.read_bytes() if path.is_file() else None

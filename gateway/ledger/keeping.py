@@ -1,0 +1,86 @@
+"""Which bytes are kept, which may go, which are missing; and forgetting what is long settled.
+
+Every function takes a `Connection` first; those that change something belong into `Ledger.write`. Times are UTC seconds since
+the epoch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sqlalchemy import Connection, and_, delete, exists, select, update
+
+from gateway.domain import SETTLED, DeliveryState
+from gateway.ledger import transitions
+from gateway.ledger.instances import MISSING_REASON, BytesState, chunks
+from gateway.ledger.schema import deliveries, instances
+
+
+def kept_ids(connection: Connection, *, after: int = 0, limit: int = 500) -> list[int]:
+    """Return the ids above `after` of routed instances whose bytes are kept, in order."""
+    kept = and_(instances.c.id > after, instances.c.bytes_state == BytesState.KEPT, instances.c.routed)
+    return list(connection.execute(select(instances.c.id).where(kept).order_by(instances.c.id).limit(limit)).scalars())
+
+
+def releasable(connection: Connection, instance_ids: Sequence[int]) -> list[tuple[int, str]]:
+    """Return (id, location) of those of `instance_ids` that are kept and whose every delivery is settled.
+
+    Unrouted instances stay.
+    """
+    mine = deliveries.c.instance_id == instances.c.id
+    owed = exists().where(mine, deliveries.c.state.not_in(sorted(SETTLED)))
+    free = and_(instances.c.bytes_state == BytesState.KEPT, instances.c.routed, ~owed)
+    found = []
+    for chunk in chunks(instance_ids):
+        statement = select(instances.c.id, instances.c.location).where(instances.c.id.in_(chunk), free)
+        found += [(row.id, row.location) for row in connection.execute(statement)]
+    return found
+
+
+def mark_released(connection: Connection, instance_ids: Sequence[int]) -> list[str]:
+    """Record that the bytes may be removed of those of `instance_ids` that are releasable now; return their locations."""
+    free = releasable(connection, instance_ids)
+    for chunk in chunks([instance_id for instance_id, _ in free]):
+        connection.execute(update(instances).where(instances.c.id.in_(chunk)).values(bytes_state=BytesState.RELEASED))
+    return [location for _, location in free]
+
+
+def mark_missing(connection: Connection, instance_ids: Sequence[int], *, now: float) -> int:
+    """Record that bytes are gone: kept instances become missing, what waits to be sent of them held. Returns how many.
+
+    What is being sent ends by itself.
+    """
+    changed = 0
+    waiting = {DeliveryState.PENDING, DeliveryState.DEFERRED}
+    for chunk in chunks(instance_ids):
+        kept = and_(instances.c.id.in_(chunk), instances.c.bytes_state == BytesState.KEPT)
+        changed += connection.execute(update(instances).where(kept).values(bytes_state=BytesState.MISSING)).rowcount
+        ids = list(connection.execute(select(deliveries.c.id).where(deliveries.c.instance_id.in_(chunk))).scalars())
+        transitions.move(connection, ids, DeliveryState.HELD, now=now, only_from=waiting, reason=MISSING_REASON)
+    return changed
+
+
+def mark_kept(connection: Connection, instance_ids: Sequence[int]) -> int:
+    """Record that missing bytes are there again; what is held waits for a person. Returns how many."""
+    changed = 0
+    for chunk in chunks(instance_ids):
+        back = and_(instances.c.id.in_(chunk), instances.c.bytes_state == BytesState.MISSING)
+        changed += connection.execute(update(instances).where(back).values(bytes_state=BytesState.KEPT)).rowcount
+    return changed
+
+
+def forget(connection: Connection, *, before: float, limit: int = 500) -> int:
+    """Delete up to `limit` instances received before `before` whose bytes are released. Returns how many.
+
+    An instance that superseded another stays for as long as the other is remembered.
+    """
+    other = instances.alias("other")
+    old = and_(
+        instances.c.bytes_state == BytesState.RELEASED,
+        instances.c.received_at < before,
+        ~exists().where(other.c.superseded_by == instances.c.id),
+    )
+    ids = list(connection.execute(select(instances.c.id).where(old).order_by(instances.c.id).limit(limit)).scalars())
+    for chunk in chunks(ids):
+        connection.execute(delete(instances).where(instances.c.id.in_(chunk)))
+    return len(ids)
