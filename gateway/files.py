@@ -1,4 +1,4 @@
-"""Small files that are written whole or not at all, with permissions from the first byte on."""
+"""Small files that are written whole or not at all, with permissions from the first byte on; folders of one's own."""
 
 from __future__ import annotations
 
@@ -20,3 +20,19 @@ def write_file(path: Path, content: bytes, mode: int = PRIVATE) -> None:
         file.write(content)
         os.fchmod(file.fileno(), mode)
     new.replace(path)
+
+
+def make_private_folder(path: Path) -> bool:
+    """Make the folder `path`, 0700 whatever the umask, and those above it; True where it was not there. Raises OSError.
+
+    One that is there keeps its permissions: it may be shared on purpose.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        path.mkdir(mode=0o700)
+    except FileExistsError:
+        if not path.is_dir():
+            raise
+        return False
+    path.chmod(0o700)
+    return True

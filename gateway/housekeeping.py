@@ -99,8 +99,9 @@ async def watch_room(spool: Spool) -> None:
     """Log when the spool runs out of room and when it has room again; intake and retrieve see it by themselves."""
     had_room = True
     while True:
-        has_room = await trio.to_thread.run_sync(spool.has_room)
-        if has_room is not had_room:
-            log.warning("spool_has_room_again" if has_room else "spool_full")
-        had_room = has_room
+        with _postponed():
+            has_room = await trio.to_thread.run_sync(spool.has_room)
+            if has_room is not had_room:
+                log.warning("spool_has_room_again" if has_room else "spool_full")
+            had_room = has_room
         await trio.sleep(ROOM_EVERY_S)

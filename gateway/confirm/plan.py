@@ -39,8 +39,11 @@ def patience_ends_at(study: WaitingStudy, quiet_s: float) -> float:
 
 
 def is_due(study: WaitingStudy, *, quiet_s: float, busy: bool, now: float) -> bool:
-    """Tell whether it is time to ask for the study; `busy` says that more of it is on its way right now."""
-    return now >= patience_ends_at(study, quiet_s) or (not busy and now >= quiet_at(study, quiet_s))
+    """Tell whether it is time to ask for the study; `busy` says that more of it is on its way right now.
+
+    What was delivered after `now` says that the clock was set back: then the study is asked for without waiting for that time.
+    """
+    return study.last_at > now or now >= patience_ends_at(study, quiet_s) or (not busy and now >= quiet_at(study, quiet_s))
 
 
 def next_look_at(study: WaitingStudy, *, quiet_s: float, busy: bool) -> float:

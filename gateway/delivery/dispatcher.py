@@ -12,7 +12,7 @@ import trio
 from gateway.delivery.circuit import CircuitView
 from gateway.delivery.destination import Destination
 from gateway.delivery.lane import BREAK_OFF_S, Lane
-from gateway.ledger import Ledger
+from gateway.ledger import Ledger, mending
 from gateway.ledger import deliveries as table
 
 LANE_PAUSE_S = 5.0
@@ -50,11 +50,14 @@ class Dispatcher:
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Recover what was being sent, then deliver until cancelled or drained. Cancelling breaks off what is being sent.
 
+        What waits for destinations that are not configured any more is held until they are.
+
         Raises:
             LedgerUnavailable: the ledger cannot take the recovery.
         """
         try:
             await trio.to_thread.run_sync(self._recover)
+            await trio.to_thread.run_sync(self._adapt)
             self._token = trio.lowlevel.current_trio_token()
             with self._scope:
                 async with trio.open_nursery() as nursery:
@@ -118,6 +121,13 @@ class Dispatcher:
         recovered = self._ledger.write(lambda connection: table.recover_sending(connection, now=now, destination=destination))
         if recovered:
             _log.info("sending_recovered", deliveries=recovered, destination=destination)
+
+    def _adapt(self) -> None:
+        now = self._clock()
+        proofs = {name: lane.destination.instant_proof for name, lane in self._lanes.items()}
+        adapted = self._ledger.write(lambda connection: mending.adapt(connection, proofs, now=now))
+        if any(adapted.values()):
+            _log.warning("configuration_changed", **adapted)
 
     async def _keep(self, lane: Lane) -> None:
         """Run a lane, and again where a fault of our own ends it, so that one destination never takes the others with it."""

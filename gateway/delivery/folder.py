@@ -1,8 +1,8 @@
 """Destinations of kind ``folder``: a Part 10 file an instance, under ``<study>/<series>/<SOP instance>.dcm``.
 
-A file appears whole or not at all (written aside, fsync, rename, directory fsync) and is read back: that its data set has the
-digest of what was received is its proof. The same content again changes nothing; other content replaces the file at once.
-A folder that cannot be written or has no room is a destination that is down: everything waits, nothing is held.
+A file appears whole or not at all (written aside, fsync, rename, fsync of the folders down to it) and is read back: that its
+data set has the digest of what was received is its proof. The same content again changes nothing; other content replaces the file
+at once. A folder that cannot be written or has no room is a destination that is down: everything waits, nothing is held.
 Files are 0600, folders 0700. Names are made of UIDs only, and of no UID that could be anything but a name.
 """
 
@@ -24,6 +24,7 @@ from gateway.delivery.destination import ContentStore, OpenBytes, Outcome, Outco
 from gateway.delivery.part10 import file_head
 from gateway.domain import Consignment, InstanceIdentity, Proof, is_uid
 from gateway.errors import DestinationUnavailable, SpoolIOError, SpoolMissing
+from gateway.files import make_private_folder
 from gateway.settings import FolderDestination, RetryTable
 
 UNKNOWN_NAME = "unknown"
@@ -31,6 +32,9 @@ _CHUNK_BYTES = 1 << 20
 _ASIDE = ".incoming"
 _STALE_S = 86_400.0
 """Files that were being written for this long belong to nobody any more."""
+
+MAX_DURABLE = 10_000
+"""Folders remembered as durable; forgetting them costs an fsync or two."""
 
 _log = structlog.get_logger()
 
@@ -63,6 +67,8 @@ class Folder:
     idle_close_s: float = 5.0
     instant_proof: Proof | None = Proof.STATUS
     _swept: threading.Event = field(default_factory=threading.Event)
+    _durable: set[Path] = field(default_factory=set)
+    """Folders of series whose own names this process has made durable."""
 
     @property
     def workers(self) -> int:
@@ -86,13 +92,29 @@ class Folder:
         """
         aside = self.settings.path / _ASIDE
         try:
-            self.settings.path.mkdir(mode=0o700, parents=True, exist_ok=True)
-            aside.mkdir(mode=0o700, exist_ok=True)
+            if not self.settings.path.exists():
+                make_private_folder(self.settings.path)
+                _sync(self.settings.path.parent)
+            make_private_folder(aside)
             if not self._swept.is_set():
                 self._swept.set()
                 _sweep(aside, older_than=time.time() - _STALE_S)
         except OSError as error:
             raise _unavailable(self.settings.path, error) from error
+
+    def make_durable(self, target: Path, *, new: bool) -> None:
+        """Make the names down to the file `target` durable; `new` says that a folder was made for it.
+
+        That a folder is there does not mean that it would be after a power cut: a crash came before, or another thread has made
+        it just now. So the first file that this process puts into a series takes all of them along.
+        """
+        series = target.parent
+        known = series in self._durable and not new
+        for folder in (series,) if known else (series, series.parent, self.settings.path):
+            _sync(folder)
+        if len(self._durable) >= MAX_DURABLE:
+            self._durable.clear()
+        self._durable.add(series)
 
 
 def _sweep(aside: Path, *, older_than: float) -> None:
@@ -150,6 +172,9 @@ class FolderSession:
         head = file_head(source, consignment.identity)
         target = self._root / relative_path(consignment.identity, wanted)
         if _digest_behind(target, source.length) == wanted:
+            # A crash may have come before it was durable, or it is not of our making.
+            _sync(target)
+            self._destination.make_durable(target, new=False)
             return Outcome(number, OutcomeKind.FOUND, found=True, proof=Proof.EXISTS)
         aside = self._root / _ASIDE / f"{secrets.token_hex(16)}.part"
         try:
@@ -163,12 +188,9 @@ class FolderSession:
         return Outcome(number, OutcomeKind.STORED, found=True, proof=Proof.EXISTS)
 
     def _move_in(self, aside: Path, target: Path) -> None:
-        made = [parent for parent in (target.parent.parent, target.parent) if not parent.exists()]
-        for parent in made:
-            parent.mkdir(mode=0o700, exist_ok=True)
+        made = [make_private_folder(folder) for folder in (target.parent.parent, target.parent)]
         aside.replace(target)
-        for folder in [target.parent, *(parent.parent for parent in reversed(made))]:
-            _sync_folder(folder)
+        self._destination.make_durable(target, new=any(made))
 
 
 def _write(path: Path, head: bytes, source: OpenBytes) -> str:
@@ -220,8 +242,8 @@ def _digest_behind(path: Path, length: int) -> str | None:
     return str(digest.hexdigest())
 
 
-def _sync_folder(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)
     finally:

@@ -13,6 +13,7 @@ from typing import TypeVar
 
 import structlog
 import trio
+from sqlalchemy import Connection
 
 from gateway.delivery import circuit as circuits
 from gateway.delivery.batch import RECORD_EVERY_S, Batch
@@ -20,7 +21,7 @@ from gateway.delivery.circuit import CLOSED, CircuitState, CircuitView
 from gateway.delivery.destination import Destination, Session
 from gateway.domain import Consignment
 from gateway.errors import LedgerUnavailable
-from gateway.ledger import Ledger
+from gateway.ledger import Ledger, mending
 from gateway.ledger import deliveries as table
 
 MAX_BATCH_INSTANCES = 64
@@ -33,6 +34,9 @@ LONGEST_SLEEP_S = 60.0
 
 YIELD_CLOSE_S = 0.5
 """An idle session is closed this soon while another gets no answer: there are peers that serve one association at a time."""
+
+HORIZON_SLACK_S = 60.0
+"""A clock that is set back by less only makes deliveries that much later."""
 
 LEDGER_PAUSE_S = 1.0
 BREAK_OFF_S = 2.0
@@ -57,6 +61,8 @@ class Lane:
         self._ledger = ledger
         self._changed = changed
         self._clock = clock
+        # Nothing is put off for longer than this, unless the clock was set back since.
+        self._horizon_s = max(destination.retry.max_s, circuits.MAX_OPEN_S, table.RIVAL_PAUSE_S) + HORIZON_SLACK_S
         self._circuit = CLOSED
         self._threads = trio.CapacityLimiter(destination.workers + 1)
         self._looking = trio.Lock()
@@ -148,7 +154,8 @@ class Lane:
         if circuits.state_of(self._circuit, trio.current_time()) is CircuitState.OPEN:
             return self._circuit.open_until - trio.current_time()
         due_at = await self._in_thread(self._next_due)
-        return math.inf if due_at is None else max(0.0, due_at - self._clock())
+        wait_s = math.inf if due_at is None else max(0.0, due_at - self._clock())
+        return 0.0 if self._horizon_s < wait_s < math.inf else wait_s
 
     def _next_due(self) -> float | None:
         with self._ledger.read() as connection:
@@ -159,14 +166,11 @@ class Lane:
         limit, shares = (1, 1) if probe else (MAX_BATCH_INSTANCES, min(self.destination.workers, MAX_SHARES))
         name, now = self.destination.name, self._clock()
 
-        def claim() -> list[Consignment]:
-            return self._ledger.write(
-                lambda connection: table.claim(
-                    connection, name, now=now, max_instances=limit, max_bytes=MAX_BATCH_BYTES, shares=shares
-                )
-            )
+        def claim(connection: Connection) -> list[Consignment]:
+            mending.pull_forward(connection, name, now=now, horizon_s=self._horizon_s)
+            return table.claim(connection, name, now=now, max_instances=limit, max_bytes=MAX_BATCH_BYTES, shares=shares)
 
-        batch = await self._in_thread(claim)
+        batch = await self._in_thread(lambda: self._ledger.write(claim))
         self._probing = probe and bool(batch)
         return batch
 

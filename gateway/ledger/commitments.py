@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, delete, func, insert, select, update
+from sqlalchemy import Connection, delete, func, insert, or_, select, update
 
 from gateway.domain import DeliveryState
 from gateway.ledger.proofs import Unverified, unverified_columns
@@ -39,7 +39,8 @@ def register(
     values = {"transaction_uid": transaction_uid, "destination": destination, "requested_at": now, "deadline_at": deadline_at}
     connection.execute(insert(commitments).values(values))
     items = [{"transaction_uid": transaction_uid, "delivery_id": number} for number in delivery_ids]
-    connection.execute(insert(commitment_items), items)
+    if items:
+        connection.execute(insert(commitment_items), items)
 
 
 def get(connection: Connection, transaction_uid: str) -> Transaction | None:
@@ -85,10 +86,13 @@ def end(connection: Connection, transaction_uid: str, *, now: float) -> None:
 
 
 def expired(connection: Connection, destination: str, *, now: float) -> list[str]:
-    """Return the transactions with `destination` whose deadline passed without a report."""
-    statement = select(commitments.c.transaction_uid).where(
-        commitments.c.destination == destination, commitments.c.answered_at.is_(None), commitments.c.deadline_at <= now
-    )
+    """Return the transactions with `destination` whose deadline passed without a report.
+
+    One that was requested after `now` counts too: the clock was set back, and its deadline would be too far away.
+    """
+    over = or_(commitments.c.deadline_at <= now, commitments.c.requested_at > now)
+    waiting = (commitments.c.destination == destination, commitments.c.answered_at.is_(None))
+    statement = select(commitments.c.transaction_uid).where(*waiting, over)
     return list(connection.execute(statement.order_by(commitments.c.deadline_at)).scalars())
 
 

@@ -11,7 +11,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, or_, select, text, update
+from sqlalchemy import ColumnElement, Connection, FromClause, Row, Select, exists, or_, select, text, update
 
 from gateway.domain import Consignment, Content, DeliveryState, InstanceIdentity, Proof
 from gateway.ledger.instances import SUPERSEDED
@@ -22,7 +22,7 @@ from gateway.ledger.transitions import move
 RIVAL_PAUSE_S = 1.0
 """How long newer content waits while older content of the same SOP Instance UID is still on its way."""
 
-_CLAIMABLE = text("deliveries.state IN ('pending', 'deferred')")
+CLAIMABLE = text("deliveries.state IN ('pending', 'deferred')")
 """As a literal: SQLite uses the partial index `deliveries_due` only where it can prove the condition without parameters."""
 
 
@@ -46,7 +46,7 @@ class Change:
 
 def next_due(connection: Connection, destination: str) -> float | None:
     """Return when the next delivery to `destination` may be claimed, or None where none waits."""
-    statement = select(deliveries.c.due_at).where(deliveries.c.destination == destination, _CLAIMABLE)
+    statement = select(deliveries.c.due_at).where(deliveries.c.destination == destination, CLAIMABLE)
     return connection.execute(statement.order_by(deliveries.c.due_at, deliveries.c.id).limit(1)).scalar_one_or_none()
 
 
@@ -129,7 +129,7 @@ def verify(connection: Connection, delivery_ids: Sequence[int], proof: Proof, *,
 def _due_ids(connection: Connection, destination: str, now: float, limit: int) -> list[int]:
     statement = (
         select(deliveries.c.id)
-        .where(deliveries.c.destination == destination, _CLAIMABLE, deliveries.c.due_at <= now)
+        .where(deliveries.c.destination == destination, CLAIMABLE, deliveries.c.due_at <= now)
         .order_by(deliveries.c.due_at, deliveries.c.id)
         .limit(limit)
     )
@@ -187,19 +187,20 @@ def _rivals_under_way(connection: Connection, destination: str, rows: Sequence[R
 
 
 def _postpone(connection: Connection, ids: Collection[int], due_at: float) -> None:
-    connection.execute(update(deliveries).where(deliveries.c.id.in_(ids), _CLAIMABLE).values(due_at=due_at))
+    connection.execute(update(deliveries).where(deliveries.c.id.in_(ids), CLAIMABLE).values(due_at=due_at))
+
+
+def rivals(one: FromClause) -> ColumnElement[bool]:
+    """Return the condition that other content is known under the SOP Instance UID of `one`, a selection of instances."""
+    other = instances.alias("other")
+    differs = or_(other.c.digest != one.c.digest, other.c.content_length != one.c.content_length)
+    return exists().where(other.c.sop_instance_uid == one.c.sop_instance_uid, other.c.id != one.c.id, differs)
 
 
 def _with_rivals(connection: Connection, rows: Sequence[Row[Any]]) -> set[int]:
     """Return the ids of the instances of `rows` under whose SOP Instance UID the ledger knows other content."""
-    other = instances.alias("other")
-    statement = (
-        select(instances.c.id)
-        .join_from(instances, other, other.c.sop_instance_uid == instances.c.sop_instance_uid)
-        .where(instances.c.id.in_([row.instance_id for row in rows]), other.c.id != instances.c.id)
-        .where(or_(other.c.digest != instances.c.digest, other.c.content_length != instances.c.content_length))
-    )
-    return set(connection.execute(statement).scalars())
+    mine = instances.c.id.in_([row.instance_id for row in rows])
+    return set(connection.execute(select(instances.c.id).where(mine, rivals(instances))).scalars())
 
 
 def _consignment(row: Row[Any], destination: str) -> Consignment:

@@ -14,12 +14,15 @@ from typing import Any
 from sqlalchemy import Connection, Select, func, select
 
 from gateway.domain import DeliveryState, Proof
-from gateway.ledger.deliveries import verify
+from gateway.ledger.deliveries import rivals, verify
 from gateway.ledger.schema import commitment_items, commitments, deliveries, instances
 from gateway.ledger.transitions import move
 
 MAX_LOST = 2
 """The first time that a destination does not have what it answered success for, it is sent again; then a person looks at it."""
+
+
+RIVALS = "proved by status only: other content is known under this SOP Instance UID, and a list does not tell them apart"
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +37,10 @@ class WaitingStudy:
 
 @dataclass(frozen=True, slots=True)
 class Unverified:
-    """One delivery that waits for proof. `reason` is the warning that it was delivered with."""
+    """One delivery that waits for proof. `reason` is the warning that it was delivered with.
+
+    `has_rivals` says that other content is known under its SOP Instance UID: that the UID is there does not say which content.
+    """
 
     delivery_id: int
     sop_class_uid: str
@@ -43,6 +49,7 @@ class Unverified:
     study_instance_uid: str
     lost: int
     reason: str | None
+    has_rivals: bool = False
 
 
 def waiting_studies(connection: Connection, destination: str) -> list[WaitingStudy]:
@@ -88,11 +95,16 @@ def is_busy(connection: Connection, destination: str, study_instance_uid: str) -
 
 
 def record_proof(connection: Connection, items: Sequence[Unverified], proof: Proof, *, now: float, note: str = "") -> int:
-    """Record `proof` for `items`, with a `note` for people beside the warning that an instance was delivered with."""
-    alike: dict[str | None, list[int]] = defaultdict(list)
+    """Record `proof` for `items`, with a `note` for people beside the warning that an instance was delivered with.
+
+    Where other content is known under the same SOP Instance UID, the proof is no better than the status.
+    """
+    alike: dict[tuple[Proof, str | None], list[int]] = defaultdict(list)
     for item in items:
-        alike[_joined(item.reason, note)].append(item.delivery_id)
-    return sum(verify(connection, ids, proof, now=now, reason=reason) for reason, ids in alike.items())
+        weak = item.has_rivals and proof is not Proof.STATUS
+        key = (Proof.STATUS, _joined(item.reason, note, RIVALS)) if weak else (proof, _joined(item.reason, note))
+        alike[key].append(item.delivery_id)
+    return sum(verify(connection, ids, kind, now=now, reason=reason) for (kind, reason), ids in alike.items())
 
 
 def record_missing(connection: Connection, items: Sequence[Unverified], *, now: float, reason: str) -> tuple[int, int]:
@@ -120,6 +132,7 @@ def unverified_columns() -> Select[Any]:
         instances.c.study_instance_uid,
         deliveries.c.lost,
         deliveries.c.reason,
+        rivals(instances).label("has_rivals"),
     ).join_from(deliveries, instances, instances.c.id == deliveries.c.instance_id)
 
 
@@ -136,5 +149,5 @@ def _unverified_at(destination: str) -> Collection[Any]:
     )
 
 
-def _joined(reason: str | None, note: str) -> str | None:
-    return "; ".join(part for part in (reason, note) if part) or None
+def _joined(*parts: str | None) -> str | None:
+    return "; ".join(part for part in parts if part) or None

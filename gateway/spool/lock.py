@@ -8,6 +8,8 @@ from pathlib import Path
 from types import TracebackType
 
 from gateway.errors import StateFolderInUse
+from gateway.files import make_private_folder
+from gateway.spool.writer import sync_folder
 
 LOCK_NAME = "gateway.lock"
 
@@ -16,13 +18,14 @@ class StateLock:
     """Holds the lock of `state` for as long as it is open. Use as a context manager."""
 
     def __init__(self, state: Path) -> None:
-        """Create `state` (0700) if it is not there, and lock it.
+        """Create `state` (0700, durably) if it is not there, and lock it.
 
         Raises:
             StateFolderInUse: another process holds it; the message names its process id where it is known.
 
         """
-        state.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if make_private_folder(state):
+            sync_folder(str(state.absolute().parent))
         self._descriptor = os.open(state / LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -15,6 +15,7 @@ import xxhash
 
 from gateway.domain import Content, InstanceIdentity, Provenance
 from gateway.errors import SpoolFull, SpoolIOError, SpoolMissing
+from gateway.files import make_private_folder
 from gateway.spool import layout, part10
 from gateway.spool.writer import SpoolWriter, sync_folder
 
@@ -100,7 +101,8 @@ class Spool:
         self._count = 0
         self._bytes = 0
         try:
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if make_private_folder(folder):
+                sync_folder(str(folder.absolute().parent))
             self._root = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             _make_folders(folder, self._root)
         except OSError as error:
@@ -256,13 +258,13 @@ class Spool:
         return len(partial)
 
     def usage(self) -> SpoolUsage:
-        """Return what is held and what is free."""
+        """Return what is held and what is free. Raises SpoolIOError."""
         free = self._free_bytes()
         with self._counting:
             return SpoolUsage(self._count, self._bytes, free, self._reserve_bytes)
 
     def has_room(self) -> bool:
-        """Tell whether an instance can be taken now."""
+        """Tell whether an instance can be taken now. Raises SpoolIOError where that cannot be told."""
         return self._free_bytes() > self._reserve_bytes
 
     def _open(self, path: str) -> tuple[int, os.stat_result]:
@@ -280,7 +282,10 @@ class Spool:
         return descriptor, status
 
     def _free_bytes(self) -> int:
-        status = os.fstatvfs(self._root)
+        try:
+            status = os.fstatvfs(self._root)
+        except OSError as error:
+            raise SpoolIOError(f"the spool's file system does not answer: {error.strerror}") from error
         return status.f_bavail * status.f_frsize
 
     def _check_room(self) -> None:
@@ -308,7 +313,7 @@ def _make_folders(folder: Path, root: int) -> None:
     missing = [name for name in parents if not (folder / name).is_dir()]
     missing += [name for bucket in layout.BUCKETS if not (folder / (name := f"{layout.INSTANCES}/{bucket}")).is_dir()]
     for name in missing:
-        (folder / name).mkdir(mode=0o700, exist_ok=True)
+        make_private_folder(folder / name)
     if missing:
         sync_folder(layout.INSTANCES, root)
         os.fsync(root)

@@ -174,8 +174,8 @@ class SpoolWriter:
             _log.warning("spool_close_failed", error=error.strerror)
 
 
-def sync_folder(path: str, root: int) -> None:
-    """Make the names in the folder `path` below the folder open as `root` durable."""
+def sync_folder(path: str, root: int | None = None) -> None:
+    """Make the names in the folder `path`, below the folder open as `root` where one is given, durable."""
     folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=root)
     try:
         os.fsync(folder)

@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 import trio
+from sqlalchemy import update
 
 from gateway.association.commitment import CommitmentReport, FailedReference, InstanceReference
 from gateway.confirm import Confirmer
@@ -16,6 +17,8 @@ from gateway.domain import InstanceIdentity
 from gateway.ledger import commitments, learned, transitions
 from gateway.ledger import deliveries as table
 from gateway.ledger.instances import add_deliveries
+from gateway.ledger.proofs import RIVALS
+from gateway.ledger.schema import deliveries
 from gateway.settings import Settings
 from tests.support import instances
 from tests.support.archive import Archive
@@ -108,6 +111,35 @@ async def test_a_warning_stays_beside_the_proof(store):
         async with running(store, settings(archive.port)):
             await until(lambda: proofs(store) == [("verified", "exists")], "verified")
     assert store.rows()[0].reason == "warning B000 coercion of data elements"
+
+
+async def test_where_other_content_is_known_under_the_uid_a_listing_proves_no_more_than_the_status(store):
+    """An archive that answers success and keeps the old content lists the same UID."""
+    (identity,) = delivered(store, 1)
+    store.add(identity, b"other content", "pacs")
+    delivered(store, 1, study=2)
+    archive = holding([identity, instances.synthetic(2, study=2)])
+    with archive.running():
+        async with running(store, settings(archive.port)):
+            await until(lambda: store.states() == ["verified"] * 3, "verified")
+    assert [row.proof for row in store.rows()] == ["status", "status", "exists"]
+    assert [row.reason for row in store.rows()] == [RIVALS, RIVALS, None]
+
+
+async def test_a_clock_that_was_set_back_delays_no_proof(store):
+    archive = holding(delivered(store, 1))
+    store.ledger.write(lambda connection: connection.execute(update(deliveries).values(changed_at=time.time() + 86_400)))
+    with archive.running():
+        async with running(store, settings(archive.port)):
+            await until(lambda: proofs(store) == [("verified", "exists")], "verified")
+
+
+def test_a_report_that_a_clock_set_back_would_be_awaited_for_a_day_is_overdue_at_once(store):
+    def change(connection):
+        commitments.register(connection, "2.25.1", "pacs", [], now=1000.0, deadline_at=1300.0)
+        return [commitments.expired(connection, "pacs", now=now) for now in (900.0, 1100.0, 1300.0)]
+
+    assert store.ledger.write(change) == [["2.25.1"], [], ["2.25.1"]]
 
 
 async def test_what_is_missing_is_sent_once_more(store):

@@ -20,6 +20,8 @@ def item(uid, *, study="1.2", series="1.2.3"):
         (113.0, True, False),
         (189.9, True, False),
         (190.0, True, True),
+        # The clock was set back after the study was delivered.
+        (109.0, True, True),
     ],
 )
 def test_a_study_is_due_once_it_is_quiet_or_patience_ends(now, busy, due):

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 import pytest
 import trio
+from sqlalchemy import update
 
 from gateway.delivery.circuit import CircuitState
 from gateway.delivery.destination import Outcome, OutcomeKind
@@ -18,8 +19,11 @@ from gateway.delivery.folder import Folder
 from gateway.domain import Consignment, Proof
 from gateway.errors import AssociationAborted, PeerUnreachable
 from gateway.ledger import deliveries as table
+from gateway.ledger import mending
+from gateway.ledger.schema import deliveries
 from gateway.settings import FolderDestination, RetryTable
 
+FAR = 10.0**12
 FAST = RetryTable(attempts=3, first_s=0.05, max_s=0.1)
 
 
@@ -109,6 +113,55 @@ async def test_what_is_pending_at_start_is_delivered_in_order(store):
     async with running(store, a):
         await until(states_are(store, *["verified"] * 5), "all verified")
     assert a.delivered == uids
+
+
+async def test_what_waits_for_a_destination_that_is_gone_is_held_until_it_is_back(store):
+    store.add_synthetic("a", "old", count=2)
+    store.ledger.write(lambda connection: table.claim(connection, "old", now=FAR, max_instances=1, max_bytes=1))
+    async with running(store, Scripted("a")):
+        await until(states_are(store, "verified", "verified", to="a"), "verified")
+    assert [(row.state, row.reason) for row in store.rows(to="old")] == [("held", mending.NOT_CONFIGURED)] * 2
+    old = Scripted("old")
+    async with running(store, Scripted("a"), old):
+        await until(states_are(store, "verified", "verified", to="old"), "verified at the one that is back")
+
+
+async def test_what_waits_for_a_proof_at_a_destination_that_is_gone_is_held_and_asked_for_when_it_is_back(store):
+    store.add_synthetic("old")
+    async with running(store, Scripted("old", instant_proof=None)):
+        await until(states_are(store, "delivered"), "delivered")
+    async with running(store, Scripted("a")):
+        assert store.states() == ["held"]
+    asked = []
+    async with running(store, Scripted("old", lambda item: asked.append(item) or Outcome(item.delivery_id, OutcomeKind.FOUND))):
+        await until(states_are(store, "verified"), "verified")
+    assert [item.uncertain for item in asked] == [True]
+
+
+async def test_what_waits_for_a_proof_that_nobody_asks_for_any_more_is_verified_by_its_status(store):
+    store.add_synthetic("a")
+    async with running(store, Scripted("a", instant_proof=None)):
+        await until(states_are(store, "delivered"), "delivered")
+    async with running(store, Scripted("a", instant_proof=Proof.STATUS)):
+        (row,) = store.rows()
+    assert (row.state, row.proof, row.reason) == ("verified", "status", mending.NO_PROOF_ASKED)
+
+
+async def test_a_clock_that_was_set_back_by_a_day_delays_nothing(store):
+    store.add_synthetic("a", count=3)
+    store.ledger.write(lambda connection: connection.execute(update(deliveries).values(due_at=time.time() + 86_400)))
+    async with running(store, Scripted("a")):
+        await until(states_are(store, *["verified"] * 3), "verified")
+
+
+async def test_a_clock_that_was_set_back_starves_nobody_while_new_ones_keep_coming(store):
+    """What is due tomorrow by the old clock is not the last for ever: each claim brings it forward."""
+    store.add_synthetic("a")
+    store.ledger.write(lambda connection: connection.execute(update(deliveries).values(due_at=time.time() + 86_400)))
+    now = time.time()
+    moved = store.ledger.write(lambda connection: mending.pull_forward(connection, "a", now=now, horizon_s=100.0))
+    assert moved == 1
+    assert store.ledger.write(lambda connection: mending.pull_forward(connection, "a", now=now, horizon_s=100.0)) == 0
 
 
 async def test_a_nudge_from_any_thread_wakes_it(store):

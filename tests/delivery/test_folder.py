@@ -1,5 +1,6 @@
 """What is special about a destination that is a folder."""
 
+import os
 import stat
 from dataclasses import replace
 from pathlib import Path
@@ -134,8 +135,6 @@ def test_a_full_disk_is_the_destinations_trouble_and_leaves_nothing_behind(sessi
 
 
 def test_what_a_crash_left_aside_is_removed_once_it_is_old(store, root):
-    import os
-
     aside = root / ".incoming"
     aside.mkdir(parents=True)
     for name, age in (("old.part", 100_000), ("new.part", 10)):
@@ -146,3 +145,53 @@ def test_what_a_crash_left_aside_is_removed_once_it_is_old(store, root):
     deliver(session, consign(store))
     assert not (aside / "old.part").exists()
     assert (aside / "new.part").exists()
+
+
+@pytest.fixture
+def synced(monkeypatch):
+    """The paths that were made durable, in order."""
+    paths = []
+    fsync = os.fsync
+
+    def note(descriptor):
+        paths.append(Path(f"/proc/self/fd/{descriptor}").readlink())
+        fsync(descriptor)
+
+    monkeypatch.setattr("gateway.delivery.folder.os.fsync", note)
+    return paths
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="only Linux tells a descriptor's path")
+def test_every_name_down_to_a_file_is_durable_before_it_counts_as_stored(session, store, root, synced):
+    deliver(session, consign(store, 1))
+    (name,) = files(root)
+    series = (root / name).parent
+    assert {series, series.parent, root, root.parent} <= set(synced)
+    synced.clear()
+    deliver(session, consign(store, 2))
+    assert [path for path in synced if path.is_dir() and path.is_relative_to(root)] == [series]
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="only Linux tells a descriptor's path")
+def test_what_a_crash_left_in_place_is_made_durable_before_it_counts_as_found(session, store, root, synced):
+    deliver(session, consign(store))
+    (name,) = files(root)
+    target = root / name
+    synced.clear()
+    after_restart = Folder("folder", FolderDestination(kind="folder", path=root), store.spool).open()
+    (outcome,) = deliver(after_restart, consign(store))
+    assert outcome.kind is OutcomeKind.FOUND
+    assert {target, target.parent, target.parent.parent, root} <= set(synced)
+
+
+@pytest.mark.parametrize("umask", [0o000, 0o277])
+def test_files_and_folders_are_private_whatever_the_umask(session, store, root, umask):
+    before = os.umask(umask)
+    try:
+        deliver(session, consign(store))
+    finally:
+        os.umask(before)
+    (name,) = files(root)
+    target = root / name
+    assert target.stat().st_mode & 0o077 == 0
+    assert {stat.S_IMODE(path.stat().st_mode) for path in (target.parent, target.parent.parent, root)} == {0o700}

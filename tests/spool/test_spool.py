@@ -382,3 +382,33 @@ def test_the_head_never_outgrows_what_recovery_reads(spool: Spool) -> None:
     identity = InstanceIdentity("1" * 64, "2" * 64, "3" * 64)
     entry = spool.describe(spool.create(identity, provenance).commit().location)
     assert entry.identity == identity
+
+
+@pytest.mark.parametrize("umask", [0o000, 0o277])
+def test_the_state_folder_and_all_folders_in_it_are_private_whatever_the_umask(tmp_path: Path, umask: int) -> None:
+    state = tmp_path / "state"
+    before = os.umask(umask)
+    try:
+        with StateLock(state), Spool(state / "spool", reserve_bytes=0) as spool:
+            content = stored(spool)
+            assert read(spool, content) == DATA
+    finally:
+        os.umask(before)
+    assert {path.stat().st_mode & 0o777 for path in (state, *state.rglob("*")) if path.is_dir()} == {0o700}
+    assert path_of(state / "spool", content).stat().st_mode & 0o077 == 0
+
+
+def test_a_state_folder_that_is_there_keeps_its_permissions(tmp_path: Path) -> None:
+    tmp_path.chmod(0o750)
+    with StateLock(tmp_path):
+        assert tmp_path.stat().st_mode & 0o777 == 0o750
+
+
+def test_a_file_system_that_does_not_answer_is_an_error_of_the_spool(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stale(_descriptor: int) -> None:
+        raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+
+    with Spool(folder, reserve_bytes=0) as spool:
+        monkeypatch.setattr(os, "fstatvfs", stale)
+        with pytest.raises(SpoolIOError):
+            spool.create(IDENTITY, PROVENANCE)

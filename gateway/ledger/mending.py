@@ -1,0 +1,61 @@
+"""What a changed configuration, or a clock that was set back, means for deliveries that wait.
+
+Every function takes a `Connection` first and belongs into `Ledger.write`. Times are UTC seconds since the epoch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from sqlalchemy import ColumnElement, Connection, select, update
+
+from gateway.domain import DeliveryState as S
+from gateway.domain import Proof
+from gateway.ledger.deliveries import CLAIMABLE, verify
+from gateway.ledger.schema import deliveries
+from gateway.ledger.transitions import move
+
+NOT_CONFIGURED = "the destination is no longer configured"
+NO_PROOF_ASKED = "proved by status only: the destination is not asked for a proof any more"
+
+
+def adapt(connection: Connection, proofs: Mapping[str, Proof | None], *, now: float) -> dict[str, int]:
+    """Fit what waits to the configured destinations, before any of them works; returns how many were held, resumed and verified.
+
+    `proofs` maps each destination to what a delivered instance is verified with at once, None where a proof is asked for later.
+    What waits for a destination that is gone is held, and goes on when the destination is back. What waits for a proof that
+    nobody asks for any more is verified by its status.
+    """
+    gone = deliveries.c.destination.not_in(sorted(proofs))
+    held = move(connection, _ids(connection, gone, S.PENDING, S.DEFERRED, S.DELIVERED), S.HELD, now=now, reason=NOT_CONFIGURED)
+    return {
+        "held": held,
+        "resumed": _resume(connection, sorted(proofs), now),
+        "verified": sum(_settle(connection, name, proof, now) for name, proof in proofs.items() if proof is not None),
+    }
+
+
+def pull_forward(connection: Connection, destination: str, *, now: float, horizon_s: float) -> int:
+    """Make due what is due later than `horizon_s` from `now`: the clock was set back since; returns how many."""
+    late = (deliveries.c.destination == destination, CLAIMABLE, deliveries.c.due_at > now + horizon_s)
+    return connection.execute(update(deliveries).where(*late).values(due_at=now)).rowcount
+
+
+def _resume(connection: Connection, names: list[str], now: float) -> int:
+    back = deliveries.c.destination.in_(names) & (deliveries.c.reason == NOT_CONFIGURED)
+    answered = _ids(connection, back & deliveries.c.status.is_not(None), S.HELD)
+    columns: dict[str, Any] = {"only_from": [S.HELD], "due_at": now, "reason": None}
+    # What it had answered before, it may have.
+    resumed = move(connection, answered, S.PENDING, now=now, uncertain=True, **columns)
+    return resumed + move(connection, _ids(connection, back, S.HELD), S.PENDING, now=now, **columns)
+
+
+def _settle(connection: Connection, destination: str, proof: Proof, now: float) -> int:
+    delivered = _ids(connection, deliveries.c.destination == destination, S.DELIVERED)
+    return verify(connection, delivered, proof, now=now, reason=NO_PROOF_ASKED)
+
+
+def _ids(connection: Connection, which: ColumnElement[bool], *states: S) -> list[int]:
+    statement = select(deliveries.c.id).where(which, deliveries.c.state.in_(states))
+    return list(connection.execute(statement).scalars())
