@@ -1,26 +1,26 @@
 """Which presentation contexts we accept, in which transfer syntax, in which role (PS3.8 §7.1.1.14, PS3.7 §D.3.3.4). Pure.
 
-Accepted are Verification, Storage Commitment's reports, and for storage every SOP class but those known to be of another
-service: the private ones and those newer than this software are instances too, and their bytes pass untouched. Refused are
-private transfer syntaxes: what routing needs could not be read from such instances, and a requestor of theirs has to offer
-Implicit VR Little Endian beside (PS3.5 §10.1).
+pynetdicom negotiates; what it is told that we support is decided here, request by request. Accepted are Verification, Storage
+Commitment's reports, and for storage every SOP class but those known to be of another service: the private ones and those newer
+than this software are instances too, and their bytes pass untouched. Refused are private transfer syntaxes: what routing needs
+could not be read from such instances, and a requestor of theirs has to offer Implicit VR Little Endian beside (PS3.5 §10.1).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from pydicom._uid_dict import UID_dictionary
+from pynetdicom.presentation import PresentationContext, negotiate_as_acceptor
 
 from gateway.association.associate import (
-    ABSTRACT_SYNTAX_NOT_SUPPORTED,
     ACCEPTANCE,
-    TRANSFER_SYNTAXES_NOT_SUPPORTED,
-    USER_REJECTION,
     AssociateRequest,
     ContextResult,
     RequestedContext,
+    presentation_context,
 )
 from gateway.association.contexts import LITTLE_ENDIAN, STORAGE_COMMITMENT, VERIFICATION, AcceptedContext
 from gateway.domain import is_uid
@@ -80,15 +80,15 @@ class Negotiated:
 
 def negotiate(request: AssociateRequest, transfer_syntaxes: Sequence[str]) -> Negotiated:
     """Answer each context of `request`; of what one offers for storage the first of `transfer_syntaxes` is taken."""
-    roles = {uid: _granted(uid, *proposed) for uid, proposed in request.user.roles.items()}
-    results = tuple(_result(context, transfer_syntaxes, roles) for context in request.contexts)
-    accepted = {
-        context.context_id: AcceptedContext(context.context_id, context.abstract_syntax, result.transfer_syntax)
-        for context, result in zip(request.contexts, results, strict=True)
-        if result.result == ACCEPTANCE
-    }
-    named = {context.abstract_syntax for context in accepted.values()}
-    return Negotiated(results, {uid: granted for uid, granted in roles.items() if uid in named}, accepted)
+    taken = {each.abstract_syntax: _order(each.abstract_syntax, transfer_syntaxes) for each in request.contexts}
+    proposed = [_proposed(each, taken[each.abstract_syntax]) for each in request.contexts]
+    supported = [_supported(abstract, tuple(order)) for abstract, order in taken.items() if order]
+    answers, roles = negotiate_as_acceptor(proposed, supported, dict(request.user.roles))
+    return Negotiated(
+        tuple(ContextResult(each.context_id, each.result, str(each.transfer_syntax[0])) for each in answers),
+        {str(role.sop_class_uid): (role.scu_role, role.scp_role) for role in roles},
+        {each.context_id: _accepted(each) for each in answers if each.result == ACCEPTANCE},
+    )
 
 
 def is_storage(sop_class_uid: str) -> bool:
@@ -99,19 +99,6 @@ def is_storage(sop_class_uid: str) -> bool:
     return "SOP Class" in kind and "Storage" in name and "Commitment" not in name and "Directory" not in name
 
 
-def _result(context: RequestedContext, transfer_syntaxes: Sequence[str], roles: Mapping[str, tuple[bool, bool]]) -> ContextResult:
-    order = _order(context.abstract_syntax, transfer_syntaxes)
-    if not order:
-        return ContextResult(context.context_id, ABSTRACT_SYNTAX_NOT_SUPPORTED)
-    offered = set(context.transfer_syntaxes)
-    chosen = next((syntax for syntax in order if syntax in offered), None)
-    if chosen is None:
-        return ContextResult(context.context_id, TRANSFER_SYNTAXES_NOT_SUPPORTED)
-    if not any(roles.get(context.abstract_syntax, (True,))):
-        return ContextResult(context.context_id, USER_REJECTION)
-    return ContextResult(context.context_id, ACCEPTANCE, chosen)
-
-
 def _order(abstract_syntax: str, transfer_syntaxes: Sequence[str]) -> Sequence[str]:
     """Return the transfer syntaxes that we take for `abstract_syntax`, best first; none where we do not serve it."""
     if abstract_syntax in (VERIFICATION, STORAGE_COMMITMENT):
@@ -119,6 +106,24 @@ def _order(abstract_syntax: str, transfer_syntaxes: Sequence[str]) -> Sequence[s
     return transfer_syntaxes if is_storage(abstract_syntax) else ()
 
 
-def _granted(abstract_syntax: str, scu: bool, scp: bool) -> tuple[bool, bool]:
-    """Return what the peer may be of what it proposes: SCU, and for Storage Commitment also SCP, to report (PS3.4 §J.3.3)."""
-    return scu, scp and abstract_syntax == STORAGE_COMMITMENT
+def _proposed(context: RequestedContext, order: Sequence[str]) -> PresentationContext:
+    """Return what is proposed without the transfer syntaxes that make no difference, of which there may be thousands."""
+    if not context.transfer_syntaxes:
+        # pynetdicom cannot answer such a context; without its abstract syntax it is refused, too.
+        return presentation_context(context.context_id, "", LITTLE_ENDIAN)
+    offered = [syntax for syntax in context.transfer_syntaxes if syntax in order]
+    return presentation_context(context.context_id, context.abstract_syntax, offered or context.transfer_syntaxes[:1])
+
+
+@lru_cache(maxsize=256)
+def _supported(abstract_syntax: str, order: tuple[str, ...]) -> PresentationContext:
+    """Return what we support: as SCP, and of Storage Commitment also as SCU, to be reported to (PS3.4 §J.3.3)."""
+    context = presentation_context(None, abstract_syntax, order)
+    context.scu_role, context.scp_role = True, abstract_syntax == STORAGE_COMMITMENT
+    return context
+
+
+def _accepted(context: PresentationContext) -> AcceptedContext:
+    abstract_syntax, transfer_syntax = str(context.abstract_syntax), str(context.transfer_syntax[0])
+    # pynetdicom says what the acceptor may be, and we what the requestor may.
+    return AcceptedContext(context.context_id, abstract_syntax, transfer_syntax, as_scu=context.as_scp, as_scp=context.as_scu)

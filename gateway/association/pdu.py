@@ -1,10 +1,16 @@
-"""Protocol data units: types, headers with the bounds that hold before anything is read, and the fixed ones (PS3.8 §9.3). Pure."""
+"""Protocol data units: types, headers with the bounds that hold before anything is read, and the fixed ones (PS3.8 §9.3). Pure.
+
+The fixed ones are pynetdicom's; headers are ours, because P-DATA goes by them.
+"""
 
 from __future__ import annotations
 
 import struct
 from enum import IntEnum
 from mmap import mmap
+from typing import Any
+
+from pynetdicom.pdu import A_ABORT_RQ, A_ASSOCIATE_RJ, A_RELEASE_RP, A_RELEASE_RQ
 
 from gateway.errors import AssociationRejected, ProtocolError
 
@@ -30,7 +36,6 @@ SERVICE_PROVIDER = 2
 """Sources of an A-ABORT (PS3.8 Table 9-26)."""
 
 _HEADER = struct.Struct(">BxI")
-_FIXED = struct.Struct(">BxIxBBB")
 
 
 Buffer = bytes | bytearray | memoryview | mmap
@@ -93,13 +98,14 @@ def encode_header(kind: PduType, length: int) -> bytes:
 
 def encode_reject(result: int, source: int, reason: int) -> bytes:
     """Return an A-ASSOCIATE-RJ PDU (PS3.8 §9.3.4)."""
-    return _FIXED.pack(PduType.ASSOCIATE_RJ, FIXED_BYTES, result, source, reason)
+    return _encoded(A_ASSOCIATE_RJ(), result=result, source=source, reason_diagnostic=reason)
 
 
 def decode_reject(body: bytes, *, peer: str = "") -> AssociationRejected:
     """Return what the A-ASSOCIATE-RJ PDU with the four bytes `body` after its header says."""
-    result, source, reason = body[1:4]
-    return rejection(result, source, reason, peer=peer)
+    pdu = A_ASSOCIATE_RJ()
+    pdu.decode(bytes(HEADER_BYTES) + body)
+    return rejection(pdu.result, pdu.source, pdu.reason_diagnostic, peer=peer)
 
 
 def rejection(result: int, source: int, reason: int, *, peer: str = "") -> AssociationRejected:
@@ -110,19 +116,26 @@ def rejection(result: int, source: int, reason: int, *, peer: str = "") -> Assoc
 
 def encode_release_request() -> bytes:
     """Return an A-RELEASE-RQ PDU (PS3.8 §9.3.6)."""
-    return _FIXED.pack(PduType.RELEASE_RQ, FIXED_BYTES, 0, 0, 0)
+    return _encoded(A_RELEASE_RQ())
 
 
 def encode_release_response() -> bytes:
     """Return an A-RELEASE-RP PDU (PS3.8 §9.3.7)."""
-    return _FIXED.pack(PduType.RELEASE_RP, FIXED_BYTES, 0, 0, 0)
+    return _encoded(A_RELEASE_RP())
 
 
 def encode_abort(source: int = SERVICE_USER, reason: int = 0) -> bytes:
     """Return an A-ABORT PDU (PS3.8 §9.3.8); `reason` counts only where the source is the service provider."""
-    return _FIXED.pack(PduType.ABORT, FIXED_BYTES, 0, source, reason)
+    return _encoded(A_ABORT_RQ(), source=source, reason_diagnostic=reason)
 
 
 def decode_abort(body: bytes | bytearray) -> tuple[int, int]:
     """Return (source, reason) of the A-ABORT PDU with the four bytes `body` after its header (PS3.8 §9.3.8)."""
-    return body[2], body[3]
+    pdu = A_ABORT_RQ()
+    pdu.decode(bytes(HEADER_BYTES) + body)
+    return pdu.source, pdu.reason_diagnostic
+
+
+def _encoded(pdu: Any, **fields: int) -> bytes:
+    vars(pdu).update(fields)
+    return bytes(pdu.encode())

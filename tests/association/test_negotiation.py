@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import struct
 import time
 
@@ -9,11 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydicom.uid import AllTransferSyntaxes
-from pynetdicom.pdu import A_ASSOCIATE_AC, A_ASSOCIATE_RQ
+from pynetdicom.pdu import A_ASSOCIATE_AC
 from pynetdicom.presentation import AllStoragePresentationContexts
 
-from gateway.association.associate import AssociateRequest, decode_request, encode_accept, encode_request
-from gateway.association.contexts import STORAGE_COMMITMENT, STUDY_ROOT_FIND, VERIFICATION, ProposedContext
+from gateway.association.associate import AssociateRequest, decode_accept, decode_request, encode_accept, encode_request
+from gateway.association.contexts import MAX_CONTEXTS, STORAGE_COMMITMENT, STUDY_ROOT_FIND, VERIFICATION, ProposedContext
 from gateway.association.handshake import check
 from gateway.association.negotiation import (
     COMPRESSED_FIRST,
@@ -24,8 +25,9 @@ from gateway.association.negotiation import (
     is_storage,
     negotiate,
 )
+from gateway.domain import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from gateway.errors import AssociationRejected, ProtocolError
-from tests.support.raw import APPLICATION_CONTEXT, CT, associate_rq, item, user_information
+from tests.support.raw import APPLICATION_CONTEXT, CT, associate_rq, item, pdu, user_information
 
 J2K_LOSSLESS = "1.2.840.10008.1.2.4.90"
 JPEG_BASELINE = "1.2.840.10008.1.2.4.50"
@@ -153,17 +155,55 @@ def test_the_answer_is_readable_and_gives_the_titles_back_byte_for_byte() -> Non
     assert accept[10:42] == wire[10:42]
 
 
-def test_what_we_propose_is_what_pynetdicom_would_say() -> None:
+def test_what_we_propose_is_what_the_standard_has() -> None:
     ours = encode_request(
         "PEER", "GATEWAY", [ProposedContext(STORAGE_COMMITMENT, (IMPLICIT_LE, EXPLICIT_LE), scp_role=True)], max_pdu_bytes=16384
     )
-    read = A_ASSOCIATE_RQ()
-    read.decode(ours)
-    assert read.encode() == ours
-    assert (read.called_ae_title, read.calling_ae_title) == ("GATEWAY", "PEER")
-    assert read.user_information is not None
-    role = read.user_information.role_selection[STORAGE_COMMITMENT]
-    assert (bool(role.scu), bool(role.scp)) == (False, True)
+    begin = associate_rq("PEER", "GATEWAY", [(1, STORAGE_COMMITMENT, (IMPLICIT_LE, EXPLICIT_LE))])
+    begin = begin[6 : begin.index(b"\x50\0")]
+    user = item(0x51, struct.pack(">I", 16384)) + item(0x52, IMPLEMENTATION_CLASS_UID.encode())
+    user += item(0x54, struct.pack(">H", len(STORAGE_COMMITMENT)) + STORAGE_COMMITMENT.encode() + b"\0\1")
+    user += item(0x55, IMPLEMENTATION_VERSION_NAME.encode())
+    assert ours == pdu(1, begin + item(0x50, user))
+
+
+@pytest.mark.parametrize(
+    ("calling", "abstract", "syntaxes", "count"),
+    [
+        ("", CT, (EXPLICIT_LE,), 1),
+        ("A\nB", CT, (EXPLICIT_LE,), 1),
+        ("A" * 17, CT, (EXPLICIT_LE,), 1),
+        ("Ä", CT, (EXPLICIT_LE,), 1),
+        ("PEER", "../x", (EXPLICIT_LE,), 1),
+        ("PEER", "1" * 65, (EXPLICIT_LE,), 1),
+        ("PEER", CT, ("Explicit",), 1),
+        ("PEER", CT, (EXPLICIT_LE,), 0),
+        ("PEER", CT, (EXPLICIT_LE,), MAX_CONTEXTS + 1),
+    ],
+)
+def test_what_cannot_be_proposed_is_an_error_before_anything_is_sent(
+    calling: str, abstract: str, syntaxes: tuple[str, ...], count: int
+) -> None:
+    with pytest.raises(ValueError):
+        encode_request(calling, "GATEWAY", [ProposedContext(abstract, syntaxes)] * count, max_pdu_bytes=16384)
+
+
+@pytest.mark.parametrize(
+    ("abstract", "proposed", "granted"),
+    [
+        (STORAGE_COMMITMENT, (False, True), (False, True)),
+        (STORAGE_COMMITMENT, (True, True), (True, True)),
+        (CT, (True, True), (True, False)),
+        (CT, (False, False), (True, False)),
+    ],
+)
+def test_both_sides_agree_on_the_roles(abstract: str, proposed: tuple[bool, bool], granted: tuple[bool, bool]) -> None:
+    contexts = [ProposedContext(abstract, (IMPLICIT_LE,), scu_role=proposed[0], scp_role=proposed[1])]
+    asked = request(*contexts)
+    answer = negotiate(asked, J2K_FIRST)
+    (theirs,) = decode_accept(encode_accept(asked, answer.results, answer.roles, max_pdu_bytes=16384)[6:], contexts).accepted
+    assert theirs == answer.accepted[1]
+    assert (theirs.as_scu, theirs.as_scp) == granted
 
 
 def raw_request(*items: bytes, called: bytes = b"GATEWAY", calling: bytes = b"PEER", version: int = 1) -> bytes:
@@ -184,12 +224,15 @@ GOOD = raw_context(7, CT.encode(), EXPLICIT_LE.encode())
         raw_context(1, b"1" * 65, IMPLICIT_LE.encode()),
         raw_context(1, b"../../etc/passwd", IMPLICIT_LE.encode()),
         raw_context(1, b"1.2\n3", IMPLICIT_LE.encode()),
+        raw_context(1, CT.encode() + b"\n", IMPLICIT_LE.encode()),
+        raw_context(1, b"\t" + CT.encode(), IMPLICIT_LE.encode()),
+        raw_context(1, CT.encode(), IMPLICIT_LE.encode() + b"\n"),
+        raw_context(1, CT.encode() + b"\0x", IMPLICIT_LE.encode()),
         raw_context(1, b"\xff\xfe", IMPLICIT_LE.encode()),
         raw_context(1, b"", IMPLICIT_LE.encode()),
         raw_context(1, CT.encode(), b"9" * 65),
         raw_context(1, CT.encode()),
         item(0x20, bytes([1, 0, 0, 0])),
-        item(0x20, bytes([1, 0, 0, 0]) + b"\x30\x00\xff\xff"),
         item(0x20, bytes([1, 0, 0, 0]) + item(0x77, b"unknown")),
     ],
 )
@@ -200,7 +243,15 @@ def test_a_context_that_nobody_can_read_costs_the_peer_only_that_context(bad: by
     assert answer.results[0].result in (3, 4)
 
 
-@pytest.mark.parametrize("odd", [item(0x99, b"unknown"), item(0x20, b""), raw_context(2, CT.encode(), EXPLICIT_LE.encode())])
+@pytest.mark.parametrize(
+    "odd",
+    [
+        item(0x99, b"unknown"),
+        item(0x20, b""),
+        item(0x20, bytes([1, 0, 0, 0]) + b"\x30\x00\xff\xff"),
+        raw_context(2, CT.encode(), EXPLICIT_LE.encode()),
+    ],
+)
 def test_items_that_cannot_be_answered_are_passed_over(odd: bytes) -> None:
     assert [context.context_id for context in decode_request(raw_request(odd, GOOD)).contexts] == [7]
 
@@ -210,13 +261,76 @@ def test_of_an_id_used_twice_the_first_counts() -> None:
     assert [context.abstract_syntax for context in decode_request(raw_request(GOOD, twice)).contexts] == [CT]
 
 
+def test_unknown_items_are_passed_over_at_every_depth() -> None:
+    unknown = item(0x99, b"unknown") + item(0x00, b"")
+    context = item(0x20, bytes([7, 0, 0, 0]) + unknown + item(0x30, CT.encode()) + unknown + item(0x40, EXPLICIT_LE.encode()))
+    user = item(0x50, unknown + item(0x58, b"\2\0\0\4user\0\4word") + item(0x51, struct.pack(">I", 1000)) + unknown)
+    read = decode_request(raw_request()[:68] + unknown + item(0x10, APPLICATION_CONTEXT.encode()) + context + unknown + user)
+    assert [(c.context_id, c.abstract_syntax, c.transfer_syntaxes) for c in read.contexts] == [(7, CT, (EXPLICIT_LE,))]
+    assert (read.application_context, read.user.max_pdu_bytes) == (APPLICATION_CONTEXT, 1000)
+
+
+@pytest.mark.parametrize("uid", [CT.encode() + b"\0", CT.encode() + b" ", CT.encode() + b" \0"])
+def test_a_padded_uid_is_a_uid(uid: bytes) -> None:
+    assert (
+        decode_request(raw_request(raw_context(1, uid, IMPLICIT_LE.encode() + b"\0"))).contexts
+        == request(ProposedContext(CT, (IMPLICIT_LE,))).contexts
+    )
+
+
+def test_leading_zeros_do_not_make_a_sop_class_less_private() -> None:
+    answer = negotiate(decode_request(raw_request(raw_context(1, b"1.2.840.0113619.04", EXPLICIT_LE.encode()))), J2K_FIRST)
+    assert answer.accepted[1].abstract_syntax == "1.2.840.0113619.04"
+
+
+def test_nothing_that_a_stranger_sends_is_logged_or_warned_of(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG, "pynetdicom")
+    caplog.set_level(logging.DEBUG, "pydicom")
+    odd = [b"1" * 65, b"DOE^JOHN", b"1.02.3", b"1.2\n3", b"\xff\xfe", b"", b"1.2.840.10008.1.2.1.1"]
+    contexts = [raw_context(number, uid, uid) for number, uid in zip(range(1, 99, 2), odd, strict=False)]
+    users = [item(0x50, item(0x55, uid) + item(0x52, uid) + item(0x54, b"\0\7" + uid + b"\1\1") + item(0x51, uid)) for uid in odd]
+    for user in users:
+        asked = decode_request(raw_request(*contexts, user, calling=b"\xff\xfe", called=b" "))
+        negotiate(asked, J2K_FIRST)
+        accept = raw_request(item(0x21, bytes([1, 0, 0, 0]) + item(0x40, b"DOE^JOHN")), user, calling=b"\xff")
+        decode_accept(accept, [ProposedContext(CT, (EXPLICIT_LE,))])
+    assert not caplog.records
+
+
 @pytest.mark.parametrize("body", [b"", bytes(67), raw_request() + b"\x20\0", raw_request() + b"\x20\0\xff\xff"])
 def test_a_request_that_is_cut_off_is_refused(body: bytes) -> None:
     with pytest.raises(ProtocolError):
         decode_request(body)
 
 
-@given(st.binary(max_size=400))
+UIDS = [
+    b"",
+    b"1.2",
+    b"1.02",
+    b"1" * 65,
+    b"\0",
+    b" ",
+    b"../x",
+    b"\xff",
+    CT.encode(),
+    EXPLICIT_LE.encode(),
+    STORAGE_COMMITMENT.encode(),
+]
+
+
+def bodies(children: st.SearchStrategy[bytes]) -> st.SearchStrategy[bytes]:
+    """Items of every type, known and unknown, around `children`, some with a length that is a lie."""
+    inside = st.lists(children, max_size=4).map(b"".join)
+    heads = st.sampled_from([b"", b"\1\0\0\0", b"\3\0\1\0", b"\2\0\0\0", b"\0\5", b"\0\x15"])
+    tails = st.sampled_from([b"", b"\1", b"\1\1", b"\0\2"])
+    whole = st.builds(lambda number, *parts: item(number, b"".join(parts)), st.integers(0x0F, 0x5A), heads, inside, tails)
+    return whole | whole.map(lambda data: data[:-1])
+
+
+ITEMS = st.recursive(st.sampled_from(UIDS) | st.binary(max_size=20), bodies, max_leaves=12)
+
+
+@given(st.binary(max_size=400) | st.lists(ITEMS, max_size=6).map(b"".join))
 def test_no_bytes_do_more_than_be_refused(tail: bytes) -> None:
     try:
         asked = decode_request(raw_request()[:68] + tail)
@@ -224,6 +338,24 @@ def test_no_bytes_do_more_than_be_refused(tail: bytes) -> None:
         return
     answer = negotiate(asked, J2K_FIRST)
     assert encode_accept(asked, answer.results, answer.roles, max_pdu_bytes=131072)
+
+
+@given(st.binary(max_size=100))
+def test_no_titles_do_more_than_be_refused(head: bytes) -> None:
+    try:
+        check(decode_request(head + raw_request(GOOD)[len(head) :]))
+    except (ProtocolError, AssociationRejected):
+        return
+
+
+@given(st.binary(max_size=400) | st.lists(ITEMS, max_size=6).map(b"".join), st.booleans(), st.booleans())
+def test_no_answer_does_more_than_be_refused(tail: bytes, scu: bool, scp: bool) -> None:
+    contexts = [ProposedContext(uid, (EXPLICIT_LE,), scu_role=scu, scp_role=scp) for uid in (CT, STORAGE_COMMITMENT)]
+    try:
+        accept = decode_accept(raw_request()[:68] + tail, contexts)
+    except ProtocolError:
+        return
+    assert len(accept.accepted) + len(accept.refused) == 2
 
 
 def test_a_request_full_of_transfer_syntaxes_takes_little_time() -> None:
