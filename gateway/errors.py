@@ -24,6 +24,7 @@
         ├── TlsFailed             no TLS session: certificate, name, version
         ├── AssociationRejected   A-ASSOCIATE-RJ (PS3.8 §9.3.4)           (retryable when transient)
         ├── AssociationAborted    A-ABORT, A-P-ABORT or a closed connection           (retryable)
+        │   ├── ConnectionLost    the connection was closed or reset, without A-ABORT (retryable)
         │   └── AssociationEnded  the same before anything of the request was sent    (retryable)
         ├── PeerTimeout           a deadline passed: nothing came, or nothing was read (retryable)
         ├── ProtocolError         the peer broke PS3.7 or PS3.8
@@ -174,6 +175,10 @@ class AssociationAborted(AssociationError):
     """The association ended without release: A-ABORT, A-P-ABORT, or the connection was closed or reset."""
 
     retryable = True
+
+
+class ConnectionLost(AssociationAborted):
+    """The peer closed or reset the connection without a word of DICOM."""
 
 
 class AssociationEnded(AssociationAborted):

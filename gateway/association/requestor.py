@@ -55,6 +55,7 @@ from gateway.association.stream import Stream
 from gateway.errors import (
     AssociationAborted,
     AssociationError,
+    ConnectionLost,
     DimseFailed,
     NoPresentationContext,
     PeerTimeout,
@@ -137,11 +138,16 @@ def _negotiate(
 def _why_lost(stream: Stream, receiver: Receiver, error: AssociationAborted) -> AssociationError:
     """Return `TlsFailed` where it was TLS that ended the connection: in TLS 1.3 a peer refuses our certificate only now.
 
-    Its alert may still wait to be read when sending already fails.
+    Its alert may still wait to be read when sending already fails. A peer that expects TLS takes a plain A-ASSOCIATE-RQ for
+    nonsense and hangs up without a word of DICOM.
     """
+    if not stream.tls:
+        if not isinstance(error, ConnectionLost):
+            return error
+        what = str(error).removeprefix(f"{stream.peer}: ")
+        return ConnectionLost(f"{what} before it had answered: does it expect TLS on this port?", peer=stream.peer)
     try:
-        if stream.tls:
-            receiver.wait(LAST_WORDS_S)
+        receiver.wait(LAST_WORDS_S)
     except AssociationAborted as later:
         cause = next((found for found in (error.__cause__, later.__cause__) if _is_alert(found)), None)
         if isinstance(cause, ssl.SSLError):

@@ -18,7 +18,7 @@ import time
 from types import TracebackType
 from typing import Self
 
-from gateway.errors import AssociationAborted, AssociationError, PeerTimeout, TlsFailed
+from gateway.errors import AssociationAborted, AssociationError, ConnectionLost, PeerTimeout, TlsFailed
 from gateway.tls import certificate_names, handshake_failure
 
 _QUICKACK: int | None = getattr(socket, "TCP_QUICKACK", None)
@@ -237,10 +237,10 @@ class Stream:
         if self._killed or self.woken:
             return AssociationAborted("the association was ended on our side", peer=self.peer)
         if error is None or isinstance(error, ssl.SSLEOFError | ssl.SSLZeroReturnError):
-            return AssociationAborted("the peer closed the connection", peer=self.peer)
+            return ConnectionLost("the peer closed the connection", peer=self.peer)
         if isinstance(error, ssl.SSLError):
             return AssociationAborted(f"TLS failed ({error.reason or 'unknown reason'})", peer=self.peer)
-        return AssociationAborted(f"the connection was lost ({error.strerror or type(error).__name__})", peer=self.peer)
+        return ConnectionLost(f"the connection was lost ({error.strerror or type(error).__name__})", peer=self.peer)
 
 
 def _handshake_reason(error: OSError | ValueError) -> str:

@@ -43,6 +43,8 @@ def send(
     missing = [str(given) for given in paths if not given.exists()]
     if missing:
         raise UsageError(f"no such file or folder: {', '.join(missing)}")
+    if report is not None:
+        _write(report, ())  # a report that cannot be written is noticed before anything is sent
     given = tuple(str(folder.absolute()) for folder in paths)
     command = SendCommand(paths=given, to=tuple(to), wait=not no_wait, wait_s=wait_timeout)
     with reach(path, works=True) as (client, _), meter(as_json) as shown, client.stream("/send", command) as events:

@@ -187,7 +187,7 @@ def _send_summary(taken: Taken, outcome: Outcome) -> Document:
         "destinations": by_destination(outcome.states),
         "undelivered": undelivered,
         "delivered": not outcome.undelivered,
-        "done": not outcome.undelivered and not failed and not nothing,
+        "done": not (outcome.undelivered or failed or nothing),
     }
 
 

@@ -56,6 +56,25 @@ def test_a_file_that_is_no_dicom_is_reported_with_the_reason_and_is_no_failure(r
     assert rows[0]["reason"]
 
 
+def test_of_two_files_with_one_uid_the_one_that_is_not_delivered_is_named(run: Run, files: Path) -> None:
+    first, second, *others = sorted(files.iterdir())
+    for path in others:
+        path.unlink()
+    changed = pydicom.dcmread(first)
+    changed.InstanceNumber = 4711
+    changed.save_as(second)
+    ended = run("send", files, "--to", "archive", "--json")
+    assert ended.code == 1
+    assert [item["path"] for item in ended.document["undelivered"]] == [str(first)]
+    assert "superseded" in ended.document["undelivered"][0]["reason"]
+
+
+def test_a_report_that_cannot_be_written_is_noticed_before_anything_is_sent(run: Run, files: Path, tmp_path: Path) -> None:
+    ended = run("send", files, "--to", "archive", "--report", tmp_path / "nowhere" / "report.csv")
+    assert ended.code == 2
+    assert not (tmp_path / "archive").exists()
+
+
 def test_a_folder_without_any_instance_is_not_done(run: Run, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     ended = run("send", tmp_path / "empty", "--to", "archive")

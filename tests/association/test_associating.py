@@ -138,8 +138,9 @@ def test_a_peer_that_aborts_instead_of_answering() -> None:
         peer.read_request()
         peer.abort(2, 1)
 
-    with scripted_peer(script) as peer, pytest.raises(AssociationAborted):
+    with scripted_peer(script) as peer, pytest.raises(AssociationAborted, match="aborted") as raised:
         request(peer.port)
+    assert "TLS" not in str(raised.value)
 
 
 @pytest.mark.parametrize("how", ["close", "reset", "close in the middle of a PDU"])
@@ -151,7 +152,7 @@ def test_a_peer_that_hangs_up_instead_of_answering(how: str) -> None:
         elif how != "close":
             peer.send(b"\x02\x00\x00\x00\x00\xff\x00\x01")
 
-    with scripted_peer(script) as peer, pytest.raises(AssociationAborted):
+    with scripted_peer(script) as peer, pytest.raises(AssociationAborted, match="does it expect TLS on this port"):
         request(peer.port)
 
 

@@ -122,7 +122,8 @@ def test_the_last_line_of_a_pull_says_everything_only_when_it_is(summary: dict[s
     ],
 )
 def test_the_last_line_of_a_send_says_everything_only_when_it_is(failed: int, delivered: bool, last_line: str) -> None:
-    assert send.conclusion({"instances": 3, "counts": {"failed": failed}, "delivered": delivered}, waited=True) == last_line
+    summary = {"instances": 3, "counts": {"failed": failed}, "delivered": delivered}
+    assert send.conclusion(summary, waited=True) == last_line
 
 
 def test_the_last_line_of_a_send_that_does_not_wait_names_what_was_not_taken() -> None:

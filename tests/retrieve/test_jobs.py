@@ -233,6 +233,16 @@ async def test_a_source_that_cannot_be_asked_is_a_usage_error(bench: Start, sour
             raise AssertionError
 
 
+async def test_a_query_key_that_is_no_keyword_is_a_usage_error_and_starts_no_job(bench: Start) -> None:
+    desk = bench()
+
+    with pytest.raises(UsageError, match="Foo is no keyword"):
+        async with desk.retriever.pull(PullRequest("archive", query={"Foo": "1"})):
+            raise AssertionError
+
+    assert states(desk) == []
+
+
 async def test_nothing_is_moved_until_there_is_room(bench: Start, autojump_clock: trio.testing.MockClock) -> None:
     room = [False, False, True]
     desk = bench(has_room=lambda: room.pop(0) if len(room) > 1 else room[0])
