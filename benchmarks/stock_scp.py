@@ -1,4 +1,4 @@
-"""A Storage SCP as the documentation of pynetdicom shows it: ``python stock_scp.py PORT FOLDER``; it keeps what comes, undecoded."""
+"""A Storage SCP as the documentation of pynetdicom shows it: ``python stock_scp.py PORT FOLDER``; it keeps what comes undecoded."""
 
 from __future__ import annotations
 
