@@ -31,8 +31,9 @@ lint: .venv/tested
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+# Side by side: these tests wait more than they compute. Those with real peers want the machine for themselves.
 fast: .venv/tested
-	$(BIN)/pytest -m "not peers and not slow"
+	$(BIN)/pytest -m "not peers and not slow" -n 3 --dist worksteal
 
 .venv/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed (make PYTHON=…)" >&2; exit 1; }
