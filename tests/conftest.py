@@ -23,6 +23,17 @@ def _missing(wanted: tuple[str, ...]) -> list[str]:
     return [name for name in wanted if shutil.which(name, path=path) is None]
 
 
+WHOLE_GATEWAYS = {"app", "e2e"}
+"""Folders whose every test runs whole gateways, and is marked slow for that."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    here = Path(__file__).parent
+    for item in items:
+        if item.path.is_relative_to(here) and item.path.relative_to(here).parts[0] in WHOLE_GATEWAYS:
+            item.add_marker(pytest.mark.slow)
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """A test marked ``peers`` (all programs) or ``peers("storescp", …)`` needs them: skipped without, a failure in CI."""
     for marker in item.iter_markers("peers"):
