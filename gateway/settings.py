@@ -5,6 +5,7 @@ Units are in the names (``_s`` seconds, ``_bytes`` bytes). Names of sources and 
 
 from __future__ import annotations
 
+import hashlib
 import ipaddress
 from dataclasses import dataclass
 from pathlib import Path
@@ -211,3 +212,7 @@ class Settings(Table):
     sources: dict[str, SourceTable] = Field(default_factory=dict)
     destinations: dict[str, DestinationTable] = Field(default_factory=dict)
     routes: tuple[RouteTable, ...] = ()
+
+    def fingerprint(self) -> str:
+        """Return what tells two configurations apart (16 hexadecimal digits); secrets and ``[log]`` do not count."""
+        return hashlib.sha256(self.model_dump_json(exclude={"log"}).encode()).hexdigest()[:16]

@@ -9,6 +9,8 @@ from functools import partial
 from pathlib import Path
 from types import FrameType
 
+import typer
+
 from gateway import log
 from gateway.cli.options import settings_of
 from gateway.engine import Role
@@ -20,6 +22,7 @@ from gateway.web.client import Client, connect
 def reach(config: Path, *, works: bool = False) -> Iterator[tuple[Client, Settings]]:
     """Give a client of the gateway of the configuration file `config`, and its settings.
 
+    Where the gateway that runs was started with another configuration, standard error says so: it is that one which counts.
     `works` says that the command receives or sends; where no gateway runs, all of it is started in this process meanwhile.
     SIGTERM ends the command as Ctrl+C does. Raises what `gateway.web.client.connect` and loading raise.
     """
@@ -30,6 +33,8 @@ def reach(config: Path, *, works: bool = False) -> Iterator[tuple[Client, Settin
     log.configure(settings.log.model_copy(update={"level": "warning"}))
     role = Role.GATEWAY if works else Role.DESK
     with _interrupted_by_sigterm(), connect(settings, local=partial(local, role=role), works=works) as client:
+        if client.get("/health").get("configuration") != settings.fingerprint():
+            typer.echo(f"gateway: the running gateway does not have what {config} says now: restart it to apply that", err=True)
         yield client, settings
 
 

@@ -2,7 +2,7 @@
 
 ::
 
-    GET  /health        {"role", "version", "draining"}
+    GET  /health        {"role", "version", "configuration", "draining"}
     GET  /status        everything that `gateway status` shows
     POST /queue/list    QueueList → a page of deliveries
     POST /queue/act     QueueAction → how many changed
@@ -111,7 +111,12 @@ async def _command(request: Request, model: type[Command]) -> Command:
 
 
 async def _health(engine: Engine) -> Document:
-    return {"role": engine.role, "version": __version__, "draining": engine.jobs.stopping}
+    return {
+        "role": engine.role,
+        "version": __version__,
+        "configuration": engine.settings.fingerprint(),
+        "draining": engine.jobs.stopping,
+    }
 
 
 async def _queue_list(engine: Engine, request: Request) -> Document:

@@ -197,6 +197,15 @@ def test_a_client_that_reads_nothing_does_not_keep_the_gateway(site: Gateway, tm
         assert process.process.wait(DEADLINE_S) == 0
 
 
+def test_a_command_says_when_the_running_gateway_has_another_configuration_than_the_file(site: Gateway, run: Run) -> None:
+    with running(site):
+        assert "restart" not in run("status").err
+        site.write(sources={"pacs": {"ae_title": "PACS", "host": "127.0.0.1", "port": 104}})
+        ended = run("status")
+    assert ended.code == 0
+    assert "does not have what" in ended.err
+
+
 def test_without_room_instances_are_refused_for_now_and_status_says_so(site: Gateway, run: Run, sender: Sender) -> None:
     site.write(spool={"reserve_bytes": 1 << 60})
     with running(site):
