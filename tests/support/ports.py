@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
+import random
 import socket
 
 HOST = "127.0.0.1"
 
+_RANGE = range(20000, 32000)
+"""Below the ports that the kernel gives to outgoing connections: nothing else takes one between the probe and its use."""
+
 _given: set[int] = set()
+_random = random.SystemRandom()
 
 
 def free_port() -> int:
-    """Return a port that nothing listens on now and that this session has not given out before."""
+    """Return a port that nothing listens on now and that this process has not given out before; others rarely get the same."""
     while True:
+        port = _random.choice(_RANGE)
+        if port in _given:
+            continue
+        _given.add(port)
         with socket.socket() as probe:
-            probe.bind((HOST, 0))
-            port: int = probe.getsockname()[1]
-        if port not in _given:
-            _given.add(port)
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((HOST, port))
+            except OSError:
+                continue
             return port
 
 
