@@ -18,13 +18,10 @@ from gateway.tls import expiring
 log = structlog.get_logger()
 
 WINDOW_GAP_S = 0.2
-"""Between two looks for bytes to release: a long backlog costs little, and what settles meanwhile goes together."""
+"""Between two looks for bytes to release or history to forget: a long backlog costs little, and the ledger's writer is free."""
 
 RELEASE_AT_LEAST_S = 60.0
 """A hint that was lost costs no more than this."""
-
-BATCH = 500
-"""Instances forgotten in one go, so that the ledger's writer is never kept long."""
 
 FORGET_EVERY_S = 3600.0
 CERTIFICATES_EVERY_S = 86_400.0
@@ -66,12 +63,12 @@ async def release_bytes(releaser: Releaser, hint: Hint) -> None:
 
 
 async def forget_history(releaser: Releaser) -> None:
-    """Forget instances that were released longer ago than the configuration's ``history_days``."""
+    """Forget what was settled longer ago than the configuration's ``history_days``."""
     while True:
+        more = False
         with _postponed():
-            while await trio.to_thread.run_sync(lambda: releaser.forget_once(limit=BATCH)) >= BATCH:
-                await trio.lowlevel.checkpoint()
-        await trio.sleep(FORGET_EVERY_S)
+            more = await trio.to_thread.run_sync(releaser.forget_once)
+        await trio.sleep(WINDOW_GAP_S if more else FORGET_EVERY_S)
 
 
 @contextmanager

@@ -104,13 +104,20 @@ class Watch:
         self._look_s = trio.current_time() - began
         for study in studies:
             uid = study.study_instance_uid
-            busy = await self._read(functools.partial(proofs.is_busy, destination=self.peer.name, study_instance_uid=uid))
+            quiet = plan.is_due(study, quiet_s=self._quiet_s, busy=False, now=self._clock())
+            busy = quiet and await self._read(functools.partial(proofs.is_busy, destination=self.peer.name, study_instance_uid=uid))
             if plan.is_due(study, quiet_s=self._quiet_s, busy=busy, now=self._clock()):
                 await self._prove(study)
             else:
                 next_at = min(next_at, plan.next_look_at(study, quiet_s=self._quiet_s, busy=busy))
         deadline_at = await self._read(lambda connection: commitments.next_deadline(connection, self.peer.name))
         return max(0.0, min(next_at, math.inf if deadline_at is None else deadline_at) - self._clock())
+
+    async def _waiting(self) -> list[WaitingStudy]:
+        began = trio.current_time()
+        studies = await self._read(lambda connection: proofs.waiting_studies(connection, self.peer.name))
+        self._look_s = trio.current_time() - began
+        return studies
 
     async def _prove(self, study: WaitingStudy) -> None:
         uid = study.study_instance_uid

@@ -9,7 +9,7 @@ import structlog
 
 from gateway.intake.storage import remove_unneeded
 from gateway.ledger import Ledger
-from gateway.ledger.keeping import forget, kept_ids, mark_released, releasable
+from gateway.ledger.keeping import forget, forget_asked, kept_ids, mark_released, releasable
 from gateway.spool import Spool
 
 _log = structlog.get_logger()
@@ -53,12 +53,16 @@ class Releaser:
         _log.debug("bytes_released", count=len(locations))
         return len(locations)
 
-    def forget_once(self, *, limit: int = 500) -> int:
-        """Delete up to `limit` released instances from the ledger that are older than the history; return how many.
+    def forget_once(self, *, limit: int = 200) -> bool:
+        """Delete some of what is older than the history: up to `limit` released instances, and what was asked of peers.
+
+        Returns whether there may be more.
 
         Raises:
             LedgerUnavailable: nothing was deleted.
 
         """
         before = self._clock() - self._history_s
-        return self._ledger.write(lambda connection: forget(connection, before=before, limit=limit))
+        instances = self._ledger.write(lambda connection: forget(connection, before=before, limit=limit))
+        asked = self._ledger.write(lambda connection: forget_asked(connection, before=before))
+        return instances + asked > 0

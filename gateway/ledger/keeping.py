@@ -13,7 +13,7 @@ from sqlalchemy import Connection, and_, delete, exists, select, update
 from gateway.domain import SETTLED, DeliveryState
 from gateway.ledger import transitions
 from gateway.ledger.instances import MISSING_REASON, BytesState, chunks
-from gateway.ledger.schema import deliveries, instances
+from gateway.ledger.schema import commitments, deliveries, instances, jobs, retrievals
 
 
 def kept_ids(connection: Connection, *, after: int = 0, limit: int = 500) -> list[int]:
@@ -80,7 +80,24 @@ def forget(connection: Connection, *, before: float, limit: int = 500) -> int:
         instances.c.received_at < before,
         ~exists().where(other.c.superseded_by == instances.c.id),
     )
-    ids = list(connection.execute(select(instances.c.id).where(old).order_by(instances.c.id).limit(limit)).scalars())
+    ids = list(connection.execute(select(instances.c.id).where(old).order_by(instances.c.received_at).limit(limit)).scalars())
     for chunk in chunks(ids):
         connection.execute(delete(instances).where(instances.c.id.in_(chunk)))
     return len(ids)
+
+
+def forget_asked(connection: Connection, *, before: float, limit: int = 20) -> int:
+    """Delete up to `limit` retrievals, jobs and answered commitments each that ended before `before`. Returns how many.
+
+    A job goes once its retrievals are gone; one that was interrupted goes too: given again, the command begins anew.
+    """
+    ended = and_(jobs.c.state != "running", jobs.c.changed_at < before)
+    of_ended = select(retrievals.c.id).join(jobs, jobs.c.id == retrievals.c.job_id).where(ended)
+    empty = select(jobs.c.id).where(ended, ~exists().where(retrievals.c.job_id == jobs.c.id))
+    answered = select(commitments.c.transaction_uid).where(commitments.c.answered_at < before)
+    count = 0
+    for key, old in ((retrievals.c.id, of_ended), (jobs.c.id, empty), (commitments.c.transaction_uid, answered)):
+        keys = list(connection.execute(old.limit(limit)).scalars())
+        connection.execute(delete(key.table).where(key.in_(keys)))
+        count += len(keys)
+    return count

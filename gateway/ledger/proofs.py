@@ -7,11 +7,11 @@ the epoch.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Select, func, select
+from sqlalchemy import ColumnElement, Connection, Select, func, select
 
 from gateway.domain import DeliveryState, Proof
 from gateway.ledger.deliveries import rivals, verify
@@ -65,7 +65,11 @@ def waiting_studies(connection: Connection, destination: str) -> list[WaitingStu
             func.count(),
         )
         .join_from(deliveries, instances, instances.c.id == deliveries.c.instance_id)
-        .where(*_unverified_at(destination))
+        .where(
+            deliveries.c.destination == destination,
+            deliveries.c.state == DeliveryState.DELIVERED,
+            deliveries.c.id.not_in(_asked(destination)),
+        )
         .group_by(instances.c.study_instance_uid)
         .order_by(func.min(deliveries.c.changed_at))
     )
@@ -74,24 +78,16 @@ def waiting_studies(connection: Connection, destination: str) -> list[WaitingStu
 
 def unverified(connection: Connection, destination: str, study_instance_uid: str) -> list[Unverified]:
     """Return the study's deliveries to `destination` that wait for proof and of which no commitment was requested."""
-    mine = instances.c.study_instance_uid == study_instance_uid
-    statement = unverified_columns().where(mine, *_unverified_at(destination)).order_by(deliveries.c.id)
+    mine = _of_study_at(study_instance_uid, destination, DeliveryState.DELIVERED)
+    statement = unverified_columns().where(*mine, deliveries.c.id.not_in(_asked(destination))).order_by(deliveries.c.id)
     return [Unverified(*row) for row in connection.execute(statement)]
 
 
 def is_busy(connection: Connection, destination: str, study_instance_uid: str) -> bool:
     """Tell whether more of the study is on its way to `destination` right now."""
-    statement = (
-        select(deliveries.c.id)
-        .join_from(instances, deliveries, deliveries.c.instance_id == instances.c.id)
-        .where(
-            instances.c.study_instance_uid == study_instance_uid,
-            deliveries.c.destination == destination,
-            deliveries.c.state.in_([DeliveryState.PENDING, DeliveryState.SENDING]),
-        )
-        .limit(1)
-    )
-    return connection.execute(statement).first() is not None
+    mine = _of_study_at(study_instance_uid, destination, DeliveryState.PENDING, DeliveryState.SENDING)
+    statement = select(deliveries.c.id).join_from(instances, deliveries, deliveries.c.instance_id == instances.c.id).where(*mine)
+    return connection.execute(statement.limit(1)).first() is not None
 
 
 def record_proof(connection: Connection, items: Sequence[Unverified], proof: Proof, *, now: float, note: str = "") -> int:
@@ -136,16 +132,24 @@ def unverified_columns() -> Select[Any]:
     ).join_from(deliveries, instances, instances.c.id == deliveries.c.instance_id)
 
 
-def _unverified_at(destination: str) -> Collection[Any]:
-    asked = (
+def _of_study_at(study_instance_uid: str, destination: str, *states: DeliveryState) -> tuple[ColumnElement[bool], ...]:
+    """Return conditions in words that let a database begin with the study only.
+
+    No index serves a coalesced column: by destination and state it would read the whole queue for each study.
+    """
+    return (
+        instances.c.study_instance_uid == study_instance_uid,
+        func.coalesce(deliveries.c.destination, "") == destination,
+        func.coalesce(deliveries.c.state, "").in_(states),
+    )
+
+
+def _asked(destination: str) -> Select[Any]:
+    """Select the deliveries whose commitment was requested and not answered yet."""
+    return (
         select(commitment_items.c.delivery_id)
         .join(commitments, commitments.c.transaction_uid == commitment_items.c.transaction_uid)
         .where(commitments.c.destination == destination, commitments.c.answered_at.is_(None))
-    )
-    return (
-        deliveries.c.destination == destination,
-        deliveries.c.state == DeliveryState.DELIVERED,
-        deliveries.c.id.not_in(asked),
     )
 
 

@@ -172,6 +172,13 @@ def matching(connection: Connection, selection: Selection, action: Action) -> li
     return list(connection.execute(statement.order_by(deliveries.c.id)).scalars())
 
 
+def parts(connection: Connection, selection: Selection, action: Action, *, size: int = 1000) -> list[Selection]:
+    """Return what `action` would change as selections of at most `size` deliveries, so that no change keeps others waiting."""
+    ids = matching(connection, selection, action)
+    states = startable(selection, action)
+    return [Selection(ids=tuple(ids[start : start + size]), states=states) for start in range(0, len(ids), size)]
+
+
 def act(connection: Connection, selection: Selection, action: Action, *, now: float) -> int:
     """Do `action` with the selected deliveries and return how many changed; runs in a ledger write."""
     ids = matching(connection, selection, action)

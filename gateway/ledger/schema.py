@@ -5,6 +5,8 @@ A change of the schema is a new migration in `gateway.ledger.migrations`, never 
 
 from __future__ import annotations
 
+from typing import Any
+
 from sqlalchemy import (
     BigInteger,
     Boolean,
@@ -61,8 +63,19 @@ instances = Table(
 )
 Index("instances_by_uid", instances.c.sop_instance_uid)
 Index("instances_by_study", instances.c.study_instance_uid, instances.c.series_instance_uid)
-Index("instances_kept", instances.c.id, sqlite_where=text("bytes_state = 'kept'"), postgresql_where=text("bytes_state = 'kept'"))
-Index("instances_unrouted", instances.c.id, sqlite_where=text("NOT routed"), postgresql_where=text("NOT routed"))
+
+
+def _index_where(name: str, *columns: Column[Any], where: str, sqlite: str | None = None) -> None:
+    """Index the rows that meet a condition, in the words in which each database finds it again in queries."""
+    Index(name, *columns, sqlite_where=text(sqlite or where), postgresql_where=text(where))
+
+
+_index_where("instances_kept", instances.c.id, where="bytes_state = 'kept'")
+_index_where("instances_missing", instances.c.id, where="bytes_state = 'missing'")
+_index_where("instances_released", instances.c.received_at, where="bytes_state = 'released'")
+_index_where("instances_not_routed", instances.c.id, where="NOT routed", sqlite="routed = 0")
+# Also for the foreign key: without it, deleting one instance reads all of them.
+_index_where("instances_superseded", instances.c.superseded_by, where="superseded_by IS NOT NULL")
 
 arrivals = Table(
     "arrivals",
@@ -104,15 +117,11 @@ deliveries = Table(
     UniqueConstraint("instance_id", "destination", name="one_delivery_a_destination"),
     CheckConstraint("state IN (" + ", ".join(f"'{state}'" for state in DeliveryState) + ")", name="state"),
 )
-Index(
-    "deliveries_due",
-    deliveries.c.destination,
-    deliveries.c.due_at,
-    deliveries.c.id,
-    sqlite_where=text("state IN ('pending', 'deferred')"),
-    postgresql_where=text("state IN ('pending', 'deferred')"),
+_index_where(
+    "deliveries_due", deliveries.c.destination, deliveries.c.due_at, deliveries.c.id, where="state IN ('pending', 'deferred')"
 )
 Index("deliveries_by_state", deliveries.c.destination, deliveries.c.state, deliveries.c.changed_at)
+_index_where("deliveries_held", deliveries.c.destination, deliveries.c.reason, where="state = 'held'")
 
 jobs = Table(
     "jobs",
@@ -177,6 +186,9 @@ commitment_items = Table(
     Column("transaction_uid", String(64), ForeignKey("commitments.transaction_uid", ondelete="CASCADE"), primary_key=True),
     Column("delivery_id", _Key, ForeignKey("deliveries.id", ondelete="CASCADE"), primary_key=True),
 )
+_index_where("commitments_awaited", commitments.c.destination, commitments.c.deadline_at, where="answered_at IS NULL")
+# For the foreign key, as above.
+Index("commitment_items_by_delivery", commitment_items.c.delivery_id)
 
 learned = Table(
     "learned",

@@ -26,7 +26,6 @@ from typing import TypeVar
 import structlog
 import trio
 from pydantic import BaseModel, ValidationError
-from sqlalchemy import Connection
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -137,10 +136,14 @@ async def _queue_act(engine: Engine, request: Request) -> Document:
     if selection.is_everything and not command.where.everything:
         raise UsageError("name deliveries by id, destination, state or study, or say that all of them are meant")
 
-    def change(connection: Connection) -> int:
-        return queue.act(connection, selection, command.action, now=time.time())
+    def parts() -> list[queue.Selection]:
+        with engine.ledger.read() as connection:
+            return queue.parts(connection, selection, command.action)
 
-    changed = await trio.to_thread.run_sync(engine.ledger.write, change)
+    changed = 0
+    for part in await trio.to_thread.run_sync(parts):
+        change = partial(queue.act, selection=part, action=command.action, now=time.time())
+        changed += await trio.to_thread.run_sync(engine.ledger.write, change)
     log.info("queue_changed", action=command.action, changed=changed)
     _tell(engine, command.action, selection)
     return {"action": command.action, "changed": changed}

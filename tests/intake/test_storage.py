@@ -6,13 +6,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import Connection, select
 from structlog.testing import capture_logs
 
-from gateway.domain import Attributes, DeliveryState
+from gateway.domain import Attributes, Basis, DeliveryState
 from gateway.errors import Refusal
 from gateway.intake import Releaser, StorageIntake, recover
-from gateway.ledger import Ledger, instances, queue, transitions
+from gateway.ledger import Ledger, commitments, instances, queue, retrievals, schema, transitions
 from gateway.ledger.instances import SUPERSEDED, ArrivalOutcome, BytesState, Recorded, StoredInstance
 from gateway.ledger.schema import arrivals, deliveries
 from gateway.spool import Spool
@@ -419,15 +419,40 @@ def test_history_is_forgotten_after_its_time_only(intake: StorageIntake, spool: 
     store(intake, request(UID), data_set(UID))
     settle(ledger)
     Releaser(spool, ledger, history_s=1).run_once()
-    assert Releaser(spool, ledger, history_s=500, clock=lambda: 1400.0).forget_once() == 0
-    assert Releaser(spool, ledger, history_s=500, clock=lambda: 1600.0).forget_once() == 1
+    assert Releaser(spool, ledger, history_s=500, clock=lambda: 1400.0).forget_once() is False
+    assert Releaser(spool, ledger, history_s=500, clock=lambda: 1600.0).forget_once() is True
     assert found(ledger) == []
     assert states(ledger) == {}
 
 
+def test_what_was_asked_of_peers_is_forgotten_too_but_for_what_still_runs(spool: Spool, ledger: Ledger) -> None:
+    def fill(connection: Connection) -> list[int]:
+        old, late, running = (
+            retrievals.open_job(connection, "pull", name, "{}", now=10.0).id for name in ("old", "late", "running")
+        )
+        for job in (old, late, running):
+            one = retrievals.open_retrieval(connection, job, "archive", "1.2", now=10.0)
+            retrievals.expect(connection, one.id, basis=Basis.UIDS, expected_count=1, listed={"1.2.3": "1.2"})
+        retrievals.set_job_state(connection, old, "stopped", now=20.0)
+        retrievals.set_job_state(connection, late, "done", now=900.0)
+        commitments.register(connection, "2.25.1", "a", [], now=10.0, deadline_at=20.0)
+        commitments.register(connection, "2.25.2", "a", [], now=10.0, deadline_at=20.0)
+        commitments.end(connection, "2.25.1", now=20.0)
+        return [late, running]
+
+    left = ledger.write(fill)
+    releaser = Releaser(spool, ledger, history_s=100, clock=lambda: 950.0)
+    assert releaser.forget_once() is True
+    assert releaser.forget_once() is False
+    with ledger.read() as connection:
+        assert list(connection.execute(select(schema.jobs.c.id)).scalars()) == left
+        assert len(connection.execute(select(schema.expected_instances)).all()) == 2
+        assert list(connection.execute(select(schema.commitments.c.transaction_uid)).scalars()) == ["2.25.2"]
+
+
 def test_what_is_owed_is_never_forgotten(intake: StorageIntake, spool: Spool, ledger: Ledger) -> None:
     store(intake, request(UID), data_set(UID))
-    assert Releaser(spool, ledger, history_s=0, clock=lambda: 1e9).forget_once() == 0
+    assert Releaser(spool, ledger, history_s=0, clock=lambda: 1e9).forget_once() is False
 
 
 @pytest.fixture

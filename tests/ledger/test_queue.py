@@ -97,6 +97,15 @@ def test_a_dropped_delivery_comes_back_only_when_it_is_named(ledger: Ledger) -> 
     assert ledger.write(lambda c: queue.act(c, Selection(ids=(dropped,)), Action.RETRY, now=NOW)) == 1
 
 
+def test_a_change_of_many_comes_in_parts_that_leave_out_what_went_on_meanwhile(ledger: Ledger) -> None:
+    ids = [ledger.write(lambda c, n=n: add_delivery(c, add_instance(c, f"1.{n}"), S.HELD)) for n in range(5)]
+    with ledger.read() as connection:
+        parts = queue.parts(connection, Selection(destinations=("a",)), Action.RETRY, size=2)
+    assert [part.ids for part in parts] == [(ids[0], ids[1]), (ids[2], ids[3]), (ids[4],)]
+    ledger.write(lambda c: queue.act(c, Selection(ids=(ids[2],)), Action.DROP, now=NOW))
+    assert [ledger.write(lambda c, part=part: queue.act(c, part, Action.RETRY, now=NOW)) for part in parts] == [2, 1, 1]
+
+
 def test_what_has_no_bytes_any_more_or_was_superseded_is_not_retried(ledger: Ledger) -> None:
     def fill(connection: Connection) -> None:
         newer = add_instance(connection, "1.1")

@@ -1,0 +1,54 @@
+"""A ledger of any earlier version becomes what an empty one is made as."""
+
+from collections.abc import Iterator
+
+import pytest
+from sqlalchemy import Connection, create_engine, event, text
+
+from gateway.errors import LedgerTooNew
+from gateway.ledger.migrations import MIGRATIONS, migrate
+from gateway.ledger.schema import schema_version
+
+VERSION_1 = (
+    "DROP INDEX instances_missing",
+    "DROP INDEX instances_released",
+    "DROP INDEX instances_not_routed",
+    "DROP INDEX instances_superseded",
+    "DROP INDEX deliveries_held",
+    "DROP INDEX commitments_awaited",
+    "DROP INDEX commitment_items_by_delivery",
+    "CREATE INDEX instances_unrouted ON instances (id) WHERE NOT routed",
+)
+
+
+@pytest.fixture
+def connection() -> Iterator[Connection]:
+    engine = create_engine("sqlite://")
+    event.listen(engine, "connect", lambda raw, _record: setattr(raw, "isolation_level", None))
+    with engine.connect() as opened:
+        yield opened
+    engine.dispose()
+
+
+def schema(connection: Connection) -> dict[str, str]:
+    rows = connection.execute(text("SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL"))
+    return {row.name: " ".join(row.sql.split()) for row in rows}
+
+
+def test_a_ledger_of_version_1_becomes_what_a_new_one_is(connection: Connection) -> None:
+    newest = migrate(connection)
+    wanted = schema(connection)
+    for statement in VERSION_1:
+        connection.execute(text(statement))
+    connection.execute(schema_version.update().values(version=1))
+    assert schema(connection) != wanted
+    assert migrate(connection) == newest == len(MIGRATIONS) + 1
+    assert schema(connection) == wanted
+    assert migrate(connection) == newest
+
+
+def test_a_newer_ledger_is_left_alone(connection: Connection) -> None:
+    migrate(connection)
+    connection.execute(schema_version.update().values(version=99))
+    with pytest.raises(LedgerTooNew, match="99"):
+        migrate(connection)
