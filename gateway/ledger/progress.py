@@ -1,25 +1,27 @@
 """How far deliveries are that a command waits for. Reading only.
 
-A command waits for a *scope*: the instances of retrievals, or instances by id, at all or some destinations. Of a content that a
-newer one superseded only what is still owed counts: it is held, or will be.
+A command waits for a *scope*: the instances of a pull's studies, or instances by id, at all or some destinations. Of a content
+that a newer one superseded only what is still owed counts: it is held, or will be. A pull of the newer one's study is not held up
+by another study that had the same SOP Instance UID.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
-from sqlalchemy import ColumnElement, Connection, Subquery, func, or_, select, true, union
+from sqlalchemy import ColumnElement, CompoundSelect, Connection, func, or_, select, true, union
 
 from gateway.domain import DeliveryState as S
-from gateway.ledger.schema import arrivals, deliveries, expected_instances, instances
+from gateway.ledger.schema import arrivals, deliveries, expected_instances, instances, retrievals
 
 WORKING = frozenset({S.PENDING, S.SENDING, S.DEFERRED, S.DELIVERED})
 """The gateway still works on it by itself; held and dropped ones wait for a person or for nobody."""
 
 CHUNK = 500
 
-_COUNTS = or_(instances.c.superseded_by.is_(None), deliveries.c.state.in_(sorted({S.PENDING, S.SENDING, S.DEFERRED, S.HELD})))
+_CURRENT = instances.c.superseded_by.is_(None)
+_COUNTS = or_(_CURRENT, deliveries.c.state.in_(sorted({S.PENDING, S.SENDING, S.DEFERRED, S.HELD})))
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +53,7 @@ class Undelivered:
 class Scope:
     """Which deliveries a command waits for. `destinations` empty means all that the instances are routed to."""
 
-    retrieval_ids: tuple[int, ...] = ()
+    job_id: int | None = None
     instance_ids: tuple[int, ...] = ()
     destinations: tuple[str, ...] = ()
 
@@ -104,8 +106,8 @@ def undelivered(connection: Connection, scope: Scope) -> list[Undelivered]:
 def unrouted(connection: Connection, scope: Scope) -> int:
     """Count the instances in `scope` that no route matched."""
     counts = (
-        connection.execute(select(func.count()).select_from(instances).where(condition, ~instances.c.routed))
-        for condition in _conditions(Scope(scope.retrieval_ids, scope.instance_ids))
+        connection.execute(select(func.count()).select_from(instances).where(condition, ~instances.c.routed, _CURRENT))
+        for condition in _conditions(Scope(scope.job_id, scope.instance_ids))
     )
     return sum(count.scalar_one() for count in counts)
 
@@ -113,14 +115,18 @@ def unrouted(connection: Connection, scope: Scope) -> int:
 def _conditions(scope: Scope) -> Iterator[ColumnElement[bool]]:
     """Yield conditions on instances and deliveries that together, without overlap, make up `scope`."""
     narrowed = deliveries.c.destination.in_(scope.destinations) if scope.destinations else true()
-    if scope.retrieval_ids:
-        yield instances.c.sop_instance_uid.in_(select(_retrieved(scope.retrieval_ids).c.sop_instance_uid)) & narrowed
+    if scope.job_id is not None:
+        studies = select(retrievals.c.study_instance_uid).where(retrievals.c.job_id == scope.job_id)
+        asked = or_(_CURRENT, instances.c.study_instance_uid.in_(studies))
+        yield instances.c.sop_instance_uid.in_(_retrieved(scope.job_id)) & asked & narrowed
     for start in range(0, len(scope.instance_ids), CHUNK):
         yield instances.c.id.in_(scope.instance_ids[start : start + CHUNK]) & narrowed
 
 
-def _retrieved(retrieval_ids: Sequence[int]) -> Subquery:
-    """Select what the retrievals expected or what was counted to them, whenever it arrived."""
-    expected = select(expected_instances.c.sop_instance_uid).where(expected_instances.c.retrieval_id.in_(retrieval_ids))
-    arrived = select(arrivals.c.sop_instance_uid).where(arrivals.c.retrieval_id.in_(retrieval_ids))
-    return union(expected, arrived).subquery()
+def _retrieved(job_id: int) -> CompoundSelect[tuple[str]]:
+    """Select what the job's retrievals wanted to come or what was counted to them, whenever it arrived."""
+    mine = select(retrievals.c.id).where(retrievals.c.job_id == job_id)
+    wanted = select(expected_instances.c.sop_instance_uid).where(
+        expected_instances.c.retrieval_id.in_(mine), ~expected_instances.c.skipped
+    )
+    return union(wanted, select(arrivals.c.sop_instance_uid).where(arrivals.c.retrieval_id.in_(mine)))

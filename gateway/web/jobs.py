@@ -75,8 +75,7 @@ async def pull(engine: Engine, command: PullCommand, emit: Emit) -> None:
     )
     async with engine.jobs.running():
         verdicts, ended = await _retrieve(engine, request, emit)
-        scope = Scope(retrieval_ids=tuple(verdict.retrieval_id for verdict in verdicts if verdict.retrieval_id is not None))
-        outcome = await _deliver(engine, scope, command.wait, command.wait_s, emit)
+        outcome = await _deliver(engine, Scope(job_id=ended.job_id), command.wait, command.wait_s, emit)
         await emit(_pull_summary(verdicts, ended, outcome))
 
 

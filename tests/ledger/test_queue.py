@@ -170,7 +170,7 @@ def test_holdings_count_what_no_route_took_and_conflicts(ledger: Ledger) -> None
 
 
 def test_the_deliveries_of_a_retrieval_are_those_of_what_it_expected_and_of_what_arrived_for_it(ledger: Ledger) -> None:
-    def fill(connection: Connection) -> int:
+    def fill(connection: Connection) -> None:
         job = {
             "id": 1,
             "kind": "pull",
@@ -192,14 +192,62 @@ def test_the_deliveries_of_a_retrieval_are_those_of_what_it_expected_and_of_what
         add_delivery(connection, expected, S.VERIFIED, proof="exists")
         add_delivery(connection, arrived, S.HELD, reason="refused")
         add_delivery(connection, other, S.PENDING)
-        return 7
 
-    scope = Scope(retrieval_ids=(ledger.write(fill),))
+    ledger.write(fill)
+    scope = Scope(job_id=1)
     with ledger.read() as connection:
         counted = progress.count_states(connection, scope)
         left = progress.undelivered(connection, scope)
     assert {(row.state, row.proof, row.count) for row in counted} == {(S.VERIFIED, "exists", 1), (S.HELD, None, 1)}
     assert [(row.sop_instance_uid, row.state, row.reason) for row in left] == [("1.2", S.HELD, "refused")]
+
+
+def pull_of(connection: Connection, study: str, **expected: bool) -> None:
+    """Record a job of one study which expects these SOP Instance UIDs (dots as underscores); the values say which are skipped."""
+    job = {"id": 1, "kind": "pull", "fingerprint": "f", "criteria": "{}", "state": "done", "created_at": NOW, "changed_at": NOW}
+    connection.execute(insert(jobs).values(**job))
+    connection.execute(insert(retrievals).values(id=7, job_id=1, source="s", study_instance_uid=study, started_at=NOW))
+    for uid, skipped in expected.items():
+        wanted = {"retrieval_id": 7, "sop_instance_uid": uid.strip("_").replace("_", "."), "skipped": skipped}
+        connection.execute(insert(expected_instances).values(**wanted, series_instance_uid=f"{study}.1"))
+
+
+@pytest.mark.parametrize("pulled", ["9", "10"])
+def test_what_another_study_superseded_is_owed_by_a_pull_of_its_own_study_only(ledger: Ledger, pulled: str) -> None:
+    def fill(connection: Connection) -> None:
+        pull_of(connection, pulled, _1_1=False)
+        newer = add_instance(connection, "1.1", study="10", digest="other")
+        older = add_instance(connection, "1.1", study="9", superseded_by=newer)
+        add_delivery(connection, newer, S.VERIFIED)
+        add_delivery(connection, older, S.HELD, reason="superseded")
+
+    ledger.write(fill)
+    with ledger.read() as connection:
+        left = progress.undelivered(connection, Scope(job_id=1))
+    assert [row.study_instance_uid for row in left] == (["9"] if pulled == "9" else [])
+
+
+def test_a_superseded_content_without_a_route_is_nobodys_concern(ledger: Ledger) -> None:
+    def fill(connection: Connection) -> None:
+        pull_of(connection, "9", _1_1=False)
+        newer = add_instance(connection, "1.1", study="9", digest="other")
+        add_instance(connection, "1.1", study="9", superseded_by=newer, routed=False)
+        add_delivery(connection, newer, S.VERIFIED)
+
+    ledger.write(fill)
+    with ledger.read() as connection:
+        assert progress.unrouted(connection, Scope(job_id=1)) == 0
+
+
+def test_what_was_left_out_since_the_destinations_hold_it_is_not_waited_for(ledger: Ledger) -> None:
+    def fill(connection: Connection) -> None:
+        pull_of(connection, "9", _1_1=True, _1_2=False)
+        for uid in ("1.1", "1.2"):
+            add_delivery(connection, add_instance(connection, uid, study="9"), S.HELD)
+
+    ledger.write(fill)
+    with ledger.read() as connection:
+        assert [row.sop_instance_uid for row in progress.undelivered(connection, Scope(job_id=1))] == ["1.2"]
 
 
 def test_a_scope_of_instances_is_narrowed_to_its_destinations(ledger: Ledger) -> None:
