@@ -22,13 +22,23 @@ def instances_of_series(association: Requestor, study_instance_uid: str, series_
         AssociationError: the association broke.
     """
     query = _image_query(study_instance_uid, series_instance_uid, "")
-    return {str(match.get("SOPInstanceUID", "")) for match in association.find(query)} - {""}
+    return {_uid(match, "SOPInstanceUID") for match in association.find(query) if _answers(match, query)} - {""}
 
 
 def is_listed(association: Requestor, study_instance_uid: str, series_instance_uid: str, sop_instance_uid: str) -> bool:
     """Tell whether the peer lists this one instance. Raises like `instances_of_series`."""
     query = _image_query(study_instance_uid, series_instance_uid, sop_instance_uid)
-    return sop_instance_uid in {str(match.get("SOPInstanceUID", "")) for match in association.find(query)}
+    return sop_instance_uid in {_uid(match, "SOPInstanceUID") for match in association.find(query) if _answers(match, query)}
+
+
+def _answers(match: Dataset, query: Dataset) -> bool:
+    """Tell whether a match is of the series that was asked for: some peers ignore keys and answer with what they have."""
+    keys = ("StudyInstanceUID", "SeriesInstanceUID")
+    return all(_uid(match, key) in ("", _uid(query, key)) for key in keys)
+
+
+def _uid(dataset: Dataset, keyword: str) -> str:
+    return str(dataset.get(keyword) or "").strip("\0 ")
 
 
 def answers_find(association: Requestor) -> bool:
