@@ -148,7 +148,7 @@ def _opened(settings: Settings, role: Role) -> Iterator[Engine]:
 def _assembled(settings: Settings, role: Role, spool: Spool, ledger: Ledger) -> Engine:
     """Make every part and give each the others' hints; nothing runs yet. On the trio thread."""
     hints = Hints()
-    admission = KnownSources(settings, orders=_learned_orders(ledger))
+    admission = KnownSources(settings, orders=_learned_orders(ledger), turned_away=hints.turned_away)
     retriever = Retriever(
         settings, ledger, tls=requestor_context, set_order=admission.set_order, has_room=spool.has_room, existing=Existing(settings)
     )
@@ -201,6 +201,10 @@ class Hints:
         self._retriever.arrived(arrival.retrieval_id, arrival.identity.sop_instance_uid, arrival.content.length)
         for destination in what.queued:
             self._dispatcher.nudge(destination)
+
+    def turned_away(self, calling_ae: str, called_ae: str, address: str) -> None:
+        """A caller was refused: a retrieval may wait for it in vain."""
+        self._retriever.turned_away(calling_ae, called_ae, address)
 
     def deliveries_changed(self, destination: str) -> None:
         """Deliveries to `destination` were recorded: a proof may be due, bytes may be settled."""

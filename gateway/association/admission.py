@@ -23,6 +23,8 @@ from gateway.settings import DicomDestination, Settings, SourceTable
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 Resolve = Callable[[str], Collection[str]]
+TurnedAway = Callable[[str, str, str], None]
+"""Hears the calling AE title, the called AE title and the address of each caller that is refused; returns at once."""
 
 REFRESH_S = 300.0
 """How old the addresses of host names may grow before they are looked up again."""
@@ -102,7 +104,14 @@ def matching(
 class KnownSources:
     """The admission of ``[listen] accept`` and ``[sources]``. Thread-safe."""
 
-    def __init__(self, settings: Settings, orders: Mapping[str, str] | None = None, *, resolve: Resolve | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        orders: Mapping[str, str] | None = None,
+        *,
+        resolve: Resolve | None = None,
+        turned_away: TurnedAway = lambda _calling, _called, _address: None,
+    ) -> None:
         """Look up the sources' host names, waiting for at most `START_S`.
 
         `orders` are the acceptance orders that were learned, by source.
@@ -113,6 +122,7 @@ class KnownSources:
         self._sources = (*known, *reporters(settings))
         self._hosts = tuple(sorted({source.host for source in self._sources if not _is_address(source.host)}))
         self._resolve = resolve or _addresses
+        self._turned_away = turned_away
         self._lock = threading.Lock()
         self._orders: dict[str, tuple[str, ...]] = {}
         self._resolved: dict[str, frozenset[str]] = {}
@@ -144,18 +154,19 @@ class KnownSources:
         """
         if not self._anyone and called_ae not in self._ae_titles:
             log.warning("called_ae_not_ours", called_ae=called_ae, calling_ae=calling_ae, address=address)
+            self._turned_away(calling_ae, called_ae, address)
             raise rejection(1, 1, 7)
         self._look_up_again(REFRESH_S)
         with self._lock:
             resolved = self._resolved
         source = matching(self._sources, resolved, calling_ae=calling_ae, address=address, certificate_names=certificate_names)
         if source is None:
-            self._unknown(calling_ae, address)
+            self._unknown(calling_ae, called_ae, address)
             return Admitted(None, J2K_FIRST)
         with self._lock:
             return Admitted(source.name, self._orders.get(source.name or "", J2K_FIRST))
 
-    def _unknown(self, calling_ae: str, address: str) -> None:
+    def _unknown(self, calling_ae: str, called_ae: str, address: str) -> None:
         """Refuse a caller that is no source, unless anyone may call. Raises AssociationRejected."""
         titled = any(source.ae_title == calling_ae for source in self._sources)
         if titled:
@@ -163,6 +174,7 @@ class KnownSources:
             self._look_up_again(RETRY_S)
         if not self._anyone:
             log.warning("caller_not_known", calling_ae=calling_ae, address=address, ae_title_known=titled)
+            self._turned_away(calling_ae, called_ae, address)
             raise rejection(1, 1, 3)
 
     def _look_up_again(self, age_s: float) -> list[threading.Thread]:

@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from sqlalchemy import Connection, and_, delete, insert, or_, select, union, update
+from sqlalchemy import Connection, and_, delete, func, insert, or_, select, union, update
 
 from gateway.domain import Basis, VerdictKind
 from gateway.ledger.schema import arrivals, expected_instances, instances, jobs, retrievals
@@ -123,19 +123,22 @@ def expect(
 def received(connection: Connection, retrieval_id: int) -> dict[str, int]:
     """Return each SOP Instance UID that counts as received for the retrieval, with its data set's length in bytes.
 
-    That is what was counted to it on arrival, and what it expects and came since it started, whomever it was counted to then.
+    That is what its C-MOVEs brought, and what of its study it expects and came since it started, whomever it was counted to
+    then: some sources keep different instances of two studies under one SOP Instance UID.
     An instance whose bytes are gone while they were still owed is not received.
     """
-    started = select(retrievals.c.started_at).where(retrievals.c.id == retrieval_id).scalar_subquery()
+    mine = select(retrievals).where(retrievals.c.id == retrieval_id).subquery()
+    started = select(mine.c.started_at).scalar_subquery()
+    of_study = instances.c.study_instance_uid == select(mine.c.study_instance_uid).scalar_subquery()
     kept = instances.c.bytes_state != "missing"
     what = select(arrivals.c.sop_instance_uid, instances.c.content_length)
     counted = what.join_from(arrivals, instances, arrivals.c.instance_id == instances.c.id).where(
-        arrivals.c.retrieval_id == retrieval_id, kept
+        arrivals.c.retrieval_id == retrieval_id, or_(of_study, arrivals.c.move_originator_message_id.is_not(None)), kept
     )
     wanted = (
         what.join_from(expected_instances, instances, instances.c.sop_instance_uid == expected_instances.c.sop_instance_uid)
         .join(arrivals, arrivals.c.instance_id == instances.c.id)
-        .where(expected_instances.c.retrieval_id == retrieval_id, arrivals.c.at >= started, kept)
+        .where(expected_instances.c.retrieval_id == retrieval_id, arrivals.c.at >= started, of_study, kept)
     )
     return {str(uid): int(length) for uid, length in connection.execute(union(counted, wanted))}
 
@@ -143,10 +146,12 @@ def received(connection: Connection, retrieval_id: int) -> dict[str, int]:
 def received_of_study(connection: Connection, retrieval_id: int, study_instance_uid: str) -> dict[str, int]:
     """Return what a retrieval that knows only counts received: instances of its study with their lengths in bytes.
 
-    Counted are those that came for it, and those that came for nobody since it started.
+    Counted are those that came for it, and those that came for nobody since it started and that no other source sent.
     """
-    started = select(retrievals.c.started_at).where(retrievals.c.id == retrieval_id).scalar_subquery()
-    unsolicited = and_(arrivals.c.retrieval_id.is_(None), arrivals.c.at >= started)
+    mine = select(retrievals).where(retrievals.c.id == retrieval_id).subquery()
+    started, source = select(mine.c.started_at).scalar_subquery(), select(mine.c.source).scalar_subquery()
+    its_own = or_(instances.c.source.is_(None), instances.c.source == source)
+    unsolicited = and_(arrivals.c.retrieval_id.is_(None), arrivals.c.at >= started, its_own)
     rows = connection.execute(
         select(arrivals.c.sop_instance_uid, instances.c.content_length)
         .join_from(instances, arrivals, arrivals.c.instance_id == instances.c.id)
@@ -157,6 +162,29 @@ def received_of_study(connection: Connection, retrieval_id: int, study_instance_
         )
     )
     return {str(uid): int(length) for uid, length in rows}
+
+
+def conflicts(connection: Connection, retrieval_id: int) -> int:
+    """Count the instances that came for the retrieval with other content than was known under their SOP Instance UIDs."""
+    mine = (arrivals.c.retrieval_id == retrieval_id, arrivals.c.outcome == "conflict")
+    return int(connection.execute(select(func.count(arrivals.c.sop_instance_uid.distinct())).where(*mine)).scalar_one())
+
+
+def unproved(connection: Connection, job_id: int) -> set[int]:
+    """Return the job's retrievals of whose instances some are gone while they were still owed."""
+    missing = instances.c.bytes_state == "missing"
+    counted = (
+        select(retrievals.c.id)
+        .join(arrivals, arrivals.c.retrieval_id == retrievals.c.id)
+        .join(instances, instances.c.id == arrivals.c.instance_id)
+    )
+    wanted = (
+        select(retrievals.c.id)
+        .join(expected_instances, expected_instances.c.retrieval_id == retrievals.c.id)
+        .join(instances, instances.c.sop_instance_uid == expected_instances.c.sop_instance_uid)
+    )
+    lost = union(*(one.where(retrievals.c.job_id == job_id, missing) for one in (counted, wanted)))
+    return set(connection.execute(lost).scalars())
 
 
 def settle(connection: Connection, retrieval_id: int, verdict: VerdictKind, note: str, *, now: float) -> None:

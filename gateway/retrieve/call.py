@@ -34,6 +34,12 @@ log = structlog.get_logger()
 CANCEL_GRACE_S = 10.0
 """How long a source may take to end a C-MOVE after C-CANCEL before the association is aborted."""
 
+HEARTBEATS = 15
+"""A source may answer pending without a count that changes, and without an instance, for so many no-progress times.
+
+One that fetches from a tape does for a while; one that never ends must not hold us for ever.
+"""
+
 JOIN_S = 5.0
 """How long a killed association's thread may take to end before it is left to itself."""
 
@@ -139,7 +145,7 @@ class Moved:
     def words(self) -> str:
         """Return the answer for a person, without patient data."""
         if self.end is End.STALLED:
-            return "the source stalled: neither a response nor an instance within the no-progress time"
+            return "the source stalled: no instance, and no response that told of one, within the no-progress time"
         if self.error is not None:
             return str(self.error)
         if self.last is None:
@@ -174,13 +180,13 @@ class Move:
         self._message_id = message_id
         self._watch = watch
         self._last: SubOperations | None = None
-        self._last_response = time.monotonic()
+        self._last_response = self._last_change = time.monotonic()
         self._stalled = False
         self._call = _MoveCall(open_association, self._ask, message_id)
 
     async def result(self, limiter: trio.CapacityLimiter, progress_timeout_s: float) -> Moved:
         """Carry the C-MOVE out; returns, never raises an AssociationError. When cancelled: C-CANCEL, then abort."""
-        self._last_response = time.monotonic()
+        self._last_response = self._last_change = time.monotonic()
         moved = Moved(End.BROKEN)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._watch_progress, progress_timeout_s, nursery.cancel_scope)
@@ -207,8 +213,10 @@ class Move:
 
     def _ask(self, requestor: Requestor) -> None:
         for response in requestor.move(self._identifier, destination_ae=self._destination_ae, message_id=self._message_id):
-            self._last = response
-            self._last_response = time.monotonic()
+            changed = self._last is None or self._last != response
+            self._last, self._last_response = response, time.monotonic()
+            if changed:
+                self._last_change = self._last_response
 
     async def _watch_progress(self, progress_timeout_s: float, abandon: trio.CancelScope) -> None:
         while True:
@@ -222,7 +230,9 @@ class Move:
             abandon.cancel()
 
     def _left(self, progress_timeout_s: float) -> float:
-        return max(self._last_response, self._watch.last_arrival) + progress_timeout_s - time.monotonic()
+        came = self._watch.last_arrival
+        quiet = max(self._last_response, came) + progress_timeout_s
+        return min(quiet, max(self._last_change, came) + HEARTBEATS * progress_timeout_s) - time.monotonic()
 
 
 class _MoveCall(Call[None]):

@@ -28,6 +28,10 @@ class Watch:
     bytes: int = 0
     arrivals: int = 0
     last_arrival: float = 0.0
+    last_new: float = 0.0
+    """When an instance last came that had not come before; both in monotonic seconds."""
+    turned_away: str = ""
+    """The last caller that was refused meanwhile, in words."""
 
     def expect(self, uids: Collection[str]) -> None:
         """Set what is expected, and count again what of it arrived."""
@@ -40,6 +44,7 @@ class Watch:
         if sop_instance_uid not in self.received:
             self.received.add(sop_instance_uid)
             self.bytes += size_bytes
+            self.last_new = time.monotonic()
             self.present += not self.expected or sop_instance_uid in self.expected
 
 
@@ -101,6 +106,12 @@ class Arrivals:
                     watch.note(sop_instance_uid, size_bytes)
         for watch in waiting:
             watch.nudge()
+
+    def turned_away(self, calling_ae: str, called_ae: str, address: str) -> None:
+        """Note a caller that was refused while retrievals run."""
+        with self._lock:
+            for watch in self._open.values():
+                watch.turned_away = f"AE title {calling_ae!r} from {address}, calling {called_ae!r}"
 
     def _moved(self, provenance: Provenance) -> tuple[int, str] | None:
         if provenance.move_originator_message_id is None or (provenance.move_originator_ae or "").strip() != self._ae_title:

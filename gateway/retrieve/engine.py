@@ -30,6 +30,7 @@ from gateway.retrieve.job import Job
 from gateway.retrieve.means import BOTH_ORDERS, Existing, Means, Source
 from gateway.retrieve.reachable import address_towards
 from gateway.retrieve.repair import AcceptanceOrder, Backoff
+from gateway.retrieve.turns import Turns
 from gateway.settings import Settings, SourceTable, TlsTable
 
 log = structlog.get_logger()
@@ -66,6 +67,7 @@ class Retriever:
         self._settings = settings
         self._ledger = ledger
         self._tls = tls
+        self._set_order = set_order
         self._arrivals = Arrivals(settings.gateway.ae_title)
         self._sources: dict[str, Source] = {}
         self._running: set[str] = set()
@@ -75,7 +77,6 @@ class Retriever:
             ae_title=settings.gateway.ae_title,
             registration=self._registration,
             threads=trio.CapacityLimiter(MAX_THREADS),
-            set_order=set_order,
             has_room=has_room,
             existing=existing,
             backoff=backoff or Backoff(),
@@ -138,6 +139,10 @@ class Retriever:
         """Hint that an instance is durable and recorded; a lost hint costs time, never an instance. Thread-safe, never raises."""
         self._arrivals.arrived(retrieval_id, sop_instance_uid, size_bytes)
 
+    def turned_away(self, calling_ae: str, called_ae: str, address: str) -> None:
+        """Hint that a caller was refused: it may be a source that calls back as somebody else. Thread-safe, never raises."""
+        self._arrivals.turned_away(calling_ae, called_ae, address)
+
     def _source(self, name: str) -> Source:
         known = self._sources.get(name)
         if known is None:
@@ -150,18 +155,22 @@ class Retriever:
             raise UsageError(f"no source is called {name!r} (known: {names})")
         if table.port is None:
             raise UsageError(f"source {name!r} has no port: add it to [sources.{name}], so that it can be asked")
-        source = Source(name, table, partial(self._associate, table), trio.CapacityLimiter(table.moves))
-        now = self._means.clock()
+        now, subject = self._means.clock(), learned.source_subject(name)
         with self._ledger.read() as connection:
             taught = {
-                fact: learned.get(connection, source.subject, fact, now=now)
+                fact: learned.get(connection, subject, fact, now=now)
                 for fact in (learned.ACCEPTANCE_ORDER, learned.ASYNCHRONOUS, BOTH_ORDERS)
             }
-        if taught[learned.ACCEPTANCE_ORDER] == "uncompressed-first":
-            source.order = "uncompressed-first"
-        source.asynchronous = taught[learned.ASYNCHRONOUS] == "yes"
-        source.both_orders = taught[BOTH_ORDERS] == "yes"
-        return source
+        usual: AcceptanceOrder = "uncompressed-first" if taught[learned.ACCEPTANCE_ORDER] == "uncompressed-first" else "j2k-first"
+        return Source(
+            name,
+            table,
+            partial(self._associate, table),
+            trio.CapacityLimiter(table.moves),
+            Turns(usual, partial(self._set_order, name)),
+            both_orders=taught[BOTH_ORDERS] == "yes",
+            asynchronous=taught[learned.ASYNCHRONOUS] == "yes",
+        )
 
     def _associate(self, table: SourceTable, contexts: tuple[ProposedContext, ...]) -> Requestor:
         tls = None if table.tls is None else self._tls(table.tls)

@@ -30,6 +30,9 @@ log = structlog.get_logger()
 KEYS_AT_A_TIME = 20
 """Keys asked on one association at STUDY level: enough to save associations, few enough that the first study comes soon."""
 
+EARLIER_S = 86400.0
+"""How old a complete study's verdict may be when its job carries on; an older one is listed anew and lacks what was added."""
+
 STOP_S = 10.0
 """How long recording that a cancelled job has stopped may take."""
 
@@ -107,9 +110,9 @@ class Job:
         if job.resumed:
             await self._means.write(partial(retrievals.forget_unfound, job_id=job.id))
             earlier = await self._means.read(partial(retrievals.retrievals_of, job_id=job.id))
-            self._earlier = {one.study_instance_uid: one for one in earlier if one.verdict is VerdictKind.COMPLETE}
+            unproved = await self._means.read(partial(retrievals.unproved, job_id=job.id))
+            self._earlier = {one.study_instance_uid: one for one in earlier if one.id not in unproved and _holds(one, now)}
         log.info("job_started", job=job.id, source=self._source.name, resumed=job.resumed)
-        self._means.set_order(self._source.name, self._source.order)
         await self._events.send(JobStarted(job.id, self._source.name, job.resumed))
 
     async def _echo(self) -> None:
@@ -149,13 +152,16 @@ class Job:
     async def _ask(self, keys: Sequence[Key]) -> list[Answer]:
         if not keys:
             return []
-        return await self._means.patiently(self._source, partial(_answers, keys=keys), self._events.send)
+        return await self._means.ask(self._source, partial(_answers, keys), self._hint)
 
     async def _take(self, answer: Answer, found: trio.MemorySendChannel[Found]) -> None:
         asked = ", ".join(f"{keyword} {value}" for keyword, value in answer.key.items())
         if not answer.matches:
             await self._unfound(answer, asked)
         for match in answer.matches:
+            if not match.study_instance_uid:
+                await self._unnamed(asked)
+                continue
             if match.study_instance_uid in self._seen or await self._had(match.study_instance_uid):
                 continue
             self._seen.add(match.study_instance_uid)
@@ -194,6 +200,17 @@ class Job:
         verdict = Verdict(kind, study, Basis.UIDS, None if answer.refusal else 0, 0, note=note, asked=asked)
         await self._record(verdict)
 
+    async def _unnamed(self, asked: str) -> None:
+        note = "the source lists a study under something that is no UID: it cannot be asked for"
+        await self._record(Verdict(VerdictKind.FAILED, "", Basis.UIDS, None, 0, note=note, asked=asked))
+
+    async def _hint(self, event: Event) -> None:
+        """Tell what is only worth knowing at the time: a listener that does not keep up must not keep a source from others."""
+        try:
+            self._events.send_nowait(event)
+        except trio.WouldBlock:
+            log.debug("event_dropped", job=self._id, name=event.name)
+
     async def _record(self, verdict: Verdict) -> None:
         job_id, now = self._id or 0, self._means.clock()
         opened = await self._means.write(
@@ -216,7 +233,9 @@ class Job:
                 await self._retrieve_one(match, asked)
 
     async def _retrieve_one(self, match: plan.StudyMatch, asked: str) -> None:
-        retrieval = StudyRetrieval(self._means, self._source, self._id or 0, match, asked=asked, tell=self._events.send)
+        retrieval = StudyRetrieval(
+            self._means, self._source, self._id or 0, match, asked=asked, tell=self._events.send, hint=self._hint
+        )
         try:
             verdict = await retrieval.run(skip_existing=self._request.skip_existing)
         except GatewayError as error:
@@ -232,16 +251,23 @@ class Job:
         await self._events.send(StudyEnded(verdict, earlier))
 
 
+def _holds(earlier: retrievals.Retrieval, now: float) -> bool:
+    """Tell whether an earlier verdict still stands: the source may have got more of a study since."""
+    return earlier.verdict is VerdictKind.COMPLETE and 0 <= now - (earlier.ended_at or 0.0) < EARLIER_S
+
+
 def _failed(match: plan.StudyMatch, asked: str, note: str) -> Verdict:
     return Verdict(VerdictKind.FAILED, match.study_instance_uid, Basis.UIDS, None, 0, note=note, asked=asked)
 
 
-def _answers(requestor: Requestor, keys: Sequence[Key]) -> list[Answer]:
-    return [_answer(requestor, key) for key in keys]
+def _answers(keys: Sequence[Key], requestor: Requestor, busy: bool) -> list[Answer]:
+    return [_answer(requestor, key, busy) for key in keys]
 
 
-def _answer(requestor: Requestor, key: Key) -> Answer:
+def _answer(requestor: Requestor, key: Key, busy: bool) -> Answer:
     try:
         return Answer(key, plan.find_studies(requestor, key))
     except DimseFailed as error:
+        if plan.is_busy(error) and not busy:
+            raise
         return Answer(key, (), error)

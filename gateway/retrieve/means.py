@@ -15,13 +15,14 @@ from sqlalchemy import Connection
 
 from gateway.association.contexts import STUDY_ROOT_CONTEXTS, ProposedContext
 from gateway.association.requestor import Requestor
-from gateway.association.statuses import StatusKind, find_meaning
 from gateway.errors import AssociationError, DimseFailed
 from gateway.ledger import Ledger, learned
+from gateway.retrieve import plan
 from gateway.retrieve.call import converse
 from gateway.retrieve.correlate import Arrivals
 from gateway.retrieve.events import Waiting
 from gateway.retrieve.repair import AcceptanceOrder, Backoff
+from gateway.retrieve.turns import Turns
 from gateway.settings import SourceTable
 
 T = TypeVar("T")
@@ -32,6 +33,9 @@ LESSON_S = 90 * 86400.0
 
 BOTH_ORDERS = "both_orders"
 """About a source: ``yes`` when some of its studies came whole only with both acceptance orders, one after the other."""
+
+IMPATIENT_S = 600.0
+"""How long a source that refused a query for want of resources again and again is not waited for once more."""
 
 Existing = Callable[[str, str, Collection[str]], set[str]]
 """Given the name of a source, a study and its series: the SOP Instance UIDs that all routed destinations hold.
@@ -48,10 +52,16 @@ class Source:
     table: SourceTable
     connect: Callable[[tuple[ProposedContext, ...]], Requestor]
     moves: trio.CapacityLimiter
-    order: AcceptanceOrder = "j2k-first"
+    turns: Turns
     both_orders: bool = False
     asynchronous: bool = False
-    disproved: bool = False
+    impatient_until: float = 0.0
+    """Until then (monotonic seconds) a refused query is taken as refused for good: it was waited for in vain."""
+
+    @property
+    def order(self) -> AcceptanceOrder:
+        """The order of transfer syntaxes that works for it, as far as is known."""
+        return self.turns.usual
 
     @property
     def subject(self) -> str:
@@ -68,7 +78,6 @@ class Means:
     ae_title: str
     registration: Callable[[SourceTable], str]
     threads: trio.CapacityLimiter
-    set_order: Callable[[str, AcceptanceOrder], None]
     has_room: Callable[[], bool]
     existing: Existing | None
     backoff: Backoff = field(default_factory=Backoff)
@@ -87,6 +96,26 @@ class Means:
                 return query(connection)
 
         return await trio.to_thread.run_sync(ask, limiter=self.threads)
+
+    async def ask(
+        self, source: Source, query: Callable[[Requestor, bool], T], waiting: Callable[[Waiting], Awaitable[None]], study: str = ""
+    ) -> T:
+        """Have `query` ask the source; its second argument says to take a refusal for want of resources as final.
+
+        That is so once such a refusal was waited for in vain: some sources say so of every query that finds too much.
+
+        Raises:
+            AssociationError: it cannot help, or the tries are used up.
+
+        """
+        if time.monotonic() >= source.impatient_until:
+            try:
+                return await self.patiently(source, lambda requestor: query(requestor, False), waiting, study)
+            except DimseFailed as error:
+                if not plan.is_busy(error):
+                    raise
+                source.impatient_until = time.monotonic() + IMPATIENT_S
+        return await self.patiently(source, lambda requestor: query(requestor, True), waiting, study)
 
     async def patiently(
         self, source: Source, work: Callable[[Requestor], T], waiting: Callable[[Waiting], Awaitable[None]], study: str = ""
@@ -114,7 +143,7 @@ class Means:
 
 def _may_pass(error: AssociationError) -> bool:
     if isinstance(error, DimseFailed):
-        return find_meaning(error.status).kind is StatusKind.OUT_OF_RESOURCES
+        return plan.is_busy(error)
     return error.retryable
 
 

@@ -17,6 +17,7 @@ from pydicom.datadict import dictionary_VR, tag_for_keyword
 from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
 
+from gateway.association.statuses import StatusKind, find_meaning
 from gateway.domain import Basis, is_uid
 from gateway.errors import DimseFailed, ProtocolError, UsageError
 from gateway.retrieve.repair import Level, Target
@@ -65,7 +66,10 @@ class Finder(Protocol):
 
 @dataclass(frozen=True)
 class StudyMatch:
-    """A study that a source lists, with its own counts where it gave them."""
+    """A study that a source lists, with its own counts where it gave them.
+
+    `study_instance_uid` is empty for one that is listed under something that is no UID: it cannot be asked for.
+    """
 
     study_instance_uid: str
     instance_count: int | None = None
@@ -73,11 +77,16 @@ class StudyMatch:
 
 @dataclass(frozen=True)
 class SeriesListing:
-    """A series that a source lists: its count where it gave one, and the instances it lists, None where it did not answer."""
+    """A series that a source lists: its count where it gave one, and the instances it lists, None where it did not answer.
+
+    `series_instance_uid` is empty for one that is listed under something that is no UID; `unreadable` is the number of
+    instances that are.
+    """
 
     series_instance_uid: str
     count: int | None
     uids: tuple[str, ...] | None
+    unreadable: int = 0
 
 
 def identifier(level: str, keys: Mapping[str, str], wanted: Iterable[str] = ()) -> Dataset:
@@ -134,24 +143,35 @@ def find_studies(finder: Finder, keys: Mapping[str, str]) -> tuple[StudyMatch, .
     found: dict[str, StudyMatch] = {}
     for answer in _bounded(finder.find(identifier("STUDY", keys, wanted))):
         uid = text(answer, "StudyInstanceUID")
-        if is_uid(uid) and not contradicts(answer, keys):
-            found.setdefault(uid, StudyMatch(uid, count_of(answer, "NumberOfStudyRelatedInstances")))
+        if uid and not contradicts(answer, keys):
+            named = uid if is_uid(uid) else ""
+            found.setdefault(named, StudyMatch(named, count_of(answer, "NumberOfStudyRelatedInstances")))
     return tuple(found.values())
 
 
-def list_study(finder: Finder, match: StudyMatch) -> Expectation:
+def list_study(finder: Finder, match: StudyMatch, *, busy: bool = False) -> Expectation:
     """Return what the source lists of a study; a level that it refuses is replaced by the counts of the level above.
 
+    With `busy` a level refused for being out of resources is taken for one that is refused for good.
+
     Raises:
-        AssociationError: the association broke (a refused query does not).
+        DimseFailed: the source is out of resources for now (without `busy`).
+        AssociationError: the association broke.
 
     """
     study = match.study_instance_uid
     try:
         series = _find_series(finder, study)
-    except DimseFailed:
+    except DimseFailed as error:
+        if is_busy(error) and not busy:
+            raise
         return expectation_of(match, None)
-    return expectation_of(match, [_list_series(finder, study, uid, count) for uid, count in series.items()])
+    return expectation_of(match, [_list_series(finder, study, uid, count, busy) for uid, count in series.items()])
+
+
+def is_busy(error: DimseFailed) -> bool:
+    """Tell whether a query was refused only for now (A700: out of resources, PS3.4 §C.4.1.1.4)."""
+    return find_meaning(error.status).kind is StatusKind.OUT_OF_RESOURCES
 
 
 def _find_series(finder: Finder, study: str) -> dict[str, int | None]:
@@ -159,45 +179,58 @@ def _find_series(finder: Finder, study: str) -> dict[str, int | None]:
     found: dict[str, int | None] = {}
     for answer in _bounded(finder.find(identifier("SERIES", keys, ("SeriesInstanceUID", "NumberOfSeriesRelatedInstances")))):
         uid = text(answer, "SeriesInstanceUID")
-        if is_uid(uid) and not contradicts(answer, keys):
-            found.setdefault(uid, count_of(answer, "NumberOfSeriesRelatedInstances"))
+        if uid and not contradicts(answer, keys):
+            found.setdefault(uid if is_uid(uid) else "", count_of(answer, "NumberOfSeriesRelatedInstances"))
     return found
 
 
-def _list_series(finder: Finder, study: str, series: str, count: int | None) -> SeriesListing:
+def _list_series(finder: Finder, study: str, series: str, count: int | None, busy: bool) -> SeriesListing:
+    if not series:
+        return SeriesListing("", count, None)
     keys = {"StudyInstanceUID": study, "SeriesInstanceUID": series}
     try:
-        answers = list(_bounded(finder.find(identifier("IMAGE", keys, ("SOPInstanceUID",)))))
-    except DimseFailed:
+        answers = _bounded(finder.find(identifier("IMAGE", keys, ("SOPInstanceUID",))))
+        uids = dict.fromkeys(text(answer, "SOPInstanceUID") for answer in answers if not contradicts(answer, keys))
+    except DimseFailed as error:
+        if is_busy(error) and not busy:
+            raise
         return SeriesListing(series, count, None)
-    uids = [text(answer, "SOPInstanceUID") for answer in answers if not contradicts(answer, keys)]
-    return SeriesListing(series, count, tuple(dict.fromkeys(uid for uid in uids if is_uid(uid))))
+    uids.pop("", None)
+    good = tuple(uid for uid in uids if is_uid(uid))
+    return SeriesListing(series, count, good, len(uids) - len(good))
 
 
 def expectation_of(match: StudyMatch, series: Sequence[SeriesListing] | None) -> Expectation:
     """Return what follows from a study's listings: the UIDs where the source lists them all, else its counts.
 
-    A series that lists nothing while the source counts instances in it was not answered; so is a study that lists nothing
-    while it is said to have instances. `series` is None where the source refused SERIES level.
+    A series that lists nothing was not answered, unless the source counts none in it; so is a study that lists no series.
+    What is listed under something that is no UID cannot be compared. `series` is None where the source refused SERIES level.
     """
     listings = series or ()
     listed = {uid: one.series_instance_uid for one in listings for uid in one.uids or ()}
-    names = tuple(one.series_instance_uid for one in listings)
-    unanswered = [one for one in listings if one.uids is None or (not one.uids and one.count)]
-    silent = not listed and (series is None or (match.instance_count or 0) > 0 or any(one.count is None for one in listings))
+    names = tuple(one.series_instance_uid for one in listings if one.series_instance_uid)
+    unanswered = any(one.uids is None or one.unreadable or (not one.uids and one.count != 0) for one in listings)
+    silent = not listed and (series is None or (match.instance_count or 0) > 0 or (not series and match.instance_count is None))
     if not unanswered and not silent:
         return Expectation(Basis.UIDS, len(listed), listed, names, _disagreement(match, listings, len(listed)))
+    return Expectation(Basis.COUNTS, _counted(match, listings), listed, names, (_why_counts(series),))
+
+
+def _why_counts(series: Sequence[SeriesListing] | None) -> str:
+    unreadable = sum(one.unreadable or not one.series_instance_uid for one in series or ())
+    if unreadable:
+        return f"the source lists {unreadable} series or instances under something that is no UID: judged by its counts"
     level = "SERIES" if series is None else "IMAGE"
-    note = f"the source does not answer C-FIND at {level} level: judged by its counts"
-    return Expectation(Basis.COUNTS, _counted(match, listings, len(listed)), listed, names, (note,))
+    return f"the source does not answer C-FIND at {level} level: judged by its counts"
 
 
-def _counted(match: StudyMatch, listings: Sequence[SeriesListing], listed: int) -> int | None:
+def _counted(match: StudyMatch, listings: Sequence[SeriesListing]) -> int | None:
+    """Return the larger of the study's count and its series' sum; None where nothing tells how many a series has."""
+    counts = [len(one.uids or ()) + one.unreadable or one.count for one in listings]
+    known = sum(count for count in counts if count is not None)
     if match.instance_count is not None:
-        return max(match.instance_count, listed)
-    counts = [len(one.uids) if one.uids else one.count for one in listings]
-    known = [count for count in counts if count is not None]
-    return sum(known) if known and len(known) == len(counts) else None
+        return max(match.instance_count, known)
+    return known if counts and None not in counts else None
 
 
 def _disagreement(match: StudyMatch, listings: Sequence[SeriesListing], listed: int) -> tuple[str, ...]:
@@ -235,8 +268,12 @@ def text(dataset: Dataset, keyword: str) -> str:
     if value is None:
         return ""
     if isinstance(value, MultiValue):
-        return "\\".join(str(one).strip() for one in value)
-    return str(value).strip().strip("\0")
+        return "\\".join(str(one).strip(_PADDING) for one in value)
+    return str(value).strip(_PADDING)
+
+
+_PADDING = "\0 \t\r\n"
+"""A value may be padded by a NUL or by spaces (PS3.5 §6.2), and some sources use the one where the other belongs, or both."""
 
 
 def count_of(dataset: Dataset, keyword: str) -> int | None:

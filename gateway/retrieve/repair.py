@@ -216,8 +216,9 @@ def targets(step: Step, study: str, expectation: Expectation, wanted: Collection
 
 def _by_series(listed: Mapping[str, str], wanted: Collection[str]) -> dict[str, list[str]]:
     groups: dict[str, list[str]] = {}
+    asked = frozenset(wanted)  # a study may have 100,000 instances
     for uid, series in listed.items():
-        if uid in wanted:
+        if uid in asked:
             groups.setdefault(series, []).append(uid)
     return groups
 
@@ -259,14 +260,24 @@ class Patience:
         """How long a source that was never seen to send after its final response is believed that it will."""
         return min(self.progress_s, 15 * self.settle_s)
 
-    def pause(self, *, missing: int | None, claims_more: bool, asynchronous: bool, disproved: bool, quiet_s: float) -> float:
+    def pause(
+        self,
+        *,
+        missing: int | None,
+        claims_more: bool,
+        asynchronous: bool,
+        disproved: bool,
+        quiet_s: float,
+        fruitless_s: float = 0.0,
+    ) -> float:
         """Return how many seconds more to wait for arrivals after the final response; 0 when it is time to compare.
 
         `missing` is None where the number is unknown. `disproved` says that this source's claim was waited for in vain before.
+        `fruitless_s` is how long nothing came that was not here: a source may send the same again and again.
         """
         if missing == 0:
             return 0.0
         limit = self.settle_s
         if claims_more and not (disproved and not asynchronous):
             limit = self.progress_s if asynchronous and not disproved else self.patience_s
-        return max(0.0, limit - quiet_s)
+        return max(0.0, min(limit - quiet_s, self.progress_s - fruitless_s))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
 from functools import partial
 
 import structlog
@@ -16,15 +17,16 @@ import trio
 from gateway.association.contexts import STUDY_ROOT_CONTEXTS
 from gateway.association.requestor import Requestor, next_message_id
 from gateway.domain import Basis, VerdictKind
-from gateway.errors import AssociationError, PeerTimeout, PeerUnreachable, SpoolFull
+from gateway.errors import AssociationError, SpoolFull
 from gateway.ledger import learned, retrievals
-from gateway.retrieve import plan, repair
-from gateway.retrieve.call import UNKNOWN_DESTINATION, Move, Moved, tell_trio
+from gateway.retrieve import plan, remarks, repair
+from gateway.retrieve.call import Move, Moved, tell_trio
 from gateway.retrieve.correlate import Watch
 from gateway.retrieve.events import Event, Progress, Repairing, StudyPlanned, Verdict, Waiting
 from gateway.retrieve.means import BOTH_ORDERS, LESSON_S, Means, Signal, Source
-from gateway.retrieve.repair import AcceptanceOrder, End, Patience, Round, Step, Target, Way
-from gateway.retrieve.tally import Expectation, Tally, grown, judge, tally
+from gateway.retrieve.repair import End, Patience, Round, Step, Target, Way
+from gateway.retrieve.settle import settle
+from gateway.retrieve.tally import NOT_LISTED_AGAIN, Expectation, Tally, grown, judge, tally
 
 log = structlog.get_logger()
 
@@ -53,7 +55,9 @@ class StudyRetrieval:
         *,
         asked: str,
         tell: Callable[[Event], Awaitable[None]],
+        hint: Callable[[Event], Awaitable[None]],
     ) -> None:
+        """`tell` waits for a slow listener; `hint`, for what is told while a source is busy with us, never does."""
         self._means = means
         self._source = source
         self._job_id = job_id
@@ -61,11 +65,13 @@ class StudyRetrieval:
         self._study = match.study_instance_uid
         self._asked = asked
         self._tell = tell
+        self._hint = hint
         self._signal = Signal()
         self._expectation = Expectation(Basis.UIDS, None, {})
         self._skipped: set[str] = set()
         self._tally = Tally((), 0, (), None)
         self._moved: Moved | None = None
+        self._disproved = False
         self._began = time.monotonic()
 
     async def run(self, *, skip_existing: bool) -> Verdict:
@@ -105,7 +111,11 @@ class StudyRetrieval:
         if not self._tally.whole:
             async with self._source.moves:
                 await self._fetch_with_progress()
-        kind, note = judge(self._expectation, self._tally, skipped=len(self._skipped), trouble=self._trouble())
+        registration = partial(self._means.registration, self._source.table)
+        trouble = remarks.trouble(self._moved, self._watch, registration)
+        conflicts = await self._means.read(partial(retrievals.conflicts, retrieval_id=self._watch.retrieval_id))
+        expectation = replace(self._expectation, notes=(*self._expectation.notes, *remarks.conflicts(conflicts)))
+        kind, note = judge(expectation, self._tally, skipped=len(self._skipped), trouble=trouble)
         return self._verdict(kind, note)
 
     def _verdict(self, kind: VerdictKind, note: str) -> Verdict:
@@ -133,7 +143,7 @@ class StudyRetrieval:
         self._expectation = await self._list()
         if skip_existing and self._means.existing is not None and self._expectation.listed:
             existing = partial(self._means.existing, self._source.name, self._study, self._expectation.series)
-            held = await trio.to_thread.run_sync(existing, limiter=self._means.threads)
+            held = await trio.to_thread.run_sync(existing, limiter=self._means.threads, abandon_on_cancel=True)
             self._skipped = held & set(self._expectation.listed)
         await self._expect()
         for uid, size in (await self._received()).items():
@@ -151,7 +161,7 @@ class StudyRetrieval:
         )
 
     async def _list(self) -> Expectation:
-        return await self._means.patiently(self._source, partial(_list_study, match=self._match), self._tell, self._study)
+        return await self._means.ask(self._source, partial(_list_study, self._match), self._hint, self._study)
 
     async def _expect(self) -> None:
         expectation = self._expectation
@@ -192,12 +202,12 @@ class StudyRetrieval:
             nursery.start_soon(self._report)
             await self._fetch()
             nursery.cancel_scope.cancel()
-        await self._tell(self._progress())
+        await self._hint(self._progress())
 
     async def _report(self) -> None:
         while True:
             await self._signal.wait()
-            await self._tell(self._progress())
+            await self._hint(self._progress())
             await trio.sleep(PROGRESS_EVERY_S)
 
     def _progress(self) -> Progress:
@@ -210,22 +220,18 @@ class StudyRetrieval:
             await self._learn(rounds)
             if rounds[-1].end is End.REFUSED or not await self._grew():
                 return
-            await self._tell(self._repairing("growth", 0))
+            await self._hint(self._repairing("growth", 0))
 
     async def _rounds(self) -> list[Round]:
         source, rounds = self._source, list[Round]()
         step: Step | None = Step(Way.FIRST, source.order)
-        try:
-            while step is not None:
-                if rounds:
-                    await self._tell(self._repairing(_name(step, source.order), len(rounds)))
-                    await self._pause_after(rounds)
-                self._means.set_order(source.name, step.order)
+        while step is not None:
+            if rounds:
+                await self._hint(self._repairing(remarks.name(step, source.order), len(rounds)))
+                await self._pause_after(rounds)
+            async with source.turns.take(step.order):
                 rounds.append(await self._round(step))
-                short = self._tally.short
-                step = repair.next_step(rounds, short, basis=self._expectation.basis, both_orders=source.both_orders)
-        finally:
-            self._means.set_order(source.name, source.order)
+            step = repair.next_step(rounds, self._tally.short, basis=self._expectation.basis, both_orders=source.both_orders)
         return rounds
 
     def _repairing(self, step: str, number: int) -> Repairing:
@@ -242,7 +248,7 @@ class StudyRetrieval:
             broken += 1
         pause = self._means.backoff.delay(broken, self._means.jitter()) if broken else None
         if pause is not None:
-            await self._tell(Waiting(self._study, "unreachable", pause))
+            await self._hint(Waiting(self._study, "unreachable", pause))
             await trio.sleep(pause)
 
     async def _round(self, step: Step) -> Round:
@@ -252,7 +258,7 @@ class StudyRetrieval:
             moved = await self._move(target)
             asked.append(moved)
             end = moved.end
-            if end is not End.ANSWERED and not (step.way is Way.SINGLY and _only_this_one(moved)):
+            if end is not End.ANSWERED and not (step.way is Way.SINGLY and remarks.only_this_one(moved)):
                 break
         claimed = sum(one.claimed for one in asked)
         await self._settle(lambda: claimed > self._watch.arrivals - arrivals_before, answered=end is End.ANSWERED)
@@ -260,32 +266,22 @@ class StudyRetrieval:
         return Round(step, end, gained, sum(one.failed for one in asked))
 
     async def _settle(self, claims_more: Callable[[], bool], *, answered: bool) -> None:
-        """Wait until the arrivals are quiet, or all came; a source that answers before it sends is found out here.
-
-        What still comes after an association broke proves nothing about the source's habits.
-        """
+        """Wait for the arrivals; what still comes after an association broke proves nothing about the source's habits."""
         source = self._source
-        patience = Patience(source.table.settle_s, source.table.progress_timeout_s)
-        began, before = time.monotonic(), self._watch.arrivals
-        waited_in_vain = False
-        while True:
-            pause = patience.pause(
-                missing=self._outstanding(),
-                claims_more=claims_more(),
-                asynchronous=source.asynchronous,
-                disproved=source.disproved,
-                quiet_s=time.monotonic() - max(began, self._watch.last_arrival),
-            )
-            if pause <= 0:
-                break
-            with trio.move_on_after(pause) as scope:
-                await self._signal.wait()
-            waited_in_vain = scope.cancelled_caught
-        if answered and self._watch.arrivals > before and not source.asynchronous:
+        settled = await settle(
+            self._watch,
+            self._signal,
+            Patience(source.table.settle_s, source.table.progress_timeout_s),
+            missing=self._outstanding,
+            claims_more=claims_more,
+            asynchronous=source.asynchronous,
+            disproved=self._disproved,
+        )
+        if answered and settled.arrived and not source.asynchronous:
             source.asynchronous = True
             await self._remember(learned.ASYNCHRONOUS, "yes")
-        elif waited_in_vain and claims_more():
-            source.disproved = True
+        elif settled.in_vain:
+            self._disproved = True
 
     async def _move(self, target: Target) -> Moved:
         """Carry out one C-MOVE, again and again while the source refuses because it is busy."""
@@ -298,7 +294,7 @@ class StudyRetrieval:
             pause = self._means.backoff.delay(attempt, self._means.jitter()) if moved.end is End.BUSY else None
             if pause is None:
                 return moved
-            await self._tell(Waiting(self._study, "busy", pause))
+            await self._hint(Waiting(self._study, "busy", pause))
             await trio.sleep(pause)
 
     def _note(self, moved: Moved) -> Moved:
@@ -315,7 +311,10 @@ class StudyRetrieval:
             message_id=message_id,
             watch=self._watch,
         )
+        before = self._watch.arrivals
         moved = await move.result(self._means.threads, self._source.table.progress_timeout_s)
+        if moved.end is End.BUSY and self._watch.arrivals > before:
+            moved = replace(moved, end=End.ANSWERED)  # it sent some, and says nothing of how many: it was not too busy to begin
         log.info(
             "move_ended",
             study=self._study,
@@ -333,7 +332,7 @@ class StudyRetrieval:
     async def _room(self) -> bool:
         if self._means.has_room():
             return True
-        await self._tell(Waiting(self._study, "room", ROOM_LOOK_S))
+        await self._hint(Waiting(self._study, "room", ROOM_LOOK_S))
         for _ in range(int(ROOM_WAIT_S / ROOM_LOOK_S)):
             await trio.sleep(ROOM_LOOK_S)
             if self._means.has_room():
@@ -349,6 +348,7 @@ class StudyRetrieval:
             again = await self._list()
         except AssociationError as error:
             log.warning("study_not_listed_again", study=self._study, source=self._source.name, error=str(error))
+            self._expectation = replace(before, notes=(*before.notes, NOT_LISTED_AGAIN))
             return False
         self._expectation = grown(before, again)
         if self._expectation == before:
@@ -363,8 +363,7 @@ class StudyRetrieval:
             self._source.both_orders = True
             await self._remember(BOTH_ORDERS, "yes")
         elif lesson is not None:
-            self._source.order = lesson
-            self._means.set_order(self._source.name, lesson)
+            self._source.turns.learn(lesson)
             await self._remember(learned.ACCEPTANCE_ORDER, lesson)
 
     async def _remember(self, fact: str, value: str) -> None:
@@ -374,26 +373,6 @@ class StudyRetrieval:
             partial(learned.put, subject=self._source.subject, fact=fact, value=value, now=now, expires_at=now + LESSON_S)
         )
 
-    def _trouble(self) -> list[str]:
-        moved = self._moved
-        if moved is None:
-            return []
-        registration = self._means.registration(self._source.table)
-        if moved.last is not None and moved.last.status == UNKNOWN_DESTINATION:
-            return [f"the source does not know us as a move destination (A801): register {registration} in it"]
-        nothing_came = self._watch.arrivals == 0 and moved.end is End.ANSWERED
-        hint = f"nothing came: it may not know us as a move destination ({registration}) or not reach us" if nothing_came else ""
-        return [moved.words(), hint]
 
-
-def _list_study(requestor: Requestor, match: plan.StudyMatch) -> Expectation:
-    return plan.list_study(requestor, match)
-
-
-def _only_this_one(moved: Moved) -> bool:
-    """Tell whether what broke a C-MOVE of a single instance may have been that instance."""
-    return moved.end is End.BROKEN and not isinstance(moved.error, PeerUnreachable | PeerTimeout)
-
-
-def _name(step: Step, usual: AcceptanceOrder) -> str:
-    return str(step.way) if step.order == usual else f"other-order-{step.way}"
+def _list_study(match: plan.StudyMatch, requestor: Requestor, busy: bool) -> Expectation:
+    return plan.list_study(requestor, match, busy=busy)

@@ -62,8 +62,13 @@ def tally(expectation: Expectation, received: Collection[str], skipped: Collecti
     return Tally(missing, len(received), unexpected, max(len(missing), expectation.count - len(received)))
 
 
+NOT_LISTED_AGAIN = "the source did not list the study again: it may have grown meanwhile"
+
+
 def grown(first: Expectation, again: Expectation) -> Expectation:
     """Join what the source listed at first with what it lists now: it may have more; what it no longer lists stays expected."""
+    if first.basis is Basis.UIDS and again.basis is Basis.COUNTS:
+        return replace(first, notes=(*first.notes, NOT_LISTED_AGAIN))
     vanished = sum(uid not in again.listed for uid in first.listed) if again.basis is Basis.UIDS else 0
     notes = list(dict.fromkeys((*first.notes, *again.notes)))
     if vanished:

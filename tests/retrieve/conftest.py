@@ -96,7 +96,7 @@ def retriever(ledger: Ledger, reception: Reception, made: Settings, orders: list
         raise AssertionError("no source here has TLS")
 
     backoff = more.pop("backoff", Backoff(first_s=0.05, max_s=0.2, tries=5))
-    return Retriever(made, ledger, tls=no_tls, set_order=set_order, backoff=backoff, **more)
+    return Retriever(made, ledger, tls=more.pop("secure", no_tls), set_order=set_order, backoff=backoff, **more)
 
 
 def study(*, series: Sequence[int] = (3, 2), seed: int = 1, rows: int = 8) -> list[Dataset]:
@@ -131,7 +131,7 @@ def _bench(stack: ExitStack, folder: Path, *, datasets: list[Dataset] | None = N
     stack.enter_context(pacs.running())
     made = settings(more.pop("source_port", pacs.port), **more.pop("source", {}))
     ledger = stack.enter_context(Ledger(folder / "ledger.sqlite"))
-    ours = reception(folder, made, ledger, refuse=more.pop("refuse", lambda _nth, _uid: None))
+    ours = reception(folder, made, ledger, refuse=more.pop("refuse", lambda _nth, _uid: None), tls=more.pop("listen_tls", None))
     stack.enter_context(ours.running())
     if known:
         pacs.destinations["GATEWAY"] = (HOST, ours.port)

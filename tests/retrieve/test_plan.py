@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 import pytest
+from pydicom.config import IGNORE
+from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 
 from gateway.domain import Basis
@@ -115,6 +117,76 @@ def test_hostile_and_foreign_answers_are_passed_over() -> None:
         ]
 
     assert find_studies(Source(STUDY=studies), {"AccessionNumber": "A1"}) == (StudyMatch("1.2", 3),)
+
+
+def test_a_study_that_is_listed_under_no_uid_is_not_passed_over() -> None:
+    def studies(_query: Dataset) -> list[Dataset]:
+        return [answer(StudyInstanceUID="1.2"), unchecked("StudyInstanceUID", "1.2.ABC"), unchecked("StudyInstanceUID", "1." * 40)]
+
+    assert find_studies(Source(STUDY=studies), {"PatientID": "P1"}) == (StudyMatch("1.2"), StudyMatch(""))
+
+
+def unchecked(keyword: str, value: str) -> Dataset:
+    """An answer as it comes from the wire: its value is whatever the source made of it."""
+    dataset = Dataset()
+    dataset[keyword] = DataElement(keyword, "UI", value, validation_mode=IGNORE)
+    return dataset
+
+
+@pytest.mark.parametrize("bad", ["1.2.1.x", "1." * 40, "1.2.1.2\\1.2.1.3"])
+def test_an_instance_that_is_listed_under_no_uid_makes_the_list_no_proof(bad: str) -> None:
+    def images(query: Dataset) -> list[Dataset]:
+        return [answer(SOPInstanceUID="1.2.1.1"), unchecked("SOPInstanceUID", bad)]
+
+    found = list_study(Source(SERIES=lambda _query: [answer(SeriesInstanceUID="1.2.1")], IMAGE=images), StudyMatch("1.2"))
+
+    assert (found.basis, found.count, list(found.listed)) == (Basis.COUNTS, 2, ["1.2.1.1"])
+    assert "no UID" in found.notes[0]
+
+
+def test_a_series_that_is_listed_under_no_uid_makes_the_list_no_proof() -> None:
+    def series(_query: Dataset) -> list[Dataset]:
+        return [answer(SeriesInstanceUID="1.2.1"), unchecked("SeriesInstanceUID", "1.2.x")]
+
+    source = Source(SERIES=series, IMAGE=two_images)
+    found = list_study(source, StudyMatch("1.2", 5))
+
+    assert (found.basis, found.count, found.series) == (Basis.COUNTS, 5, ("1.2.1",))
+    assert (
+        expectation_of(StudyMatch("1.2"), [SeriesListing("1.2.1", None, ("1.2.1.1",)), SeriesListing("", None, None)]).count is None
+    )
+
+
+@pytest.mark.parametrize("padded", ["1.2.1.1\0", "1.2.1.1 ", "1.2.1.1 \0", "1.2.1.1\0 ", " 1.2.1.1", "1.2.1.1\0\0"])
+def test_a_uid_may_be_padded_oddly(padded: str) -> None:
+    source = Source(
+        SERIES=lambda _query: [unchecked("SeriesInstanceUID", "1.2.1 ")], IMAGE=lambda _query: [unchecked("SOPInstanceUID", padded)]
+    )
+
+    assert list_study(source, StudyMatch("1.2")).listed == {"1.2.1.1": "1.2.1"}
+
+
+def test_a_series_without_any_instance_was_not_answered_when_another_was() -> None:
+    listings = [SeriesListing("1.2.1", None, ("1.2.1.1",)), SeriesListing("1.2.2", None, ())]
+
+    assert expectation_of(StudyMatch("1.2"), listings).basis is Basis.COUNTS
+    assert expectation_of(StudyMatch("1.2"), [listings[0], SeriesListing("1.2.2", 0, ())]).basis is Basis.UIDS
+
+
+def test_a_study_that_is_listed_without_series_and_count_is_not_taken_for_an_empty_one() -> None:
+    found = expectation_of(StudyMatch("1.2"), [])
+
+    assert (found.basis, found.count, found.empty) == (Basis.COUNTS, None, False)
+
+
+def test_a_level_that_is_refused_for_now_is_not_taken_for_one_that_is_not_there() -> None:
+    def busy(_query: Dataset) -> list[Dataset]:
+        raise DimseFailed("C-FIND", 0xA700)
+
+    for source in (Source(SERIES=busy), Source(SERIES=two_series, IMAGE=busy)):
+        with pytest.raises(DimseFailed):
+            list_study(source, StudyMatch("1.2"))
+        assert list_study(source, StudyMatch("1.2"), busy=True).basis is Basis.COUNTS
 
 
 def test_only_exact_values_contradict() -> None:

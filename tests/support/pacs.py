@@ -97,7 +97,8 @@ class Order:
         ae = AE(ae_title=calling_ae or self.pacs.ae_title)
         for sop_class, syntaxes in _contexts(self.propose or self.selected or self.pacs.datasets, one_context):
             ae.add_requested_context(sop_class, syntaxes)
-        association = ae.associate(host, port, ae_title=self.destination)
+        secure = (self.pacs.tls[1], host) if self.pacs.tls else None
+        association = ae.associate(host, port, ae_title=self.destination, tls_args=secure)
         if not association.is_established:
             raise Refused(self.destination)
         who = {"originator_aet": self.pacs.caller, "originator_id": self.message_id} if originator else {}
@@ -178,6 +179,12 @@ class Pacs:
     lists: Callable[[Dataset, int], bool] = lambda _dataset, _finds: True
     """Whether an instance is listed in the nth C-FIND."""
 
+    refuse_find: Callable[[str, int], int | None] = lambda _level, _finds: None
+    """The status with which the nth C-FIND, at a level, is refused; None answers it."""
+
+    tls: Any = None
+    """The SSL contexts of the acceptor and of the requestor; None: plain."""
+
     caller: str = "GATEWAY"
     port: int = 0
     orders: list[Order] = field(default_factory=list)
@@ -194,7 +201,7 @@ class Pacs:
         for service in (Verification, StudyRootQueryRetrieveInformationModelFind, StudyRootQueryRetrieveInformationModelMove):
             ae.add_supported_context(service, _LITTLE)
         _ORDERS[id(ae)] = self._ordered
-        server = ae.make_server((HOST, 0), evt_handlers=[(evt.EVT_C_FIND, self._find)])
+        server = ae.make_server((HOST, 0), ssl_context=self.tls and self.tls[0], evt_handlers=[(evt.EVT_C_FIND, self._find)])
         self.port = server.socket.getsockname()[1]
         ae._servers.append(server)
         server.service_actions = lambda: None  # it would collect garbage every few looks
@@ -248,6 +255,10 @@ class Pacs:
             self.finds.append(query)
             number = len(self.finds)
         level = str(query.QueryRetrieveLevel)
+        refusal = self.refuse_find(level, number)
+        if refusal is not None:
+            yield refusal, None
+            return
         if (level == "IMAGE" and not self.image_level) or (level == "SERIES" and not self.series_level):
             yield 0xA900, None
             return

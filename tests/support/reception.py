@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from gateway.association.acceptor import Acceptor
 from gateway.association.admission import KnownSources
@@ -29,6 +30,8 @@ class Correlator(Protocol):
     def correlate(self, provenance: Provenance, sop_instance_uid: str) -> int | None: ...
 
     def arrived(self, retrieval_id: int | None, sop_instance_uid: str, size_bytes: int) -> None: ...
+
+    def turned_away(self, calling_ae: str, called_ae: str, address: str) -> None: ...
 
 
 @dataclass
@@ -58,6 +61,7 @@ class Reception:
     spool: Spool
     refuse: Callable[[int, str], int | None] = lambda _nth, _uid: None
     retriever: Correlator | None = None
+    tls: ssl.SSLContext | None = None
     port: int = 0
     arrived: list[str] = field(default_factory=list)
     _asked: int = 0
@@ -65,11 +69,13 @@ class Reception:
     @contextmanager
     def running(self, port: int = 0) -> Iterator[Reception]:
         """Listen on `port` until the context ends."""
-        self.admission = KnownSources(self.settings)
+        self.admission = KnownSources(
+            self.settings, turned_away=lambda *caller: self.retriever.turned_away(*caller) if self.retriever else None
+        )
         self._intake = StorageIntake(
             self.spool, self.ledger, route=lambda _attributes: (), correlate=self._correlate, recorded=self._recorded
         )
-        acceptor = Acceptor([ListenerSpec(HOST, port)], admission=self.admission, storage=self, commitment=self)
+        acceptor = Acceptor([ListenerSpec(HOST, port, self.tls)], admission=self.admission, storage=self, commitment=self)
         acceptor.start()
         self.port = acceptor.endpoints[0][1]
         try:
@@ -93,6 +99,10 @@ class Reception:
     def _correlate(self, provenance: Provenance, sop_instance_uid: str) -> int | None:
         return self.retriever.correlate(provenance, sop_instance_uid) if self.retriever else None
 
+    def _turned_away(self, calling_ae: str, called_ae: str, address: str) -> None:
+        if self.retriever:
+            self.retriever.turned_away(calling_ae, called_ae, address)
+
     def _recorded(self, recorded: Recorded) -> None:
         arrival = recorded.arrival
         self.arrived.append(arrival.identity.sop_instance_uid)
@@ -100,6 +110,6 @@ class Reception:
             self.retriever.arrived(arrival.retrieval_id, arrival.identity.sop_instance_uid, arrival.content.length)
 
 
-def reception(folder: Path, settings: Settings, ledger: Ledger, **more: Callable[[int, str], int | None]) -> Reception:
+def reception(folder: Path, settings: Settings, ledger: Ledger, **more: Any) -> Reception:
     """A reception with its spool in `folder`."""
     return Reception(settings, ledger, Spool(folder / "spool", reserve_bytes=0), **more)
