@@ -1,1 +1,11 @@
-"""To be written."""
+"""Association: the DICOM upper layer and DIMSE, as acceptor and as requestor (PS3.7, PS3.8).
+
+Contract: one blocking thread an association owns its socket from accept or connect to close; every wait has a deadline, every
+length a bound before anything is read, and what a peer sends is never trusted further than its bounds. Errors leave as those of
+`gateway.errors`. This room alone imports pynetdicom: its PDU classes read and write what sets an association up and ends it,
+and it negotiates; P-DATA and command sets, the data path, are ours.
+
+`acceptor` and `requestor` are the two ways in. Behind both: `stream` (a connection on which every wait ends), `message` and
+`sender` (P-DATA in and out), and the pure modules `pdu`, `items`, `associate`, `negotiation`, `contexts`, `command`, `state`
+and `statuses`.
+"""

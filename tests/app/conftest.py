@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,9 +11,10 @@ from typing import Any
 import pytest
 import structlog
 
-from gateway import cli
+from gateway import cli, log
 from gateway.engine import Role
 from gateway.local import local
+from gateway.settings import LogTable
 from tests.support import gateway as support
 
 
@@ -35,7 +37,11 @@ Run = Callable[..., Ended]
 
 @pytest.fixture(autouse=True)
 def logs_end_with_the_test() -> Iterator[None]:
-    """A command sets logging up for its process; here the process lives on and its captured streams do not."""
+    """A command sets logging up for its process; here the process lives on and its captured streams do not.
+
+    An engine that a test starts itself logs before any command did: not to standard output, which belongs to ``--json``.
+    """
+    log.configure(LogTable(level="error"), sys.__stderr__)
     yield
     structlog.reset_defaults()
 

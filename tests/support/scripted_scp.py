@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import ssl
 import struct
@@ -134,9 +135,9 @@ class ScriptedScp:
             nth = self.associations
             self._connections.add(connection.sock)
         try:
-            self._associated(connection, nth)
-        except (Ended, OSError):
-            pass
+            # A requestor that ends the association ends the script with it.
+            with contextlib.suppress(Ended, OSError):
+                self._associated(connection, nth)
         finally:
             with self._lock:
                 self._connections.discard(connection.sock)
