@@ -29,6 +29,12 @@ MAX_BATCH_BYTES = 64 << 20
 MAX_SHARES = 8
 """A claim looks at no more than this many batches to share what is due among the workers."""
 
+GATHER_S = 0.02
+"""While others are at work and little is due, a worker lets this much time bring more: each batch costs the ledger two commits."""
+
+LITTLE = 16
+"""A claim that brought fewer instances than this found little."""
+
 LONGEST_SLEEP_S = 60.0
 """A lost nudge, or a wall clock that was set, costs at most this."""
 
@@ -71,6 +77,7 @@ class Lane:
         self._stopping = False
         self._probing = False
         self._at_work: dict[Session, Batch] = {}
+        self._claimed = 0
 
     async def run(self) -> None:
         """Deliver until stopped or cancelled."""
@@ -138,7 +145,7 @@ class Lane:
                 self._awake = trio.Event()
                 try:
                     wait_s = await self._idle_for()
-                    if wait_s <= 0 and (batch := await self._claim()):
+                    if wait_s <= 0 and (batch := await self._claim_gathered()):
                         return batch
                 except LedgerUnavailable as error:
                     await self._bear(error)
@@ -160,6 +167,14 @@ class Lane:
     def _next_due(self) -> float | None:
         with self._ledger.read() as connection:
             return table.next_due(connection, self.destination.name)
+
+    async def _claim_gathered(self) -> list[Consignment]:
+        """Claim at once where nobody is at work or much is due, else what has come a moment later."""
+        if self._at_work and self._claimed < LITTLE:
+            await trio.sleep(GATHER_S)
+        batch = await self._claim()
+        self._claimed = len(batch)
+        return batch
 
     async def _claim(self) -> list[Consignment]:
         probe = circuits.state_of(self._circuit, trio.current_time()) is CircuitState.HALF_OPEN

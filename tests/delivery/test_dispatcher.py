@@ -12,6 +12,7 @@ import pytest
 import trio
 from sqlalchemy import update
 
+from gateway.delivery import lane
 from gateway.delivery.circuit import CircuitState
 from gateway.delivery.destination import Outcome, OutcomeKind
 from gateway.delivery.dispatcher import Dispatcher
@@ -462,3 +463,26 @@ async def test_a_peer_that_serves_one_association_at_a_time_does_not_wait_for_th
     a.open = lambda: Alone(a)
     async with running(store, a):
         await until(states_are(store, *["verified"] * 100), "all verified")
+
+
+async def test_while_others_are_at_work_what_trickles_in_is_gathered_into_batches(store, monkeypatch):
+    monkeypatch.setattr(lane, "GATHER_S", 0.3)
+    slow = store.add_synthetic("a", count=1)[0]
+    go_on = threading.Event()
+
+    def answer(item: Consignment) -> Outcome:
+        if item.identity.sop_instance_uid == slow:
+            assert go_on.wait(10)
+        return Outcome(item.delivery_id, OutcomeKind.ANSWERED, status=0)
+
+    a = Scripted("a", answer=answer, workers=2)
+    async with running(store, a) as dispatcher:
+        await until(lambda: a.batches, "the first at work")
+        for _ in range(8):
+            store.add_synthetic("a")
+            dispatcher.nudge("a")
+        await until(lambda: len(a.delivered) == 8, "the others delivered")
+        go_on.set()
+        await until(states_are(store, *["verified"] * 9), "all verified")
+    assert max(len(batch) for batch in a.batches) >= 3
+    assert len(a.batches) < 9

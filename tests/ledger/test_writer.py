@@ -93,6 +93,17 @@ def test_when_the_disk_fills_up_within_a_group_what_was_refused_is_not_recorded(
     ledger.write(note("when there is room"))
 
 
+def test_after_the_connection_broke_the_next_change_gets_another(ledger: Ledger) -> None:
+    def break_the_connection(connection: Connection) -> None:
+        note("never")(connection)
+        connection.connection.driver_connection.close()  # type: ignore[union-attr]
+
+    with pytest.raises(LedgerUnavailable):
+        ledger.write(break_the_connection)
+    ledger.write(note("after"))
+    assert noted(ledger) == {"after"}
+
+
 @pytest.mark.parametrize("umask", [0o000, 0o022, 0o277])
 def test_the_ledger_is_its_owners_alone_whatever_the_umask(tmp_path: Path, umask: int) -> None:
     before = os.umask(umask)
