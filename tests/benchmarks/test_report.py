@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import os
+import subprocess
+import sys
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -78,10 +79,19 @@ def test_the_plot_is_well_formed_and_has_a_bar_for_each_ratio() -> None:
     assert len(drawn.findall("{http://www.w3.org/2000/svg}rect")) == 1 + 2
 
 
-def test_a_meter_counts_this_process() -> None:
-    meter = Meter(os.getpid())
-    held = bytearray(os.urandom(32 << 20))
-    cost = meter.stop()
-    assert held
+GROWS = "import sys; print('up', flush=True); input(); held = bytes(range(256)) * (32 << 12); print('grown', flush=True); input()"
+
+
+def test_a_meter_tells_what_a_process_took() -> None:
+    with subprocess.Popen([sys.executable, "-c", GROWS], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdin
+        assert process.stdout
+        assert process.stdout.readline() == "up\n"
+        meter = Meter(process.pid)
+        process.stdin.write("\n")
+        process.stdin.flush()
+        assert process.stdout.readline() == "grown\n"
+        cost = meter.stop()
+        process.stdin.write("\n")
     assert cost.grown_mib is not None
-    assert 20 < cost.grown_mib < 200
+    assert 30 < cost.grown_mib < 40

@@ -257,6 +257,7 @@ def swiftly(order: Order) -> None:
     order.final(0x0000, completed=len(order.selected))
 
 
+@pytest.mark.slow
 async def test_a_study_of_more_than_a_thousand_over_mutual_tls_is_complete(bench: Start, certificate: MakeCertificate) -> None:
     theirs, ours = certificate("archive"), certificate("gateway")
     desk = bench(
@@ -276,6 +277,7 @@ async def test_a_study_of_more_than_a_thousand_over_mutual_tls_is_complete(bench
     assert sum(isinstance(event, Progress) for event in events) < 4 * ended.seconds + 5
 
 
+@pytest.mark.slow
 async def test_a_thousand_missing_instances_are_repaired_in_pieces(bench: Start) -> None:
     def only_images(order: Order) -> None:
         if order.level == "IMAGE":
