@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from gateway import certificates
-from tests.support import data, orthanc
+from tests.support import data, orthanc, stock
 from tests.support.certificates import MakeCertificate, TestCA
 from tests.support.data import MakeSeries
 from tests.support.ports import free_port as _free_port
@@ -44,6 +44,13 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         if os.environ.get("CI", "").lower() in {"1", "true", "yes"}:
             pytest.fail(reason, pytrace=False)
         pytest.skip(reason)
+
+
+@pytest.fixture(autouse=True)
+def stock_connections_end_with_the_test() -> Iterator[None]:
+    """What stock pynetdicom leaves open is blamed on no other test."""
+    yield
+    stock.close_connections()
 
 
 @pytest.fixture(scope="session")
