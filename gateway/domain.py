@@ -11,12 +11,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-MAX_UID_LENGTH = 64
-"""PS3.5 §9.1: a UID has at most 64 characters."""
-
-MAX_AE_TITLE_LENGTH = 16
-"""PS3.5 §6.2: an AE value has at most 16 characters."""
-
 IMPLEMENTATION_CLASS_UID = "2.25.183107443287560924419316043587236105117"
 """(0002,0012) and the Implementation Class UID of our associations (PS3.7 §D.3.3.2)."""
 

@@ -342,16 +342,6 @@ def with_location_prefix(connection: Connection, prefix: str) -> list[tuple[int,
     return [(row.id, row.location, BytesState(row.bytes_state)) for row in connection.execute(statement)]
 
 
-def known_uids(connection: Connection, sop_instance_uids: Collection[str]) -> set[str]:
-    """Return which of the SOP Instance UIDs were recorded at any time that the ledger remembers."""
-    column = instances.c.sop_instance_uid
-    return {
-        uid
-        for chunk in chunks(list(sop_instance_uids))
-        for uid in connection.execute(select(column).where(column.in_(chunk))).scalars()
-    }
-
-
 def unrouted(connection: Connection, *, after: int = 0, limit: int = 500) -> list[StoredInstance]:
     """Return instances with id above `after` that no route matched and that are kept and current, in order of id."""
     waiting = and_(
