@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -25,6 +26,12 @@ def _missing(wanted: tuple[str, ...]) -> list[str]:
 
 WHOLE_GATEWAYS = {"app", "e2e"}
 """Folders whose every test runs whole gateways, and is marked slow for that."""
+
+
+def pytest_configure() -> None:
+    """Gateways that tests start heed SIGINT, also where a shell ran the tests in the background and so had it ignored."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
