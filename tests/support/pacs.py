@@ -192,7 +192,6 @@ class Pacs:
     sent: list[str] = field(default_factory=list)
     lock: threading.Lock = field(default_factory=threading.Lock)
     late: list[threading.Thread] = field(default_factory=list)
-    _associations: list[Association] = field(default_factory=list)
 
     @contextmanager
     def running(self) -> Iterator[Self]:
@@ -202,7 +201,7 @@ class Pacs:
         for service in (Verification, StudyRootQueryRetrieveInformationModelFind, StudyRootQueryRetrieveInformationModelMove):
             ae.add_supported_context(service, _LITTLE)
         _ORDERS[id(ae)] = self._ordered
-        handlers: list[Any] = [(evt.EVT_C_FIND, self._find), (evt.EVT_CONN_OPEN, self._opened)]
+        handlers: list[Any] = [(evt.EVT_C_FIND, self._find)]
         server = ae.make_server((HOST, 0), ssl_context=self.tls and self.tls[0], evt_handlers=handlers)
         self.port = server.socket.getsockname()[1]
         ae._servers.append(server)
@@ -217,7 +216,6 @@ class Pacs:
             server.shutdown()
             server.server_close()
             listening.join(10)
-            self._close_what_was_left()
             _ORDERS.pop(id(ae))
 
     def later(self, work: Callable[[], None]) -> None:
@@ -229,17 +227,6 @@ class Pacs:
     def uids(self) -> list[str]:
         """The SOP Instance UIDs of what it holds."""
         return [str(dataset.SOPInstanceUID) for dataset in self.datasets]
-
-    def _opened(self, event: evt.Event) -> None:
-        self._associations.append(event.assoc)
-
-    def _close_what_was_left(self) -> None:
-        """Close the sockets that pynetdicom leaves open where a peer went away in the middle."""
-        for association in self._associations:
-            association.join(2)
-            wrapper = association.dul.socket
-            if wrapper is not None and wrapper.socket is not None and not association.is_alive():
-                wrapper.socket.close()
 
     def _ordered(self, association: Association, request: C_MOVE, context: Any) -> None:
         syntax = context.transfer_syntax[0]
