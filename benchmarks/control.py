@@ -1,10 +1,10 @@
-"""A running gateway asked and steered over its control socket, and its ledger read beside it."""
+"""A running gateway asked and steered over its control socket, as its commands do."""
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, closing, contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any
 
 from gateway.config import load
 from gateway.ledger.queue import Action
@@ -12,6 +12,10 @@ from gateway.settings import Settings
 from gateway.web.client import Client, connect
 from gateway.web.wire import QueueAction, QueueFilter
 from tests.support.gateway import Gateway
+from tests.support.waiting import wait_until
+
+SETTLE_S = 300.0
+LOOK_S = 0.02
 
 
 def _nobody(_settings: Settings) -> AbstractContextManager[None]:
@@ -31,7 +35,29 @@ def act(gateway: Gateway, action: Action) -> None:
         found.post("/queue/act", QueueAction(action=action, where=QueueFilter(everything=True)))
 
 
+def held(gateway: Gateway) -> int:
+    """Return how many instances the ledger knows whose bytes are there, or were delivered and then released."""
+    with client(gateway) as found:
+        instances = found.get("/status")["instances"]
+    return int(instances["kept"] + instances["released"])
+
+
 def delivered(gateway: Gateway) -> int:
     """Return how many deliveries are verified."""
-    with closing(sqlite3.connect(f"file:{gateway.ledger}?mode=ro", uri=True)) as connection:
-        return int(connection.execute("SELECT count(*) FROM deliveries WHERE state = 'verified'").fetchone()[0])
+    with client(gateway) as found:
+        return _verified(found)
+
+
+def all_delivered(gateway: Gateway, count: int) -> None:
+    """Wait until `count` deliveries are verified.
+
+    Raises:
+        AssertionError: they never were.
+    """
+    with client(gateway) as found:
+        wait_until(lambda: _verified(found) >= count, f"{count} deliveries verified", deadline_s=SETTLE_S, pause_s=LOOK_S)
+
+
+def _verified(found: Client) -> int:
+    destinations: list[dict[str, Any]] = found.get("/status")["destinations"]
+    return sum(int(destination["settled"].get("verified", 0)) for destination in destinations)

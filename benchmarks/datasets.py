@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache, cached_property
@@ -23,6 +25,9 @@ FIRST = 10001
 FRAME_ROWS = 512
 MODELS = 32
 """JPEG 2000 is slow to encode: so many different slices, then the same again under other UIDs."""
+
+FORMAT = 1
+"""Counts up whenever what is generated changes, so that kept data sets of an older form are not taken."""
 
 ENHANCED_CT = UID("1.2.840.10008.5.1.4.1.1.2.1")
 
@@ -66,8 +71,8 @@ class Sizes:
 
     ct: int = 1000
     small: int = 5000
-    nagle: int = 200
     slow: int = 200
+    stalled: int = 100
     frames: int = 1907
     idle_s: float = 10.0
     echoes: int = 1000
@@ -75,11 +80,11 @@ class Sizes:
 
 
 FULL = Sizes()
-QUICK = Sizes(ct=96, small=320, nagle=32, slow=48, frames=160, idle_s=3.0, echoes=200, singles=20)
+QUICK = Sizes(ct=96, small=320, slow=48, stalled=32, frames=160, idle_s=3.0, echoes=200, singles=20)
 
 
 class DataSets:
-    """Makes each data set in `folder` when it is first asked for."""
+    """Makes each data set in `folder` when it is first asked for, or takes the whole one that is there from an earlier run."""
 
     def __init__(self, folder: Path, sizes: Sizes) -> None:
         self.sizes = sizes
@@ -102,14 +107,14 @@ class DataSets:
         return self._series("j2k", seed=23, count=self.sizes.ct, rows=FRAME_ROWS, compress=True)
 
     @property
-    def nagle(self) -> DataSet:
-        """A few CT slices, for peers that stall 40 ms an instance."""
-        return self._series("nagle", seed=24, count=self.sizes.nagle, rows=FRAME_ROWS)
+    def slow(self) -> DataSet:
+        """A few of the CT slices, for relays that take long."""
+        return self._series("slow", seed=25, count=self.sizes.slow, rows=FRAME_ROWS)
 
     @property
-    def slow(self) -> DataSet:
-        """A few CT slices, for relays that take long."""
-        return self._series("slow", seed=25, count=self.sizes.slow, rows=FRAME_ROWS)
+    def stalled(self) -> DataSet:
+        """A few of the CT slices, for peers that stall 40 ms an instance."""
+        return self._series("stalled", seed=24, count=self.sizes.stalled, rows=FRAME_ROWS)
 
     @property
     def warm(self) -> DataSet:
@@ -119,17 +124,30 @@ class DataSets:
     @property
     def multiframe(self) -> DataSet:
         """One instance of 1 GB."""
-        return self._once("multiframe", 27, lambda folder: _multiframe(folder, self.sizes.frames))
+        return self._once("multiframe", 27, self.sizes.frames, lambda folder: _multiframe(folder, self.sizes.frames))
 
     def _series(self, name: str, *, seed: int, count: int, rows: int, compress: bool = False) -> DataSet:
-        return self._once(name, seed, lambda folder: _write(folder, seed, count, rows, compress=compress))
+        return self._once(name, seed, count, lambda folder: _write(folder, seed, count, rows, compress=compress))
 
-    def _once(self, name: str, seed: int, make: Callable[[Path], None]) -> DataSet:
+    def _once(self, name: str, seed: int, count: int, make: Callable[[Path], None]) -> DataSet:
         if name not in self._made:
-            folder = self._folder / name
-            make(folder)
+            folder = self._folder / f"{name}-{count}-{FORMAT}"
+            if not folder.is_dir():
+                _make_whole(folder, make)
             self._made[name] = DataSet(name, folder, f"{data.UID_ROOT}.{seed}.1")
         return self._made[name]
+
+
+def _make_whole(folder: Path, make: Callable[[Path], None]) -> None:
+    """Make `folder` in one step: what an interrupted run left is never taken for a data set."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    partial = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".partial-"))
+    try:
+        make(partial)
+        partial.rename(folder)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
 
 
 def _write(folder: Path, seed: int, count: int, rows: int, *, compress: bool) -> None:

@@ -1,7 +1,7 @@
 """Rows of the table: the same work done by several parties in turn, round after round, and the ratios between them.
 
-A ratio is taken within a round, between two runs that follow each other; its median over the rounds is what counts, because
-what else the machine does hits both.
+A ratio is taken within a round, between runs that follow each other; its median over the rounds is what counts, because what
+else the machine does hits both.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import shutil
 import statistics
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -24,9 +25,10 @@ from tests.support.certificates import Files, TestCA
 Metrics = dict[str, float]
 """One run of one party, by the names of `UNITS`."""
 
-RATE, INSTANCES, CPU_GB, CPU_1000 = "MB/s", "instances/s", "CPU s/GB", "CPU s/1000"
+RATE, INSTANCES, CPU_GB, CPU_1000 = "MB/s", "instances/s", "CPU s/GB", "CPU s/1,000"
 PEAK, GROWN, MS, CORE = "peak MiB", "MiB above idle", "ms", "% of a core"
-UNITS = (RATE, INSTANCES, CPU_GB, CPU_1000, PEAK, GROWN, MS, CORE)
+LOCK_MS, LOCK_HELD = "ms for the lock", "% lock held"
+UNITS = (RATE, INSTANCES, CPU_GB, CPU_1000, PEAK, GROWN, MS, CORE, LOCK_MS, LOCK_HELD)
 
 US = "gateway"
 
@@ -66,6 +68,13 @@ class Bench:
             self._cache[name] = make()
         return self._cache[name]  # type: ignore[return-value]
 
+    @contextmanager
+    def kept_if_made(self) -> Iterator[ExitStack]:
+        """Give a stack whose contexts live to the end of the run, or end at once where not all of them could be entered."""
+        with ExitStack() as stack:
+            yield stack
+            self.kept.enter_context(stack.pop_all())
+
     @property
     def tls(self) -> Files:
         """CA, certificate and key for every party."""
@@ -82,29 +91,42 @@ Party = Callable[[Bench, Path], Metrics]
 
 @dataclass(frozen=True)
 class Goal:
-    """`metric` of `party` is to be at least (or at most) `factor` times that of `against`; without `against`, `factor` itself."""
+    """`metric` of `party` is to be at least (or at most) `factor` times that of `against`; without `against`, `factor` itself.
+
+    Without a factor the ratio is reported and not judged.
+    """
 
     metric: str
-    factor: float
+    factor: float | None
     against: str | None = None
     at_least: bool = True
     party: str = US
 
     def text(self) -> str:
         """Say it."""
+        who = "" if self.party == US else f"{self.party}: "
+        if self.factor is None:
+            return f"{who}{self.metric} beside {self.against}"
         sign = "≥" if self.at_least else "≤"
         what = f"{self.factor:g} × {self.against}" if self.against else f"{self.factor:g}"
-        who = "" if self.party == US else f"{self.party}: "
         return f"{who}{self.metric} {sign} {what}"
 
-    def met(self, value: float) -> bool:
-        """Tell whether `value` reaches it."""
+    def met(self, value: float) -> bool | None:
+        """Tell whether `value` reaches it; None where nothing is to be reached."""
+        if self.factor is None:
+            return None
         return value >= self.factor if self.at_least else value <= self.factor
+
+    def margin(self, value: float) -> float:
+        """Return how many times better than the goal `value` is: 1 just reaches it; where nothing is to be reached, than equal."""
+        factor = 1.0 if self.factor is None else self.factor
+        better, worse = (value, factor) if self.at_least else (factor, value)
+        return better / worse if worse else float("inf")
 
 
 @dataclass(frozen=True)
 class Row:
-    """One kind of work."""
+    """One kind of work. `name` begins with its family: receive, send, relay, small, lock."""
 
     name: str
     title: str
@@ -112,15 +134,30 @@ class Row:
     goals: tuple[Goal, ...] = ()
     rounds: int | None = None
     """At most so many, where one takes long."""
+    once: frozenset[str] = frozenset()
+    """Parties that no goal speaks of and that take long: they take part in the first round only."""
+
+    @property
+    def family(self) -> str:
+        """What kind of row it is."""
+        return self.name.partition("-")[0]
+
+    def turns(self, number: int) -> list[str]:
+        """Return who takes part in round `number` (from 0), in order: each round another one begins."""
+        taking = [name for name in self.parties if number == 0 or name not in self.once]
+        first = number % len(taking)
+        return taking[first:] + taking[:first]
 
 
 @dataclass
 class Result:
-    """What a row's parties did in each round; a party that failed in a round has None there."""
+    """What a row's parties did in each round; a party that failed in a round is missing there."""
 
     row: Row
     rounds: list[dict[str, Metrics]] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
+    seconds: float = 0.0
+    """How long the row took, preparations included."""
 
     def values(self, party: str, metric: str) -> list[float]:
         """Return a metric of a party, by rounds in which it has one."""
@@ -130,6 +167,10 @@ class Result:
         """Return the median over the rounds."""
         values = self.values(party, metric)
         return statistics.median(values) if values else None
+
+    def has(self, metric: str) -> bool:
+        """Tell whether any party has a figure for `metric`."""
+        return any(metric in metrics for taken in self.rounds for metrics in taken.values())
 
     def measured(self, goal: Goal) -> list[float]:
         """Return what `goal` speaks of, by rounds: ratios where it compares, values where it does not."""
@@ -142,23 +183,34 @@ class Result:
         ]
         return [ours / theirs for ours, theirs in pairs if theirs]
 
+    def met(self, goal: Goal) -> bool | None:
+        """Tell whether the median reaches `goal`; None where it was not measured or nothing is to be reached."""
+        values = self.measured(goal)
+        return goal.met(statistics.median(values)) if values else None
+
 
 def run_row(row: Row, bench: Bench, rounds: int) -> Result:
-    """Have every party do the work, in turn, `rounds` times."""
-    result = Result(row)
+    """Have every party do the work, in turn, `rounds` times; a party that fails is noted and the others go on."""
+    result, began = Result(row), time.monotonic()
     for number in range(min(rounds, row.rounds or rounds)):
         taken: dict[str, Metrics] = {}
-        for name, party in row.parties.items():
+        for name in row.turns(number):
             try:
                 with bench.scratch() as folder:
-                    taken[name] = party(bench, folder)
-            except (AssertionError, OSError, TimeoutError) as error:
-                result.failures.append(f"{name}, round {number + 1}: {error}")
-                print(f"    {name} failed: {error}", file=sys.stderr)
+                    taken[name] = row.parties[name](bench, folder)
+            except Exception as error:  # noqa: BLE001 - the root of a party's work: whatever it was, the row goes on without it
+                result.failures.append(f"{name}, round {number + 1}: {_reason(error)}")
+                print(f"    {number + 1} {name:28} failed: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
                 continue
             print(f"    {number + 1} {name:28} {summary(taken[name])}", file=sys.stderr, flush=True)
         result.rounds.append(taken)
+    result.seconds = time.monotonic() - began
     return result
+
+
+def _reason(error: Exception) -> str:
+    """Return the first line of what went wrong: what a program wrote before it failed stays on standard error."""
+    return next(iter(str(error).splitlines()), type(error).__name__)
 
 
 def summary(metrics: Metrics) -> str:

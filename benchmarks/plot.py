@@ -1,4 +1,7 @@
-"""A plot of the ratios, written by hand as SVG: a bar a goal, on a logarithmic scale, with a tick where the goal stands."""
+"""A plot of the goals, written by hand as SVG: a bar a goal on a logarithmic scale of how many times better than the goal it is.
+
+The line at 1 is the goal, or equality where there is none; to the right of it is better. A whisker spans the rounds.
+"""
 
 from __future__ import annotations
 
@@ -8,47 +11,60 @@ from collections.abc import Sequence
 from html import escape
 
 from benchmarks.harness import Goal, Result
-from benchmarks.report import number
+from benchmarks.report import FAMILIES, quantity
 
-LABEL, WIDTH, BAR, GAP = 470, 1000, 14, 8
-LOWEST, HIGHEST = 0.05, 100.0
-GOOD, BAD = "#2a7f62", "#b5482f"
+WIDTH, LABEL, VALUE = 1160, 640, 150
+TOP, LINE, BAR, HEADING = 64, 20, 12, 30
+LOWEST, HIGHEST = 0.1, 10.0
+TICKS = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
+GOOD, BAD, NEITHER = "#2a7f62", "#b5482f", "#7a8793"
 
 
 def svg(results: Sequence[Result]) -> str:
-    """Return the plot of every goal that compares two parties."""
-    bars = [(result, goal) for result in results for goal in result.row.goals if goal.against and result.measured(goal)]
-    height = 40 + len(bars) * (BAR + GAP)
+    """Return the plot of every goal that was measured."""
+    body, y = [], TOP
+    for family, title in FAMILIES.items():
+        bars = [(result, goal) for result in results if result.row.family == family for goal in result.row.goals]
+        bars = [(result, goal) for result, goal in bars if result.measured(goal)]
+        if bars:
+            body.append(f'<text x="12" y="{y + 20}" font-weight="bold" font-size="13">{escape(title)}</text>')
+            y += HEADING
+        for result, goal in bars:
+            body += _bar(result, goal, y)
+            y += LINE
+    height = y + 12
+    head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" font-family="sans-serif" font-size="12">'
+    return "\n".join([head, f'<rect width="{WIDTH}" height="{height}" fill="white"/>', *_scale(height), *body, "</svg>"]) + "\n"
+
+
+def _x(margin: float) -> float:
+    """Return where a margin stands; what is beyond the scale ends at its edge."""
+    within = min(max(margin, LOWEST), HIGHEST)
+    return LABEL + (WIDTH - LABEL - VALUE) * math.log(within / LOWEST) / math.log(HIGHEST / LOWEST)
+
+
+def _scale(height: int) -> list[str]:
     parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" font-family="sans-serif" font-size="11">',
-        f'<rect width="{WIDTH}" height="{height}" fill="white"/>',
-        *(_grid(ratio, height) for ratio in (0.1, 1.0, 10.0, 100.0)),
+        f'<text x="12" y="20" fill="{NEITHER}">grey: no goal, the line is the other\'s figure</text>',
+        f'<text x="{_x(1.0) - 8:.1f}" y="20" text-anchor="end" fill="{BAD}">◀ worse than the goal</text>',
+        f'<text x="{_x(1.0) + 8:.1f}" y="20" fill="{GOOD}">better than the goal ▶</text>',
     ]
-    for index, (result, goal) in enumerate(bars):
-        parts += _bar(result, goal, 30 + index * (BAR + GAP))
-    return "\n".join([*parts, "</svg>"]) + "\n"
-
-
-def _x(ratio: float) -> float:
-    """Return where a ratio stands."""
-    within = min(max(ratio, LOWEST), HIGHEST)
-    return LABEL + (WIDTH - LABEL - 60) * math.log(within / LOWEST) / math.log(HIGHEST / LOWEST)
-
-
-def _grid(ratio: float, height: int) -> str:
-    x = _x(ratio)
-    line = f'<line x1="{x:.1f}" x2="{x:.1f}" y1="24" y2="{height}" stroke="{"#555" if ratio == 1 else "#ddd"}"/>'
-    return f'{line}<text x="{x:.1f}" y="16" text-anchor="middle">{ratio:g} ×</text>'
+    for tick in TICKS:
+        x, stroke = _x(tick), "#333" if tick == 1 else "#ddd"
+        parts.append(f'<line x1="{x:.1f}" x2="{x:.1f}" y1="50" y2="{height - 8}" stroke="{stroke}"/>')
+        parts.append(f'<text x="{x:.1f}" y="42" text-anchor="middle" fill="#555">{tick:g} ×</text>')
+    return parts
 
 
 def _bar(result: Result, goal: Goal, y: int) -> list[str]:
-    median = statistics.median(result.measured(goal))
-    begin, end = sorted((_x(1.0), _x(median)))
-    label = escape(f"{result.row.title}: {goal.metric} against {goal.against}")
-    tick, colour = _x(goal.factor), GOOD if goal.met(median) else BAD
+    values = result.measured(goal)
+    median = statistics.median(values)
+    begin, end = sorted((_x(1.0), _x(goal.margin(median))))
+    low, high = sorted((_x(goal.margin(min(values))), _x(goal.margin(max(values)))))
+    colour, middle = {True: GOOD, False: BAD, None: NEITHER}[goal.met(median)], y + BAR / 2
     return [
-        f'<text x="{LABEL - 8}" y="{y + 11}" text-anchor="end">{label}</text>',
+        f'<text x="{LABEL - 10}" y="{y + 10}" text-anchor="end">{escape(f"{result.row.title}: {goal.text()}")}</text>',
         f'<rect x="{begin:.1f}" y="{y}" width="{max(end - begin, 1):.1f}" height="{BAR}" fill="{colour}"/>',
-        f'<line x1="{tick:.1f}" x2="{tick:.1f}" y1="{y - 2}" y2="{y + BAR + 2}" stroke="black" stroke-width="2"/>',
-        f'<text x="{WIDTH - 4}" y="{y + 11}" text-anchor="end">{number(median)}</text>',
+        f'<line x1="{low:.1f}" x2="{high:.1f}" y1="{middle:.1f}" y2="{middle:.1f}" stroke="black"/>',
+        f'<text x="{WIDTH - 8}" y="{y + 10}" text-anchor="end">{escape(quantity(goal, median))}</text>',
     ]

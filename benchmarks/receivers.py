@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks.control import held
 from benchmarks.senders import NODELAY, Target
 from tests.support import orthanc as orthancs
 from tests.support.certificates import Files
@@ -20,10 +21,20 @@ from tests.support.waiting import wait_until
 
 @dataclass(frozen=True)
 class Receiver:
-    """A running receiver: where to send, and the process that is measured."""
+    """A running receiver: where to send, and the process that is measured; `count` tells how many instances it really has."""
 
     target: Target
     pid: int
+    count: Callable[[], int]
+
+    def has(self, instances: int) -> None:
+        """Check that what was answered is there: a receiver that answered and lost would be a false figure.
+
+        Raises:
+            AssertionError: it is not.
+        """
+        found = self.count()
+        assert found == instances, f"{found} of {instances} instances are there"
 
 
 @contextmanager
@@ -33,17 +44,18 @@ def gateway(
     tls: Files | None = None,
     port: int | None = None,
     listen: Mapping[str, Any] | None = None,
+    kind: type[Gateway] = Gateway,
     **tables: Any,
 ) -> Iterator[tuple[Receiver, Gateway]]:
-    """Run the gateway with an empty state folder; `tables` are those of its configuration."""
+    """Run the gateway with an empty state folder; `tables` are those of its configuration, `kind` how it is started."""
     port = port or free_port()
     listening: dict[str, Any] = {"max_associations": 256, **(listen or {})}
     if tls is not None:
         listening["tls"] = {"port": free_port(), **tls}
-    made = Gateway(folder / "gateway", {"listen": listening, "serve": {"drain_timeout_s": 5.0}, **tables}, port)
+    made = kind(folder / "gateway", {"listen": listening, "serve": {"drain_timeout_s": 5.0}, **tables}, port)
     with made.serving() as process:
         target = Target(listening["tls"]["port"] if tls is not None else port, "GATEWAY", tls)
-        yield Receiver(target, process.pid), made
+        yield Receiver(target, process.pid, lambda: held(made)), made
 
 
 @contextmanager
@@ -66,7 +78,7 @@ def storescp(
     with Running([*command, *options, str(port)], environ=environ) as process:
         wait_until(lambda: listens(port) or not process.alive(), f"storescp listening on {port}")
         assert process.alive(), process.output
-        yield Receiver(Target(port, "STORESCP", tls), process.pid)
+        yield Receiver(Target(port, "STORESCP", tls), process.pid, lambda: _files(kept))
 
 
 @contextmanager
@@ -76,7 +88,7 @@ def orthanc(
     """Run Orthanc with the settings it comes with: it syncs what it stores."""
     own = {"SyncStorageArea": True, "DicomThreadsCount": 4, "Plugins": [], **settings}
     with orthancs.orthanc(folder / "orthanc", port=port, tls=tls, environ=environ, **own) as running:
-        yield Receiver(Target(running.port, "ORTHANC", tls), running.process.pid), running
+        yield Receiver(Target(running.port, "ORTHANC", tls), running.process.pid, running.count), running
 
 
 @contextmanager
@@ -89,4 +101,8 @@ def stock_scp(folder: Path) -> Iterator[Receiver]:
     with Running(command) as process:
         wait_until(lambda: listens(port) or not process.alive(), f"pynetdicom listening on {port}")
         assert process.alive(), process.output
-        yield Receiver(Target(port), process.pid)
+        yield Receiver(Target(port), process.pid, lambda: _files(kept))
+
+
+def _files(folder: Path) -> int:
+    return sum(1 for _ in folder.iterdir())

@@ -1,31 +1,55 @@
-"""Results as JSON, as Markdown and as a plot."""
+"""Results as JSON and as Markdown: the ratios and goals first, then what each party did."""
 
 from __future__ import annotations
 
 import json
-import os
-import platform
 import statistics
-import subprocess
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from benchmarks.harness import UNITS, Goal, Result
+from benchmarks.machine import sentence
 
 BEGIN, END = "<!-- figures: begin -->", "<!-- figures: end -->"
+
+FAMILIES = {
+    "receive": "Receiving",
+    "send": "Sending",
+    "relay": "Relaying",
+    "small": "Small things",
+    "lock": "The interpreter lock",
+}
 
 _DIGITS = 3
 
 
-def document(results: Sequence[Result], *, rounds: int, quick: bool) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Run:
+    """How the results were come by."""
+
+    machine: dict[str, Any]
+    rounds: int
+    quick: bool
+    seconds: float
+    at: datetime
+
+    def sentence(self) -> str:
+        """Say it."""
+        size = "**short runs, not to be published**" if self.quick else "whole data sets"
+        return f"{self.at:%Y-%m-%d}, {self.rounds} rounds, {size}, {self.seconds / 60:.0f} minutes. {sentence(self.machine)}."
+
+
+def document(results: Sequence[Result], run: Run) -> dict[str, Any]:
     """Return everything that was measured."""
     return {
-        "measured_at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "rounds": rounds,
-        "quick": quick,
-        "machine": _machine(),
+        "measured_at": run.at.astimezone(UTC).isoformat(timespec="seconds"),
+        "rounds": run.rounds,
+        "quick": run.quick,
+        "seconds": round(run.seconds),
+        "machine": run.machine,
         "rows": [_row(result) for result in results],
     }
 
@@ -34,83 +58,86 @@ def _row(result: Result) -> dict[str, Any]:
     return {
         "name": result.row.name,
         "title": result.row.title,
+        "seconds": round(result.seconds, 1),
         "rounds": result.rounds,
         "failures": result.failures,
-        "goals": [{"text": goal.text(), "measured": result.measured(goal), "met": _met(result, goal)} for goal in result.row.goals],
+        "goals": [{"text": goal.text(), "measured": result.measured(goal), "met": result.met(goal)} for goal in result.row.goals],
     }
 
 
-def _met(result: Result, goal: Goal) -> bool | None:
-    values = result.measured(goal)
-    return goal.met(statistics.median(values)) if values else None
-
-
-def _machine() -> dict[str, Any]:
-    return {
-        "cores": os.cpu_count(),
-        "processor": _processor(),
-        "system": f"{platform.system()} {platform.release()}",
-        "python": platform.python_version(),
-        "dcmtk": _said("dcmsend", "--version"),
-        "orthanc": _said("/usr/sbin/Orthanc", "--version"),
-    }
-
-
-def _processor() -> str:
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
-
-
-def _said(*command: str) -> str:
-    try:
-        said = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False).stdout
-    except OSError:
-        return "none"
-    words = (said.strip().splitlines() or ["?"])[0].replace("$", "").split()
-    return " ".join(words[:4]).strip(": ")
-
-
-def markdown(results: Iterable[Result], *, rounds: int, quick: bool) -> str:
-    """Return the goals and every party's figures as two tables."""
-    results = list(results)
-    machine = _machine()
-    size = "short runs, not to be published" if quick else "whole data sets"
+def markdown(results: Sequence[Result], run: Run) -> str:
+    """Return the page's part: summary, goals, failures, and a table of figures a family."""
+    verdicts = [result.met(goal) for result in results for goal in _judged(result)]
     lines = [
-        f"{datetime.now(UTC):%Y-%m-%d}, {machine['cores']} cores ({machine['processor']}), {machine['system']}, "
-        f"Python {machine['python']}, {machine['dcmtk']}, {machine['orthanc']}; {rounds} rounds, {size}.",
+        f"{verdicts.count(True)} of {len(verdicts)} goals reached. {run.sentence()}",
         "",
-        "| work | goal | median | from … to | reached |",
+        "### Ratios and goals",
+        "",
+        "| work | what | median | from … to | reached |",
         "|---|---|---|---|---|",
-        *(_goal_line(result, goal) for result in results for goal in result.row.goals),
-        "",
-        f"| work | party | {' | '.join(UNITS)} |",
-        "|---|---|" + "---|" * len(UNITS),
-        *(line for result in results for line in _party_lines(result)),
+        *(line for result in results for line in _goal_lines(result)),
+        *_failures(results),
     ]
+    for family, title in FAMILIES.items():
+        lines += _figures(title, [result for result in results if result.row.family == family])
     return "\n".join(lines) + "\n"
 
 
-def _goal_line(result: Result, goal: Goal) -> str:
-    values = result.measured(goal)
-    if not values:
-        return f"| {result.row.title} | {goal.text()} | – | – | not measured |"
-    median = statistics.median(values)
-    spread = f"{number(min(values))} … {number(max(values))}"
-    return f"| {result.row.title} | {goal.text()} | {number(median)} | {spread} | {'yes' if goal.met(median) else '**no**'} |"
+def _judged(result: Result) -> list[Goal]:
+    return [goal for goal in result.row.goals if goal.factor is not None]
 
 
-def _party_lines(result: Result) -> list[str]:
-    lines = []
-    for party in result.row.parties:
-        medians = [result.median(party, unit) for unit in UNITS]
+def _goal_lines(result: Result) -> Iterator[str]:
+    """Yield a line a goal; the work is named in the first."""
+    for index, goal in enumerate(result.row.goals):
+        values, title = result.measured(goal), result.row.title if index == 0 else ""
+        if not values:
+            yield f"| {title} | {goal.text()} | – | – | **not measured** |"
+            continue
+        spread = f"{quantity(goal, min(values))} … {quantity(goal, max(values))}"
+        verdict = {True: "yes", False: "**no**", None: "no goal"}[result.met(goal)]
+        yield f"| {title} | {goal.text()} | {quantity(goal, statistics.median(values))} | {spread} | {verdict} |"
+
+
+def _failures(results: Iterable[Result]) -> list[str]:
+    """Name who did not manage the work; the medians are without those runs."""
+    failed = [f"- {result.row.title}: {failure}" for result in results for failure in result.failures]
+    return ["", "Not managed, and left out of the medians:", "", *failed] if failed else []
+
+
+def _figures(title: str, results: Sequence[Result]) -> list[str]:
+    """Return a table of every party's medians, with the columns that anybody has a figure in."""
+    units = [unit for unit in UNITS if any(result.has(unit) for result in results)]
+    if not units:
+        return []
+    return [
+        "",
+        f"### {title}: medians of each party",
+        "",
+        f"| work | party | {' | '.join(units)} |",
+        "|---|---|" + "---:|" * len(units),
+        *(line for result in results for line in _party_lines(result, units)),
+    ]
+
+
+def _party_lines(result: Result, units: Sequence[str]) -> Iterator[str]:
+    for index, party in enumerate(result.row.parties):
+        medians = [result.median(party, unit) for unit in units]
         figures = " | ".join("" if median is None else number(median) for median in medians)
-        lines.append(f"| {result.row.title} | {party} | {figures} |")
-    return lines
+        yield f"| {result.row.title if index == 0 else ''} | {party} | {figures} |"
+
+
+def quantity(goal: Goal, value: float) -> str:
+    """Write what a goal speaks of: a ratio, or a figure with its unit."""
+    return f"{number(value)} ×" if goal.against else f"{number(value)} {goal.metric}"
 
 
 def number(value: float) -> str:
-    """Write a figure with as many digits as it deserves."""
-    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.{_DIGITS}g}"
+    """Write a figure with as many digits as it deserves, never as a power of ten."""
+    if abs(value) >= 100:
+        return f"{value:,.0f}"
+    text = f"{value:.{_DIGITS}g}"
+    return text if "e" not in text else f"{value:.3f}"
 
 
 def write_page(page: Path, text: str) -> None:

@@ -76,12 +76,13 @@ def _send(command: Command) -> dict[str, float]:
     shares = [_items(folders) for folders in command["shares"]]
     send = _send_ours if command["how"] == "gateway" else _send_stock
     meter = Meter(os.getpid())
-    before, began = _own_cpu_s(), time.perf_counter()
+    before, began_at, began = _own_cpu_s(), time.time(), time.perf_counter()
     with ThreadPoolExecutor(len(shares)) as pool:
         stored = sum(pool.map(lambda items: send(command, items), shares))
     seconds = time.perf_counter() - began
     cpu_s, cost = _own_cpu_s() - before, meter.stop()
-    return {"stored": stored, "seconds": seconds, "cpu_s": cpu_s, "peak_mib": cost.peak_mib, "grown_mib": cost.grown_mib}
+    took = {"began_at": began_at, "seconds": seconds, "cpu_s": cpu_s}
+    return {"stored": stored, **took, "peak_mib": cost.peak_mib, "grown_mib": cost.grown_mib}
 
 
 def _own_cpu_s() -> float:

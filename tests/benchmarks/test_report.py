@@ -1,56 +1,88 @@
-"""What the benchmarks make of figures: ratios within a round, medians over rounds, goals, and the page they are written into."""
+"""What the benchmarks make of figures: goals, tables, the plot, and the page that they are written into."""
 
 from __future__ import annotations
 
-import subprocess
-import sys
+import json
+from datetime import UTC, datetime
 from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
 
 from benchmarks import plot, report
-from benchmarks.harness import MS, RATE, Bench, Goal, Metrics, Result, Row
-from benchmarks.process import Meter
+from benchmarks.harness import INSTANCES, MS, RATE, Bench, Goal, Metrics, Result, Row
+from benchmarks.machine import machine, sentence
+
+SVG = "{http://www.w3.org/2000/svg}"
+FASTER = Goal(RATE, 2.0, "peer")
+SOON = Goal(MS, 5.0, at_least=False)
+BESIDE = Goal(INSTANCES, None, "peer")
 
 
 def _idle(_bench: Bench, _folder: Path) -> Metrics:
     return {}
 
 
-FASTER = Goal(RATE, 2.0, "peer")
-QUICK = Goal(MS, 5.0, at_least=False)
+def _result(*rounds: tuple[float, float], name: str = "receive-work") -> Result:
+    row = Row(name, "Some <work>", {"gateway": _idle, "peer": _idle}, (FASTER, SOON, BESIDE))
+    return Result(
+        row,
+        [{"gateway": {RATE: ours, INSTANCES: ours, MS: 3.0}, "peer": {RATE: theirs, INSTANCES: theirs}} for ours, theirs in rounds],
+    )
 
 
-def _result(*rounds: tuple[float, float]) -> Result:
-    row = Row("work", "Some <work>", {"gateway": _idle, "peer": _idle}, (FASTER, QUICK))
-    return Result(row, [{"gateway": {RATE: ours, MS: 3.0}, "peer": {RATE: theirs}} for ours, theirs in rounds])
-
-
-def test_ratios_are_taken_within_a_round() -> None:
-    result = _result((100, 50), (300, 100), (10, 10))
-    assert result.measured(FASTER) == [2.0, 3.0, 1.0]
-
-
-def test_a_goal_without_a_peer_is_about_the_value_itself() -> None:
-    assert _result((1, 1), (1, 1)).measured(QUICK) == [3.0, 3.0]
-
-
-def test_a_round_in_which_a_party_failed_has_no_ratio() -> None:
-    result = _result((100, 50), (300, 100))
-    del result.rounds[0]["peer"]
-    assert result.measured(FASTER) == [3.0]
+def _run(*, quick: bool = False) -> report.Run:
+    return report.Run(machine(Path(__file__).parent), 3, quick, 600.0, datetime(2030, 1, 2, tzinfo=UTC))
 
 
 def test_a_goal_is_reached_or_not_by_the_median() -> None:
-    text = report.markdown([_result((100, 50), (300, 100), (10, 10))], rounds=3, quick=False)
-    assert "| Some <work> | MB/s ≥ 2 × peer | 2 | 1 … 3 | yes |" in text
-    assert "| Some <work> | ms ≤ 5 | 3 | 3 … 3 | yes |" in text
-    assert "**no**" in report.markdown([_result((10, 10))], rounds=1, quick=False)
+    text = report.markdown([_result((100, 50), (300, 100), (10, 10))], _run())
+    assert "| Some <work> | MB/s ≥ 2 × peer | 2 × | 1 × … 3 × | yes |" in text
+    assert "|  | ms ≤ 5 | 3 ms | 3 ms … 3 ms | yes |" in text
+    assert "|  | MB/s ≥ 2 × peer" not in text
+    assert "**no**" in report.markdown([_result((10, 10))], _run())
+
+
+def test_a_ratio_without_a_goal_is_reported_and_not_counted() -> None:
+    text = report.markdown([_result((100, 50))], _run())
+    assert "|  | instances/s beside peer | 2 × | 2 × … 2 × | no goal |" in text
+    assert text.startswith("2 of 2 goals reached.")
+
+
+def test_what_no_party_managed_is_said_and_is_no_reached_goal() -> None:
+    failed = Result(_result().row, [{"peer": {RATE: 1.0}}], ["gateway, round 1: it ended"])
+    text = report.markdown([failed], _run())
+    assert text.startswith("0 of 2 goals reached.")
+    assert "| – | – | **not measured** |" in text
+    assert "- Some <work>: gateway, round 1: it ended" in text
+
+
+def test_a_table_has_the_columns_that_somebody_has_a_figure_in() -> None:
+    lines = report.markdown([_result((1234.5, 0.01234))], _run()).splitlines()
+    assert "| work | party | MB/s | instances/s | ms |" in lines
+    assert "| Some <work> | gateway | 1,234 | 1,234 | 3 |" in lines
+    assert "|  | peer | 0.0123 | 0.0123 |  |" in lines
+
+
+def test_figures_never_look_like_powers_of_ten() -> None:
+    assert report.number(0.00000123) == "0.000"
 
 
 def test_short_runs_are_named_as_such() -> None:
-    assert "not to be published" in report.markdown([_result((1, 1))], rounds=1, quick=True)
+    assert "not to be published" in report.markdown([_result((1, 1))], _run(quick=True))
+    assert "not to be published" not in report.markdown([_result((1, 1))], _run())
+
+
+def test_the_document_has_every_round_and_the_machine(tmp_path: Path) -> None:
+    report.write_json(tmp_path / "figures.json", report.document([_result((100, 50), (10, 10))], _run()))
+    found = json.loads((tmp_path / "figures.json").read_text())
+    assert [taken["gateway"][RATE] for taken in found["rows"][0]["rounds"]] == [100, 10]
+    assert found["rows"][0]["goals"][0] == {"text": "MB/s ≥ 2 × peer", "measured": [2.0, 1.0], "met": False}
+    assert found["machine"]["cores"] >= 1
+
+
+def test_the_machine_is_described_in_a_sentence_whatever_is_installed() -> None:
+    assert "cores" in sentence(machine(Path(__file__).parent))
 
 
 def test_figures_replace_the_earlier_ones_and_nothing_else(tmp_path: Path) -> None:
@@ -74,24 +106,24 @@ def test_the_documentation_has_a_place_for_figures() -> None:
     assert text.index(report.BEGIN) < text.index(report.END)
 
 
-def test_the_plot_is_well_formed_and_has_a_bar_for_each_ratio() -> None:
-    drawn = ElementTree.fromstring(plot.svg([_result((100, 50)), _result((10, 100))]))
-    assert len(drawn.findall("{http://www.w3.org/2000/svg}rect")) == 1 + 2
+def _bars(results: list[Result]) -> list[ElementTree.Element]:
+    drawn = ElementTree.fromstring(plot.svg(results)).findall(f"{SVG}rect")
+    return drawn[1:]
 
 
-GROWS = "import sys; print('up', flush=True); input(); held = bytes(range(256)) * (32 << 12); print('grown', flush=True); input()"
+def test_the_plot_has_a_bar_for_each_thing_that_was_measured() -> None:
+    nothing = Result(_result().row, [{}])
+    assert len(_bars([_result((100, 50)), _result((10, 100), name="send-work"), nothing])) == 6
 
 
-def test_a_meter_tells_what_a_process_took() -> None:
-    with subprocess.Popen([sys.executable, "-c", GROWS], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdin
-        assert process.stdout
-        assert process.stdout.readline() == "up\n"
-        meter = Meter(process.pid)
-        process.stdin.write("\n")
-        process.stdin.flush()
-        assert process.stdout.readline() == "grown\n"
-        cost = meter.stop()
-        process.stdin.write("\n")
-    assert cost.grown_mib is not None
-    assert 30 < cost.grown_mib < 40
+def test_a_bar_is_green_where_the_goal_is_reached_and_goes_to_the_right_of_its_line() -> None:
+    reached, missed = _bars([_result((300, 50))])[0], _bars([_result((20, 50))])[0]
+    line = float(reached.attrib["x"])
+    assert (reached.attrib["fill"], missed.attrib["fill"]) == (plot.GOOD, plot.BAD)
+    assert float(missed.attrib["x"]) < line
+    assert float(missed.attrib["x"]) + float(missed.attrib["width"]) == pytest.approx(line, abs=0.2)
+
+
+def test_a_bar_beyond_the_scale_ends_at_its_edge() -> None:
+    (bar, *_) = _bars([_result((1e9, 1))])
+    assert float(bar.attrib["x"]) + float(bar.attrib["width"]) <= plot.WIDTH - plot.VALUE + 0.1
