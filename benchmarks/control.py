@@ -35,17 +35,25 @@ def act(gateway: Gateway, action: Action) -> None:
         found.post("/queue/act", QueueAction(action=action, where=QueueFilter(everything=True)))
 
 
-def held(gateway: Gateway) -> int:
-    """Return how many instances the ledger knows whose bytes are there, or were delivered and then released."""
+def kept(gateway: Gateway) -> int:
+    """Return how many instances the ledger knows whose bytes are kept."""
     with client(gateway) as found:
-        instances = found.get("/status")["instances"]
-    return int(instances["kept"] + instances["released"])
+        return int(found.get("/status")["instances"]["kept"])
 
 
-def delivered(gateway: Gateway) -> int:
-    """Return how many deliveries are verified."""
-    with client(gateway) as found:
-        return _verified(found)
+def let_go(gateway: Gateway, count: int) -> None:
+    """Drop all deliveries, as a person may, until the bytes of `count` instances are released.
+
+    Raises:
+        AssertionError: they never were.
+    """
+
+    def released() -> bool:
+        act(gateway, Action.DROP)
+        with client(gateway) as found:
+            return bool(found.get("/status")["instances"]["released"] >= count)
+
+    wait_until(released, f"{count} instances released", deadline_s=SETTLE_S, pause_s=0.2)
 
 
 def all_delivered(gateway: Gateway, count: int) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from pathlib import Path
 
@@ -39,11 +39,18 @@ class DataSet:
     name: str
     folder: Path
     study_uid: str
+    piece: tuple[int, int] = (0, 1)
+    """Which of how many pieces it is."""
+
+    def split(self, pieces: int) -> list[DataSet]:
+        """Return so many data sets that have each file once between them."""
+        return [replace(self, piece=(number, pieces)) for number in range(pieces)]
 
     @cached_property
     def parts(self) -> list[Path]:
         """The folders that hold the files."""
-        return sorted(path for path in self.folder.iterdir() if path.is_dir())
+        number, pieces = self.piece
+        return sorted(path for path in self.folder.iterdir() if path.is_dir())[number::pieces]
 
     @cached_property
     def files(self) -> list[Path]:
@@ -115,6 +122,11 @@ class DataSets:
     def stalled(self) -> DataSet:
         """A few of the CT slices, for peers that stall 40 ms an instance."""
         return self._series("stalled", seed=24, count=self.sizes.stalled, rows=FRAME_ROWS)
+
+    @property
+    def earlier(self) -> DataSet:
+        """What a gateway took and let go of before: as many CT slices as are measured."""
+        return self._series("earlier", seed=28, count=self.sizes.ct, rows=FRAME_ROWS)
 
     @property
     def warm(self) -> DataSet:

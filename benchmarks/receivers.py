@@ -9,14 +9,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.control import held
-from benchmarks.senders import NODELAY, Target
+from benchmarks.control import kept, let_go
+from benchmarks.datasets import DataSet
+from benchmarks.senders import NODELAY, Target, dcmtk
 from tests.support import orthanc as orthancs
 from tests.support.certificates import Files
-from tests.support.gateway import Gateway
+from tests.support.gateway import Gateway, dicom_destination
 from tests.support.ports import free_port, listens
 from tests.support.processes import Running
 from tests.support.waiting import wait_until
+
+EARLIER = "EARLIER"
+"""The AE title that a gateway is called by for what it takes and lets go of before it is measured."""
 
 
 @dataclass(frozen=True)
@@ -45,17 +49,35 @@ def gateway(
     port: int | None = None,
     listen: Mapping[str, Any] | None = None,
     kind: type[Gateway] = Gateway,
+    destinations: Mapping[str, Any] | None = None,
+    earlier: DataSet | None = None,
     **tables: Any,
 ) -> Iterator[tuple[Receiver, Gateway]]:
-    """Run the gateway with an empty state folder; `tables` are those of its configuration, `kind` how it is started."""
+    """Run the gateway with an empty state folder; `tables` are those of its configuration, `kind` how it is started.
+
+    With `earlier` it has work behind it: it took those instances and let go of them. Its spool then uses room again that was used
+    before, as that of any gateway that has run for a while.
+    """
     port = port or free_port()
     listening: dict[str, Any] = {"max_associations": 256, **(listen or {})}
     if tls is not None:
         listening["tls"] = {"port": free_port(), **tls}
-    made = kind(folder / "gateway", {"listen": listening, "serve": {"drain_timeout_s": 5.0}, **tables}, port)
+    tables |= {"listen": listening, "serve": {"drain_timeout_s": 5.0}, **_routed(destinations or {})}
+    made = kind(folder / "gateway", tables, port)
     with made.serving() as process:
+        if earlier is not None:
+            dcmtk("dcmsend", Target(port, EARLIER), data=earlier, folder=folder, senders=4)
+            let_go(made, earlier.count)
         target = Target(listening["tls"]["port"] if tls is not None else port, "GATEWAY", tls)
-        yield Receiver(target, process.pid, lambda: held(made)), made
+        yield Receiver(target, process.pid, lambda: kept(made)), made
+
+
+def _routed(destinations: Mapping[str, Any]) -> dict[str, Any]:
+    """Return destinations and routes: what is sent to the AE title EARLIER waits for a destination that there is not."""
+    nowhere = {"nowhere": dicom_destination(free_port(), ae_title="NOWHERE", verify="status")}
+    everything = {"name": "all", "when": {"called_ae": "GATEWAY"}, "to": list(destinations)}
+    earlier = {"name": "earlier", "when": {"called_ae": EARLIER}, "to": list(nowhere)}
+    return {"destinations": {**destinations, **nowhere}, "routes": [earlier, everything] if destinations else [earlier]}
 
 
 @contextmanager
@@ -69,16 +91,16 @@ def storescp(
 ) -> Iterator[Receiver]:
     """Run DCMTK's ``storescp`` at its best: PDUs of 128 KB, no look-up of names, bytes written as they come."""
     port = port or free_port()
-    kept = folder / "received"
-    kept.mkdir(parents=True, exist_ok=True)
-    command: list[str | Path] = ["storescp", "-dhl", "-pdu", "131072", "-pm", "+xa", "-od", kept, "-aet", "STORESCP"]
+    received = folder / "received"
+    received.mkdir(parents=True, exist_ok=True)
+    command: list[str | Path] = ["storescp", "-dhl", "-pdu", "131072", "-pm", "+xa", "-od", received, "-aet", "STORESCP"]
     command += ["+B"] if bit_preserving else []
     if tls is not None:
         command += ["+tls", tls["key"], tls["certificate"], "+cf", tls["ca"], "-rc"]
     with Running([*command, *options, str(port)], environ=environ) as process:
         wait_until(lambda: listens(port) or not process.alive(), f"storescp listening on {port}")
         assert process.alive(), process.output
-        yield Receiver(Target(port, "STORESCP", tls), process.pid, lambda: _files(kept))
+        yield Receiver(Target(port, "STORESCP", tls), process.pid, lambda: _files(received))
 
 
 @contextmanager
@@ -95,13 +117,13 @@ def orthanc(
 def stock_scp(folder: Path) -> Iterator[Receiver]:
     """Run a Storage SCP of stock pynetdicom that keeps what it receives."""
     port = free_port()
-    kept = folder / "received"
-    kept.mkdir()
-    command = [sys.executable, Path(__file__).with_name("stock_scp.py"), str(port), kept]
+    received = folder / "received"
+    received.mkdir()
+    command = [sys.executable, Path(__file__).with_name("stock_scp.py"), str(port), received]
     with Running(command) as process:
         wait_until(lambda: listens(port) or not process.alive(), f"pynetdicom listening on {port}")
         assert process.alive(), process.output
-        yield Receiver(Target(port), process.pid, lambda: _files(kept))
+        yield Receiver(Target(port), process.pid, lambda: _files(received))
 
 
 def _files(folder: Path) -> int:

@@ -58,7 +58,10 @@ def _receive(associations: int, processes: int, bench: Bench, folder: Path) -> M
     data, warm = bench.data.ct, bench.data.warm
     folders = [folder / str(number) for number in range(processes)]
     with ExitStack() as stack:
-        opened = [stack.enter_context(receivers.gateway(own, kind=ProbedGateway))[0] for own in folders]
+        opened = [
+            stack.enter_context(receivers.gateway(own, kind=ProbedGateway, earlier=earlier))[0]
+            for own, earlier in zip(folders, bench.data.earlier.split(processes), strict=True)
+        ]
         for receiver in opened:
             dcmtk("dcmsend", receiver.target, data=warm, folder=folder)
         bench.settle()

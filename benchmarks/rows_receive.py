@@ -20,7 +20,7 @@ from benchmarks.senders import NODELAY, STOCK, dcmtk
 from tests.support.certificates import Files
 
 Pick = Callable[[DataSets], DataSet]
-Opened = Callable[[Path], AbstractContextManager[Receiver]]
+Opened = Callable[[Bench, Path], AbstractContextManager[Receiver]]
 
 
 def ct(data: DataSets) -> DataSet:
@@ -39,7 +39,7 @@ def _stalled(data: DataSets) -> DataSet:
 def _receive(opened: Opened, pick: Pick, senders: int, program: str, nodelay: bool, bench: Bench, folder: Path) -> Metrics:
     """Send with DCMTK to a receiver that has taken a few instances before."""
     data, warm, environ = pick(bench.data), bench.data.warm, NODELAY if nodelay else STOCK
-    with opened(folder) as receiver:
+    with opened(bench, folder) as receiver:
         dcmtk(program, receiver.target, data=warm, folder=folder)
         bench.settle()
         meter = Meter(receiver.pid)
@@ -50,13 +50,13 @@ def _receive(opened: Opened, pick: Pick, senders: int, program: str, nodelay: bo
 
 
 @contextmanager
-def _gateway(folder: Path, tls: Files | None = None) -> Iterator[Receiver]:
-    with receivers.gateway(folder, tls=tls) as (receiver, _):
+def _gateway(bench: Bench, folder: Path, tls: Files | None = None) -> Iterator[Receiver]:
+    with receivers.gateway(folder, tls=tls, earlier=bench.data.earlier) as (receiver, _):
         yield receiver
 
 
 @contextmanager
-def _orthanc(environ: Mapping[str, str], folder: Path) -> Iterator[Receiver]:
+def _orthanc(environ: Mapping[str, str], _bench: Bench, folder: Path) -> Iterator[Receiver]:
     with receivers.orthanc(folder, environ=environ) as (receiver, _):
         yield receiver
 
@@ -66,13 +66,13 @@ def _opened(senders: int = 1, *, nodelay: bool = True) -> dict[str, Opened]:
     many = ("--fork",) if senders > 1 else ()
     return {
         "gateway": _gateway,
-        "storescp": lambda folder: receivers.storescp(folder, *many, environ=environ),
+        "storescp": lambda _bench, folder: receivers.storescp(folder, *many, environ=environ),
         "Orthanc": partial(_orthanc, environ),
     }
 
 
 def _parties(pick: Pick, senders: int = 1, *, stock: bool = False) -> dict[str, Party]:
-    opened = _opened(senders) | ({"pynetdicom": receivers.stock_scp} if stock else {})
+    opened = _opened(senders) | ({"pynetdicom": lambda _bench, folder: receivers.stock_scp(folder)} if stock else {})
     return {name: partial(_receive, open_, pick, senders, "dcmsend", True) for name, open_ in opened.items()}
 
 
@@ -91,7 +91,7 @@ def _tls(senders: int) -> dict[str, Party]:
     many = ("--fork",) if senders > 1 else ()
     return {
         "gateway": partial(_over_tls, _gateway, senders),
-        "storescp": partial(_over_tls, lambda folder, tls: receivers.storescp(folder, *many, tls=tls), senders),
+        "storescp": partial(_over_tls, lambda _bench, folder, tls: receivers.storescp(folder, *many, tls=tls), senders),
     }
 
 

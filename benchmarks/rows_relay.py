@@ -76,7 +76,7 @@ class Relay:
 
 
 ToDestination = Callable[[Path], AbstractContextManager[Destination]]
-ThroughRelay = Callable[[Path, Destination], AbstractContextManager[Relay]]
+ThroughRelay = Callable[[Bench, Path, Destination], AbstractContextManager[Relay]]
 
 
 @contextmanager
@@ -99,13 +99,14 @@ def _whole(folder: Path, count: int, size: int) -> bool:
 
 
 @contextmanager
-def _gateway_relay(folder: Path, destination: Destination) -> Iterator[Relay]:
-    with receivers.gateway(folder, destinations={"destination": destination.table()}) as (receiver, gateway):
+def _gateway_relay(bench: Bench, folder: Path, destination: Destination) -> Iterator[Relay]:
+    to = {"destination": destination.table()}
+    with receivers.gateway(folder, destinations=to, earlier=bench.data.earlier) as (receiver, gateway):
         yield Relay(receiver.target, receiver.pid, lambda count: all_delivered(gateway, count))
 
 
 @contextmanager
-def _orthanc_relay(folder: Path, destination: Destination) -> Iterator[Relay]:
+def _orthanc_relay(_bench: Bench, folder: Path, destination: Destination) -> Iterator[Relay]:
     """Run Orthanc with autorouting by Lua, as its documentation shows it."""
     script = folder / "autorouting.lua"
     script.write_text(LUA)
@@ -115,7 +116,7 @@ def _orthanc_relay(folder: Path, destination: Destination) -> Iterator[Relay]:
 
 
 @contextmanager
-def _eostudy_relay(folder: Path, destination: Destination) -> Iterator[Relay]:
+def _eostudy_relay(_bench: Bench, folder: Path, destination: Destination) -> Iterator[Relay]:
     """Run storescp that sends a study on once nothing came for a second, the least it can be told to wait."""
     target = destination.target
     onward = f"storescu -aec {target.ae_title} -pdu 131072 --max-send-pdu 131072 +sd {HOST} {target.port} #p"
@@ -127,7 +128,7 @@ def _eostudy_relay(folder: Path, destination: Destination) -> Iterator[Relay]:
 def _relay(through: ThroughRelay, to: ToDestination, pick: Pick, bench: Bench, folder: Path) -> Metrics:
     """Send with one dcmsend to the relay, which has relayed a few instances before."""
     data, warm = pick(bench.data), bench.data.warm
-    with to(folder) as destination, through(folder, destination) as relay:
+    with to(folder) as destination, through(bench, folder, destination) as relay:
         dcmtk("dcmsend", relay.target, data=warm, folder=folder)
         destination.has(warm)
         relay.settle(warm.count)
@@ -169,6 +170,7 @@ def _pulled(archive_of: Callable[[Bench], Archive], bench: Bench, folder: Path) 
                 port=archive.gateway_port,
                 destinations={"destination": destination.table()},
                 sources={"archive": source(archive.port)},
+                earlier=bench.data.earlier,
             )
         )
         bench.settle()

@@ -145,6 +145,12 @@ def test_kept_data_sets_are_taken_and_half_made_ones_are_not(tmp_path: Path) -> 
     assert DataSets(tmp_path, replace(TINY, small=4)).small.count == 4
 
 
+def test_a_data_set_is_split_without_losing_or_repeating_a_file(bench: Bench) -> None:
+    pieces = bench.data.small.split(4)
+    assert sorted(path for piece in pieces for path in piece.files) == bench.data.small.files
+    assert sum(piece.count for piece in pieces) == bench.data.small.count
+
+
 def test_senders_share_the_files_of_a_data_set(bench: Bench) -> None:
     shares = bench.data.small.shares(4)
     files = [path for share in shares for folder in share for path in folder.iterdir()]
