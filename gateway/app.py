@@ -1,9 +1,10 @@
 """The composition root: what a gateway is made of, in which order it starts, and how it drains.
 
-Start: lock of the state folder, ledger, spool, recovery, delivery, confirm, housekeeping, control API, and the listener last, so
-that nothing is accepted before everything behind it stands. Stop: the listener first; running associations and the instances
-at hand finish within ``[serve] drain_timeout_s``, clients with a long operation are told, then the rest ends. A part that
-crashes ends the gateway, because a gateway that runs without one of its parts would only look alive.
+Start: lock of the state folder, ledger, spool, recorder, recovery, delivery, confirm, housekeeping, control API, and the listener
+last, so that nothing is accepted before everything behind it stands. Stop: the listener first; running associations and the
+instances at hand finish within ``[serve] drain_timeout_s``, clients with a long operation are told, then the rest ends; the
+recorder after the last association and before the ledger, so that what was answered is recorded. A part that crashes ends the
+gateway, because a gateway that runs without one of its parts would only look alive.
 
 The stages meet here and nowhere else: each is given the others' hints as plain callables.
 """
@@ -13,7 +14,7 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from functools import partial
@@ -31,7 +32,7 @@ from gateway.engine import Engine, Role
 from gateway.errors import ConfigurationError, GatewayError, Problem, StateFolderInUse, TaskCrashed
 from gateway.existing import Existing
 from gateway.housekeeping import Hint
-from gateway.intake import Releaser, StorageIntake, recover
+from gateway.intake import Recorder, Releaser, StorageIntake, recover
 from gateway.ledger import Ledger, learned, retrievals
 from gateway.ledger.instances import Recorded
 from gateway.retrieve import Retriever
@@ -142,33 +143,36 @@ def _opened(settings: Settings, role: Role) -> Iterator[Engine]:
     state = settings.gateway.state
     spool = Spool(state / SPOOL_NAME, reserve_bytes=settings.spool.reserve_bytes)
     with Ledger(state / LEDGER_NAME) as ledger:
-        yield _assembled(settings, role, spool, ledger)
+        engine = _assembled(settings, role, spool, ledger)
+        with engine.recorder:
+            yield engine
 
 
 def _assembled(settings: Settings, role: Role, spool: Spool, ledger: Ledger) -> Engine:
     """Make every part and give each the others' hints; nothing runs yet. On the trio thread."""
     hints = Hints()
+    recorder = Recorder(spool, ledger, recorded=hints.recorded)
     admission = KnownSources(settings, orders=_learned_orders(ledger), turned_away=hints.turned_away)
     retriever = Retriever(
-        settings, ledger, tls=requestor_context, set_order=admission.set_order, has_room=spool.has_room, existing=Existing(settings)
+        settings,
+        ledger,
+        tls=requestor_context,
+        set_order=admission.set_order,
+        barrier=recorder.flush,
+        has_room=spool.has_room,
+        existing=Existing(settings),
     )
     dispatcher = Dispatcher(ledger, destinations(settings, spool), changed=hints.deliveries_changed)
     confirmer = Confirmer(ledger, settings, changed=hints.proofs_changed)
     rules = compile_routes(settings.routes)
-    intake = StorageIntake(
-        spool,
-        ledger,
-        route=partial(route, rules),
-        keywords=rules.keywords,
-        correlate=retriever.correlate,
-        recorded=hints.recorded,
-    )
+    intake = StorageIntake(spool, recorder, route=partial(route, rules), keywords=rules.keywords, correlate=retriever.correlate)
     hints.connect(retriever, dispatcher, confirmer)
     return Engine(
         settings=settings,
         role=role,
         spool=spool,
         ledger=ledger,
+        recorder=recorder,
         acceptor=_acceptor(settings, admission, intake, confirmer),
         retriever=retriever,
         dispatcher=dispatcher,
@@ -195,11 +199,12 @@ class Hints:
         """Name the stages; to be called before any of them runs."""
         self._retriever, self._dispatcher, self._confirmer = retriever, dispatcher, confirmer
 
-    def recorded(self, what: Recorded) -> None:
-        """An instance is durable: its retrieval counts it, its destinations are told."""
-        arrival = what.arrival
-        self._retriever.arrived(arrival.retrieval_id, arrival.identity.sop_instance_uid, arrival.content.length)
-        for destination in what.queued:
+    def recorded(self, batch: Sequence[Recorded]) -> None:
+        """Instances are recorded: their retrievals count them, their destinations are told."""
+        for what in batch:
+            arrival = what.arrival
+            self._retriever.arrived(arrival.retrieval_id, arrival.identity.sop_instance_uid, arrival.content.length)
+        for destination in {name for what in batch for name in what.queued}:
             self._dispatcher.nudge(destination)
 
     def turned_away(self, calling_ae: str, called_ae: str, address: str) -> None:

@@ -15,7 +15,7 @@ from gateway.confirm import Confirmer
 from gateway.delivery import Dispatcher
 from gateway.errors import GatewayStopping
 from gateway.housekeeping import Hint
-from gateway.intake import Releaser
+from gateway.intake import Recorder, Releaser
 from gateway.ledger import Ledger
 from gateway.retrieve import Retriever
 from gateway.settings import Settings
@@ -76,6 +76,7 @@ class Engine:
     role: Role
     spool: Spool
     ledger: Ledger
+    recorder: Recorder
     acceptor: Acceptor
     retriever: Retriever
     dispatcher: Dispatcher

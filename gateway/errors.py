@@ -16,6 +16,7 @@
     │   └── SpoolMissing          the ledger names bytes that are not there
     ├── LedgerError
     │   ├── LedgerUnavailable     the database cannot take the change now             (retryable)
+    │   ├── ChangeRejected        the database never takes the change: a constraint forbids it
     │   ├── LedgerTooNew          written by a newer gateway
     │   └── IllegalTransition     a state change that the table of transitions forbids
     ├── DestinationUnavailable    a destination without association (a folder) takes nothing now (retryable)
@@ -126,6 +127,10 @@ class LedgerUnavailable(LedgerError):
     """The database cannot take the change now (disk full, I/O error, closed)."""
 
     retryable = True
+
+
+class ChangeRejected(LedgerError):
+    """The database does not take the change for what it says (a constraint): another try cannot help."""
 
 
 class LedgerTooNew(LedgerError):

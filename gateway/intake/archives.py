@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import IO
 
 from gateway.domain import Provenance
-from gateway.errors import SpoolError
+from gateway.errors import LedgerError, SpoolError
+from gateway.intake.recorder import record_spooled, remove_unneeded
 from gateway.intake.sniff import HEAD_BYTES, DicomFile, NoInstance, sniff
-from gateway.intake.storage import record_spooled
 from gateway.intake.walk import printable
 from gateway.ledger import Ledger
 from gateway.ledger.instances import Arrival, Recorded
@@ -104,4 +104,9 @@ class Unpacker:
         finally:
             writer.discard()
         arrival = Arrival(found.identity, self.provenance, content, self.destinations, self.clock())
-        return record_spooled(self.spool, self.ledger, arrival, again=False)
+        try:
+            return record_spooled(self.spool, self.ledger, arrival, again=False)
+        except LedgerError:
+            # Nobody was told that it is kept.
+            remove_unneeded(self.spool, content.location)
+            raise

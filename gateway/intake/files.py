@@ -32,9 +32,9 @@ from gateway.ledger.instances import (
     StoredInstance,
     at_locations,
     held,
-    record,
     send_again,
 )
+from gateway.ledger.recording import record
 from gateway.spool import Spool, digest_of, file_location
 
 BATCH_FILES = 64

@@ -27,7 +27,8 @@ from sqlalchemy import Connection
 
 from gateway.errors import SpoolIOError, SpoolMissing
 from gateway.intake.attributes import read_head
-from gateway.intake.storage import LOCAL_ADDRESS, SEND_ASSOCIATION, Correlate, Route, complete, record_spooled
+from gateway.intake.recorder import record_spooled
+from gateway.intake.storage import LOCAL_ADDRESS, SEND_ASSOCIATION, Correlate, Route, complete
 from gateway.ledger import Ledger
 from gateway.ledger.instances import (
     Arrival,

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import structlog
 
-from gateway.intake.storage import remove_unneeded
+from gateway.intake.recorder import remove_unneeded
 from gateway.ledger import Ledger
 from gateway.ledger.keeping import forget, forget_asked, kept_ids, mark_released, releasable
 from gateway.spool import Spool

@@ -1,4 +1,8 @@
-"""The Storage SCP's service: a C-STORE request becomes a durable, recorded instance, or a refusal (PS3.4 §B.2, PS3.7 §9.1.1)."""
+"""The Storage SCP's service: a C-STORE request becomes a durable instance, or a refusal (PS3.4 §B.2, PS3.7 §9.1.1).
+
+0000 is answered once the spool has made the instance durable and its arrival is with the recorder, which has the ledger
+follow. Runs on association threads.
+"""
 
 from __future__ import annotations
 
@@ -6,15 +10,13 @@ import time
 from collections.abc import Callable, Collection, Sequence
 
 import structlog
-from sqlalchemy import Connection
 
 from gateway.association.services import AssociationInfo, StoreRequest
-from gateway.domain import Attributes, Content, InstanceIdentity, Provenance, is_uid
-from gateway.errors import LedgerError, Refusal, SpoolError
+from gateway.domain import Attributes, InstanceIdentity, Provenance, is_uid
+from gateway.errors import LedgerUnavailable, Refusal, SpoolError
 from gateway.intake.attributes import DataSetHead, read_head
-from gateway.ledger import Ledger
-from gateway.ledger.instances import Arrival, ArrivalOutcome, Recorded, record
-from gateway.ledger.keeping import mark_missing
+from gateway.intake.recorder import Recorder
+from gateway.ledger.instances import Arrival
 from gateway.spool import Spool, SpoolWriter
 
 _log = structlog.get_logger()
@@ -41,22 +43,19 @@ class StorageIntake:
     def __init__(
         self,
         spool: Spool,
-        ledger: Ledger,
+        recorder: Recorder,
         *,
         route: Route,
         keywords: Collection[str] = (),
         correlate: Correlate = lambda _provenance, _uid: None,
-        recorded: Callable[[Recorded], None] = lambda _recorded: None,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """Take instances into `spool` and `ledger`.
+        """Take instances into `spool`, and tell `recorder` of them.
 
-        `keywords` are the DICOM keywords that `route` asks for. `recorded` hears of each instance after it is durable, on
-        the association's thread, and must return at once. `clock` gives UTC seconds since the epoch.
+        `keywords` are the DICOM keywords that `route` asks for. `clock` gives UTC seconds since the epoch.
         """
-        self.spool = spool
-        self.ledger = ledger
-        self.recorded = recorded
+        self.recorder = recorder
+        self._spool = spool
         self._route = route
         self._keywords = frozenset(keywords)
         self._correlate = correlate
@@ -66,7 +65,7 @@ class StorageIntake:
         """Begin one instance.
 
         Raises:
-            Refusal: 0117 or 0122 for a UID that is none, A700 where there is no room.
+            Refusal: 0117 or 0122 for a UID that is none, A700 where there is no room or the ledger is too far behind.
 
         """
         if not is_uid(request.sop_instance_uid):
@@ -76,8 +75,9 @@ class StorageIntake:
         identity = InstanceIdentity(request.sop_class_uid, request.sop_instance_uid, request.transfer_syntax_uid)
         provenance = _provenance(association, request)
         try:
-            writer = self.spool.create(identity, provenance)
-        except SpoolError as error:
+            self.recorder.check()
+            writer = self._spool.create(identity, provenance)
+        except (SpoolError, LedgerUnavailable) as error:
             raise _out_of_resources(error, provenance, identity) from error
         return StorageReception(self, writer, identity, provenance)
 
@@ -117,34 +117,32 @@ class StorageReception:
             raise _out_of_resources(error, self._provenance, self._identity) from error
 
     def commit(self) -> int:
-        """Make the instance durable and record it; return the DIMSE status 0000.
+        """Make the instance durable and have it recorded; return the DIMSE status 0000.
 
         Raises:
-            Refusal: A700, it could not be made durable or recorded, and nothing of it is left.
+            Refusal: A700, it could not be made durable, and nothing of it is left.
 
         """
         try:
-            recorded = self._store()
-        except (SpoolError, LedgerError) as error:
+            arrival = self._store()
+        except SpoolError as error:
             raise _out_of_resources(error, self._provenance, self._identity) from error
         finally:
             self._writer.discard()
-        _log_recorded(recorded)
-        self._intake.recorded(recorded)
+        self._intake.recorder.put(arrival)
         return SUCCESS
 
     def discard(self) -> None:
         """Drop what came so far: the association ended, or the peer broke the protocol."""
         self._writer.discard()
 
-    def _store(self) -> Recorded:
+    def _store(self) -> Arrival:
         # All that may fail for reasons other than the disk's comes before the bytes are published.
         head = self._intake.read_head(self._writer, self._identity.transfer_syntax_uid)
         identity = complete(self._identity, head, self._provenance)
         destinations, retrieval_id = self._intake.decide(head, identity, self._provenance)
         content = self._writer.commit()
-        arrival = Arrival(identity, self._provenance, content, destinations, self._intake.now(), retrieval_id)
-        return record_spooled(self._intake.spool, self._intake.ledger, arrival)
+        return Arrival(identity, self._provenance, content, destinations, self._intake.now(), retrieval_id)
 
 
 def complete(identity: InstanceIdentity, head: DataSetHead, provenance: Provenance) -> InstanceIdentity:
@@ -170,48 +168,6 @@ def complete(identity: InstanceIdentity, head: DataSetHead, provenance: Provenan
     )
 
 
-def record_spooled(spool: Spool, ledger: Ledger, arrival: Arrival, *, again: bool = True, late: bool = False) -> Recorded:
-    """Record what was just committed to `spool`, and remove its bytes again where the ledger does not take or need them.
-
-    Raises:
-        LedgerError: it was not recorded; the bytes are gone, or adopted at the next start.
-
-    """
-    needed = False
-    try:
-        recorded = ledger.write(lambda connection: record(connection, arrival, again=again, late=late))
-        if recorded.rests_on is not None and not _is_there(spool, recorded.rests_on):
-            recorded = ledger.write(lambda connection: _record_in_place_of(connection, recorded, again=again))
-        needed = recorded.bytes_needed
-    finally:
-        if not needed:
-            remove_unneeded(spool, arrival.content.location)
-    return recorded
-
-
-def _is_there(spool: Spool, content: Content) -> bool:
-    """Tell whether the bytes that the ledger relies on really are there, before those at hand are let go."""
-    try:
-        with spool.open(content):
-            return True
-    except SpoolError as error:
-        _log.error("spool_bytes_missing", location=content.location, reason=str(error))
-        return False
-
-
-def _record_in_place_of(connection: Connection, relied: Recorded, *, again: bool) -> Recorded:
-    mark_missing(connection, [relied.instance_id], now=relied.arrival.at)
-    return record(connection, relied.arrival, again=again)
-
-
-def remove_unneeded(spool: Spool, location: str) -> None:
-    """Remove bytes that no row refers to; what cannot be removed now is met again at the next start."""
-    try:
-        spool.remove(location)
-    except SpoolError as error:
-        _log.warning("spool_file_left", location=location, error=str(error))
-
-
 def _provenance(association: AssociationInfo, request: StoreRequest) -> Provenance:
     return Provenance(
         calling_ae=association.calling_ae,
@@ -224,7 +180,7 @@ def _provenance(association: AssociationInfo, request: StoreRequest) -> Provenan
     )
 
 
-def _out_of_resources(error: SpoolError | LedgerError, provenance: Provenance, identity: InstanceIdentity) -> Refusal:
+def _out_of_resources(error: SpoolError | LedgerUnavailable, provenance: Provenance, identity: InstanceIdentity) -> Refusal:
     _log.error(
         "instance_refused",
         association=provenance.association,
@@ -233,16 +189,3 @@ def _out_of_resources(error: SpoolError | LedgerError, provenance: Provenance, i
         detail=str(error),
     )
     return Refusal(OUT_OF_RESOURCES, str(error))
-
-
-def _log_recorded(recorded: Recorded) -> None:
-    arrival = recorded.arrival
-    log = _log.warning if recorded.outcome is ArrivalOutcome.CONFLICT else _log.debug
-    log(
-        "instance_received",
-        association=arrival.provenance.association,
-        sop_instance_uid=arrival.identity.sop_instance_uid,
-        bytes=arrival.content.length,
-        outcome=recorded.outcome.value,
-        destinations=len(arrival.destinations),
-    )

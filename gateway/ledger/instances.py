@@ -1,22 +1,20 @@
-"""What arrived: instances, the arrivals that brought them, and where their bytes stand.
+"""Instances, their deliveries, and where their bytes stand. How they get here is in `gateway.ledger.recording`.
 
-Every function takes a `Connection` first; those that change something belong into `Ledger.write`. `record` is the only way
-in: it decides, inside the transaction, whether an instance is new, already there, or contradicts what is there, so that the
-same SOP Instance UID arriving on two associations at once is decided once.
+Every function takes a `Connection` first; those that change something belong into `Ledger.write`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, TypeVar
 
-from sqlalchemy import Connection, Row, Select, and_, bindparam, insert, select, update
+from sqlalchemy import ColumnElement, Connection, Row, and_, insert, select, update
 
 from gateway.domain import SETTLED, Content, DeliveryState, InstanceIdentity, Provenance
 from gateway.ledger import transitions
-from gateway.ledger.schema import arrivals, deliveries, instances
+from gateway.ledger.schema import deliveries, instances
 
 T = TypeVar("T")
 
@@ -28,26 +26,6 @@ _CHUNK = 500
 
 _UNDERWAY = frozenset({DeliveryState.PENDING, DeliveryState.SENDING, DeliveryState.DEFERRED, DeliveryState.DELIVERED})
 _FRESH: dict[str, Any] = {"attempts": 0, "status": None, "reason": None, "uncertain": False, "lost": 0, "proof": None}
-
-
-# Built once: an instance costs the writer less to record than its statements to build.
-_CURRENT: Select[Any] = (
-    select(
-        instances.c.id,
-        instances.c.digest,
-        instances.c.content_length,
-        instances.c.content_offset,
-        instances.c.location,
-        instances.c.bytes_state,
-        instances.c.received_at,
-    )
-    .where(instances.c.sop_instance_uid == bindparam("uid"), instances.c.superseded_by.is_(None))
-    .order_by(instances.c.id.desc())
-    .limit(1)
-)
-_INSERT_INSTANCE = insert(instances)
-_INSERT_ARRIVAL = insert(arrivals).inline()
-_INSERT_DELIVERIES = insert(deliveries).inline()
 
 
 class BytesState(StrEnum):
@@ -109,149 +87,28 @@ class StoredInstance:
     received_at: float
 
 
-def record(connection: Connection, arrival: Arrival, *, again: bool = True, late: bool = False) -> Recorded:
-    """Record `arrival` with its deliveries and return what it was.
-
-    The SOP Instance UID is unknown: a new instance. Known with the same content (digest and length): no second instance; what
-    its destinations had settled is delivered to them again, from the new bytes where the old ones were released or are missing.
-    Known with other content: both are kept, the newer is delivered, and what the older one still owed is held with the reason.
-
-    With ``again=False`` (``send``) the same content is only owed to destinations that never settled it. With ``late=True``
-    (recovery) the arrival may be older than what was recorded after it.
-    """
-    known = _current(connection, arrival.identity.sop_instance_uid)
-    if known is None:
-        return _record_new(connection, arrival)
-    if not _same_content(known, arrival.content):
-        return _record_conflict(connection, arrival, known, older=late and arrival.at < known.received_at)
-    return _record_known(connection, arrival, known, again=again)
-
-
-def _current(connection: Connection, sop_instance_uid: str) -> Row[Any] | None:
-    return connection.execute(_CURRENT, {"uid": sop_instance_uid}).first()
-
-
-def _same_content(row: Row[Any], content: Content) -> bool:
-    return bool(row.digest == content.digest and row.content_length == content.length)
-
-
-def _record_new(connection: Connection, arrival: Arrival, outcome: ArrivalOutcome = ArrivalOutcome.NEW) -> Recorded:
-    values = _instance_values(arrival) | {"routed": bool(arrival.destinations), "bytes_state": BytesState.KEPT}
-    key = connection.execute(_INSERT_INSTANCE, values).inserted_primary_key
-    assert key is not None
-    instance_id = int(key[0])
-    _insert_deliveries(connection, instance_id, arrival.destinations, arrival.at)
-    _insert_arrival(connection, arrival, instance_id, outcome)
-    return Recorded(instance_id, outcome, arrival, bytes_needed=True, queued=arrival.destinations)
-
-
-def _record_conflict(connection: Connection, arrival: Arrival, known: Row[Any], *, older: bool) -> Recorded:
-    recorded = _record_new(connection, arrival, ArrivalOutcome.CONFLICT)
-    if older:
-        _supersede(connection, recorded.instance_id, known.id, arrival.at)
-        return replace(recorded, queued=())
-    _supersede(connection, known.id, recorded.instance_id, arrival.at)
-    return recorded
-
-
-def _record_known(connection: Connection, arrival: Arrival, known: Row[Any], *, again: bool) -> Recorded:
-    owed = again or _owes(connection, known.id, arrival.destinations)
-    # A file sent in place is not ours: it may have gone since, while what came now is there.
-    taken = owed and (known.bytes_state != BytesState.KEPT or known.location.startswith("file:"))
-    if taken:
-        replacement = _instance_values(arrival) | {"bytes_state": BytesState.KEPT}
-        connection.execute(update(instances).where(instances.c.id == known.id).values(replacement))
-    if again:
-        _owe_again(connection, known, arrival)
-        _insert_arrival(connection, arrival, known.id, ArrivalOutcome.DUPLICATE)
-    if known.bytes_state == BytesState.MISSING:
-        _bytes_came(connection, known.id, arrival.at)
-    if known.bytes_state == BytesState.MISSING or not again:
-        _revive(connection, known.id, arrival.destinations, {DeliveryState.HELD}, arrival.at)
-    add_deliveries(connection, known.id, arrival.destinations, now=arrival.at)
-    queued = underway(connection, known.id, arrival.destinations)
-    relied = owed and not taken
-    rests_on = Content(known.location, known.content_offset, known.content_length, known.digest) if relied else None
-    return Recorded(known.id, ArrivalOutcome.DUPLICATE, arrival, bytes_needed=taken, queued=queued, rests_on=rests_on)
-
-
-def _owe_again(connection: Connection, known: Row[Any], arrival: Arrival) -> None:
-    """Owe what was settled once more: whoever sends it again wants it there, whether its bytes happen to be kept still or not."""
-    unsettled = and_(deliveries.c.instance_id == known.id, deliveries.c.state.not_in(sorted(SETTLED)))
-    done = known.bytes_state == BytesState.RELEASED or connection.execute(select(deliveries.c.id).where(unsettled)).first() is None
-    if done or arrival.destinations:
-        # What no route takes this time is kept as unrouted.
-        routed = bool(arrival.destinations)
-        connection.execute(update(instances).where(instances.c.id == known.id).values(routed=routed))
-    _revive(connection, known.id, arrival.destinations, SETTLED, arrival.at)
-
-
-def _owes(connection: Connection, instance_id: int, destinations: Sequence[str]) -> bool:
+def owes(connection: Connection, instance_id: int, destinations: Sequence[str]) -> bool:
+    """Tell whether the instance is still to be settled at any of `destinations`."""
     settled = and_(_of(instance_id, destinations), deliveries.c.state.in_(sorted(SETTLED)))
     rows = connection.execute(select(deliveries.c.destination).where(settled)).scalars()
     return not set(destinations) <= set(rows)
 
 
-def _of(instance_id: int, destinations: Sequence[str]) -> Any:
+def _of(instance_id: int, destinations: Sequence[str]) -> ColumnElement[bool]:
     return and_(deliveries.c.instance_id == instance_id, deliveries.c.destination.in_(destinations))
 
 
-def _supersede(connection: Connection, older_id: int, newer_id: int, now: float) -> None:
-    connection.execute(update(instances).where(instances.c.id == older_id).values(superseded_by=newer_id))
-    ids = _delivery_ids(connection, deliveries.c.instance_id == older_id)
-    waiting = {DeliveryState.PENDING, DeliveryState.DEFERRED, DeliveryState.HELD}
-    transitions.move(connection, ids, DeliveryState.HELD, now=now, only_from=waiting, reason=SUPERSEDED)
-
-
-def _revive(
+def revive(
     connection: Connection, instance_id: int, destinations: Sequence[str], states: Collection[DeliveryState], now: float
 ) -> None:
-    ids = _delivery_ids(connection, _of(instance_id, destinations))
+    """Make the instance's deliveries to `destinations` that stand in one of `states` pending again, as if never tried."""
+    ids = delivery_ids(connection, _of(instance_id, destinations))
     transitions.move(connection, ids, DeliveryState.PENDING, now=now, only_from=states, due_at=now, **_FRESH)
 
 
-def _bytes_came(connection: Connection, instance_id: int, now: float) -> None:
-    """Let go on, at every destination, what was held for want of bytes only."""
-    ids = _delivery_ids(connection, and_(deliveries.c.instance_id == instance_id, deliveries.c.reason == MISSING_REASON))
-    transitions.move(connection, ids, DeliveryState.PENDING, now=now, only_from={DeliveryState.HELD}, due_at=now, reason=None)
-
-
-def _delivery_ids(connection: Connection, which: Any) -> list[int]:
+def delivery_ids(connection: Connection, which: ColumnElement[bool]) -> list[int]:
+    """Return the ids of the deliveries that meet the condition `which`."""
     return list(connection.execute(select(deliveries.c.id).where(which)).scalars())
-
-
-def _instance_values(arrival: Arrival) -> dict[str, Any]:
-    identity, provenance, content = arrival.identity, arrival.provenance, arrival.content
-    return {
-        "sop_instance_uid": identity.sop_instance_uid,
-        "sop_class_uid": identity.sop_class_uid,
-        "transfer_syntax_uid": identity.transfer_syntax_uid,
-        "study_instance_uid": identity.study_instance_uid,
-        "series_instance_uid": identity.series_instance_uid,
-        "location": content.location,
-        "content_offset": content.offset,
-        "content_length": content.length,
-        "digest": content.digest,
-        "source": provenance.source,
-        "calling_ae": provenance.calling_ae,
-        "called_ae": provenance.called_ae,
-        "address": provenance.address,
-        "association": provenance.association,
-        "received_at": arrival.at,
-    }
-
-
-def _insert_arrival(connection: Connection, arrival: Arrival, instance_id: int, outcome: ArrivalOutcome) -> None:
-    values = {
-        "instance_id": instance_id,
-        "sop_instance_uid": arrival.identity.sop_instance_uid,
-        "retrieval_id": arrival.retrieval_id,
-        "outcome": outcome,
-        "move_originator_ae": arrival.provenance.move_originator_ae,
-        "move_originator_message_id": arrival.provenance.move_originator_message_id,
-        "at": arrival.at,
-    }
-    connection.execute(_INSERT_ARRIVAL, values)
 
 
 def _insert_deliveries(
@@ -261,7 +118,7 @@ def _insert_deliveries(
     new = {"instance_id": instance_id, "state": state, "due_at": now, "changed_at": now, "reason": held}
     rows = [new | {"destination": name} for name in destinations]
     if rows:
-        connection.execute(_INSERT_DELIVERIES, rows)
+        connection.execute(insert(deliveries).inline(), rows)
 
 
 def add_deliveries(
@@ -277,7 +134,7 @@ def add_deliveries(
 
 def route_anew(connection: Connection, instance_id: int, destinations: Sequence[str], *, now: float) -> None:
     """Queue an unrouted instance for `destinations`, also for those that settled it when it came before."""
-    _revive(connection, instance_id, destinations, SETTLED, now)
+    revive(connection, instance_id, destinations, SETTLED, now)
     add_deliveries(connection, instance_id, destinations, now=now)
     connection.execute(update(instances).where(instances.c.id == instance_id).values(routed=True))
 
@@ -289,10 +146,10 @@ def send_again(connection: Connection, instance_id: int, destinations: Sequence[
     """
     mine = instances.c.id == instance_id
     superseded = connection.execute(select(instances.c.superseded_by).where(mine)).scalar_one() is not None
-    if _owes(connection, instance_id, destinations):
+    if owes(connection, instance_id, destinations):
         connection.execute(update(instances).where(mine).values(bytes_state=BytesState.KEPT))
         if not superseded:
-            _revive(connection, instance_id, destinations, {DeliveryState.HELD}, now)
+            revive(connection, instance_id, destinations, {DeliveryState.HELD}, now)
         add_deliveries(connection, instance_id, destinations, now=now, held=SUPERSEDED if superseded else None)
     return underway(connection, instance_id, destinations)
 

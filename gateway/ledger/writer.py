@@ -19,9 +19,9 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Engine, create_engine, event
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import DataError, IntegrityError, SQLAlchemyError
 
-from gateway.errors import LedgerUnavailable
+from gateway.errors import ChangeRejected, LedgerUnavailable
 from gateway.ledger.migrations import migrate
 
 T = TypeVar("T")
@@ -132,6 +132,7 @@ class Ledger:
 
         Raises:
             LedgerUnavailable: the database cannot take it now.
+            ChangeRejected: the database never takes it; and whatever `change` raises.
 
         """
         return self.submit(change).result()
@@ -230,7 +231,8 @@ def _attempt(connection: Connection, change: Callable[[Connection], Any]) -> _Ou
 def _failure(error: Exception) -> Exception:
     if not isinstance(error, SQLAlchemyError):
         return error
-    failure = LedgerUnavailable(_describe(error))
+    kind = ChangeRejected if isinstance(error, IntegrityError | DataError) else LedgerUnavailable
+    failure = kind(_describe(error))
     failure.__cause__ = error
     return failure
 

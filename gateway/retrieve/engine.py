@@ -54,6 +54,7 @@ class Retriever:
         *,
         tls: Callable[[TlsTable], ssl.SSLContext],
         set_order: Callable[[str, AcceptanceOrder], None],
+        barrier: Callable[[], None],
         has_room: Callable[[], bool] = lambda: True,
         existing: Existing | None = None,
         backoff: Backoff | None = None,
@@ -61,8 +62,9 @@ class Retriever:
         """Make a retriever; it opens nothing before `pull` or `find`.
 
         `tls` makes a requestor's context; `set_order` changes the order in which transfer syntaxes are accepted from a source on
-        its next associations; `has_room` says whether the spool takes more; `existing` is asked for `skip_existing`;
-        `backoff` is how a source that is busy or out of reach is waited for.
+        its next associations; `barrier` blocks until the ledger has everything that was answered 0000 (`Means`); `has_room` says
+        whether the spool takes more; `existing` is asked for `skip_existing`; `backoff` is how a source that is busy or out of
+        reach is waited for.
         """
         self._settings = settings
         self._ledger = ledger
@@ -77,6 +79,7 @@ class Retriever:
             ae_title=settings.gateway.ae_title,
             registration=self._registration,
             threads=trio.CapacityLimiter(MAX_THREADS),
+            barrier=barrier,
             has_room=has_room,
             existing=existing,
             backoff=backoff or Backoff(),

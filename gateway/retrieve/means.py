@@ -71,13 +71,18 @@ class Source:
 
 @dataclass(frozen=True)
 class Means:
-    """What every retrieval works with. `registration` tells a person what to register in a source."""
+    """What every retrieval works with.
+
+    `registration` tells a person what to register in a source. `barrier` returns once the ledger has, and the arrivals count,
+    everything that was answered 0000 before; it blocks and raises LedgerUnavailable.
+    """
 
     ledger: Ledger
     arrivals: Arrivals
     ae_title: str
     registration: Callable[[SourceTable], str]
     threads: trio.CapacityLimiter
+    barrier: Callable[[], None]
     has_room: Callable[[], bool]
     existing: Existing | None
     backoff: Backoff = field(default_factory=Backoff)
@@ -89,13 +94,18 @@ class Means:
         return await trio.to_thread.run_sync(self.ledger.write, change, limiter=self.threads)
 
     async def read(self, query: Callable[[Connection], T]) -> T:
-        """Ask the ledger."""
+        """Ask the ledger, which has everything that was answered 0000 before."""
 
         def ask() -> T:
+            self.barrier()
             with self.ledger.read() as connection:
                 return query(connection)
 
         return await trio.to_thread.run_sync(ask, limiter=self.threads)
+
+    async def caught_up(self) -> None:
+        """Wait until everything that was answered 0000 before is recorded and counted."""
+        await trio.to_thread.run_sync(self.barrier, limiter=self.threads)
 
     async def ask(
         self, source: Source, query: Callable[[Requestor, bool], T], waiting: Callable[[Waiting], Awaitable[None]], study: str = ""

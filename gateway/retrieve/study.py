@@ -17,7 +17,7 @@ import trio
 from gateway.association.contexts import STUDY_ROOT_CONTEXTS
 from gateway.association.requestor import Requestor, next_message_id
 from gateway.domain import Basis, VerdictKind
-from gateway.errors import AssociationError, SpoolFull
+from gateway.errors import AssociationError, LedgerError, SpoolFull
 from gateway.ledger import learned, retrievals
 from gateway.retrieve import plan, remarks, repair
 from gateway.retrieve.call import Move, Moved, tell_trio
@@ -198,10 +198,16 @@ class StudyRetrieval:
     # Moving and repairing
 
     async def _fetch_with_progress(self) -> None:
+        failure: LedgerError | None = None
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._report)
-            await self._fetch()
+            try:
+                await self._fetch()
+            except LedgerError as error:
+                failure = error  # raised again outside the nursery, as it was
             nursery.cancel_scope.cancel()
+        if failure is not None:
+            raise failure
         await self._hint(self._progress())
 
     async def _report(self) -> None:
@@ -313,6 +319,8 @@ class StudyRetrieval:
         )
         before = self._watch.arrivals
         moved = await move.result(self._means.threads, self._source.table.progress_timeout_s)
+        # What came before the final response must not count as come after it.
+        await self._means.caught_up()
         if moved.end is End.BUSY and self._watch.arrivals > before:
             moved = replace(moved, end=End.ANSWERED)  # it sent some, and says nothing of how many: it was not too busy to begin
         log.info(

@@ -250,11 +250,13 @@ async def _deliver(engine: Engine, scope: Scope, wait: bool, wait_s: float | Non
 
 
 def _states(engine: Engine, scope: Scope) -> list[StudyDelivery]:
+    engine.recorder.flush()
     with engine.ledger.read() as connection:
         return progress.count_states(connection, scope)
 
 
 def _outcome(engine: Engine, scope: Scope) -> Outcome:
+    engine.recorder.flush()
     with engine.ledger.read() as connection:
         return Outcome(
             states=progress.count_states(connection, scope),

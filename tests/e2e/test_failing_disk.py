@@ -25,7 +25,6 @@ WAYS = [
     Fault("write to the spool: quota", ("writev", "pwritev", "pwritev2"), 1, "EDQUOT", onwards=True),
     Fault("rename in the spool", ("rename", "renameat", "renameat2"), 1, "EIO", onwards=True),
     Fault("positioned writes of spool and ledger: no space", ("pwrite64",), 1, "ENOSPC", onwards=True),
-    Fault("commit of the ledger", ("fdatasync",), 1, "EIO", onwards=True),
     Fault("new files: no space", ("openat",), 1, "ENOSPC", onwards=True),
 ]
 

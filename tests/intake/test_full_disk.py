@@ -11,10 +11,10 @@ import sys
 sys.path.insert(0, ".")
 from pathlib import Path
 from gateway.errors import Refusal
-from gateway.intake import RecoveryReport, StorageIntake, recover
+from gateway.intake import recover
 from gateway.ledger import Ledger, instances
 from gateway.spool import Spool
-from tests.support.storing import data_set, read, request, store
+from tests.support.storing import answer, data_set, read, request, store, taking
 
 state = Path(sys.argv[1]) / "state"
 state.mkdir()
@@ -22,12 +22,15 @@ ballast = Path(sys.argv[1]) / "ballast"
 ballast.write_bytes(bytes(2_000_000))
 answered = []
 refused = 0
-with Spool(state / "spool", reserve_bytes=0) as spool, Ledger(state / "ledger.sqlite") as ledger:
-    intake = StorageIntake(spool, ledger, route=lambda attributes: ("a",))
+with (
+    Spool(state / "spool", reserve_bytes=0) as spool,
+    Ledger(state / "ledger.sqlite") as ledger,
+    taking(spool, ledger, route=lambda attributes: ("a",)) as intake,
+):
     for number in range(3000):
         uid = f"1.2.{number}"
         try:
-            store(intake, request(uid), data_set(uid, filler=bytes(number % 7 * 1000)))
+            answer(intake, request(uid), data_set(uid, filler=bytes(number % 7 * 1000)))
             answered.append(uid)
         except Refusal as refusal:
             assert refusal.status == 0xA700, hex(refusal.status)

@@ -1,18 +1,19 @@
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from sqlalchemy import Connection, select
 
 from gateway.domain import Attributes, Basis, Content, Provenance
-from gateway.errors import Refusal, SpoolIOError
+from gateway.errors import SpoolIOError
 from gateway.intake import RecoveryReport, StorageIntake, recover
 from gateway.ledger import Ledger, instances, retrievals
 from gateway.ledger.instances import MISSING_REASON, BytesState, StoredInstance
 from gateway.ledger.keeping import mark_released
 from gateway.ledger.schema import arrivals, deliveries
 from gateway.spool import Spool, SpoolEntry
-from tests.support.storing import ASSOCIATION, data_set, files, path_of, read, request, states, store
+from tests.support.storing import ASSOCIATION, data_set, files, path_of, read, request, states, store, store_once, taking
 
 UID = "1.2.3.4"
 
@@ -22,8 +23,9 @@ def by_modality(attributes: Attributes) -> tuple[str, ...]:
 
 
 @pytest.fixture
-def intake(spool: Spool, ledger: Ledger) -> StorageIntake:
-    return StorageIntake(spool, ledger, route=by_modality, keywords={"Modality"})
+def intake(spool: Spool, ledger: Ledger) -> Iterator[StorageIntake]:
+    with taking(spool, ledger, route=by_modality, keywords={"Modality"}) as opened:
+        yield opened
 
 
 def again(spool: Spool, ledger: Ledger) -> RecoveryReport:
@@ -38,7 +40,7 @@ def found(ledger: Ledger, uid: str = UID) -> list[StoredInstance]:
 def orphan(spool: Spool, folder: Path, data: bytes, *, uid: str = UID) -> Content:
     """Leave what a crash between the spool's commit and the ledger's leaves."""
     with Ledger(folder.parent / "other.sqlite") as other:
-        store(StorageIntake(spool, other, route=by_modality), request(uid), data)
+        store_once(spool, other, request(uid), data, route=by_modality)
         with other.read() as connection:
             return instances.find(connection, uid)[0].content
 
@@ -213,19 +215,3 @@ def test_an_unrouted_instance_without_its_file_does_not_stop_the_start(
     store(intake, request(UID), data_set(UID, modality="MR"))
     os.truncate(path_of(folder, found(ledger)[0].content), 10)
     assert again(spool, ledger).routed == 0
-
-
-def test_after_a_failed_ledger_and_a_failed_removal_the_instance_is_adopted(
-    intake: StorageIntake, spool: Spool, ledger: Ledger, folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def refuse(*_arguments: object, **_keywords: object) -> None:
-        raise OSError(30, "Read-only file system")
-
-    ledger.close()
-    with monkeypatch.context() as patch:
-        patch.setattr(os, "unlink", refuse)
-        with pytest.raises(Refusal):
-            store(intake, request(UID), data_set(UID))
-    with Ledger(folder.parent / "ledger.sqlite") as reopened:
-        assert again(spool, reopened).adopted == 1
-        assert read(spool, found(reopened)[0].content) == data_set(UID)

@@ -28,6 +28,8 @@ from tests.support.storing import (
     request,
     states,
     store,
+    store_once,
+    taking,
 )
 
 UID = "1.2.3.4"
@@ -43,15 +45,9 @@ def heard() -> list[Recorded]:
 
 
 @pytest.fixture
-def intake(spool: Spool, ledger: Ledger, heard: list[Recorded]) -> StorageIntake:
-    return StorageIntake(
-        spool,
-        ledger,
-        route=by_modality,
-        keywords={"Modality"},
-        recorded=heard.append,
-        clock=lambda: 1000.0,
-    )
+def intake(spool: Spool, ledger: Ledger, heard: list[Recorded]) -> Iterator[StorageIntake]:
+    with taking(spool, ledger, route=by_modality, keywords={"Modality"}, recorded=heard.extend, clock=lambda: 1000.0) as opened:
+        yield opened
 
 
 def found(ledger: Ledger, uid: str = UID) -> list[StoredInstance]:
@@ -99,7 +95,7 @@ def test_a_sub_operation_is_counted_to_its_retrieval(spool: Spool, ledger: Ledge
     def correlate(provenance: object, uid: str) -> None:
         asked.append((provenance.move_originator_ae, provenance.move_originator_message_id, uid))  # type: ignore[attr-defined]
 
-    store(StorageIntake(spool, ledger, route=by_modality, correlate=correlate), request(UID), data_set(UID))
+    store_once(spool, ledger, request(UID), data_set(UID), route=by_modality, correlate=correlate)
     assert asked == [("GATEWAY", 7, UID)]
 
 
@@ -203,19 +199,13 @@ def test_a_disk_that_fails_is_answered_a700_and_leaves_nothing(
 
 
 def test_without_room_nothing_is_begun(folder: Path, ledger: Ledger) -> None:
-    with Spool(folder, reserve_bytes=2**62) as full:
-        intake = StorageIntake(full, ledger, route=by_modality)
-        with pytest.raises(Refusal) as refusal:
-            intake.receive(ASSOCIATION, request(UID))
+    with (
+        Spool(folder, reserve_bytes=2**62) as full,
+        taking(full, ledger, route=by_modality) as intake,
+        pytest.raises(Refusal) as refusal,
+    ):
+        intake.receive(ASSOCIATION, request(UID))
     assert refusal.value.status == 0xA700
-
-
-def test_a_ledger_that_fails_is_answered_a700_and_the_file_goes(intake: StorageIntake, ledger: Ledger, folder: Path) -> None:
-    ledger.close()
-    with pytest.raises(Refusal) as refusal:
-        store(intake, request(UID), data_set(UID))
-    assert refusal.value.status == 0xA700
-    assert files(folder) == []
 
 
 def test_a_failing_route_leaves_nothing(spool: Spool, ledger: Ledger, folder: Path) -> None:
@@ -223,7 +213,7 @@ def test_a_failing_route_leaves_nothing(spool: Spool, ledger: Ledger, folder: Pa
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
-        store(StorageIntake(spool, ledger, route=fail), request(UID), data_set(UID))
+        store_once(spool, ledger, request(UID), data_set(UID), route=fail)
     assert files(folder) == []
 
 
@@ -237,7 +227,7 @@ def test_the_same_content_again_is_one_instance(intake: StorageIntake, ledger: L
 
 def test_the_same_content_follows_routes_that_are_new_since(intake: StorageIntake, spool: Spool, ledger: Ledger) -> None:
     store(intake, request(UID), data_set(UID))
-    store(StorageIntake(spool, ledger, route=lambda _attributes: ("b", "c")), request(UID), data_set(UID))
+    store_once(spool, ledger, request(UID), data_set(UID), route=lambda _attributes: ("b", "c"))
     assert sorted(destination for _, destination in states(ledger)) == ["a", "b", "c"]
 
 
@@ -318,7 +308,7 @@ def test_bytes_that_come_again_let_every_destination_go_on(
 ) -> None:
     store(intake, request(UID), data_set(UID))
     path_of(folder, found(ledger)[0].content).unlink()
-    store(StorageIntake(spool, ledger, route=lambda _attributes: ("a",)), request(UID), data_set(UID))
+    store_once(spool, ledger, request(UID), data_set(UID), route=lambda _attributes: ("a",))
     assert {name: state for (_, name), state in states(ledger).items()} == {"a": "pending", "b": "pending"}
 
 
@@ -343,7 +333,7 @@ def test_what_comes_again_and_no_route_takes_any_more_is_kept_as_unrouted(
     releaser = Releaser(spool, ledger, history_s=1)
     if released:
         releaser.run_once()
-    store(StorageIntake(spool, ledger, route=lambda _attributes: ()), request(UID), data_set(UID))
+    store_once(spool, ledger, request(UID), data_set(UID), route=lambda _attributes: ())
     releaser.run_once()
     (instance,) = found(ledger)
     assert read(spool, instance.content) == data_set(UID)

@@ -11,7 +11,8 @@ from sqlalchemy import update
 
 from gateway.domain import Basis, Content, InstanceIdentity, Provenance, VerdictKind
 from gateway.ledger import Ledger, learned, retrievals
-from gateway.ledger.instances import Arrival, record
+from gateway.ledger.instances import Arrival
+from gateway.ledger.recording import record
 from gateway.ledger.schema import instances
 
 PROVENANCE = Provenance("ARCHIVE", "GATEWAY", "127.0.0.1", "a1", "archive")

@@ -61,7 +61,7 @@ def test_a_change_that_fails_takes_no_other_of_its_group_with_it(ledger: Ledger)
 
     with one_group(ledger):
         futures = [ledger.submit(change) for change in (note("a"), fail, note("b"), clash, note("c"))]
-    assert _answers(futures) == ["done", "ValueError", "done", "LedgerUnavailable", "done"]
+    assert _answers(futures) == ["done", "ValueError", "done", "ChangeRejected", "done"]
     assert noted(ledger) == {"a", "b", "c"}
 
 

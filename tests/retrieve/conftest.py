@@ -96,7 +96,8 @@ def retriever(ledger: Ledger, reception: Reception, made: Settings, orders: list
         raise AssertionError("no source here has TLS")
 
     backoff = more.pop("backoff", Backoff(first_s=0.05, max_s=0.2, tries=5))
-    return Retriever(made, ledger, tls=more.pop("secure", no_tls), set_order=set_order, backoff=backoff, **more)
+    secure, barrier = more.pop("secure", no_tls), reception.recorder.flush
+    return Retriever(made, ledger, tls=secure, set_order=set_order, barrier=barrier, backoff=backoff, **more)
 
 
 def study(*, series: Sequence[int] = (3, 2), seed: int = 1, rows: int = 8) -> list[Dataset]:

@@ -19,6 +19,7 @@ from gateway.association.contexts import ProposedContext
 from gateway.association.identifier import encode_identifier
 from gateway.association.requestor import RemoteAE, associate
 from gateway.domain import Basis, VerdictKind
+from gateway.ledger import learned
 from gateway.ledger.schema import instances, retrievals
 from gateway.retrieve import JobEnded, Progress, PullRequest, StudyEnded, Waiting
 from gateway.retrieve.repair import Level, first_targets
@@ -91,6 +92,48 @@ async def test_a_source_that_is_always_too_busy_for_one_level_is_judged_by_count
     verdict = await desk.verdict()
 
     assert (verdict.kind, verdict.basis) == (COMPLETE, Basis.COUNTS)
+
+
+async def test_what_was_answered_and_is_not_recorded_yet_is_waited_for_before_anything_is_concluded(bench: Start) -> None:
+    """Neither is it missing, so that it is asked for again, nor is the source one that sends after its final response."""
+    go_on = threading.Event()
+
+    def while_the_ledger_is_slow(order: Order) -> None:
+        desk.ledger.submit(lambda _connection: go_on.wait(20))
+        honest(order)
+        threading.Timer(0.6, go_on.set).start()
+
+    desk = bench(script=while_the_ledger_is_slow)
+
+    verdict = await desk.verdict()
+
+    assert (verdict.kind, verdict.received) == (COMPLETE, 5)
+    assert len(desk.pacs.orders) == 1
+    with desk.ledger.read() as connection:
+        assert learned.get(connection, "source:archive", learned.ASYNCHRONOUS, now=0) is None
+
+
+async def test_what_was_answered_and_cannot_be_recorded_fails_the_pull_rather_than_being_judged(
+    bench: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    desk = bench(source={"settle_s": 0.05})
+    go_on = threading.Event()
+
+    def while_the_ledger_hangs(order: Order) -> None:
+        desk.ledger.submit(lambda _connection: go_on.wait(20))
+        honest(order)
+
+    desk.pacs.script = while_the_ledger_hangs
+    monkeypatch.setattr(desk.reception.recorder.flush.__func__, "__defaults__", (0.2,))
+    threading.Timer(2.0, go_on.set).start()
+
+    events = await desk.pull(study_uids=(desk.study,))
+
+    (ended,) = [event.verdict for event in events if isinstance(event, StudyEnded)]
+    assert ended.kind is FAILED
+    assert "not recorded" in ended.note
+    assert isinstance(events[-1], JobEnded)
+    assert "not recorded" in events[-1].error
 
 
 async def test_a_study_whose_bytes_were_lost_meanwhile_is_fetched_again_when_its_job_carries_on(bench: Start) -> None:

@@ -49,7 +49,7 @@ def ours(folder: Path, *, ae_title: str, port: int, listen: int) -> Iterator[Our
         ledger = stack.enter_context(Ledger(folder / "ledger.sqlite"))
         here = reception(folder, settings, ledger)
         stack.enter_context(here.running(listen))
-        here.retriever = Retriever(settings, ledger, tls=_no_tls, set_order=here.admission.set_order)
+        here.retriever = Retriever(settings, ledger, tls=_no_tls, set_order=here.admission.set_order, barrier=here.recorder.flush)
         yield Ours(here.retriever, here, ledger)
 
 

@@ -15,7 +15,8 @@ from sqlalchemy import select
 
 from gateway.domain import Content, InstanceIdentity, Provenance
 from gateway.ledger import Ledger
-from gateway.ledger.instances import Arrival, record
+from gateway.ledger.instances import Arrival
+from gateway.ledger.recording import record
 from gateway.ledger.schema import deliveries, instances
 from gateway.spool import Spool
 

@@ -16,7 +16,7 @@ from gateway.association.services import AssociationInfo, ListenerSpec, StoreReq
 from gateway.association.services import Reception as Receiving
 from gateway.domain import Provenance
 from gateway.errors import Refusal
-from gateway.intake import StorageIntake
+from gateway.intake import Recorder, StorageIntake
 from gateway.ledger import Ledger
 from gateway.ledger.instances import Recorded
 from gateway.settings import Settings
@@ -72,16 +72,16 @@ class Reception:
         self.admission = KnownSources(
             self.settings, turned_away=lambda *caller: self.retriever.turned_away(*caller) if self.retriever else None
         )
-        self._intake = StorageIntake(
-            self.spool, self.ledger, route=lambda _attributes: (), correlate=self._correlate, recorded=self._recorded
-        )
+        self.recorder = Recorder(self.spool, self.ledger, recorded=self._recorded)
+        self._intake = StorageIntake(self.spool, self.recorder, route=lambda _attributes: (), correlate=self._correlate)
         acceptor = Acceptor([ListenerSpec(HOST, port, self.tls)], admission=self.admission, storage=self, commitment=self)
-        acceptor.start()
-        self.port = acceptor.endpoints[0][1]
-        try:
-            yield self
-        finally:
-            acceptor.close()
+        with self.recorder:
+            acceptor.start()
+            self.port = acceptor.endpoints[0][1]
+            try:
+                yield self
+            finally:
+                acceptor.close()
 
     def receive(self, association: AssociationInfo, request: StoreRequest) -> Receiving:
         """Take an instance, unless the test refuses it."""
@@ -103,11 +103,11 @@ class Reception:
         if self.retriever:
             self.retriever.turned_away(calling_ae, called_ae, address)
 
-    def _recorded(self, recorded: Recorded) -> None:
-        arrival = recorded.arrival
-        self.arrived.append(arrival.identity.sop_instance_uid)
-        if self.retriever:
-            self.retriever.arrived(arrival.retrieval_id, arrival.identity.sop_instance_uid, arrival.content.length)
+    def _recorded(self, batch: Sequence[Recorded]) -> None:
+        for arrival in (recorded.arrival for recorded in batch):
+            self.arrived.append(arrival.identity.sop_instance_uid)
+            if self.retriever:
+                self.retriever.arrived(arrival.retrieval_id, arrival.identity.sop_instance_uid, arrival.content.length)
 
 
 def reception(folder: Path, settings: Settings, ledger: Ledger, **more: Any) -> Reception:

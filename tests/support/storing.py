@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import struct
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pydicom
 from pydicom.filereader import read_preamble
@@ -13,7 +15,7 @@ from sqlalchemy import select
 
 from gateway.association.services import AssociationInfo, StoreRequest
 from gateway.domain import Content
-from gateway.intake import StorageIntake
+from gateway.intake import Recorder, StorageIntake
 from gateway.ledger import Ledger
 from gateway.ledger.schema import deliveries
 from gateway.spool import Spool, layout
@@ -53,12 +55,33 @@ def request(uid: str, *, syntax: str = EXPLICIT_LITTLE, sop_class: str = CT_STOR
     return StoreRequest(1, sop_class, uid, syntax, "GATEWAY", 7)
 
 
-def store(intake: StorageIntake, wanted: StoreRequest, data: bytes) -> int:
-    """Store `data` in fragments and return the status."""
+def answer(intake: StorageIntake, wanted: StoreRequest, data: bytes) -> int:
+    """Store `data` in fragments and return the status; it may not be recorded yet."""
     reception = intake.receive(ASSOCIATION, wanted)
     for start in range(0, len(data), 1000):
         reception.write([memoryview(data)[start : start + 600], memoryview(data)[start + 600 : start + 1000]])
     return reception.commit()
+
+
+def store(intake: StorageIntake, wanted: StoreRequest, data: bytes) -> int:
+    """Store `data`, wait until it is recorded, and return the status."""
+    status = answer(intake, wanted, data)
+    intake.recorder.flush(10.0)
+    return status
+
+
+@contextmanager
+def taking(spool: Spool, ledger: Ledger, **options: Any) -> Iterator[StorageIntake]:
+    """Give an intake with a recorder of its own; `options` are those of `StorageIntake`, and `recorded`."""
+    recorded = options.pop("recorded", lambda _batch: None)
+    with Recorder(spool, ledger, recorded=recorded) as recorder:
+        yield StorageIntake(spool, recorder, **options)
+
+
+def store_once(spool: Spool, ledger: Ledger, wanted: StoreRequest, data: bytes, **options: Any) -> int:
+    """Store `data` by an intake of its own with these `options`, and return the status."""
+    with taking(spool, ledger, **options) as intake:
+        return store(intake, wanted, data)
 
 
 def read(spool: Spool, content: Content) -> bytes:
