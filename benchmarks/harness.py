@@ -27,8 +27,8 @@ Metrics = dict[str, float]
 
 RATE, INSTANCES, CPU_GB, CPU_1000 = "MB/s", "instances/s", "CPU s/GB", "CPU s/1,000"
 PEAK, GROWN, MS, CORE = "peak MiB", "MiB above idle", "ms", "% of a core"
-LOCK_MS, LOCK_HELD = "ms for the lock", "% lock held"
-UNITS = (RATE, INSTANCES, CPU_GB, CPU_1000, PEAK, GROWN, MS, CORE, LOCK_MS, LOCK_HELD)
+BEHIND, LOCK_MS, LOCK_HELD = "s behind", "ms for the lock", "% lock held"
+UNITS = (RATE, INSTANCES, BEHIND, CPU_GB, CPU_1000, PEAK, GROWN, MS, CORE, LOCK_MS, LOCK_HELD)
 
 US = "gateway"
 

@@ -22,6 +22,8 @@ from tests.support.waiting import wait_until
 EARLIER = "EARLIER"
 """The AE title that a gateway is called by for what it takes and lets go of before it is measured."""
 
+RECORDED_S = 60.0
+
 
 @dataclass(frozen=True)
 class Receiver:
@@ -32,13 +34,12 @@ class Receiver:
     count: Callable[[], int]
 
     def has(self, instances: int) -> None:
-        """Check that what was answered is there: a receiver that answered and lost would be a false figure.
+        """Wait until what was answered is there: a receiver that answered and lost would be a false figure.
 
         Raises:
-            AssertionError: it is not.
+            AssertionError: it never was.
         """
-        found = self.count()
-        assert found == instances, f"{found} of {instances} instances are there"
+        wait_until(lambda: self.count() == instances, f"{instances} instances received", deadline_s=RECORDED_S)
 
 
 @contextmanager

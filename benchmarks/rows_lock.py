@@ -20,6 +20,7 @@ from benchmarks.harness import CPU_GB, LOCK_HELD, LOCK_MS, RATE, Bench, Goal, Me
 from benchmarks.process import Meter
 from benchmarks.senders import Window, dcmtk
 from tests.support.gateway import COMMAND, Gateway
+from tests.support.waiting import wait_until
 
 ASSOCIATIONS = (1, 4, 16)
 PROCESSES = (1, 2, 4)
@@ -68,8 +69,9 @@ def _receive(associations: int, processes: int, bench: Bench, folder: Path) -> M
         meter = Meter(*(receiver.pid for receiver in opened))
         targets = [receiver.target for receiver in opened]
         window = dcmtk("dcmsend", *targets, data=data, folder=folder, senders=associations)
+        expected = warm.count * processes + data.count
+        wait_until(lambda: sum(receiver.count() for receiver in opened) == expected, "every instance received")
         metrics = transfer(data, window.seconds, meter.stop())
-        assert sum(receiver.count() for receiver in opened) == warm.count * processes + data.count, "not every instance is there"
     samples = [sample for own in folders for sample in json.loads((own / "gateway" / REPORT).read_text())]
     return metrics | waits(samples, window)
 

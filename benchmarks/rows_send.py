@@ -61,6 +61,7 @@ def _backlog(senders: int, bench: Bench, folder: Path) -> Metrics:
     destination = dicom_destination(port, ae_title="STORESCP", verify="status", associations=senders)
     with receivers.gateway(folder, destinations={"storescp": destination}) as (receiver, gateway):
         dcmtk("dcmsend", receiver.target, data=data, folder=folder, senders=4)
+        receiver.has(data.count)
         act(gateway, Action.HOLD)
         many = ("--fork",) if senders > 1 else ()
         with receivers.storescp(folder, "--ignore", *many, port=port):
