@@ -6,10 +6,13 @@ Prints medians and ratios; ``--output`` writes JSON, ``--write`` puts table and 
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 import tempfile
 import time
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, closing
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -33,37 +36,49 @@ def _options() -> argparse.Namespace:
         "--folder", type=Path, help="an existing folder on the disk to measure (default: the one for temporary files)"
     )
     parser.add_argument("--data", type=Path, help="keep the data sets (2.5 GB) here, and take them from here the next time")
-    parser.add_argument("--output", type=Path, help="write everything measured to this file, as JSON")
+    parser.add_argument("--output", type=Path, help="write everything measured to this file, as JSON, row by row")
     parser.add_argument("--write", action="store_true", help="write table and plot into docs/performance.md")
     parser.add_argument("--list", action="store_true", help="list the rows and end")
     return parser.parse_args()
 
 
-def _measure(rows: list[Row], options: argparse.Namespace, folder: Path) -> list[Result]:
-    results = []
+def _measured(rows: list[Row], options: argparse.Namespace, folder: Path) -> Iterator[Result]:
+    """Yield one row's result after the other."""
     with ExitStack() as kept:
         data = DataSets(options.data or folder / "data", QUICK if options.quick else FULL)
         bench = Bench(folder, data, kept)
         for row in rows:
             print(f"{row.name}: {row.title}", file=sys.stderr, flush=True)
-            results.append(run_row(row, bench, options.rounds))
-            print(f"    took {results[-1].seconds:.0f} s", file=sys.stderr, flush=True)
-    return results
+            result = run_row(row, bench, options.rounds)
+            print(f"    took {result.seconds:.0f} s", file=sys.stderr, flush=True)
+            yield result
 
 
-def _publish(results: list[Result], run: report.Run, options: argparse.Namespace) -> None:
-    measured, table = report.document(results, run), report.markdown(results, run)
+def _run(rows: list[Row], options: argparse.Namespace) -> tuple[list[Result], report.Run]:
+    """Measure; what is measured so far is in the output file after each row, whatever becomes of the rest."""
+    at, began, results = datetime.now(UTC), time.monotonic(), []
+    with tempfile.TemporaryDirectory(dir=options.folder, prefix="benchmarks-") as name:
+        run = report.Run(machine(Path(name)), options.rounds, options.quick, 0.0, at)
+        with closing(_measured(rows, options, Path(name))) as measured:
+            for result in measured:
+                results.append(result)
+                run = replace(run, seconds=time.monotonic() - began)
+                if options.output:
+                    report.write_json(options.output, report.document(results, run))
+    return results, run
+
+
+def _publish(results: list[Result], run: report.Run, *, write: bool) -> None:
+    table = report.markdown(results, run)
     print(table)
-    if options.output:
-        report.write_json(options.output, measured)
-    if options.write:
+    if write:
         (DOCS / "performance.svg").write_text(plot.svg(results))
-        report.write_json(DOCS / "performance.json", measured)
+        report.write_json(DOCS / "performance.json", report.document(results, run))
         report.write_page(DOCS / "performance.md", PICTURE + table)
 
 
 def main() -> int:
-    """Measure and report; 1 where a party failed, 2 where no row is meant."""
+    """Measure and report; 1 where a party failed, 2 where no row is meant, 130 where it was ended early."""
     options = _options()
     rows = chosen(ROWS, options.only)
     if not rows:
@@ -73,13 +88,14 @@ def main() -> int:
         for row in rows:
             print(f"{row.name:22} {row.title}: {', '.join(row.parties)}")
         return 0
-    at, began = datetime.now(UTC), time.monotonic()
-    with tempfile.TemporaryDirectory(dir=options.folder, prefix="benchmarks-") as name:
-        folder = Path(name)
-        found = machine(folder)
-        results = _measure(rows, options, folder)
-    run = report.Run(found, options.rounds, options.quick, time.monotonic() - began, at)
-    _publish(results, run, options)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        # Whoever ends it early, also in the background, ends the peers with it.
+        signal.signal(number, signal.default_int_handler)
+    try:
+        results, run = _run(rows, options)
+    except KeyboardInterrupt:
+        return 130
+    _publish(results, run, write=options.write)
     return int(any(result.failures for result in results))
 
 

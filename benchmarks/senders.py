@@ -112,13 +112,24 @@ def dcmtk(
     programs = [_Program(program, share, folder / f"{program}-{number}.log", environ) for number, share in enumerate(shares)]
     before_s = sum(made.start_cpu_s() for made in programs)
     started = [made.start(targets[number % len(targets)]) for number, made in enumerate(programs)]
-    ends = [_ended(process) for process in started]
+    try:
+        ends = [_ended(process) for process in started]
+    finally:
+        for process in started:
+            _end(process)
     assert all(status == 0 for status, _ in ends), f"{program} ended with {[status for status, _ in ends]}"
     texts = [made.log.read_text() for made in programs]
     stored = sum(len(_SUCCESS.findall(text)) for text in texts)
     assert stored == data.count, f"{program}: {stored} of {data.count} were stored"
     began_at = min(map(_first, texts))
     return Window(began_at, max(map(_last, texts)) - began_at, Cost(max(0.0, sum(cpu_s for _, cpu_s in ends) - before_s)))
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """Leave nobody sending where the waiting was broken off."""
+    if process.returncode is None:
+        process.kill()
+        process.wait()
 
 
 def _ended(process: subprocess.Popen[bytes]) -> tuple[int, float]:
