@@ -65,8 +65,8 @@ def acceptor_context(table: ListenTlsTable, *, key: str = "listen.tls") -> ssl.S
     PS3.15 §B.12.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    # Sessions are never resumed, and a ticket that a peer does not read before it closes becomes a reset.
-    context.num_tickets = 0
+    # One for one: who resumes a session gets the ticket for the next.
+    context.num_tickets = 1
     context.options |= ssl.OP_CIPHER_SERVER_PREFERENCE
     return _furnished(context, table, key)
 
@@ -132,6 +132,15 @@ def _names(certificate: x509.Certificate) -> tuple[str, ...]:
         names += [str(address) for address in alternative.get_values_for_type(x509.IPAddress)]
     names += [str(attribute.value) for attribute in certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)]
     return tuple(dict.fromkeys(names))
+
+
+def certificate_expired(der: bytes | None, now: datetime) -> bool:
+    """Tell whether the DER certificate is not valid at `now` (aware), or is none at all."""
+    try:
+        certificate = x509.load_der_x509_certificate(der or b"")
+    except ValueError:
+        return True
+    return not certificate.not_valid_before_utc <= now <= certificate.not_valid_after_utc
 
 
 def certificate_expiry(path: Path) -> datetime:

@@ -1,16 +1,23 @@
-"""A connection to a peer: every address of its name is tried, then TLS, all within one deadline. On the caller's thread."""
+"""A connection to a peer: every address of its name is tried, then TLS, all within one deadline. On the caller's thread.
+
+TLS sessions are resumed, and are all that outlives a connection here.
+"""
 
 from __future__ import annotations
 
 import socket
+import ssl
 import time
 from typing import Any
 
 from gateway.association.requests import Deadlines, RemoteAE
+from gateway.association.resumption import Sessions, TlsPeer
 from gateway.association.stream import Stream
-from gateway.errors import PeerUnreachable
+from gateway.errors import PeerUnreachable, TlsFailed
 
 Address = tuple[socket.AddressFamily, Any]
+
+_sessions = Sessions()
 
 
 def dial(remote: RemoteAE, deadlines: Deadlines) -> Stream:
@@ -24,11 +31,43 @@ def dial(remote: RemoteAE, deadlines: Deadlines) -> Stream:
         PeerTimeout, TlsFailed: no TLS session; the second will not come by waiting.
     """
     deadline = time.monotonic() + deadlines.connect_s
-    stream = Stream(_connect(remote, _resolve(remote), deadline), peer=str(remote), send_s=deadlines.send_s)
+    addresses = _resolve(remote)
     if remote.tls is None:
-        return stream
+        return _open(remote, addresses, deadlines, deadline)
+    session = _sessions.take(_tls_peer(remote, remote.tls))
     try:
-        stream.secure(remote.tls, deadline=deadline, server_side=False, server_name=remote.server_name or remote.host)
+        return _secured(remote, remote.tls, session, _open(remote, addresses, deadlines, deadline), deadline)
+    except TlsFailed:
+        if session is None:
+            raise
+        # Whatever the peer has against the session, it may take a new one.
+        forget(remote)
+        return _secured(remote, remote.tls, None, _open(remote, addresses, deadlines, deadline), deadline)
+
+
+def remember(remote: RemoteAE, stream: Stream) -> None:
+    """Have the next connection to `remote` resume the TLS session of `stream`; call it once the peer has answered there."""
+    if remote.tls is not None:
+        _sessions.keep(_tls_peer(remote, remote.tls), stream)
+
+
+def forget(remote: RemoteAE) -> None:
+    """Have the next connection to `remote` begin a TLS session of its own, for a peer that did not answer on this one."""
+    if remote.tls is not None:
+        _sessions.forget(_tls_peer(remote, remote.tls))
+
+
+def _tls_peer(remote: RemoteAE, context: ssl.SSLContext) -> TlsPeer:
+    return TlsPeer(context, remote.host, remote.port, remote.server_name or remote.host)
+
+
+def _open(remote: RemoteAE, addresses: list[Address], deadlines: Deadlines, deadline: float) -> Stream:
+    return Stream(_connect(remote, addresses, deadline), peer=str(remote), send_s=deadlines.send_s)
+
+
+def _secured(remote: RemoteAE, context: ssl.SSLContext, session: ssl.SSLSession | None, stream: Stream, deadline: float) -> Stream:
+    try:
+        stream.secure(context, deadline=deadline, server_side=False, server_name=remote.server_name or remote.host, session=session)
     except BaseException:
         stream.close()
         raise

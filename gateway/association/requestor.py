@@ -34,7 +34,7 @@ from gateway.association.contexts import (
     AcceptedContext,
     ProposedContext,
 )
-from gateway.association.dial import dial
+from gateway.association.dial import dial, forget, remember
 from gateway.association.dialogue import LAST_WORDS_S, Dialogue, Response, named
 from gateway.association.identifier import decode_identifier, encode_identifier, uids
 from gateway.association.message import Receiver
@@ -103,6 +103,7 @@ def associate(
     receiver = Receiver(stream, state=State.AWAITING_ANSWER, max_pdu_bytes=max_pdu_bytes, pdu_s=deadlines.response_s)
     try:
         accept = _negotiate(stream, receiver, request, contexts, deadlines.associate_s)
+        remember(remote, stream)
         sender = Sender(stream, max_pdu_bytes=accept.user.max_pdu_bytes)
     except ProtocolError as error:
         stream.farewell(encode_abort(SERVICE_PROVIDER, error.reason), LAST_WORDS_S)
@@ -111,6 +112,7 @@ def associate(
         stream.farewell(encode_abort(), LAST_WORDS_S)
         raise
     except BaseException:
+        forget(remote)
         stream.close()
         raise
     dialogue = Dialogue(stream, receiver, sender, contexts=accept.accepted, deadlines=deadlines)

@@ -15,14 +15,17 @@ import ssl
 import struct
 import threading
 import time
+from datetime import UTC, datetime
 from types import TracebackType
 from typing import Self
 
+from gateway.association.records import RecordLayer
 from gateway.errors import AssociationAborted, AssociationError, ConnectionLost, PeerTimeout, TlsFailed
-from gateway.tls import certificate_names, handshake_failure
+from gateway.tls import certificate_expired, certificate_names, handshake_failure
 
 _QUICKACK: int | None = getattr(socket, "TCP_QUICKACK", None)
 _LINGER_BYTES = 4 * 1024 * 1024
+_SEAL_BYTES = 256 * 1024
 _TIMEVAL = struct.Struct("@ll")
 
 
@@ -31,13 +34,15 @@ class Stream:
 
     def __init__(self, sock: socket.socket, *, peer: str, send_s: float = 30.0) -> None:
         self.peer = peer
-        self.tls = False
         self.woken = False
         self._socket = sock
         self._send_s = send_s
         self._receive_s = 0.0
         self._lock = threading.Lock()
         self._killed = False
+        self._records: RecordLayer | None = None
+        self._cut = False
+        self._ended = False
         try:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             sock.settimeout(None)
@@ -52,41 +57,79 @@ class Stream:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
 
-    def secure(self, context: ssl.SSLContext, *, deadline: float, server_side: bool, server_name: str | None = None) -> None:
+    def secure(
+        self,
+        context: ssl.SSLContext,
+        *,
+        deadline: float,
+        server_side: bool,
+        server_name: str | None = None,
+        session: ssl.SSLSession | None = None,
+    ) -> None:
         """Do the TLS handshake, all of it before `deadline` (monotonic seconds), whatever the peer trickles.
+
+        `session` is an earlier one to be resumed where the peer agrees. In a resumed session no certificates are exchanged:
+        the peer's is the one that was checked when the session began, and only its dates are checked again.
 
         Raises:
             TlsFailed: no TLS session; the message says why. After `kill`, AssociationAborted.
             PeerTimeout: the handshake did not end in time.
         """
-        wrapped = self._wrap(context, server_side, server_name)
         try:
-            wrapped.settimeout(max(deadline - time.monotonic(), 0.001))
-            wrapped.do_handshake()
-        except OSError as error:
+            records = RecordLayer(context, server_side=server_side, server_name=server_name, session=session)
+            self._time(socket.SO_SNDTIMEO, deadline - time.monotonic())
+            try:
+                self._shake_hands(records, deadline)
+            except ssl.SSLError:
+                self._say(records.outgoing())
+                raise
+        except (OSError, ValueError) as error:
             if self._killed:
-                raise self._lost(error) from error
+                raise self._lost(None) from error
             failure = PeerTimeout if isinstance(error, TimeoutError) else TlsFailed
             raise failure(_handshake_reason(error), peer=self.peer) from error
-        self.tls = True
+        if records.resumed and certificate_expired(records.certificate, datetime.now(UTC)):
+            raise TlsFailed("the certificate of the session that the peer resumes has expired", peer=self.peer)
+        self._records = records
+        self._time(socket.SO_SNDTIMEO, self._send_s)
 
-    def _wrap(self, context: ssl.SSLContext, server_side: bool, server_name: str | None) -> ssl.SSLSocket:
-        with self._lock:
-            try:
-                self._socket = wrapped = context.wrap_socket(
-                    self._socket, server_side=server_side, server_hostname=server_name, do_handshake_on_connect=False
-                )
-            except (OSError, ValueError) as error:
-                raise TlsFailed(_handshake_reason(error), peer=self.peer) from error
-            return wrapped
+    def _shake_hands(self, records: RecordLayer, deadline: float) -> None:
+        while True:
+            complete = records.handshake()
+            self._push(records.outgoing(), deadline)
+            if complete:
+                return
+            if not self._in_time(deadline):
+                raise TimeoutError
+            with contextlib.suppress(BlockingIOError):
+                records.took(self._socket.recv_into(records.room))
+
+    @property
+    def tls(self) -> bool:
+        """Whether what is sent and received is encrypted."""
+        return self._records is not None
+
+    @property
+    def resumed(self) -> bool:
+        """Whether the TLS session is an earlier one that goes on."""
+        return self._records is not None and self._records.resumed
+
+    @property
+    def session(self) -> ssl.SSLSession | None:
+        """The TLS session for a later connection to resume; a peer gives it with its first bytes, if at all."""
+        return None if self._records is None else self._records.session
+
+    @property
+    def certificate(self) -> bytes | None:
+        """The peer's certificate in DER; None where it showed none."""
+        return None if self._records is None else self._records.certificate
 
     def certificate_names(self) -> tuple[str, ...] | None:
         """Return the names in the peer's certificate, empty where it showed none or an unreadable one; None without TLS."""
-        if not isinstance(self._socket, ssl.SSLSocket):
+        if self._records is None:
             return None
-        der = self._socket.getpeercert(binary_form=True)
         try:
-            return certificate_names(der) if der else ()
+            return certificate_names(self.certificate or b"")
         except ValueError:
             return ()
 
@@ -97,13 +140,29 @@ class Stream:
             PeerTimeout: none came before `deadline` (monotonic seconds).
             AssociationAborted: the connection was closed or reset, or `kill` or `wake` was called.
         """
+        records = self._records
+        if records is None:
+            return self._take(view, deadline)
+        while not (count := self._decrypt(records, view)):
+            # OpenSSL would wait for the rest of a record as long as one byte of it comes in time; here each wait ends.
+            records.took(self._take(records.room, deadline))
+        return count
+
+    def _decrypt(self, records: RecordLayer, view: memoryview) -> int:
+        try:
+            count = records.read_into(view)
+        except ssl.SSLError as error:
+            self._say(records.outgoing())
+            raise self._lost(error) from error
+        if answer := records.outgoing():
+            self._send_wire(answer, time.monotonic() + self._send_s)
+        return count
+
+    def _take(self, view: memoryview, deadline: float) -> int:
+        """Wait for bytes on the wire, like `receive_into`."""
         while True:
-            remaining = deadline - time.monotonic()
-            if remaining <= 0:
+            if not self._in_time(deadline):
                 raise PeerTimeout("the peer sent nothing more in time", peer=self.peer)
-            if self._receive_s > 1.25 * remaining + 0.05 or self._receive_s < remaining / 8:
-                self._receive_s = remaining
-                self._time(socket.SO_RCVTIMEO, remaining)
             try:
                 count = self._socket.recv_into(view)
             except (BlockingIOError, TimeoutError):
@@ -112,9 +171,16 @@ class Stream:
                 raise self._lost(error) from error
             if not count:
                 raise self._lost(None)
-            if _QUICKACK is not None:
-                self._rearm(_QUICKACK)
+            self.hasten()
             return count
+
+    def _in_time(self, deadline: float) -> bool:
+        """Have the kernel end the next wait for bytes about then; False where `deadline` is over."""
+        remaining = deadline - time.monotonic()
+        if remaining > 0 and (self._receive_s > 1.25 * remaining + 0.05 or self._receive_s < remaining / 8):
+            self._receive_s = remaining
+            self._time(socket.SO_RCVTIMEO, remaining)
+        return remaining > 0
 
     def send(self, data: memoryview | bytes | bytearray) -> None:
         """Send all of `data`, a stretch of a message: a peer that reads a byte now and then is not waited for.
@@ -125,22 +191,43 @@ class Stream:
         """
         view = memoryview(data)
         deadline = time.monotonic() + self._send_s
-        if self.tls:
-            self._time(socket.SO_SNDTIMEO, self._send_s)
-            self._receive_s = 0.0
+        if self._records is None:
+            self._send_wire(view, deadline)
+            return
+        while view:
+            self._send_wire(self._records.write(view[:_SEAL_BYTES]), deadline)
+            view = view[_SEAL_BYTES:]
+
+    def _send_wire(self, wire: memoryview | bytes, deadline: float) -> None:
+        try:
+            self._push(wire, deadline)
+        except TimeoutError as error:
+            raise PeerTimeout(f"the peer did not read what was sent within {self._send_s:g} s", peer=self.peer) from error
+        except OSError as error:
+            raise self._lost(error) from error
+
+    def _push(self, wire: memoryview | bytes, deadline: float) -> None:
+        """Send all of `wire`. Raises OSError, a TimeoutError where it takes too long."""
+        view = memoryview(wire)
+        self._cut = True
         while view:
             try:
                 view = view[self._socket.send(view) :]
-            except (BlockingIOError, TimeoutError) as error:
-                raise self._unread() from error
-            except OSError as error:
-                raise self._lost(error) from error
+            except BlockingIOError as error:
+                raise TimeoutError from error
             if view and time.monotonic() >= deadline:
-                raise self._unread()
+                raise TimeoutError
+        self._cut = False
+
+    def _say(self, alert: bytes) -> None:
+        """Send a TLS alert where the connection takes it at once; it helps the peer, and nobody waits for it."""
+        if alert and not self._cut:
+            with contextlib.suppress(OSError):
+                self._socket.send(alert, socket.MSG_DONTWAIT)
 
     def stirs(self) -> bool:
         """Tell at once whether something came, be it the end of the connection. Under TLS it may turn out to be nothing to read."""
-        if self._socket.fileno() < 0 or (isinstance(self._socket, ssl.SSLSocket) and self._socket.pending()):
+        if self._socket.fileno() < 0 or (self._records is not None and self._records.stirs()):
             return True
         poll = select.poll()
         poll.register(self._socket, select.POLLIN)
@@ -149,7 +236,11 @@ class Stream:
     def hasten(self) -> None:
         """Have what comes next acknowledged at once, for the wait after sending: the kernel took the ACKs back to delayed ones."""
         if _QUICKACK is not None:
-            self._rearm(_QUICKACK)
+            try:
+                self._socket.setsockopt(socket.IPPROTO_TCP, _QUICKACK, 1)
+            except OSError:
+                # It is closed; who receives or sends next is told.
+                return
 
     def fileno(self) -> int:
         """Return the descriptor, -1 once closed."""
@@ -162,11 +253,7 @@ class Stream:
             self._shut(socket.SHUT_RDWR)
 
     def wake(self) -> None:
-        """End the receiving half: who waits for bytes gets AssociationAborted. From any thread.
-
-        Sending still works without TLS; to OpenSSL the end of the bytes is the end of the session, so there the peer is told
-        by an alert only.
-        """
+        """End the receiving half: who waits for bytes gets AssociationAborted. Sending still works. From any thread."""
         with self._lock:
             self.woken = True
             self._shut(socket.SHUT_RD)
@@ -182,6 +269,7 @@ class Stream:
             self._send_s = limit_s
             self._time(socket.SO_SNDTIMEO, limit_s)
             self.send(last_words)
+            self._end_session()
             with self._lock:
                 self._shut(socket.SHUT_WR)
             self._drop_until(deadline)
@@ -193,45 +281,36 @@ class Stream:
         with contextlib.suppress(OSError):
             while dropped < _LINGER_BYTES and (remaining := deadline - time.monotonic()) > 0:
                 self._time(socket.SO_RCVTIMEO, remaining)
-                count = socket.socket.recv_into(self._socket, scrap)
+                count = self._socket.recv_into(scrap)
                 if not count:
                     break
                 dropped += count
 
     def close(self) -> None:
         """Close the connection. Any number of times."""
+        self._end_session()
         with self._lock:
             self._socket.close()
 
+    def _end_session(self) -> None:
+        """Tell the peer that nothing was cut off (RFC 8446 §6.1), where nothing was."""
+        if self._records is not None and not (self._ended or self._killed):
+            self._ended = True
+            self._say(self._records.farewell())
+
     def _shut(self, how: int) -> None:
-        """Shut the socket itself down: SSLSocket's own method forgets the session, and what is sent then goes out in clear."""
         with contextlib.suppress(OSError):
-            socket.socket.shutdown(self._socket, how)
+            self._socket.shutdown(how)
 
     def _time(self, option: int, seconds: float) -> None:
-        """Let waits for receiving (SO_RCVTIMEO) or sending (SO_SNDTIMEO) last `seconds`.
-
-        Under TLS it is Python that waits, in ``poll``: it has the whole of a call end in time, while OpenSSL goes on reading a
-        record for as long as the kernel brings one byte of it before each timeout. There is but one time for both directions.
-        """
+        """Let the kernel end waits for receiving (SO_RCVTIMEO) or sending (SO_SNDTIMEO) after `seconds`."""
+        whole = int(max(seconds, 0))
+        # A timeout of zero would mean none.
+        micros = max(int((seconds - whole) * 1_000_000), 1000)
         try:
-            if isinstance(self._socket, ssl.SSLSocket):
-                self._socket.settimeout(max(seconds, 0.001))
-            else:
-                whole = int(seconds)
-                # A timeout of zero would mean none.
-                micros = max(int((seconds - whole) * 1_000_000), 1000)
-                self._socket.setsockopt(socket.SOL_SOCKET, option, _TIMEVAL.pack(whole, micros))
+            self._socket.setsockopt(socket.SOL_SOCKET, option, _TIMEVAL.pack(whole, micros))
         except OSError as error:
             raise self._lost(error) from error
-
-    def _rearm(self, quickack: int) -> None:
-        """Have the next segment acknowledged at once: the kernel falls back to delayed ACKs, and a peer's Nagle waits for them."""
-        with contextlib.suppress(OSError):
-            self._socket.setsockopt(socket.IPPROTO_TCP, quickack, 1)
-
-    def _unread(self) -> PeerTimeout:
-        return PeerTimeout(f"the peer did not read what was sent within {self._send_s:g} s", peer=self.peer)
 
     def _lost(self, error: OSError | None) -> AssociationError:
         if self._killed or self.woken:

@@ -71,7 +71,7 @@ class TestCA:
         names: Sequence[str] = ("localhost",),
         addresses: Sequence[str] = ("127.0.0.1",),
         not_before_days: int = -1,
-        days: int = 365,
+        days: float = 365,
     ) -> dict[str, Path]:
         """Issue a certificate for server and client use; returns the files ``ca``, ``certificate`` and ``key``.
 
@@ -85,7 +85,7 @@ class TestCA:
         return {"ca": self.ca, "certificate": certificate, "key": key_file}
 
     def _issue(
-        self, certificate: Path, key_file: Path, common_name: str, alternatives: Sequence[x509.GeneralName], start: int, days: int
+        self, certificate: Path, key_file: Path, common_name: str, alternatives: Sequence[x509.GeneralName], start: int, days: float
     ) -> None:
         key = ec.generate_private_key(ec.SECP256R1())
         now = dt.datetime.now(dt.UTC)
