@@ -5,7 +5,7 @@ outcome nobody knows (a broken association, a crash) is sent again after asking,
 already. A destination that is down costs its instances time, never attempts, and costs other destinations nothing.
 
 `destination` is the protocol of the adapters (`cstore`, `folder`), `policy` and `circuit` decide without I/O,
-`lane` works one destination, `dispatcher` runs all of them on trio.
+`standing` decides what a worker does next, `crew` is the threads of one destination, `lane` and `dispatcher` supervise them.
 """
 
 from gateway.delivery.build import destinations

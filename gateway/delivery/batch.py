@@ -1,9 +1,8 @@
-"""One batch on its thread: hands it to a session, takes the outcomes, decides, and records them in the ledger in groups."""
+"""One batch on its way: hands it to a session, takes the outcomes and decides what each means for the ledger."""
 
 from __future__ import annotations
 
 import random
-import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -11,15 +10,10 @@ from dataclasses import dataclass, field
 import structlog
 
 from gateway.delivery.destination import Destination, Outcome, OutcomeKind, Session
-from gateway.delivery.policy import Circumstances, decide
+from gateway.delivery.policy import Circumstances, decide, is_plain_success, plain_success
 from gateway.domain import Consignment, DeliveryState
-from gateway.errors import AssociationError, DestinationUnavailable, LedgerUnavailable
-from gateway.ledger import Ledger
-from gateway.ledger import deliveries as table
+from gateway.errors import AssociationError, DestinationUnavailable
 from gateway.ledger.deliveries import Change
-
-RECORD_EVERY_S = 0.2
-"""Outcomes are recorded at least this often while they come, so that a slow destination's progress shows."""
 
 BROKEN_OFF = "broken off when the gateway stopped"
 
@@ -31,95 +25,65 @@ _log = structlog.get_logger()
 
 @dataclass
 class Batch:
-    """Claimed consignments on their way. `carry_out` runs on a thread of its own, the rest may be called from any."""
+    """Claimed consignments on their way. `carry_out` runs on a worker's thread, `leave` and `break_off` on any.
+
+    `note` takes what is to be recorded, each delivery once; it is called on the thread on which that became known.
+    """
 
     destination: Destination
-    ledger: Ledger
     consignments: Sequence[Consignment]
     clock: Callable[[], float]
-    changed: Callable[[str], None]
-    gathered: Callable[[], None] = lambda: None
-    """Hears, on any thread, that there is something to record which was not there before."""
+    note: Callable[[Change], None]
     failure: AssociationError | DestinationUnavailable | None = None
     answered: int = 0
     """How many outcomes show that the destination was there."""
 
     _open: dict[int, Consignment] = field(init=False)
-    _unrecorded: list[Change] = field(default_factory=list)
-    _recorded_at: float = field(default_factory=time.monotonic)
+    """What nothing was noted of yet; to take one out is atomic, so that each is noted once."""
+
     _breaking_off: bool = False
-    _lock: threading.Lock = field(default_factory=threading.Lock)
-    _recording: threading.Lock = field(default_factory=threading.Lock)
 
     def __post_init__(self) -> None:
         self._open = {consignment.delivery_id: consignment for consignment in self.consignments}
 
     def carry_out(self, session: Session) -> None:
-        """Deliver. Afterwards `failure` and `answered` say how it went; call `finish` to settle the rest."""
+        """Deliver. Afterwards `failure` and `answered` say how it went; call `leave` to settle the rest."""
         began = time.monotonic()
         try:
             session.deliver(self.consignments, self.report)
         except (AssociationError, DestinationUnavailable) as error:
             self.failure = error
-        except Exception as error:  # noqa: BLE001 - the root of this thread: an adapter's fault must not end the destination
+        except Exception as error:  # noqa: BLE001 - an adapter's fault must not end the destination
             self._blame(error)
             session.close()
         self._say(time.monotonic() - began)
 
     def report(self, outcome: Outcome) -> None:
-        """Take one outcome, and record what has gathered when it is time."""
-        with self._lock:
-            consignment = self._open.pop(outcome.delivery_id, None)
-            if consignment is None:
-                return
-            first = not self._unrecorded
-            self._unrecorded.append(self._decided(outcome, consignment))
-            self.answered += outcome.kind not in _SILENT
-        if first:
-            self.gathered()
-        if time.monotonic() - self._recorded_at >= RECORD_EVERY_S:
-            try:
-                self.record()
-            except LedgerUnavailable as error:
-                _log.warning("ledger_unavailable", destination=self.destination.name, error=str(error))
-
-    def record(self) -> None:
-        """Make the outcomes so far durable.
-
-        Raises:
-            LedgerUnavailable: not now; they are kept.
-        """
-        self._recorded_at = time.monotonic()
-        with self._recording:
-            with self._lock:
-                changes = tuple(self._unrecorded)
-            if not changes:
-                return
-            now = self.clock()
-            self.ledger.write(lambda connection: table.apply(connection, changes, now=now))
-            with self._lock:
-                del self._unrecorded[: len(changes)]
-        self.changed(self.destination.name)
+        """Take one outcome."""
+        consignment = self._open.pop(outcome.delivery_id, None)
+        if consignment is None:
+            return
+        self.answered += outcome.kind not in _SILENT
+        self.note(self._decided(outcome, consignment))
 
     def break_off(self) -> None:
         """From now on an unknown outcome is ours, not the instance's: it costs no attempt."""
         self._breaking_off = True
 
-    def finish(self, *, due_at: float | None = None, reason: str | None = None, uncertain: bool = False) -> None:
-        """Return what was not reported to the queue as it was, not before `due_at`, and record everything. It may be called again.
-
-        Raises:
-            LedgerUnavailable: not now.
-        """
+    def leave(self, *, due_at: float | None = None, reason: str | None = None, uncertain: bool = False) -> int:
+        """Return what was not reported to the queue as it was, not before `due_at`; returns how many. It may be called again."""
         state = DeliveryState.PENDING if due_at is None else DeliveryState.DEFERRED
-        with self._lock:
-            for item in self._open.values():
-                unsure = uncertain or item.uncertain
-                self._unrecorded.append(Change(item.delivery_id, state, item.attempts, due_at, reason=reason, uncertain=unsure))
-            self._open.clear()
-        self.record()
+        left = 0
+        while self._open:
+            _, item = self._open.popitem()
+            unsure = uncertain or item.uncertain
+            self.note(Change(item.delivery_id, state, item.attempts, due_at, reason=reason, uncertain=unsure))
+            left += 1
+        return left
 
     def _decided(self, outcome: Outcome, consignment: Consignment) -> Change:
+        if is_plain_success(outcome):
+            return plain_success(consignment, self.destination.instant_proof)
         if outcome.kind is OutcomeKind.UNKNOWN and self._breaking_off:
             state = DeliveryState.PENDING
             return Change(consignment.delivery_id, state, consignment.attempts, reason=BROKEN_OFF, uncertain=True)
@@ -136,9 +100,7 @@ class Batch:
         """End everything left as unknown: the adapter broke on one of them and did not say on which."""
         kind = type(error).__name__
         _log.exception("delivery_adapter_failed", destination=self.destination.name, error=kind)
-        with self._lock:
-            left = list(self._open)
-        for delivery_id in left:
+        for delivery_id in list(self._open):
             self.report(Outcome(delivery_id, OutcomeKind.UNKNOWN, reason=f"internal error: {kind}"))
 
     def _say(self, duration_s: float) -> None:

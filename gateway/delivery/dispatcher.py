@@ -43,7 +43,7 @@ class Dispatcher:
         self._ledger = ledger
         self._clock = clock
         self._lanes = {destination.name: Lane(destination, ledger, changed=changed, clock=clock) for destination in destinations}
-        self._token: trio.lowlevel.TrioToken | None = None
+        self._running = False
         self._ended = trio.Event()
         self._scope = trio.CancelScope()
 
@@ -58,14 +58,14 @@ class Dispatcher:
         try:
             await trio.to_thread.run_sync(self._recover)
             await trio.to_thread.run_sync(self._adapt)
-            self._token = trio.lowlevel.current_trio_token()
+            self._running = True
             with self._scope:
                 async with trio.open_nursery() as nursery:
                     for lane in self._lanes.values():
                         nursery.start_soon(self._keep, lane)
                     task_status.started()
         finally:
-            self._token = None
+            self._running = False
             self._ended.set()
 
     async def drain(self, timeout_s: float) -> bool:
@@ -73,7 +73,7 @@ class Dispatcher:
 
         What was claimed and not sent is pending again. Then `run` returns. From the trio thread.
         """
-        if self._token is None:
+        if not self._running:
             return True
         for lane in self._lanes.values():
             lane.stop()
@@ -91,30 +91,21 @@ class Dispatcher:
     def nudge(self, destination: str | None = None) -> None:
         """Say that there may be something to deliver, at `destination` or anywhere. From any thread; a hint."""
         for lane in self._meant(destination):
-            self._soon(lane.nudge)
+            lane.nudge()
 
     def retry(self, destination: str | None = None) -> None:
         """Try again at once even where the circuit is open, because a person says so. From any thread."""
         for lane in self._meant(destination):
-            self._soon(lane.probe_now)
+            lane.probe_now()
 
     def circuits(self) -> Mapping[str, CircuitView]:
-        """Return how each destination's circuit stands. From the trio thread."""
+        """Return how each destination's circuit stands. From any thread."""
         return {name: lane.circuit() for name, lane in self._lanes.items()}
 
     def _meant(self, destination: str | None) -> list[Lane]:
         if destination is None:
             return list(self._lanes.values())
         return [lane for name, lane in self._lanes.items() if name == destination]
-
-    def _soon(self, act: Callable[[], None]) -> None:
-        token = self._token
-        if token is None:
-            return  # `run` looks by itself when it begins
-        try:
-            token.run_sync_soon(act, idempotent=True)
-        except trio.RunFinishedError:
-            return  # nothing is delivered any more
 
     def _recover(self, destination: str | None = None) -> None:
         now = self._clock()

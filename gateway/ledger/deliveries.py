@@ -8,10 +8,24 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields
+from operator import attrgetter
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, FromClause, Row, Select, exists, or_, select, text, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    FromClause,
+    Row,
+    Select,
+    bindparam,
+    exists,
+    literal_column,
+    or_,
+    select,
+    text,
+    update,
+)
 
 from gateway.domain import Consignment, Content, DeliveryState, InstanceIdentity, Proof
 from gateway.ledger.instances import SUPERSEDED
@@ -44,10 +58,12 @@ class Change:
     bytes_gone: bool = False
 
 
-def next_due(connection: Connection, destination: str) -> float | None:
-    """Return when the next delivery to `destination` may be claimed, or None where none waits."""
-    statement = select(deliveries.c.due_at).where(deliveries.c.destination == destination, CLAIMABLE)
-    return connection.execute(statement.order_by(deliveries.c.due_at, deliveries.c.id).limit(1)).scalar_one_or_none()
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """What a claim brought, and when the next delivery falls due: no later than now where more is due, None where none waits."""
+
+    consignments: Sequence[Consignment]
+    next_due: float | None
 
 
 def claim(
@@ -58,25 +74,31 @@ def claim(
     max_instances: int,
     max_bytes: int,
     shares: int = 1,
-) -> list[Consignment]:
+) -> Claim:
     """Mark due deliveries to `destination` as `sending` and return them, those due longest first.
 
     At most `max_instances` and about `max_bytes`, but at least one where one is due. With `shares` workers at the destination
     only a fair part of what is due is taken. Superseded content is held; newer content waits for older content of the same
-    SOP Instance UID that is still being sent, so that the newer one arrives last.
+    SOP Instance UID that is still being sent, so that the newer one arrives last. What it costs depends on how many it looks at,
+    not on how many wait.
     """
-    due = _due_ids(connection, destination, now, max_instances * shares)
-    rows = _rows(connection, due[: max(1, min(max_instances, -(-len(due) // shares)))])
+    waiting = connection.execute(_WAITING, {"to": destination, "limit": max_instances * shares + 1}).all()
+    due = [row.id for row in waiting if row.due_at <= now]
+    if not due:
+        return Claim([], waiting[0].due_at if waiting else None)
+    share = max(1, min(max_instances, -(-len(due) // shares)))
+    rows = connection.execute(_ROWS, {"ids": due[:share], "to": destination}).all()
     superseded = [row.id for row in rows if row.superseded_by is not None]
     move(connection, superseded, DeliveryState.HELD, now=now, reason=SUPERSEDED)
     current = [row for row in rows if row.superseded_by is None]
-    held_back = _rivals_under_way(connection, destination, current)
+    held_back = [row.id for row in current if row.under_way]
     if held_back:
         _postpone(connection, held_back, now + RIVAL_PAUSE_S)
-    chosen = _within([row for row in current if row.id not in held_back], max_bytes)
+    chosen = _within([row for row in current if not row.under_way], max_bytes)
     move(connection, [row.id for row in chosen], DeliveryState.SENDING, now=now)
-    rivals = _with_rivals(connection, chosen)
-    return [replace(_consignment(row, destination), has_rivals=row.instance_id in rivals) for row in chosen]
+    left = [row.due_at for row in waiting[len(rows) :]]
+    left += [now] * (len(current) - len(held_back) > len(chosen)) + [now + RIVAL_PAUSE_S] * bool(held_back)
+    return Claim([_consignment(row, destination) for row in chosen], min(left, default=None))
 
 
 def apply(connection: Connection, changes: Sequence[Change], *, now: float) -> int:
@@ -84,10 +106,10 @@ def apply(connection: Connection, changes: Sequence[Change], *, now: float) -> i
 
     Changes that are alike become one statement, so that a batch of successes costs one.
     """
-    alike: dict[Change, list[int]] = defaultdict(list)
+    alike: dict[tuple[Any, ...], list[Change]] = defaultdict(list)
     for change in changes:
-        alike[replace(change, delivery_id=0)].append(change.delivery_id)
-    return sum(_apply(connection, change, ids, now) for change, ids in alike.items())
+        alike[_WHAT(change)].append(change)
+    return sum(_apply(connection, group[0], [change.delivery_id for change in group], now) for group in alike.values())
 
 
 def recover_sending(connection: Connection, *, now: float, destination: str | None = None) -> int:
@@ -100,14 +122,19 @@ def recover_sending(connection: Connection, *, now: float, destination: str | No
 
 
 def _apply(connection: Connection, change: Change, ids: Sequence[int], now: float) -> int:
-    columns: dict[str, Any] = {"attempts": change.attempts, "reason": change.reason, "uncertain": change.uncertain, "proof": None}
+    proved = change.state is DeliveryState.DELIVERED and change.proof is not None
+    columns: dict[str, Any] = {
+        "attempts": change.attempts,
+        "reason": change.reason,
+        "uncertain": change.uncertain,
+        "proof": change.proof if proved else None,
+    }
     if change.due_at is not None:
         columns["due_at"] = change.due_at
     if change.status is not None:
         columns["status"] = change.status
-    changed = move(connection, ids, change.state, now=now, only_from=[DeliveryState.SENDING], **columns)
-    if change.state is DeliveryState.DELIVERED and change.proof is not None:
-        verify(connection, ids, change.proof, now=now)
+    state = DeliveryState.VERIFIED if proved else change.state
+    changed = move(connection, ids, state, now=now, only_from=_SENDING, **columns)
     if change.bytes_gone:
         _mark_gone(connection, ids, now)
     return changed
@@ -126,43 +153,6 @@ def verify(connection: Connection, delivery_ids: Sequence[int], proof: Proof, *,
     return move(connection, delivery_ids, DeliveryState.VERIFIED, now=now, only_from=only_from, proof=proof, **columns)
 
 
-def _due_ids(connection: Connection, destination: str, now: float, limit: int) -> list[int]:
-    statement = (
-        select(deliveries.c.id)
-        .where(deliveries.c.destination == destination, CLAIMABLE, deliveries.c.due_at <= now)
-        .order_by(deliveries.c.due_at, deliveries.c.id)
-        .limit(limit)
-    )
-    return list(connection.execute(statement).scalars())
-
-
-def _rows(connection: Connection, ids: Sequence[int]) -> Sequence[Row[Any]]:
-    of, what = deliveries.c, instances.c
-    statement: Select[Any] = (
-        select(
-            of.id,
-            of.instance_id,
-            of.attempts,
-            of.status,
-            of.uncertain,
-            what.sop_class_uid,
-            what.sop_instance_uid,
-            what.transfer_syntax_uid,
-            what.study_instance_uid,
-            what.series_instance_uid,
-            what.location,
-            what.content_offset,
-            what.content_length,
-            what.digest,
-            what.superseded_by,
-        )
-        .join_from(deliveries, instances, what.id == of.instance_id)
-        .where(of.id.in_(ids))
-        .order_by(of.due_at, of.id)
-    )
-    return connection.execute(statement).all()
-
-
 def _within(rows: Sequence[Row[Any]], max_bytes: int) -> list[Row[Any]]:
     chosen: list[Row[Any]] = []
     total = 0
@@ -174,18 +164,6 @@ def _within(rows: Sequence[Row[Any]], max_bytes: int) -> list[Row[Any]]:
     return chosen
 
 
-def _rivals_under_way(connection: Connection, destination: str, rows: Sequence[Row[Any]]) -> set[int]:
-    """Return the ids of deliveries whose SOP Instance UID is being sent to `destination` right now."""
-    under_way = set(
-        connection.execute(
-            select(instances.c.sop_instance_uid)
-            .join_from(deliveries, instances, instances.c.id == deliveries.c.instance_id)
-            .where(deliveries.c.destination == destination, deliveries.c.state == DeliveryState.SENDING)
-        ).scalars()
-    )
-    return {row.id for row in rows if row.sop_instance_uid in under_way}
-
-
 def _postpone(connection: Connection, ids: Collection[int], due_at: float) -> None:
     connection.execute(update(deliveries).where(deliveries.c.id.in_(ids), CLAIMABLE).values(due_at=due_at))
 
@@ -195,12 +173,6 @@ def rivals(one: FromClause) -> ColumnElement[bool]:
     other = instances.alias("other")
     differs = or_(other.c.digest != one.c.digest, other.c.content_length != one.c.content_length)
     return exists().where(other.c.sop_instance_uid == one.c.sop_instance_uid, other.c.id != one.c.id, differs)
-
-
-def _with_rivals(connection: Connection, rows: Sequence[Row[Any]]) -> set[int]:
-    """Return the ids of the instances of `rows` under whose SOP Instance UID the ledger knows other content."""
-    mine = instances.c.id.in_([row.instance_id for row in rows])
-    return set(connection.execute(select(instances.c.id).where(mine, rivals(instances))).scalars())
 
 
 def _consignment(row: Row[Any], destination: str) -> Consignment:
@@ -219,4 +191,55 @@ def _consignment(row: Row[Any], destination: str) -> Consignment:
         attempts=row.attempts,
         last_status=row.status,
         uncertain=bool(row.uncertain),
+        has_rivals=bool(row.has_rivals),
     )
+
+
+def _under_way(one: FromClause) -> ColumnElement[bool]:
+    """Return the condition that other content with the SOP Instance UID of `one` is being sent to the destination `to`."""
+    rival, sent = instances.alias("rival"), deliveries.alias("sent")
+    # One within the other, so that it begins with the UID and not with all that is being sent.
+    being_sent = exists().where(
+        sent.c.instance_id == rival.c.id, sent.c.destination == bindparam("to"), sent.c.state == literal_column("'sending'")
+    )
+    return exists().where(rival.c.sop_instance_uid == one.c.sop_instance_uid, rival.c.id != one.c.id, being_sent)
+
+
+def _rows_of() -> Select[Any]:
+    of, what = deliveries.c, instances.c
+    return (
+        select(
+            of.id,
+            of.instance_id,
+            of.attempts,
+            of.status,
+            of.uncertain,
+            what.sop_class_uid,
+            what.sop_instance_uid,
+            what.transfer_syntax_uid,
+            what.study_instance_uid,
+            what.series_instance_uid,
+            what.location,
+            what.content_offset,
+            what.content_length,
+            what.digest,
+            what.superseded_by,
+            _under_way(instances).label("under_way"),
+            rivals(instances).label("has_rivals"),
+        )
+        .join_from(deliveries, instances, what.id == of.instance_id)
+        .where(of.id.in_(bindparam("ids", expanding=True)))
+        .order_by(of.due_at, of.id)
+    )
+
+
+# Built once: to build a statement takes longer than to carry it out.
+_WAITING = (
+    select(deliveries.c.id, deliveries.c.due_at)
+    .where(deliveries.c.destination == bindparam("to"), CLAIMABLE)
+    .order_by(deliveries.c.due_at, deliveries.c.id)
+    .limit(bindparam("limit"))
+)
+_ROWS = _rows_of()
+_WHAT = attrgetter(*(field.name for field in fields(Change) if field.name != "delivery_id"))
+_SENDING = frozenset({DeliveryState.SENDING})

@@ -8,13 +8,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, select, update
+from sqlalchemy import ColumnElement, Connection, bindparam, select, update
 
 from gateway.domain import DeliveryState as S
 from gateway.domain import Proof
 from gateway.ledger.deliveries import CLAIMABLE, verify
 from gateway.ledger.schema import deliveries
 from gateway.ledger.transitions import move
+
+_PULL_FORWARD = (
+    update(deliveries)
+    .where(deliveries.c.destination == bindparam("to"), CLAIMABLE, deliveries.c.due_at > bindparam("horizon"))
+    .values(due_at=bindparam("now"))
+)
 
 NOT_CONFIGURED = "the destination is no longer configured"
 NO_PROOF_ASKED = "proved by status only: the destination is not asked for a proof any more"
@@ -38,8 +44,8 @@ def adapt(connection: Connection, proofs: Mapping[str, Proof | None], *, now: fl
 
 def pull_forward(connection: Connection, destination: str, *, now: float, horizon_s: float) -> int:
     """Make due what is due later than `horizon_s` from `now`: the clock was set back since; returns how many."""
-    late = (deliveries.c.destination == destination, CLAIMABLE, deliveries.c.due_at > now + horizon_s)
-    return connection.execute(update(deliveries).where(*late).values(due_at=now)).rowcount
+    values = {"to": destination, "horizon": now + horizon_s, "now": now}
+    return connection.execute(_PULL_FORWARD, values).rowcount
 
 
 def _resume(connection: Connection, names: list[str], now: float) -> int:

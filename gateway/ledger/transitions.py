@@ -7,9 +7,10 @@ learns so from the count of rows, and an illegal request raises before it reache
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from functools import cache
 from typing import Any
 
-from sqlalchemy import Connection, update
+from sqlalchemy import Connection, Update, bindparam, update
 
 from gateway.domain import DeliveryState as S
 from gateway.errors import IllegalTransition
@@ -18,7 +19,8 @@ from gateway.ledger.schema import deliveries
 ALLOWED: Mapping[S, frozenset[S]] = {
     S.PENDING: frozenset({S.SENDING, S.HELD, S.DROPPED}),
     # back to pending: the gateway stopped or crashed before the outcome was known
-    S.SENDING: frozenset({S.DELIVERED, S.DEFERRED, S.HELD, S.PENDING}),
+    # verified at once where the adapter made sure itself, or no more than the status is asked for
+    S.SENDING: frozenset({S.DELIVERED, S.VERIFIED, S.DEFERRED, S.HELD, S.PENDING}),
     S.DEFERRED: frozenset({S.SENDING, S.PENDING, S.HELD, S.DROPPED}),
     # back to pending: the destination answered success and does not have it, or the bytes are sent once more
     S.DELIVERED: frozenset({S.VERIFIED, S.PENDING, S.HELD}),
@@ -27,6 +29,10 @@ ALLOWED: Mapping[S, frozenset[S]] = {
     S.HELD: frozenset({S.PENDING, S.DROPPED, S.HELD}),
     S.DROPPED: frozenset({S.PENDING}),
 }
+
+
+CHUNK = 500
+"""Deliveries in one statement; databases bound the number of parameters."""
 
 
 def sources_of(new: S) -> frozenset[S]:
@@ -51,17 +57,29 @@ def move(
         IllegalTransition: `only_from` names a state from which `new` is never allowed.
 
     """
+    start = _start(new, None if only_from is None else frozenset(only_from))
+    statement, changed = _statement(tuple(sorted(columns))), 0
+    for chunk in range(0, len(delivery_ids), CHUNK):
+        named = {f"new_{name}": value for name, value in columns.items()}
+        values = {"ids": delivery_ids[chunk : chunk + CHUNK], "start": start, "new_state": new, "new_changed_at": now, **named}
+        changed += connection.execute(statement, values).rowcount
+    return changed
+
+
+@cache
+def _start(new: S, only_from: frozenset[S] | None) -> tuple[S, ...]:
     allowed = sources_of(new)
-    start = allowed if only_from is None else frozenset(only_from)
+    start = allowed if only_from is None else only_from
     if not start <= allowed:
         wrong = ", ".join(sorted(start - allowed))
         raise IllegalTransition(f"a delivery never goes from {wrong} to {new}")
-    changed = 0
-    for chunk in range(0, len(delivery_ids), 500):
-        statement = (
-            update(deliveries)
-            .where(deliveries.c.id.in_(delivery_ids[chunk : chunk + 500]), deliveries.c.state.in_(sorted(start)))
-            .values(state=new, changed_at=now, **columns)
-        )
-        changed += connection.execute(statement).rowcount
-    return changed
+    return tuple(sorted(start))
+
+
+@cache
+def _statement(columns: tuple[str, ...]) -> Update:
+    """Return the compare-and-set of the state with `columns`, built once: that takes longer than to carry it out."""
+    chosen = deliveries.c.id.in_(bindparam("ids", expanding=True))
+    start = deliveries.c.state.in_(bindparam("start", expanding=True))
+    values = {name: bindparam(f"new_{name}", type_=deliveries.c[name].type) for name in ("state", "changed_at", *columns)}
+    return update(deliveries).where(chosen, start).values(values)

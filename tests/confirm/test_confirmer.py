@@ -54,7 +54,7 @@ def delivered(store, count=3, *, lost=0, reason=None, study=1, identity=None):
     now = time.time()
 
     def send(connection):
-        claimed = table.claim(connection, "pacs", now=now, max_instances=1000, max_bytes=1 << 30)
+        claimed = table.claim(connection, "pacs", now=now, max_instances=1000, max_bytes=1 << 30).consignments
         transitions.move(connection, [item.delivery_id for item in claimed], S.DELIVERED, now=now, lost=lost, reason=reason)
         return [item.identity for item in claimed if item.identity.sop_instance_uid in uids]
 
@@ -283,7 +283,7 @@ async def test_what_is_not_committed_is_sent_once_more_then_held(store):
             now = time.time()
 
             def send_again(connection):
-                (item,) = table.claim(connection, "pacs", now=now + 1, max_instances=9, max_bytes=1 << 20)
+                (item,) = table.claim(connection, "pacs", now=now + 1, max_instances=9, max_bytes=1 << 20).consignments
                 transitions.move(connection, [item.delivery_id], S.DELIVERED, now=now)
 
             store.ledger.write(send_again)

@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 
 import pytest
 import trio
-from sqlalchemy import update
+from sqlalchemy import Engine, event, update
 
-from gateway.delivery import lane
+from gateway.delivery import crew, standing
 from gateway.delivery.circuit import CircuitState
 from gateway.delivery.destination import Outcome, OutcomeKind
 from gateway.delivery.dispatcher import Dispatcher
@@ -316,7 +316,7 @@ async def test_a_fault_in_an_adapter_ends_neither_the_destination_nor_the_others
         raise ZeroDivisionError
 
     store.add_synthetic("a", "b", count=2)
-    a = Scripted("a", broken)
+    a = Scripted("a", broken, retry=RetryTable(attempts=1))
     async with running(store, a, Scripted("b")):
         await until(states_are(store, "held", "held", to="a"), "held with the reason")
         await until(states_are(store, "verified", "verified", to="b"), "the other one done")
@@ -400,6 +400,74 @@ async def test_after_a_crash_what_was_being_sent_is_sent_again(store):
     assert seen == [True, True, False]
 
 
+async def test_a_thread_that_does_not_come_back_is_left_behind_and_what_it_had_is_put_back(store, monkeypatch):
+    monkeypatch.setattr("gateway.delivery.lane.BREAK_OFF_S", 0.1)
+    begun, release = threading.Event(), threading.Event()
+
+    def deaf(item):
+        begun.set()
+        release.wait(20)
+        return Outcome(item.delivery_id, OutcomeKind.ANSWERED, status=0)
+
+    store.add_synthetic("a", count=2)
+    try:
+        async with running(store, Scripted("a", deaf)):
+            await trio.to_thread.run_sync(begun.wait)
+        assert [(row.state, bool(row.uncertain)) for row in store.rows()] == [("pending", True)] * 2
+    finally:
+        release.set()
+
+
+async def test_a_fault_of_our_own_ends_one_lane_which_begins_again(store, monkeypatch):
+    monkeypatch.setattr("gateway.delivery.dispatcher.LANE_PAUSE_S", 0.05)
+    faults = iter([True])
+
+    def changed(name):
+        if name == "a" and next(faults, False):
+            raise ZeroDivisionError
+
+    store.add_synthetic("a", "b", count=2)
+    async with running(store, Scripted("a", workers=2), Scripted("b"), changed=changed) as dispatcher:
+        await until(states_are(store, "verified", "verified", to="b"), "the other one done")
+        await until(states_are(store, "verified", "verified", to="a"), "the one that failed done")
+        store.add_synthetic("a")
+        dispatcher.nudge("a")
+        await until(states_are(store, *["verified"] * 3, to="a"), "it goes on")
+
+
+async def test_recording_one_batch_and_claiming_the_next_is_one_transaction(store, monkeypatch):
+    monkeypatch.setattr("gateway.delivery.crew.RECORD_EVERY_S", 60.0)
+    store.add_synthetic("a", count=3 * crew.MAX_BATCH_INSTANCES)
+    commits = []
+
+    def count(connection):
+        commits.append(connection)
+
+    event.listen(Engine, "commit", count)
+    try:
+        async with running(store, Scripted("a")):
+            await until(states_are(store, *["verified"] * (3 * crew.MAX_BATCH_INSTANCES)), "all verified")
+    finally:
+        event.remove(Engine, "commit", count)
+    assert len(commits) == len(["recover", "adapt", "claim", "record and claim", "record and claim", "record"])
+
+
+async def test_what_was_answered_is_recorded_while_the_next_instance_takes_long(store, monkeypatch):
+    monkeypatch.setattr("gateway.delivery.crew.RECORD_EVERY_S", 0.05)
+    go_on = threading.Event()
+    uids = store.add_synthetic("a", count=2)
+
+    def answer(item):
+        if item.identity.sop_instance_uid == uids[1]:
+            assert go_on.wait(10)
+        return Outcome(item.delivery_id, OutcomeKind.ANSWERED, status=0)
+
+    async with running(store, Scripted("a", answer)):
+        await until(states_are(store, "verified", "sending"), "the first one recorded")
+        go_on.set()
+        await until(states_are(store, "verified", "verified"), "both")
+
+
 async def test_a_draining_dispatcher_that_never_ran_is_drained(store):
     assert await Dispatcher(store.ledger, []).drain(1)
 
@@ -414,7 +482,7 @@ async def test_folders_get_their_files(store, tmp_path):
 
 
 async def test_a_ledger_that_fails_for_a_while_costs_time_and_no_outcome(store, monkeypatch):
-    monkeypatch.setattr("gateway.delivery.lane.LEDGER_PAUSE_S", 0.02)
+    monkeypatch.setattr("gateway.delivery.crew.LEDGER_PAUSE_S", 0.02)
     real = table.apply
     failures = iter([True, True, False])
 
@@ -466,7 +534,7 @@ async def test_a_peer_that_serves_one_association_at_a_time_does_not_wait_for_th
 
 
 async def test_while_others_are_at_work_what_trickles_in_is_gathered_into_batches(store, monkeypatch):
-    monkeypatch.setattr(lane, "GATHER_S", 0.3)
+    monkeypatch.setattr(standing, "GATHER_S", 0.3)
     slow = store.add_synthetic("a", count=1)[0]
     go_on = threading.Event()
 

@@ -12,7 +12,6 @@ from gateway.ledger import Ledger, commitments, instances, keeping, mending, ove
 from gateway.ledger import deliveries as table
 
 QUERIES: dict[str, Callable[[Connection], Any]] = {
-    "next due": lambda connection: table.next_due(connection, "a"),
     "claim": lambda connection: table.claim(connection, "a", now=1.0, max_instances=64, max_bytes=1),
     "pull forward": lambda connection: mending.pull_forward(connection, "a", now=1.0, horizon_s=1.0),
     "waiting studies": lambda connection: proofs.waiting_studies(connection, "a"),
