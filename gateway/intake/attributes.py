@@ -15,7 +15,7 @@ from pydicom.charset import convert_encodings, decode_bytes, python_encoding
 from pydicom.datadict import dictionary_VR, tag_for_keyword
 
 from gateway.domain import Attributes, Provenance, is_uid
-from gateway.intake.elements import EXPLICIT_BIG, Element, Reader, inflated, scan
+from gateway.intake.elements import DEFLATED_EXPLICIT_LITTLE, EXPLICIT_BIG, Element, Reader, Unread, inflated, scan, unread
 
 _CHARACTER_SET = 0x00080005
 _SOP_CLASS_UID = 0x00080016
@@ -51,9 +51,29 @@ def read_head(read: Reader, transfer_syntax_uid: str, keywords: Collection[str])
     `keywords` are DICOM keywords; unknown ones have no value. Values are text: several joined by a backslash, numbers in
     decimal, padding removed.
     """
-    asked = {keyword: tag for keyword in keywords if (tag := _tag(keyword)) is not None}
-    big_endian = transfer_syntax_uid == EXPLICIT_BIG
-    found = scan(inflated(read, transfer_syntax_uid), _ALWAYS.union(asked.values()), big_endian=big_endian)
+    return _head(inflated(read, transfer_syntax_uid), transfer_syntax_uid, frozenset(keywords))
+
+
+def peek_head(beginning: memoryview, transfer_syntax_uid: str, keywords: frozenset[str]) -> DataSetHead | None:
+    """Return what `read_head` does where the first bytes of the data set are enough for it; None where they are not."""
+    if transfer_syntax_uid == DEFLATED_EXPLICIT_LITTLE:
+        return None
+    try:
+        return _head(unread, transfer_syntax_uid, keywords, beginning)
+    except Unread:
+        return None
+
+
+@lru_cache(maxsize=64)
+def _asked(keywords: frozenset[str]) -> tuple[Mapping[str, int], frozenset[int]]:
+    """Return the tags of `keywords`, and all tags to look for."""
+    asked = {keyword: tag for keyword in keywords if (tag := tag_for_keyword(keyword)) is not None}
+    return asked, _ALWAYS.union(asked.values())
+
+
+def _head(read: Reader, transfer_syntax_uid: str, keywords: frozenset[str], beginning: bytes | memoryview = b"") -> DataSetHead:
+    asked, tags = _asked(keywords)
+    found = scan(read, tags, big_endian=transfer_syntax_uid == EXPLICIT_BIG, beginning=beginning)
     character_sets = _plain(found.get(_CHARACTER_SET)).split("\\")
     values = {keyword: _value(tag, found[tag], character_sets) for keyword, tag in asked.items() if tag in found}
     return DataSetHead(
@@ -63,11 +83,6 @@ def read_head(read: Reader, transfer_syntax_uid: str, keywords: Collection[str])
         _uid(found.get(_SERIES_INSTANCE_UID)),
         values,
     )
-
-
-@lru_cache(maxsize=1024)
-def _tag(keyword: str) -> int | None:
-    return tag_for_keyword(keyword)
 
 
 def _uid(element: Element | None) -> str:

@@ -2,7 +2,8 @@
 
 Written for bytes that nobody checked: no recursion, no warnings that quote values, at most `BUDGET_BYTES` read whatever the
 lengths claim. Values are skipped, not read; the scan ends behind the last wanted tag. What cannot be read ends the scan, and
-what was found until then is returned.
+what was found until then is returned. Headers are parsed in place, in whatever memory the data set's beginning lies: it is done for
+each instance on its association's thread.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ EXPLICIT_BIG = "1.2.840.10008.1.2.2"
 _FIRST_CHUNK = 64 * 1024
 _CHUNK = 16 * 1024
 _UNDEFINED = 0xFFFFFFFF
-_ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
+_ITEM_GROUP, _ITEM_END, _SEQUENCE_END = 0xFFFE, 0xFFFEE00D, 0xFFFEE0DD
 _LONG_VRS = frozenset({b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"})
 _SHORT_VRS = frozenset(
     {b"AE", b"AS", b"AT", b"CS", b"DA", b"DS", b"DT", b"FL", b"FD", b"IS", b"LO", b"LT"}
@@ -46,40 +47,39 @@ class Element:
     big_endian: bool
 
 
-@dataclass(frozen=True, slots=True)
-class _Header:
-    tag: int
-    vr: bytes
-    length: int
-    size: int
-
-
 class _End(Exception):
     """Nothing more can be read."""
 
 
-class _Window:
-    """The data set as far as it was read: one chunk at a time, within the budget."""
+class Unread(Exception):
+    """The scan needs bytes that are not at hand."""
 
-    def __init__(self, read: Reader) -> None:
+
+class _Window:
+    """The data set as far as it was read: `chunk` holds what begins at `start`; one chunk at a time, within the budget."""
+
+    def __init__(self, read: Reader, chunk: bytes | memoryview) -> None:
+        self.start = 0
+        self.chunk = chunk
         self._read = read
-        self._start = 0
-        self._chunk = b""
         self._budget = BUDGET_BYTES
 
-    def at(self, position: int, size: int) -> bytes:
-        begin = position - self._start
-        if begin < 0 or begin + size > len(self._chunk):
-            self._fill(position, size)
-            begin = 0
-        return self._chunk[begin : begin + size]
+    def at(self, position: int, size: int) -> int:
+        """Return where in `chunk` the data set's `size` bytes from `position` are; fewer are there only at its end."""
+        begin = position - self.start
+        if begin < 0 or begin + size > len(self.chunk):
+            wanted = max(size, _CHUNK if position else _FIRST_CHUNK)
+            self._budget -= wanted
+            if self._budget < 0:
+                raise _End
+            self.start, self.chunk = position, self._read(position, wanted)
+            return 0
+        return begin
 
-    def _fill(self, position: int, size: int) -> None:
-        wanted = max(size, _FIRST_CHUNK if position == 0 else _CHUNK)
-        self._budget -= wanted
-        if self._budget < 0:
-            raise _End
-        self._start, self._chunk = position, self._read(position, wanted)
+    def value(self, position: int, size: int) -> bytes:
+        """Return up to `size` bytes from `position`."""
+        begin = self.at(position, size)
+        return bytes(self.chunk[begin : begin + size])
 
 
 def inflated(read: Reader, transfer_syntax_uid: str) -> Reader:
@@ -93,61 +93,104 @@ def inflated(read: Reader, transfer_syntax_uid: str) -> Reader:
     return lambda offset, size: data[offset : offset + size]
 
 
-def scan(read: Reader, tags: Collection[int], *, big_endian: bool = False) -> dict[int, Element]:
+def unread(offset: int, size: int) -> bytes:
+    """Read nothing: for what must be found in the beginning that is at hand.
+
+    Raises:
+        Unread: always.
+
+    """
+    raise Unread
+
+
+def scan(
+    read: Reader, tags: Collection[int], *, big_endian: bool = False, beginning: bytes | memoryview = b""
+) -> dict[int, Element]:
     """Return those of `tags` that stand at the top level of the data set, as far as it can be read.
 
-    Whether VRs are explicit is seen from the first element: devices label it wrongly.
+    `beginning` is how the data set begins, where that is at hand; `read` is asked for the rest. Whether VRs are explicit is seen
+    from the first element: devices label it wrongly.
+
+    Raises:
+        Unread: `read` is `unread`, and the beginning is not enough; and whatever else `read` raises.
+
     """
     found: dict[int, Element] = {}
-    window = _Window(read)
+    window = _Window(read, beginning)
+    header = _HEADERS[big_endian, window.value(0, 6)[4:6] in VRS]
     last = max(tags, default=-1)
+    position = 0
     try:
-        explicit = window.at(0, 6)[4:6] in VRS
-        position = 0
-        while (header := _header(window, position, explicit=explicit, big_endian=big_endian)).tag <= last:
-            position += header.size
-            if header.tag in tags and header.length != _UNDEFINED:
-                value = window.at(position, min(header.length, MAX_VALUE_BYTES))
-                found[header.tag] = Element(header.vr.decode("ascii"), value, big_endian)
-            position = _behind(window, position, header, explicit=explicit, big_endian=big_endian)
+        while True:
+            tag, vr, length, size = header(window, position)
+            if tag > last:
+                return found
+            position += size
+            if length == _UNDEFINED:
+                position = _behind(window, position, vr, big_endian, header)
+                continue
+            if tag in tags:
+                found[tag] = Element(vr.decode("ascii"), window.value(position, min(length, MAX_VALUE_BYTES)), big_endian)
+            position += length
     except (_End, struct.error):
         return found
-    return found
 
 
-def _header(window: _Window, position: int, *, explicit: bool, big_endian: bool) -> _Header:
-    order = ">" if big_endian else "<"
-    data = window.at(position, 12)
-    group, element = struct.unpack_from(order + "HH", data)
-    tag = group << 16 | element
-    if not explicit or group == 0xFFFE:
-        return _Header(tag, b"", struct.unpack_from(order + "L", data, 4)[0], 8)
-    vr = data[4:6]
-    if vr in _LONG_VRS:
-        return _Header(tag, vr, struct.unpack_from(order + "L", data, 8)[0], 12)
-    if vr not in _SHORT_VRS:
+_Header = Callable[[_Window, int], tuple[int, bytes, int, int]]
+"""Returns tag, VR, length of the value and size of the header of the element that begins at a position."""
+
+
+def _implicit(order: str) -> _Header:
+    """Return the reader of headers in Implicit VR (PS3.5 §7.1.3) of this byte order; the VR is empty."""
+    unpack = struct.Struct(order + "HHL").unpack_from
+
+    def header(window: _Window, position: int) -> tuple[int, bytes, int, int]:
+        begin = window.at(position, 8)
+        group, element, length = unpack(window.chunk, begin)
+        return group << 16 | element, b"", length, 8
+
+    return header
+
+
+def _explicit(order: str) -> _Header:
+    """Return the reader of headers in Explicit VR (PS3.5 §7.1.2) of this byte order; items have no VR."""
+    unpack, unpack_length = struct.Struct(order + "HH2sH").unpack_from, struct.Struct(order + "L").unpack_from
+
+    def header(window: _Window, position: int) -> tuple[int, bytes, int, int]:
+        begin = window.at(position, 12)
+        group, element, vr, length = unpack(window.chunk, begin)
+        tag = group << 16 | element
+        if vr in _SHORT_VRS and group != _ITEM_GROUP:
+            return tag, vr, length, 8
+        if group == _ITEM_GROUP:
+            return tag, b"", unpack_length(window.chunk, begin + 4)[0], 8
+        if vr in _LONG_VRS:
+            return tag, vr, unpack_length(window.chunk, begin + 8)[0], 12
         raise _End
-    return _Header(tag, vr, struct.unpack_from(order + "H", data, 6)[0], 8)
+
+    return header
 
 
-def _behind(window: _Window, position: int, header: _Header, *, explicit: bool, big_endian: bool) -> int:
-    """Return the position behind the value that begins at `position`, walking through what has no length."""
-    if header.length != _UNDEFINED:
-        return position + header.length
-    # For each sequence and item that is open: whether VRs in it are explicit.
-    open_levels = [_explicit_within(header, explicit=explicit)]
+_HEADERS: dict[tuple[bool, bool], _Header] = {
+    (big_endian, explicit): (_explicit if explicit else _implicit)(">" if big_endian else "<")
+    for big_endian in (False, True)
+    for explicit in (False, True)
+}
+
+
+def _behind(window: _Window, position: int, vr: bytes, big_endian: bool, header: _Header) -> int:
+    """Return the position behind a value without length that begins at `position`, of an element read by `header`."""
+    # For each sequence and item that is open: how headers in it are read. What a UN of undefined length holds is Implicit VR,
+    # whatever is around it (PS3.5 §6.2.2).
+    implicit = _HEADERS[big_endian, False]
+    open_levels = [implicit if vr == b"UN" else header]
     while open_levels:
-        inner = _header(window, position, explicit=open_levels[-1], big_endian=big_endian)
-        position += inner.size
-        if inner.tag in (_ITEM_END, _SEQUENCE_END):
+        tag, vr, length, size = open_levels[-1](window, position)
+        position += size
+        if tag in (_ITEM_END, _SEQUENCE_END):
             open_levels.pop()
-        elif inner.length == _UNDEFINED:
-            open_levels.append(_explicit_within(inner, explicit=open_levels[-1]))
+        elif length == _UNDEFINED:
+            open_levels.append(implicit if vr == b"UN" else open_levels[-1])
         else:
-            position += inner.length
+            position += length
     return position
-
-
-def _explicit_within(header: _Header, *, explicit: bool) -> bool:
-    # PS3.5 §6.2.2: what a UN of undefined length holds is implicit VR, whatever is around it.
-    return explicit and header.vr != b"UN"

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Sequence
+from functools import lru_cache
 
 import structlog
 
 from gateway.association.services import AssociationInfo, StoreRequest
 from gateway.domain import Attributes, InstanceIdentity, Provenance, is_uid
 from gateway.errors import LedgerUnavailable, Refusal, SpoolError
-from gateway.intake.attributes import DataSetHead, read_head
+from gateway.intake.attributes import DataSetHead, peek_head, read_head
 from gateway.intake.recorder import Recorder
 from gateway.ledger.instances import Arrival
 from gateway.spool import Spool, SpoolWriter
@@ -73,7 +74,7 @@ class StorageIntake:
         if not is_uid(request.sop_class_uid):
             raise Refusal(SOP_CLASS_NOT_SUPPORTED, "the Affected SOP Class UID is no UID")
         identity = InstanceIdentity(request.sop_class_uid, request.sop_instance_uid, request.transfer_syntax_uid)
-        provenance = _provenance(association, request)
+        provenance = _provenance(association, request.move_originator_ae, request.move_originator_message_id)
         try:
             self.recorder.check()
             writer = self._spool.create(identity, provenance)
@@ -85,6 +86,10 @@ class StorageIntake:
         """Return the destinations of an instance, and the retrieval it is counted to."""
         destinations = tuple(self._route(read.attributes(provenance)))
         return destinations, self._correlate(provenance, identity.sop_instance_uid)
+
+    def peek_head(self, beginning: memoryview, transfer_syntax_uid: str) -> DataSetHead | None:
+        """Return what routing asks of a data set that begins like this, where that is enough to tell."""
+        return peek_head(beginning, transfer_syntax_uid, self._keywords)
 
     def read_head(self, writer: SpoolWriter, transfer_syntax_uid: str) -> DataSetHead:
         """Return what routing asks of the data set that `writer` holds."""
@@ -103,6 +108,7 @@ class StorageReception:
         self._writer = writer
         self._identity = identity
         self._provenance = provenance
+        self._head: DataSetHead | None = None
 
     def write(self, fragments: Sequence[memoryview]) -> None:
         """Append the data set's next bytes.
@@ -111,6 +117,9 @@ class StorageReception:
             Refusal: A700, they cannot be kept.
 
         """
+        if not self._writer.length:
+            # In the receive buffer, before the memory is reused: reading back what was written costs more.
+            self._head = self._intake.peek_head(fragments[0], self._identity.transfer_syntax_uid)
         try:
             self._writer.write(fragments)
         except SpoolError as error:
@@ -138,7 +147,7 @@ class StorageReception:
 
     def _store(self) -> Arrival:
         # All that may fail for reasons other than the disk's comes before the bytes are published.
-        head = self._intake.read_head(self._writer, self._identity.transfer_syntax_uid)
+        head = self._head or self._intake.read_head(self._writer, self._identity.transfer_syntax_uid)
         identity = complete(self._identity, head, self._provenance)
         destinations, retrieval_id = self._intake.decide(head, identity, self._provenance)
         content = self._writer.commit()
@@ -168,15 +177,17 @@ def complete(identity: InstanceIdentity, head: DataSetHead, provenance: Provenan
     )
 
 
-def _provenance(association: AssociationInfo, request: StoreRequest) -> Provenance:
+@lru_cache(maxsize=256)
+def _provenance(association: AssociationInfo, move_originator_ae: str | None, move_originator_message_id: int | None) -> Provenance:
+    """Return who sends; the same object for the instances of an association, so that others may keep what they make of it."""
     return Provenance(
         calling_ae=association.calling_ae,
         called_ae=association.called_ae,
         address=association.address[:64],
         association=association.id[:32],
         source=association.source,
-        move_originator_ae=request.move_originator_ae,
-        move_originator_message_id=request.move_originator_message_id,
+        move_originator_ae=move_originator_ae,
+        move_originator_message_id=move_originator_message_id,
     )
 
 

@@ -11,7 +11,7 @@ from pydicom.filewriter import write_dataset
 from pydicom.sequence import Sequence
 
 from gateway.intake import elements
-from gateway.intake.attributes import DataSetHead, read_head
+from gateway.intake.attributes import DataSetHead, peek_head, read_head
 from gateway.intake.elements import BUDGET_BYTES, DEFLATED_EXPLICIT_LITTLE, EXPLICIT_BIG, MAX_INFLATED_BYTES, Reader
 from tests.support import data as real
 from tests.support.storing import EXPLICIT_LITTLE, data_set, element, part10_files
@@ -64,6 +64,22 @@ def test_every_encoding_is_read_past_sequences_without_length(syntax: str) -> No
         "Rows": "512",
         "InstanceNumber": "7",
     }
+
+
+@pytest.mark.parametrize("syntax", [EXPLICIT_LITTLE, IMPLICIT, EXPLICIT_BIG])
+def test_the_beginning_is_enough_or_nothing_is_said_of_it(syntax: str) -> None:
+    keywords = frozenset({"StudyDescription", "Rows"})
+    data = encoded(example(), syntax) + element(0x7FE00010, "OW", bytes(100))
+    whole = read_head(reader(data), syntax, keywords)
+    peeked = [peek_head(memoryview(data)[:size], syntax, keywords) for size in range(len(data) + 1)]
+    assert all(head in (None, whole) for head in peeked)
+    enough = [head is not None for head in peeked]
+    assert enough == sorted(enough)
+    assert enough[len(data) - 80]
+
+
+def test_of_what_is_deflated_the_beginning_says_nothing() -> None:
+    assert peek_head(memoryview(data_set("1.2")), DEFLATED_EXPLICIT_LITTLE, frozenset()) is None
 
 
 def test_an_encoding_that_is_labelled_wrongly_is_read_all_the_same() -> None:

@@ -82,6 +82,19 @@ def test_what_is_answered_0000_is_in_spool_and_ledger(
     assert [(event.instance_id, event.outcome, event.queued) for event in heard] == [(instance.id, ArrivalOutcome.NEW, ("a", "b"))]
 
 
+@pytest.mark.parametrize("size", [1, 7, 30, 100_000])
+def test_routing_knows_the_same_in_fragments_of_any_size(intake: StorageIntake, ledger: Ledger, size: int) -> None:
+    data = memoryview(data_set(UID))
+    reception = intake.receive(ASSOCIATION, request(UID))
+    for start in range(0, len(data), size):
+        reception.write([data[start : start + size]])
+    assert reception.commit() == 0
+    intake.recorder.flush()
+    (instance,) = found(ledger)
+    assert instance.identity.series_instance_uid == "1.2.3.1"
+    assert [destination for _, destination in states(ledger)] == ["a", "b"]
+
+
 def test_an_instance_that_no_route_matches_is_kept_as_unrouted(intake: StorageIntake, ledger: Ledger) -> None:
     store(intake, request(UID), data_set(UID, modality="MR"))
     assert states(ledger) == {}
