@@ -166,10 +166,10 @@ def test_a_fault_of_one_arrival_takes_no_other_with_it(spool: Spool, ledger: Led
     with taking(
         spool, ledger, route=lambda _attributes: ("a",), correlate=lambda _provenance, uid: 77 if uid == f"{UID}.2" else None
     ) as intake:
-        with busy(ledger):
-            for uid in uids(4):
-                answer(intake, request(uid), data_set(uid))
         with capture_logs() as logs:
+            with busy(ledger):
+                for uid in uids(4):
+                    answer(intake, request(uid), data_set(uid))
             intake.recorder.flush()
         assert [uid for uid, _ in arrived(ledger)] == [f"{UID}.1", f"{UID}.3", f"{UID}.4"]
         assert len(files(folder)) == 4

@@ -1,6 +1,6 @@
 """A ledger of any earlier version becomes what an empty one is made as."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import pytest
 from sqlalchemy import Connection, create_engine, event, text
@@ -9,7 +9,18 @@ from gateway.errors import LedgerTooNew
 from gateway.ledger.migrations import MIGRATIONS, migrate
 from gateway.ledger.schema import schema_version
 
+VERSION_2 = (
+    "DROP INDEX instances_by_study",
+    "CREATE INDEX instances_by_study ON instances (study_instance_uid, series_instance_uid)",
+    "DROP INDEX arrivals_by_retrieval",
+    "CREATE INDEX arrivals_by_retrieval ON arrivals (retrieval_id, sop_instance_uid)",
+    "DROP INDEX deliveries_by_state",
+    "CREATE INDEX deliveries_by_state ON deliveries (destination, state, changed_at)",
+)
+"""What makes the newest ledger one of version 2."""
+
 VERSION_1 = (
+    *VERSION_2,
     "DROP INDEX instances_missing",
     "DROP INDEX instances_released",
     "DROP INDEX instances_not_routed",
@@ -35,12 +46,15 @@ def schema(connection: Connection) -> dict[str, str]:
     return {row.name: " ".join(row.sql.split()) for row in rows}
 
 
-def test_a_ledger_of_version_1_becomes_what_a_new_one_is(connection: Connection) -> None:
+@pytest.mark.parametrize(("version", "statements"), [(1, VERSION_1), (2, VERSION_2)])
+def test_a_ledger_of_an_earlier_version_becomes_what_a_new_one_is(
+    connection: Connection, version: int, statements: Sequence[str]
+) -> None:
     newest = migrate(connection)
     wanted = schema(connection)
-    for statement in VERSION_1:
+    for statement in statements:
         connection.execute(text(statement))
-    connection.execute(schema_version.update().values(version=1))
+    connection.execute(schema_version.update().values(version=version))
     assert schema(connection) != wanted
     assert migrate(connection) == newest == len(MIGRATIONS) + 1
     assert schema(connection) == wanted

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, event
 
-from gateway.ledger import Ledger, commitments, instances, keeping, mending, overview, proofs
+from gateway.ledger import Ledger, commitments, instances, keeping, mending, overview, progress, proofs, retrievals
 from gateway.ledger import deliveries as table
 
 QUERIES: dict[str, Callable[[Connection], Any]] = {
@@ -23,6 +23,12 @@ QUERIES: dict[str, Callable[[Connection], Any]] = {
     "conflicts": overview.conflicts,
     "held reasons": overview.held_reasons,
     "holdings": overview.holdings,
+    "received": lambda connection: retrievals.received(connection, 1),
+    "received of a study": lambda connection: retrievals.received_of_study(connection, 1, "1.2"),
+    "conflicts of a retrieval": lambda connection: retrievals.conflicts(connection, 1),
+    "unproved": lambda connection: retrievals.unproved(connection, 1),
+    "deliveries of a job": lambda connection: progress.count_states(connection, progress.Scope(job_id=1)),
+    "unrouted of a job": lambda connection: progress.unrouted(connection, progress.Scope(job_id=1)),
     "overdue reports": lambda connection: commitments.expired(connection, "a", now=1.0),
     "next report": lambda connection: commitments.next_deadline(connection, "a"),
 }
