@@ -1,0 +1,111 @@
+"""The same acceptors, played to the gateway's requestor and to stock pynetdicom's: the same statuses, identifiers and counts."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
+from tests.differential import requesting
+from tests.differential.differences import DELIBERATE, of_acceptor
+from tests.differential.mutations import HARMFUL, NEUTRAL, Turns
+from tests.differential.reference import ASSOCIATE_RJ
+from tests.differential.responding import acceptor
+from tests.differential.results import PATIENT_S
+from tests.differential.stock_process import StockPynetdicom
+from tests.differential.transcript import ACCEPTOR, REQUESTOR, Transcript, Turn, transcripts
+
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
+"""What pydicom says of identifiers that a mutation damaged."""
+
+RECORDED = list(transcripts(with_operations=True))
+BY_NAME = pytest.mark.parametrize("transcript", RECORDED, ids=lambda transcript: transcript.name)
+
+KINDS = ("bits flipped", "header bits flipped", "overwritten", "cut", "PDU dropped", "PDU doubled", "PDUs swapped", "PDU inserted")
+KINDS += ("PDU length", "control header", "context ID", "PDV length", "empty fragment", "command element")
+AT_ONCE = 24
+MANY = 14
+HASTY_S = 2.0
+
+Case = tuple[Transcript, str, Sequence[Turn]]
+
+
+def with_acceptors(transcript: Transcript, turns: Turns) -> list[Turn]:
+    """Return the transcript with `turns` instead of the acceptor's own, in order, as far as they go."""
+    left = iter(turns)
+    replaced = []
+    for turn in transcript.turns:
+        if turn.sender == REQUESTOR:
+            replaced.append(turn)
+        elif (instead := next(left, None)) is not None:
+            replaced.append(Turn(ACCEPTOR, tuple(instead)))
+    return replaced
+
+
+def both(stock: StockPynetdicom, case: Case, *, timeout_s: float = PATIENT_S) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the outcomes of our requestor and of stock pynetdicom's, each waiting `timeout_s` for an answer."""
+    transcript, _, turns = case
+    with acceptor(turns) as port:
+        ours = requesting.operate(port, transcript.operations, timeout_s=timeout_s)
+    return ours, asked_of_stock(stock, transcript, turns, timeout_s)
+
+
+def asked_of_stock(stock: StockPynetdicom, transcript: Transcript, turns: Sequence[Turn], timeout_s: float) -> dict[str, Any]:
+    """Return the outcome of stock pynetdicom, which on a busy machine takes one rejection in twenty for an abort."""
+    rejects = turns[1:2] and turns[1].pdus[0][0] == ASSOCIATE_RJ
+    for _ in range(5 if rejects else 1):
+        with acceptor(turns) as port:
+            outcome = stock.operate(port, transcript.operations, timeout_s=timeout_s)
+        if outcome["end"] == "rejected":
+            break
+    return outcome
+
+
+@BY_NAME
+def test_what_real_programs_answer_is_understood_alike(stock: StockPynetdicom, transcript: Transcript) -> None:
+    ours, theirs = both(stock, (transcript, transcript.name, transcript.turns))
+    assert ours == theirs
+    assert ours["end"] == ("rejected" if "refuse" in transcript.name else "failed" if "abort" in transcript.name else "released")
+
+
+@pytest.mark.parametrize("name", NEUTRAL)
+@BY_NAME
+def test_what_the_sender_may_choose_makes_no_difference(stock: StockPynetdicom, transcript: Transcript, name: str) -> None:
+    changed = NEUTRAL[name](transcript.of(ACCEPTOR), random.Random(f"{transcript.name} {name}"))
+    ours, theirs = both(stock, (transcript, name, with_acceptors(transcript, changed)))
+    with acceptor(transcript.turns) as port:
+        assert requesting.operate(port, transcript.operations, timeout_s=PATIENT_S) == ours == theirs
+
+
+def mutations(count: int) -> Iterator[Case]:
+    for first, transcript in enumerate(RECORDED):
+        for number in range(count):
+            kind = KINDS[(first * 3 + number) % len(KINDS)]
+            name = f"{transcript.name}, {kind}, {number}"
+            changed = HARMFUL[kind](transcript.of(ACCEPTOR), random.Random(name))
+            yield transcript, name, with_acceptors(transcript, changed)
+
+
+def unexcused(stock: StockPynetdicom, case: Case, *, timeout_s: float) -> str:
+    """Return what is different without an excuse."""
+    transcript, name, turns = case
+    ours, theirs = both(stock, case, timeout_s=timeout_s)
+    kinds = of_acceptor(transcript.of(ACCEPTOR), [turn.pdus for turn in turns if turn.sender == ACCEPTOR])
+    least = min(len(ours["results"]), len(theirs["results"]))
+    # Whatever is wrong, nobody may understand another result.
+    same = ours["results"][:least] == theirs["results"][:least] and (ours == theirs or kinds & set(DELIBERATE))
+    return "" if same else f"{name}: {ours} here, {theirs} there ({', '.join(kinds) or 'a regular stream'})"
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_hundreds_of_wrong_answers_are_understood_alike_or_refused(stock: StockPynetdicom) -> None:
+    cases = list(mutations(MANY))
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        found = list(pool.map(lambda case: unexcused(stock, case, timeout_s=HASTY_S), cases))
+    # On a busy machine an answer may be late: what is different is asked for again with patience.
+    again = [case for case, difference in zip(cases, found, strict=True) if difference]
+    assert [difference for case in again if (difference := unexcused(stock, case, timeout_s=PATIENT_S))] == []
