@@ -141,8 +141,8 @@ async def _locked(settings: Settings, lock_s: float) -> StateLock:
 @contextmanager
 def _opened(settings: Settings, role: Role) -> Iterator[Engine]:
     state = settings.gateway.state
-    spool = Spool(state / SPOOL_NAME, reserve_bytes=settings.spool.reserve_bytes)
-    with Ledger(state / LEDGER_NAME) as ledger:
+    reserve_bytes = settings.spool.reserve_bytes
+    with Spool(state / SPOOL_NAME, reserve_bytes=reserve_bytes) as spool, Ledger(state / LEDGER_NAME) as ledger:
         engine = _assembled(settings, role, spool, ledger)
         with engine.recorder:
             yield engine

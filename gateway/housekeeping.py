@@ -53,11 +53,13 @@ class Hint:
 
 
 async def release_bytes(releaser: Releaser, hint: Hint) -> None:
-    """Walk through the kept instances and release settled ones, whenever `hint` says that some may have settled."""
+    """Walk through the kept instances and release settled ones, whenever `hint` says that some may have settled; then tidy up."""
     while True:
         with _postponed():
             await trio.to_thread.run_sync(releaser.run_once)
         if releaser.walked:
+            with _postponed():
+                await trio.to_thread.run_sync(releaser.move_out_once)
             await hint.wait(RELEASE_AT_LEAST_S)
         await trio.sleep(WINDOW_GAP_S)
 

@@ -67,6 +67,10 @@ class OpenBytes(Protocol):
     """A data set open for reading: `length` bytes from `offset` of the file `fileno()`, read by position."""
 
     @property
+    def start(self) -> int:
+        """Where what stands before the data set begins: its own Part 10 file's head, if it has one."""
+
+    @property
     def offset(self) -> int:
         """Where the data set begins, in bytes."""
 

@@ -19,7 +19,8 @@ def file_head(source: OpenBytes, identity: InstanceIdentity) -> bytes:
     What stands before the data set in the source's own file is kept when it is whole and names the same instance in the same
     transfer syntax: it also says who sent it (0002,0016). The preamble is always zeroes (PS3.10 §7.1 allows anything there).
     """
-    own = os.pread(source.fileno(), source.offset, 0) if 0 < source.offset <= _MAX_HEAD_BYTES else b""
+    length = source.offset - source.start
+    own = os.pread(source.fileno(), length, source.start) if 0 < length <= _MAX_HEAD_BYTES else b""
     return _PREAMBLE + own[132:] if _fits(own, identity) else _PREAMBLE + _meta(identity)
 
 

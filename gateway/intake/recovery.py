@@ -1,19 +1,27 @@
 """At start: spool and ledger are reconciled, before the first association is accepted.
 
-===============================  ======================================================================
-spool and ledger                 what is done
-===============================  ======================================================================
-partial file                     removed: nobody was told that it was kept
-file without a row               adopted with the provenance it carries, or quarantined where it is damaged; content that was
-                                 recorded under its SOP Instance UID after it was written stays the one that is delivered
-file without a row, of a `send`  removed: its command goes to destinations of its own, and takes it in again
-row kept, file there             nothing
-row kept, no file                missing; what is still to be sent of it is held with the reason
-row released, file there         the file is removed: the crash came between the two
-row missing, file there again    kept again where the bytes are whole; what is held waits for a person
-row kept and unrouted            routed anew, for the routes may have changed
-file that cannot be read         left for the next start
-===============================  ======================================================================
+"Bytes" are a record in a segment of the log, or a file of its own.
+
+================================  =====================================================================
+spool and ledger                  what is done
+================================  =====================================================================
+partial file, unfinished record   removed: nobody was told that it was kept
+bytes without a row               adopted with the provenance they carry, or quarantined where they are damaged; content that was
+                                  recorded under their SOP Instance UID after they were written stays the one that is delivered
+bytes without a row, of a `send`  removed: its command goes to destinations of its own, and takes it in again
+bytes without a row, a copy       removed: they were being moved out of their segment, and the row has the other copy; or the same
+                                  content came again later, and the row has that
+row kept, bytes there             nothing
+row kept, no bytes                missing; what is still to be sent of it is held with the reason
+row released, bytes there         a file is removed: the crash came between the two; a record goes with its segment
+row missing, bytes there again    kept again where they are whole; what is held waits for a person
+row kept and unrouted             routed anew, for the routes may have changed
+damage between two records        quarantined as it is
+bytes that cannot be read         left for the next start
+================================  =====================================================================
+
+An unfinished record can only be the last of its segment: the next one is begun after it is durable. One segment or folder is looked
+at at a time, so that memory does not grow with what is held.
 """
 
 from __future__ import annotations
@@ -34,12 +42,14 @@ from gateway.ledger.instances import (
     Arrival,
     BytesState,
     StoredInstance,
+    at_locations,
+    find,
     route_anew,
     unrouted,
     with_location_prefix,
 )
-from gateway.ledger.keeping import mark_kept, mark_missing
-from gateway.spool import Spool, SpoolEntry
+from gateway.ledger.keeping import kept_prefixes, mark_kept, mark_missing
+from gateway.spool import LOG_PREFIX, SEGMENT_PREFIX_LENGTH, Spool, SpoolEntry
 
 _log = structlog.get_logger()
 
@@ -50,7 +60,8 @@ _PAGE = 500
 class RecoveryReport:
     """What `recover` found and did, in instances.
 
-    `corrupt` are files moved to the spool's ``corrupt`` folder, `unreadable` those left for the next start.
+    `corrupt` are those moved to the spool's ``corrupt`` folder; `unreadable` those left for the next start, where a
+    segment counts as one.
     """
 
     swept: int = 0
@@ -76,7 +87,21 @@ class _Recovery:
     def count(self, what: str, number: int = 1) -> None:
         self.counts[what] = self.counts.get(what, 0) + number
 
-    def folder(self, prefix: str, locations: list[str]) -> None:
+    def spooled(self) -> None:
+        swept = self.spool.sweep()
+        self.count("swept", swept.unfinished)
+        self.count("corrupt", swept.corrupt)
+        self.count("unreadable", len(swept.unreadable))
+        met = set(swept.unreadable)
+        for prefix, locations in self.spool.locations():
+            self.group(prefix, locations)
+            met.add(prefix)
+        with self.ledger.read() as connection:
+            recorded = kept_prefixes(connection, LOG_PREFIX, SEGMENT_PREFIX_LENGTH)
+        for prefix in sorted(recorded - met):
+            self.group(prefix, [])
+
+    def group(self, prefix: str, locations: list[str]) -> None:
         with self.ledger.read() as connection:
             rows = with_location_prefix(connection, prefix)
         present = set(locations)
@@ -88,13 +113,13 @@ class _Recovery:
         for location in locations:
             instance_id, state = states.get(location, (0, None))
             try:
-                self.file(location, instance_id, state)
+                self.one(location, instance_id, state)
             except SpoolIOError as error:
                 self.unreadable(location, error)
 
-    def file(self, location: str, instance_id: int, state: BytesState | None) -> None:
+    def one(self, location: str, instance_id: int, state: BytesState | None) -> None:
         if state is BytesState.RELEASED:
-            self.count("removed", int(self.spool.remove(location)))
+            self.count("removed", int(self.spool.release(location) and not location.startswith(LOG_PREFIX)))
         elif state is BytesState.MISSING:
             self.again(location, instance_id)
         elif state is None:
@@ -105,7 +130,10 @@ class _Recovery:
             self.count("found_again", self.ledger.write(lambda connection: mark_kept(connection, [instance_id])))
 
     def orphan(self, location: str) -> None:
-        entry = self.trusted(location)
+        if self.moved(location):
+            self.count("removed", int(self.spool.remove(location)))
+            return
+        entry = self.trusted(location, unfinished=self.spool.is_last(location))
         if entry is None:
             return
         if (entry.provenance.association, entry.provenance.address) == (SEND_ASSOCIATION, LOCAL_ADDRESS):
@@ -114,6 +142,9 @@ class _Recovery:
         with self.spool.open(entry.content) as source:
             head = read_head(source.read, entry.identity.transfer_syntax_uid, self.keywords)
         identity = complete(entry.identity, head, entry.provenance)
+        if self.came_again(entry, identity.sop_instance_uid):
+            self.count("removed", int(self.spool.remove(location)))
+            return
         destinations = tuple(self.route(head.attributes(entry.provenance)))
         retrieval_id = self.correlate(entry.provenance, identity.sop_instance_uid)
         arrival = Arrival(identity, entry.provenance, entry.content, destinations, entry.written_at, retrieval_id)
@@ -121,10 +152,39 @@ class _Recovery:
         self.count("adopted")
         _log.info("orphan_adopted", sop_instance_uid=identity.sop_instance_uid, outcome=recorded.outcome.value)
 
-    def trusted(self, location: str) -> SpoolEntry | None:
+    def moved(self, location: str) -> bool:
+        """Tell whether a row has the other copy of bytes that were being moved out of their segment."""
+        twin = self.spool.twin_of(location)
+        with self.ledger.read() as connection:
+            row = at_locations(connection, [twin]).get(twin) if twin else None
+        if row is None or row.bytes_state is BytesState.MISSING:
+            return False
+        if row.bytes_state is BytesState.RELEASED:
+            return True
+        try:
+            with self.spool.open(row.content):
+                return True
+        except SpoolMissing:
+            return False
+
+    def came_again(self, entry: SpoolEntry, sop_instance_uid: str) -> bool:
+        """Tell whether a row has the same content from a later arrival: what the earlier one owed was owed anew then."""
+        with self.ledger.read() as connection:
+            known = find(connection, sop_instance_uid)
+        content = entry.content.digest, entry.content.length
+        return any(
+            (row.content.digest, row.content.length) == content and row.received_at >= entry.written_at
+            for row in known
+            if row.bytes_state is not BytesState.MISSING
+        )
+
+    def trusted(self, location: str, *, unfinished: bool = False) -> SpoolEntry | None:
         try:
             return self.spool.describe(location)
         except SpoolMissing as error:
+            if unfinished:
+                self.count("swept", int(self.spool.remove(location)))
+                return None
             kept = self.spool.quarantine(location)
             self.count("corrupt")
             _log.error("spool_file_corrupt", file=kept.name, reason=str(error))
@@ -189,10 +249,9 @@ def recover(
 
     """
     recovery = _Recovery(spool, ledger, route, keywords, correlate, clock)
-    recovery.count("swept", spool.sweep())
-    for prefix, locations in spool.locations():
-        recovery.folder(prefix, locations)
+    recovery.spooled()
     recovery.route_anew()
+    spool.tidy()
     report = RecoveryReport(**recovery.counts)
     _log.info("spool_reconciled", **recovery.counts)
     return report

@@ -142,7 +142,7 @@ def _apply(connection: Connection, change: Change, ids: Sequence[int], now: floa
 
 def _mark_gone(connection: Connection, ids: Sequence[int], now: float) -> None:
     """Record whose bytes are gone, so that they are taken when they arrive again. A file in place may come back by itself."""
-    spooled = (deliveries.c.id.in_(ids), instances.c.location.startswith("spool:"))
+    spooled = (deliveries.c.id.in_(ids), ~instances.c.location.startswith("file:"))
     found = select(instances.c.id).join(deliveries, deliveries.c.instance_id == instances.c.id).where(*spooled)
     mark_missing(connection, list(connection.execute(found).scalars()), now=now)
 

@@ -8,12 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sqlalchemy import Connection, and_, delete, exists, select, update
+from sqlalchemy import ColumnElement, Connection, and_, delete, exists, func, select, text, update
 
-from gateway.domain import SETTLED, DeliveryState
+from gateway.domain import SETTLED, Content, DeliveryState
 from gateway.ledger import transitions
 from gateway.ledger.instances import MISSING_REASON, BytesState, chunks
 from gateway.ledger.schema import commitments, deliveries, instances, jobs, retrievals
+
+_KEPT = text("instances.bytes_state = 'kept'")
+"""As a literal: SQLite uses the partial index `instances_kept` only where it can prove the condition without parameters."""
+
+_READING = frozenset({DeliveryState.PENDING, DeliveryState.SENDING, DeliveryState.DEFERRED})
 
 
 def kept_ids(connection: Connection, *, after: int = 0, limit: int = 500) -> list[int]:
@@ -69,21 +74,64 @@ def mark_kept(connection: Connection, instance_ids: Sequence[int]) -> int:
     return changed
 
 
-def forget(connection: Connection, *, before: float, limit: int = 500) -> int:
-    """Delete up to `limit` instances received before `before` whose bytes are released. Returns how many.
+def forgettable(connection: Connection, *, before: float, limit: int = 500) -> list[tuple[int, str]]:
+    """Return (id, location) of up to `limit` instances received before `before` whose bytes are released, the oldest first.
 
     An instance that superseded another stays for as long as the other is remembered.
     """
+    statement = select(instances.c.id, instances.c.location).where(*_forgotten(before)).order_by(instances.c.received_at)
+    return [(row.id, row.location) for row in connection.execute(statement.limit(limit))]
+
+
+def forget(connection: Connection, found: Sequence[tuple[int, str]], *, before: float) -> int:
+    """Delete those of `found` that are still forgettable and at the same locations, of which nothing is left. Returns how many."""
+    count = 0
+    for chunk in chunks(found):
+        wanted = dict(chunk)
+        old = and_(instances.c.id.in_(list(wanted)), *_forgotten(before))
+        rows = connection.execute(select(instances.c.id, instances.c.location).where(old))
+        ids = [row.id for row in rows if row.location == wanted[row.id]]
+        connection.execute(delete(instances).where(instances.c.id.in_(ids)))
+        count += len(ids)
+    return count
+
+
+def _forgotten(before: float) -> tuple[ColumnElement[bool], ...]:
     other = instances.alias("other")
-    old = and_(
+    return (
         instances.c.bytes_state == BytesState.RELEASED,
         instances.c.received_at < before,
         ~exists().where(other.c.superseded_by == instances.c.id),
     )
-    ids = list(connection.execute(select(instances.c.id).where(old).order_by(instances.c.received_at).limit(limit)).scalars())
-    for chunk in chunks(ids):
-        connection.execute(delete(instances).where(instances.c.id.in_(chunk)))
-    return len(ids)
+
+
+def kept_prefixes(connection: Connection, start: str, length: int) -> set[str]:
+    """Return the first `length` characters of the locations that begin with `start` and whose bytes are kept, each once."""
+    prefix = func.substr(instances.c.location, 1, length)
+    return set(connection.execute(select(prefix).distinct().where(_KEPT, instances.c.location.startswith(start))).scalars())
+
+
+def movable(connection: Connection, instance_ids: Sequence[int]) -> list[int]:
+    """Return those of `instance_ids` that are kept and that no delivery reads or is about to read."""
+    found: list[int] = []
+    for chunk in chunks(instance_ids):
+        quiet = and_(instances.c.id.in_(chunk), instances.c.bytes_state == BytesState.KEPT, ~_read())
+        found += connection.execute(select(instances.c.id).where(quiet)).scalars()
+    return found
+
+
+def relocate(connection: Connection, instance_id: int, location: str, content: Content) -> bool:
+    """Record that the bytes of an instance are no longer at `location` but where `content` says; tells whether that was done.
+
+    It is not where the instance is no longer kept at `location`, or where a delivery of it reads from there or is about to.
+    """
+    here = and_(instances.c.id == instance_id, instances.c.location == location, instances.c.bytes_state == BytesState.KEPT)
+    moved = {"location": content.location, "content_offset": content.offset}
+    return connection.execute(update(instances).where(here, ~_read()).values(moved)).rowcount == 1
+
+
+def _read() -> ColumnElement[bool]:
+    return exists().where(deliveries.c.instance_id == instances.c.id, deliveries.c.state.in_(sorted(_READING)))
 
 
 def forget_asked(connection: Connection, *, before: float, limit: int = 20) -> int:

@@ -1,14 +1,32 @@
 """The spool: truth for bytes. Instances on disk, written once, durable before anyone hears of them.
 
-Contract: what `SpoolWriter.commit` returned survives a power cut (file fsync, rename, directory fsync); what it did not
-return leaves nothing but a partial file, which `Spool.sweep` removes at start. Names are opaque, never made of what a peer
-sent; files are 0600, folders 0700. An fsync that failed is final. The spool never deletes or changes a file sent in place.
-Synchronous and thread-safe: called directly from association threads, through ``trio.to_thread`` from trio.
+Contract: what `SpoolWriter.commit` returned survives a power cut; of what it did not return nothing is left but what `Spool.sweep`
+removes at start. Names are opaque, never made of what a peer sent; files are 0600, folders 0700. A sync that failed is final. The
+spool never deletes or changes a file sent in place. Synchronous and thread-safe: called directly from association threads, through
+``trio.to_thread`` from trio.
+
+Instances are records of a log (`segment`, `record`): preallocated files that are written one record after another, with one
+``fdatasync`` an instance. `pool` lends segments to writers and readers and frees them, `scan` and `survey` find at start what is
+in them, `single` keeps the instances that lie in files of their own, `store` is the one face of it all.
 """
 
-from gateway.spool.layout import file_location
+from gateway.spool.content import OpenContent, SpoolEntry, SpoolUsage, digest_of
+from gateway.spool.layout import LOG_PREFIX, SEGMENT_PREFIX_LENGTH, file_location
 from gateway.spool.lock import StateLock
-from gateway.spool.store import OpenContent, Spool, SpoolEntry, SpoolUsage, digest_of
+from gateway.spool.store import Spool
+from gateway.spool.survey import Swept
 from gateway.spool.writer import SpoolWriter
 
-__all__ = ["OpenContent", "Spool", "SpoolEntry", "SpoolUsage", "SpoolWriter", "StateLock", "digest_of", "file_location"]
+__all__ = [
+    "LOG_PREFIX",
+    "SEGMENT_PREFIX_LENGTH",
+    "OpenContent",
+    "Spool",
+    "SpoolEntry",
+    "SpoolUsage",
+    "SpoolWriter",
+    "StateLock",
+    "Swept",
+    "digest_of",
+    "file_location",
+]

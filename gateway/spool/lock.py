@@ -9,7 +9,7 @@ from types import TracebackType
 
 from gateway.errors import StateFolderInUse
 from gateway.files import make_private_folder
-from gateway.spool.writer import sync_folder
+from gateway.spool.pool import sync_folder
 
 LOCK_NAME = "gateway.lock"
 

@@ -1,12 +1,13 @@
-"""The head of a spooled file: zeroed preamble, ``DICM``, File Meta Information (PS3.10 §7.1). Pure.
+"""The head of a spooled instance: preamble, ``DICM``, File Meta Information (PS3.10 §7.1). Pure.
 
 Who sent the instance stands in (0002,0016) to (0002,0018); what else recovery needs, with length and digest of the data set,
-is JSON in Private Information (0002,0102). Length and digest are known only at the end, so they stand at fixed places that
-`SEAL_OFFSET` names and are written there last: a file without them was never finished.
+is JSON in Private Information (0002,0102). Length and digest are known only at the end, so they stand at fixed places and the head
+is written last: an instance without them was never finished.
 """
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 import struct
@@ -17,6 +18,7 @@ from gateway.domain import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 
 PREAMBLE_LENGTH = 128
 PREFIX = b"DICM"
+_BEGIN = bytes(PREAMBLE_LENGTH) + PREFIX
 MAX_HEAD_LENGTH = 4096
 """More than any head that `encode` makes: every value is bounded."""
 
@@ -28,7 +30,7 @@ _LONG_FORM = frozenset({b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", 
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """A spooled file's account of itself: `offset` of the data set, its `length` in bytes and its XXH3-128 `digest`.
+    """A spooled instance's account of itself: `offset` of the data set in it, its `length` in bytes and its XXH3-128 `digest`.
 
     The identity has no Study and Series Instance UID: those stand in the data set alone.
     """
@@ -42,13 +44,24 @@ class Head:
 
 def encode(identity: InstanceIdentity, provenance: Provenance) -> tuple[bytes, int]:
     """Return the head of a file and the offset in it where `seal` belongs."""
+    before, after, unsealed_at = _around(identity.sop_class_uid, identity.transfer_syntax_uid, provenance)
+    uid = _element(0x0003, b"UI", _ascii(identity.sop_instance_uid, 64))
+    length = _element(0x0000, b"UL", struct.pack("<L", len(before) + len(uid) + len(after)))
+    head = b"".join((_BEGIN, length, before, uid, after))
+    return head, len(head) - len(after) + unsealed_at
+
+
+@functools.lru_cache(maxsize=256)
+def _around(sop_class_uid: str, transfer_syntax_uid: str, provenance: Provenance) -> tuple[bytes, bytes, int]:
+    """Return what stands before and behind the SOP Instance UID, the same for most instances of an association.
+
+    The third value is where the seal belongs in the second.
+    """
     private = _UNSEALED + b"," + json.dumps(_private(provenance)).encode()[1:]
-    group = b"".join(
+    before = _element(0x0001, b"OB", b"\x00\x01") + _element(0x0002, b"UI", _ascii(sop_class_uid, 64))
+    after = b"".join(
         (
-            _element(0x0001, b"OB", b"\x00\x01"),
-            _element(0x0002, b"UI", _ascii(identity.sop_class_uid, 64)),
-            _element(0x0003, b"UI", _ascii(identity.sop_instance_uid, 64)),
-            _element(0x0010, b"UI", _ascii(identity.transfer_syntax_uid, 64)),
+            _element(0x0010, b"UI", _ascii(transfer_syntax_uid, 64)),
             _element(0x0012, b"UI", IMPLEMENTATION_CLASS_UID.encode()),
             _element(0x0013, b"SH", IMPLEMENTATION_VERSION_NAME.encode()),
             _element(0x0016, b"AE", _ascii(provenance.calling_ae, 16)),
@@ -58,12 +71,16 @@ def encode(identity: InstanceIdentity, provenance: Provenance) -> tuple[bytes, i
             _element(0x0102, b"OB", private),
         )
     )
-    head = bytes(PREAMBLE_LENGTH) + PREFIX + _element(0x0000, b"UL", struct.pack("<L", len(group))) + group
-    return head, head.index(_UNSEALED)
+    return before, after, after.index(_UNSEALED)
+
+
+def sealed(head: bytes, seal_at: int, digest: str, length: int) -> bytes:
+    """Return `head`, made by `encode`, for a data set that is whole."""
+    return b"".join((head[:seal_at], seal(digest, length), head[seal_at + len(_UNSEALED) :]))
 
 
 def seal(digest: str, length: int) -> bytes:
-    """Return what is written over the head's unsealed place once the data set is whole."""
+    """Return what takes the place that `encode` left open."""
     return f'{{"xxh3":"{digest}","length":"{length:020d}"'.encode()
 
 

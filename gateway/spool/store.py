@@ -1,89 +1,29 @@
-"""The spool's folders: creating, opening, removing, sweeping and counting instances."""
+"""The spool: one face for the log of segments and for the files beside it."""
 
 from __future__ import annotations
 
 import os
-import stat
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
 import structlog
-import xxhash
 
 from gateway.domain import Content, InstanceIdentity, Provenance
-from gateway.errors import SpoolFull, SpoolIOError, SpoolMissing
+from gateway.errors import SpoolIOError, SpoolMissing
 from gateway.files import make_private_folder
-from gateway.spool import layout, part10
-from gateway.spool.writer import SpoolWriter, sync_folder
+from gateway.spool import layout, part10, record
+from gateway.spool.content import OpenContent, SpoolEntry, SpoolUsage, described
+from gateway.spool.pool import Pool, sync_folder
+from gateway.spool.room import Room
+from gateway.spool.scan import read_frame
+from gateway.spool.segment import Segment
+from gateway.spool.single import SingleFiles
+from gateway.spool.survey import Swept, survey
+from gateway.spool.writer import SpoolWriter
 
 _log = structlog.get_logger()
-
-_READ_BYTES = 1024 * 1024
-
-
-@dataclass(frozen=True, slots=True)
-class SpoolUsage:
-    """What the spool holds, and what its file system has left (the reserve included), in bytes."""
-
-    instances: int
-    stored_bytes: int
-    free_bytes: int
-    reserve_bytes: int
-
-    @property
-    def has_room(self) -> bool:
-        """Tell whether more than the reserve is free."""
-        return self.free_bytes > self.reserve_bytes
-
-
-@dataclass(frozen=True, slots=True)
-class SpoolEntry:
-    """An instance found in the spool's folders, as its own file describes it."""
-
-    identity: InstanceIdentity
-    provenance: Provenance
-    content: Content
-    written_at: float
-
-
-class OpenContent:
-    """A data set open for reading (a `ByteSource`): `length` bytes from `offset` of `fileno()`. Use as a context manager."""
-
-    def __init__(self, descriptor: int, offset: int, length: int) -> None:
-        self._descriptor = descriptor
-        self.offset = offset
-        self.length = length
-
-    def fileno(self) -> int:
-        """Return the descriptor; read with ``os.pread``, its position is nobody's."""
-        return self._descriptor
-
-    def read(self, offset: int, size: int) -> bytes:
-        """Return up to `size` bytes from `offset` of the data set.
-
-        Raises:
-            SpoolIOError: they cannot be read.
-
-        """
-        try:
-            return os.pread(self._descriptor, max(0, min(size, self.length - offset)), self.offset + offset)
-        except OSError as error:
-            raise SpoolIOError(f"a data set cannot be read: {error.strerror}") from error
-
-    def close(self) -> None:
-        """Close the descriptor. Closing twice does nothing."""
-        descriptor, self._descriptor = self._descriptor, -1
-        if descriptor >= 0:
-            os.close(descriptor)
-
-    def __enter__(self) -> OpenContent:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self.close()
 
 
 class Spool:
@@ -96,7 +36,7 @@ class Spool:
             SpoolIOError: the folders cannot be made or written.
 
         """
-        self._reserve_bytes = reserve_bytes
+        self._folder = folder
         self._counting = threading.Lock()
         self._count = 0
         self._bytes = 0
@@ -104,10 +44,12 @@ class Spool:
             if make_private_folder(folder):
                 sync_folder(str(folder.absolute().parent))
             self._root = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            _make_folders(folder, self._root)
+            self._files = SingleFiles(folder, self._root)
+            self._files.make_folders()
         except OSError as error:
             raise SpoolIOError(f"{folder}: {error.strerror}") from error
-        self._folder = folder
+        self._room = Room(self._root, reserve_bytes)
+        self._pool = Pool(self._root, self._room)
 
     def __enter__(self) -> Spool:
         return self
@@ -116,21 +58,23 @@ class Spool:
         self.close()
 
     def close(self) -> None:
-        """Close the spool's folder; nothing may be written any more. Closing twice does nothing."""
+        """Give unused room back and close the spool; nothing may be written any more. Closing twice does nothing."""
         root, self._root = self._root, -1
         if root >= 0:
+            self._pool.close()
             os.close(root)
+
+    # Instances
 
     def create(self, identity: InstanceIdentity, provenance: Provenance) -> SpoolWriter:
         """Begin an instance.
 
         Raises:
             SpoolFull: not more than the reserve is free.
-            SpoolIOError: the file cannot be created.
+            SpoolIOError: it cannot be begun.
 
         """
-        self._check_room()
-        return SpoolWriter(self._root, identity, provenance, check_room=self._check_room, committed=self._add)
+        return SpoolWriter(self._pool, self._room, identity, provenance, committed=self._add)
 
     def open(self, content: Content) -> OpenContent:
         """Open the data set that `content` names, spooled or in place.
@@ -140,157 +84,236 @@ class Spool:
             SpoolIOError: the operating system refused.
 
         """
-        token = layout.token_of(content.location)
-        named = None if token else layout.in_place(content.location)
-        if token is None and named is None:
-            raise SpoolMissing("a location that names nothing")
-        path = layout.relative_path(token) if token else str(named.path if named else "")
-        descriptor, status = self._open(path)
-        end = content.offset + content.length
-        if named is None:
-            unchanged = status.st_size == end
-        else:
-            unchanged = status.st_size == named.size >= end and status.st_mtime_ns == named.modified_ns
-        if not unchanged:
-            os.close(descriptor)
-            raise SpoolMissing("the spooled file is truncated" if token else "the file changed since it was registered")
-        return OpenContent(descriptor, content.offset, content.length)
-
-    def remove(self, location: str) -> bool:
-        """Remove spooled bytes; True where they were there. A file sent in place is never touched.
-
-        Raises:
-            SpoolIOError: the operating system refused.
-
-        """
-        token = layout.token_of(location)
-        if token is None:
-            return False
-        path = layout.relative_path(token)
-        try:
-            size = os.stat(path, dir_fd=self._root).st_size
-            os.unlink(path, dir_fd=self._root)
-        except FileNotFoundError:
-            return False
-        except OSError as error:
-            raise SpoolIOError(f"{location} cannot be removed: {error.strerror}") from error
-        self._add(-size, instances=-1)
-        return True
-
-    def locations(self) -> Iterator[tuple[str, list[str]]]:
-        """Yield, for each folder of instances, the prefix that its locations share and the sorted locations in it.
-
-        Raises:
-            SpoolIOError: a folder cannot be read.
-
-        """
-        for bucket in layout.BUCKETS:
-            try:
-                names = sorted(path.name for path in (self._folder / layout.INSTANCES / bucket).iterdir())
-            except OSError as error:
-                raise SpoolIOError(f"{layout.INSTANCES}/{bucket}: {error.strerror}") from error
-            tokens = [token for name in names if (token := layout.token_of_file(name)) and token.startswith(bucket)]
-            if len(tokens) != len(names):
-                _log.warning("spool_foreign_files", folder=bucket, count=len(names) - len(tokens))
-            yield layout.bucket_prefix(bucket), [layout.location_of(token) for token in tokens]
+        place = layout.record_of(content.location)
+        if place is None:
+            return self._files.open(content)
+        segment = self._acquire(*place, end=content.offset + content.length)
+        return OpenContent(
+            segment.descriptor,
+            content.offset,
+            content.length,
+            start=place[1],
+            closed=lambda _descriptor: self._pool.release_reader(segment),
+        )
 
     def describe(self, location: str) -> SpoolEntry:
-        """Read a spooled file's own account of itself and check its bytes against it.
+        """Read a spooled instance's own account of itself and check its bytes against it.
 
         Raises:
             SpoolMissing: it is not there, is truncated, or its bytes are not what was written.
             SpoolIOError: it cannot be read.
 
         """
-        token = layout.token_of(location)
-        if token is None:
-            raise SpoolMissing("no spooled location")
-        descriptor, status = self._open(layout.relative_path(token))
+        place = layout.record_of(location)
+        if place is None:
+            return self._files.describe(_token(location))
+        token, offset = place
+        segment = self._acquire(token, offset)
         try:
-            head = part10.decode(os.pread(descriptor, part10.MAX_HEAD_LENGTH, 0))
-            if head is None:
-                raise SpoolMissing("the spooled file has no finished head")
-            if head.offset + head.length != status.st_size:
-                raise SpoolMissing(f"the spooled file has {status.st_size} bytes, not {head.offset + head.length}")
-            if digest_of(descriptor, head.offset, head.length) != head.digest:
-                raise SpoolMissing("the spooled bytes are not what was written")
+            frame = read_frame(segment.descriptor, token, offset)
+            if frame is None:
+                raise SpoolMissing("the spooled instance has no finished head")
+            return described(segment.descriptor, location, offset, frame.size, frame.written_at)
         except OSError as error:
             raise SpoolIOError(f"{location} cannot be read: {error.strerror}") from error
         finally:
-            os.close(descriptor)
-        content = Content(location, head.offset, head.length, head.digest)
-        return SpoolEntry(head.identity, head.provenance, content, status.st_mtime)
+            self._pool.release_reader(segment)
+
+    def release(self, location: str) -> bool:
+        """Let go of bytes whose release the ledger has recorded; True where they were there. A file sent in place is never touched.
+
+        A record stays where it is until its segment is freed, and is found again at the next start, where the ledger tells that it
+        is released: before the ledger forgets that, it has to be removed.
+
+        Raises:
+            SpoolIOError: the operating system refused.
+
+        """
+        place = layout.record_of(location)
+        if place is None:
+            return self._remove_file(location)
+        size = self._pool.release(*place)
+        if size:
+            self._add(-size, instances=-1)
+        return size > 0
+
+    def remove(self, location: str) -> bool:
+        """Remove spooled bytes, so that they are found no more; True where they were there. A file sent in place is never touched.
+
+        A power cut may bring them back until `sync_removals`.
+
+        Raises:
+            SpoolIOError: the operating system refused.
+
+        """
+        place = layout.record_of(location)
+        if place is not None:
+            self._mark_removed(*place)
+        return self.release(location)
 
     def quarantine(self, location: str) -> Path:
-        """Move a spooled file that cannot be trusted to ``corrupt/`` and return its new path.
+        """Move an instance that cannot be trusted to ``corrupt/``, as a file of its own, and return its path.
 
         Raises:
             SpoolIOError: the operating system refused.
 
         """
-        token = layout.token_of(location)
-        assert token is not None
-        kept = f"{layout.CORRUPT}/{token}{layout.SUFFIX}"
-        try:
-            os.rename(layout.relative_path(token), kept, src_dir_fd=self._root, dst_dir_fd=self._root)
-            size = os.stat(kept, dir_fd=self._root).st_size
-        except OSError as error:
-            raise SpoolIOError(f"{location} cannot be moved: {error.strerror}") from error
-        self._add(-size, instances=-1)
+        place = layout.record_of(location)
+        if place is None:
+            path, size = self._files.quarantine(_token(location))
+            self._add(-size, instances=-1)
+            return path
+        kept = f"{layout.CORRUPT}/{layout.moved_token(*place)}{layout.SUFFIX}"
+        self._copy_record(*place, kept)
+        self.remove(location)
         return self._folder / kept
 
-    def sweep(self) -> int:
-        """Remove the partial files that a crash left, and count what is kept. To be called once, before any `create`.
+    # Keeping house
+
+    def sweep(self) -> Swept:
+        """Remove what crashes left unfinished, find out what is held, and count it. To be called once, before any `create`.
 
         Raises:
             SpoolIOError: the operating system refused.
 
         """
+        self._pool.forget()
         try:
-            partial = list((self._folder / layout.INCOMING).iterdir())
-            for path in partial:
-                path.unlink()
-            sizes = [size for bucket in layout.BUCKETS for size in _sizes(self._folder / layout.INSTANCES / bucket)]
+            swept = survey(self._folder, self._root, self._pool, self._files)
+            files, logged = self._files.held(), self._pool.held()
         except OSError as error:
             raise SpoolIOError(f"{error.filename}: {error.strerror}") from error
         with self._counting:
-            self._count, self._bytes = len(sizes), sum(sizes)
-        return len(partial)
+            self._count, self._bytes = files[0] + logged[0], files[1] + logged[1]
+        return swept
+
+    def locations(self) -> Iterator[tuple[str, list[str]]]:
+        """Yield, for each segment and each folder, the prefix that its locations share and the sorted locations in it.
+
+        To be called after `sweep`.
+
+        Raises:
+            SpoolIOError: a folder cannot be read.
+
+        """
+        for token in self._pool.tokens():
+            yield layout.segment_prefix(token), [layout.record_location(token, offset) for offset in self._pool.offsets(token)]
+        yield from self._files.locations()
+
+    def twin_of(self, location: str) -> str | None:
+        """Return where the other copy of an instance is while it is moved out of its segment; None for a file sent in place."""
+        return layout.twin_of(location)
+
+    def is_last(self, location: str) -> bool:
+        """Tell whether a record is the last of its segment, so that it may be one that a crash left unfinished."""
+        place = layout.record_of(location)
+        return place is not None and self._pool.is_last(*place)
+
+    def tidy(self) -> None:
+        """Free the segments that nobody wants anything of any more. Waits for the disk; on one thread at a time."""
+        self._pool.tidy()
+
+    def pinned(self, *, before: float, fill: float, after: str = "") -> tuple[str, list[str]] | None:
+        """Return the next segment behind the one named `after` that few instances keep from being freed, and their locations.
+
+        Less than the part `fill` of it is held, and it was begun before that time (UTC seconds since the epoch).
+        """
+        token = self._pool.pinned(before=before, fill=fill, after=after)
+        return None if token is None else (token, [layout.record_location(token, offset) for offset in self._pool.offsets(token)])
+
+    def move_out(self, location: str) -> Content:
+        """Copy a record into a file of its own, durably, and return where the copy is. The record stays until `remove`.
+
+        Raises:
+            SpoolMissing: the record is not there, or damaged.
+            SpoolFull, SpoolIOError: there is no copy.
+
+        """
+        place = layout.record_of(location)
+        if place is None:
+            raise SpoolMissing("no location of a record")
+        self._pool.check_room()
+        token = layout.moved_token(*place)
+        entry = self.describe(location)
+        size = self._copy_record(*place, layout.relative_path(token))
+        self._add(size)
+        return Content(layout.location_of(token), size - entry.content.length, entry.content.length, entry.content.digest)
+
+    def sync_removals(self) -> None:
+        """Make every `remove` so far survive a power cut. Raises SpoolIOError."""
+        try:
+            self._pool.sync_removals()
+        except OSError as error:
+            raise SpoolIOError(f"removals cannot be made durable: {error.strerror}") from error
 
     def usage(self) -> SpoolUsage:
         """Return what is held and what is free. Raises SpoolIOError."""
-        free = self._free_bytes()
+        free = self._room.free_bytes()
         with self._counting:
-            return SpoolUsage(self._count, self._bytes, free, self._reserve_bytes)
+            return SpoolUsage(
+                instances=self._count,
+                stored_bytes=self._bytes,
+                segment_bytes=self._pool.occupied_bytes(),
+                free_bytes=free,
+                spare_bytes=self._pool.spare_bytes,
+                reserve_bytes=self._room.reserve_bytes,
+            )
 
     def has_room(self) -> bool:
         """Tell whether an instance can be taken now. Raises SpoolIOError where that cannot be told."""
-        return self._free_bytes() > self._reserve_bytes
+        return self._room.spare_bytes() + self._pool.spare_bytes > 0
 
-    def _open(self, path: str) -> tuple[int, os.stat_result]:
+    def _acquire(self, token: str, offset: int, *, end: int = 0) -> Segment:
+        """Return a segment open for reading its record at `offset`; the caller gives it back. Raises SpoolMissing, SpoolIOError."""
         try:
-            # A file in place may have become a FIFO meanwhile: opening must not wait for its other end.
-            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK, dir_fd=self._root)
-        except (FileNotFoundError, NotADirectoryError) as error:
-            raise SpoolMissing("the file is not there") from error
+            segment = self._pool.acquire(token)
         except OSError as error:
-            raise SpoolIOError(f"the file cannot be opened: {error.strerror}") from error
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            os.close(descriptor)
-            raise SpoolMissing("not a regular file")
-        return descriptor, status
-
-    def _free_bytes(self) -> int:
+            raise SpoolIOError(f"the segment cannot be opened: {error.strerror}") from error
         try:
-            status = os.fstatvfs(self._root)
+            status = os.fstat(segment.descriptor)
+            if not status.st_nlink or status.st_size < end:
+                raise SpoolMissing("the segment is truncated" if status.st_nlink else "the segment was deleted")
+            if not (self._pool.size_at(segment, offset) if segment.scanned else read_frame(segment.descriptor, token, offset)):
+                raise SpoolMissing("no such record is kept")
         except OSError as error:
-            raise SpoolIOError(f"the spool's file system does not answer: {error.strerror}") from error
-        return status.f_bavail * status.f_frsize
+            self._pool.release_reader(segment)
+            raise SpoolIOError(f"the segment cannot be read: {error.strerror}") from error
+        except SpoolMissing:
+            self._pool.release_reader(segment)
+            raise
+        return segment
 
-    def _check_room(self) -> None:
-        if not self.has_room():
-            raise SpoolFull(f"not more than the reserve of {self._reserve_bytes} bytes is free")
+    def _mark_removed(self, token: str, offset: int) -> None:
+        try:
+            with self._pool.reading(token) as segment:
+                if read_frame(segment.descriptor, token, offset) is not None:
+                    segment.unsynced = True
+                    os.pwrite(segment.descriptor, record.REMOVED, record.removed_at(offset))
+        except SpoolMissing:
+            return
+        except OSError as error:
+            raise SpoolIOError(f"{layout.record_location(token, offset)} cannot be removed: {error.strerror}") from error
+
+    def _remove_file(self, location: str) -> bool:
+        token = layout.token_of(location)
+        size = self._files.remove(token) if token else 0
+        if size:
+            self._add(-size, instances=-1)
+        return size > 0
+
+    def _copy_record(self, token: str, offset: int, path: str) -> int:
+        """Copy a record to the file `path`, durably, with a preamble of zeroes; return its bytes. Raises SpoolError."""
+        segment = self._acquire(token, offset)
+        try:
+            head = os.pread(segment.descriptor, part10.PREAMBLE_LENGTH, offset)
+            size = self._pool.size_at(segment, offset) or 0
+            rest = offset + len(head), size - len(head)
+            self._files.copy(path, record.plain(head), segment.descriptor, rest)
+        except OSError as error:
+            raise SpoolIOError(f"{layout.record_location(token, offset)} cannot be read: {error.strerror}") from error
+        finally:
+            self._pool.release_reader(segment)
+        return size
 
     def _add(self, size: int, *, instances: int = 1) -> None:
         with self._counting:
@@ -298,28 +321,8 @@ class Spool:
             self._bytes += size
 
 
-def digest_of(descriptor: int, offset: int, length: int) -> str:
-    """Return the XXH3-128 digest of `length` bytes from `offset`, or of as many as there are."""
-    digest = xxhash.xxh3_128()
-    end = offset + length
-    while offset < end and (block := os.pread(descriptor, min(_READ_BYTES, end - offset), offset)):
-        digest.update(block)
-        offset += len(block)
-    return digest.hexdigest()
-
-
-def _make_folders(folder: Path, root: int) -> None:
-    parents = (layout.INCOMING, layout.INSTANCES, layout.CORRUPT)
-    missing = [name for name in parents if not (folder / name).is_dir()]
-    missing += [name for bucket in layout.BUCKETS if not (folder / (name := f"{layout.INSTANCES}/{bucket}")).is_dir()]
-    for name in missing:
-        make_private_folder(folder / name)
-    if missing:
-        sync_folder(layout.INSTANCES, root)
-        os.fsync(root)
-
-
-def _sizes(folder: Path) -> Iterator[int]:
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            yield entry.stat(follow_symlinks=False).st_size
+def _token(location: str) -> str:
+    token = layout.token_of(location)
+    if token is None:
+        raise SpoolMissing("no spooled location")
+    return token

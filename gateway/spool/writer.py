@@ -1,77 +1,53 @@
-"""Writing one instance: fragments in, a durable Part 10 file out."""
+"""Writing one instance: fragments in, a durable record of a segment out."""
 
 from __future__ import annotations
 
-import errno
 import os
+import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 
-import structlog
 import xxhash
 
 from gateway.domain import Content, InstanceIdentity, Provenance
-from gateway.errors import SpoolError, SpoolFull, SpoolIOError
-from gateway.spool import layout, part10
-
-_log = structlog.get_logger()
-
-ROOM_INTERVAL_BYTES = 64 * 1024 * 1024
-"""How much one instance may grow between two looks at the free space."""
+from gateway.errors import SpoolError, SpoolIOError
+from gateway.spool import layout, part10, record
+from gateway.spool.errors import storage_error
+from gateway.spool.pool import Pool, sync_data
+from gateway.spool.room import Room
 
 _MAX_VECTOR = 1024
-"""Linux takes at most this many buffers in one writev (IOV_MAX)."""
-
-_NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
-
-
-def storage_error(what: str, error: OSError) -> SpoolError:
-    """Return the spool's error for the operating system's `error` while doing `what`."""
-    kind = SpoolFull if error.errno in _NO_ROOM else SpoolIOError
-    return kind(f"{what}: {error.strerror or error.__class__.__name__}")
+"""Linux takes at most this many buffers in one pwritev (IOV_MAX)."""
 
 
 class SpoolWriter:
     """One instance on its way to disk. One thread at a time; ends with `commit` or `discard`."""
 
     def __init__(
-        self,
-        root: int,
-        identity: InstanceIdentity,
-        provenance: Provenance,
-        *,
-        check_room: Callable[[], None],
-        committed: Callable[[int], None],
+        self, pool: Pool, room: Room, identity: InstanceIdentity, provenance: Provenance, *, committed: Callable[[int], None]
     ) -> None:
-        """Create the partial file below the folder open as `root`.
-
-        `check_room` raises `SpoolFull` where there is none; `committed` hears of the size of the durable file in bytes.
+        """Take a segment of `pool`; `committed` hears of the bytes of the durable record.
 
         Raises:
             SpoolFull: no room.
-            SpoolIOError: the file cannot be created.
+            SpoolIOError: no segment can be made.
 
         """
-        self._root = root
-        self._check_room = check_room
+        self._pool = pool
+        self._room = room
         self._committed = committed
-        self._token = layout.new_token()
-        self._partial = layout.partial_path(self._token)
         self._head, self._seal_at = part10.encode(identity, provenance)
-        self._head_written = False
         self._digest = xxhash.xxh3_128()
-        self._length = 0
-        self._next_check = ROOM_INTERVAL_BYTES
         self._whole = True
-        try:
-            flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-            self._descriptor = os.open(self._partial, flags, 0o600, dir_fd=root)
-        except OSError as error:
-            raise storage_error("an instance cannot be begun", error) from error
+        self._open = True
+        self._segment = pool.take()
+        self._offset = self._segment.end
+        self._begin = self._end = self._offset + len(self._head)
 
     @property
     def length(self) -> int:
         """Bytes of the data set written so far."""
-        return self._length
+        return self._end - self._begin
 
     def write(self, fragments: Sequence[memoryview]) -> None:
         """Append the data set's next bytes, untouched. The memory is free again when this returns.
@@ -81,13 +57,24 @@ class SpoolWriter:
             SpoolIOError: the operating system refused; nothing can be committed any more.
 
         """
+        size = 0
         for fragment in fragments:
             self._digest.update(fragment)
-            self._length += len(fragment)
-        self._append(fragments)
-        if self._length >= self._next_check:
-            self._next_check = self._length + ROOM_INTERVAL_BYTES
-            self._check_room()
+            size += len(fragment)
+        try:
+            if self._end + size > self._segment.allocated:
+                self._pool.grow(self._segment, self._end + size)
+            for start in range(0, len(fragments), _MAX_VECTOR):
+                self._end = _write_all(self._segment.descriptor, fragments[start : start + _MAX_VECTOR], self._end)
+            if self._room.written(size):
+                self._pool.check_room()
+        except SpoolError:
+            self._whole = False
+            raise
+        except OSError as error:
+            self._whole = False
+            self._segment.failed = True
+            raise storage_error("an instance cannot be written", error) from error
 
     def read(self, offset: int, size: int) -> bytes:
         """Return up to `size` bytes from `offset` of the data set written so far.
@@ -97,7 +84,7 @@ class SpoolWriter:
 
         """
         try:
-            return os.pread(self._descriptor, size, len(self._head) + offset)
+            return os.pread(self._segment.descriptor, max(0, min(size, self.length - offset)), self._begin + offset)
         except OSError as error:
             raise storage_error("an instance cannot be read back", error) from error
 
@@ -106,87 +93,51 @@ class SpoolWriter:
 
         Raises:
             SpoolFull: no room.
-            SpoolIOError: a write, fsync or rename failed; the bytes were discarded.
+            SpoolIOError: a write or sync failed; the bytes were discarded.
 
         """
         if not self._whole:
             self.discard()
             raise SpoolIOError("an earlier write of this instance failed")
-        digest = self._digest.hexdigest()
+        segment, length, digest = self._segment, self.length, self._digest.hexdigest()
+        head = part10.sealed(self._head, self._seal_at, digest, length)
         try:
-            self._append(())
-            os.pwrite(self._descriptor, part10.seal(digest, self._length), self._seal_at)
-            # A failed fsync is final: the kernel may have dropped the pages and report success to a second one.
-            os.fsync(self._descriptor)
-            self._publish()
+            framed = record.frame(head, segment.token, self._offset, length, time.time())
+            _write_all(segment.descriptor, [memoryview(framed)], self._offset)
+            # A failed sync is final: the kernel may have dropped the pages and report success to a second one.
+            sync_data(segment.descriptor)
         except OSError as error:
+            self._invalidate()
             self.discard()
             raise storage_error("an instance cannot be made durable", error) from error
-        except SpoolError:
-            self.discard()
-            raise
-        self._close()
-        self._committed(len(self._head) + self._length)
-        return Content(layout.location_of(self._token), len(self._head), self._length, digest)
+        self._open = False
+        size = len(head) + length
+        self._pool.committed(segment, self._offset, size)
+        self._pool.give(segment, size)
+        self._committed(size)
+        return Content(layout.record_location(segment.token, self._offset), self._begin, length, digest)
 
     def discard(self) -> None:
         """Drop what was written. Does nothing after `commit` or a second time."""
-        if self._descriptor < 0:
-            return
-        self._close()
-        self._unlink(self._partial)
+        if self._open:
+            self._open = False
+            self._pool.discarded(self._segment)
 
-    def _append(self, fragments: Sequence[memoryview]) -> None:
-        buffers: list[memoryview] = list(fragments)
-        if not self._head_written:
-            buffers.insert(0, memoryview(self._head))
-            self._head_written = True
-        try:
-            for start in range(0, len(buffers), _MAX_VECTOR):
-                _write_all(self._descriptor, buffers[start : start + _MAX_VECTOR])
-        except OSError as error:
-            self._whole = False
-            raise storage_error("an instance cannot be written", error) from error
-
-    def _publish(self) -> None:
-        final = layout.relative_path(self._token)
-        os.rename(self._partial, final, src_dir_fd=self._root, dst_dir_fd=self._root)
-        try:
-            sync_folder(os.path.dirname(final), self._root)  # noqa: PTH120 - relative to a descriptor
-        except OSError:
-            self._unlink(final)
-            raise
-
-    def _unlink(self, path: str) -> None:
-        try:
-            os.unlink(path, dir_fd=self._root)
-        except FileNotFoundError:
-            return
-        except OSError as error:
-            # What stays is a partial file that the next start sweeps, or a whole one that it adopts.
-            _log.warning("spool_file_left", file=path, error=error.strerror)
-
-    def _close(self) -> None:
-        descriptor, self._descriptor = self._descriptor, -1
-        try:
-            os.close(descriptor)
-        except OSError as error:
-            _log.warning("spool_close_failed", error=error.strerror)
+    def _invalidate(self) -> None:
+        """Have nobody find a record here: its sync failed, so that any part of it may or may not be on disk."""
+        self._segment.failed = True
+        with suppress(OSError):
+            os.pwrite(self._segment.descriptor, record.INVALID, self._offset)
 
 
-def sync_folder(path: str, root: int | None = None) -> None:
-    """Make the names in the folder `path`, below the folder open as `root` where one is given, durable."""
-    folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=root)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
-
-
-def _write_all(descriptor: int, buffers: list[memoryview]) -> None:
-    while buffers:
-        written = os.writev(descriptor, buffers)
-        while buffers and written >= len(buffers[0]):
-            written -= len(buffers.pop(0))
-        if written:
-            buffers[0] = buffers[0][written:]
+def _write_all(descriptor: int, buffers: Sequence[memoryview], offset: int) -> int:
+    """Write all of `buffers` from `offset` on and return where they end. Raises OSError."""
+    written = os.pwritev(descriptor, buffers, offset)
+    end = offset + sum(map(len, buffers))
+    offset += written
+    for buffer in buffers if offset < end else ():
+        rest, written = buffer[written:], max(0, written - len(buffer))
+        while rest:
+            count = os.pwrite(descriptor, rest, offset)
+            rest, offset = rest[count:], offset + count
+    return end

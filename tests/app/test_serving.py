@@ -44,7 +44,7 @@ def test_what_a_peer_stores_lands_in_the_folder_as_it_was_and_leaves_the_spool(
     with running(site):
         assert sender.send(site.port, 5)
         settled(site, 5, "verified")
-        wait_until(lambda: not list((site.state / "spool" / "instances").rglob("*.dcm")), "an empty spool")
+        wait_until(lambda: run("status", "--json").document["spool"]["instances"] == 0, "an empty spool")
         document = run("status", "--json").document
     assert not_whole(tmp_path / "archive", sender.template, sender.acknowledged) == set()
     assert document["gateway"]["role"] == "gateway"

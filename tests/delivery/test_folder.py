@@ -90,7 +90,7 @@ def test_bytes_without_meta_information_get_one(session, store, root, tmp_path):
     with raw.open("rb") as file:
 
         class Bare:
-            offset, length = 0, len(data)
+            start, offset, length = 0, 0, len(data)
 
             def fileno(self):
                 return file.fileno()

@@ -4,7 +4,7 @@ A gateway under load is killed by ``strace`` at a chosen system call, started ag
 each chain ends with an undisturbed start, after which every instance that was ever answered 0000 must be at the destination, byte
 for byte. The destination is a folder in one chain and a DICOM peer in the next. ``when`` counts the calls of each thread by itself,
 so that one number means another moment in each thread. In every third run the counting begins with the process, so that start and
-recovery are killed too; else it begins with the load.
+recovery are killed too; else it begins with the load. Segments of the spool are small, so that they are freed and begun anew.
 """
 
 from __future__ import annotations
@@ -36,17 +36,19 @@ WORKERS = 2
 POINTS: dict[str, tuple[tuple[str, ...], tuple[int, ...]]] = {
     # name: the calls, and at which of them (counted by thread)
     "before a write to the spool": (("write", "writev", "pwritev", "pwritev2"), (1, 2, 3, 5, 8, 13, 21, 34)),
-    "before a positioned write (seal of a file, ledger pages)": (
+    "before a segment is given room": (("fallocate",), (1, 2)),
+    "before a segment is cut": (("ftruncate",), (1, 2, 3)),
+    "before a positioned write (ledger pages, removal of a record)": (
         ("pwrite64",),
         (1, 2, 3, 5, 7, 9, 12, 16, 20, 26, 33, 45, 60, 80, 110),
     ),
-    "before an fsync (file, folder)": (("fsync",), (1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 15, 18, 22, 27, 33, 40)),
-    "before a commit of the ledger": (("fdatasync",), (1, 2, 3, 4, 5, 6, 8, 10, 13, 17, 22, 28)),
+    "before an fsync (new segment, file, folder)": (("fsync",), (1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 15, 18)),
+    "before a sync of a record, a commit of the ledger": (("fdatasync",), (1, 2, 3, 4, 5, 6, 8, 10, 13, 17, 22, 28)),
     "before a rename": (("rename", "renameat", "renameat2", "link", "linkat"), (1, 2, 3, 4, 6, 8, 11, 15, 20, 26)),
     "before an answer is sent": (("sendto", "sendmsg"), (1, 2, 3, 4, 6, 9, 13, 18, 24, 30)),
     "after an answer, before the next request": (("recvfrom", "recvmsg"), (2, 3, 4, 5, 8, 12, 17, 25, 38, 55, 80)),
     "before a file is opened": (("openat", "open"), (1, 2, 5, 9, 14, 20, 27, 35, 44, 60)),
-    "after a file was written or synced (its close)": (("close",), (1, 2, 3, 5, 7, 10, 14, 19, 25, 32, 40, 55)),
+    "before a file is closed": (("close",), (1, 2, 3, 5, 7, 10, 14, 19, 25, 32, 40, 55)),
     "before a file is removed": (("unlink", "unlinkat"), (1, 2, 3, 4, 5, 7, 10, 14)),
     "between threads": (("futex",), (2, 5, 9, 15, 23, 35, 60, 90, 140, 200)),
     "a read of the spool or ledger": (("pread64", "preadv", "read"), (1, 3, 6, 10, 16, 25, 40, 60, 90)),

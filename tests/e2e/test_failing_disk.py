@@ -19,13 +19,17 @@ pytestmark = pytest.mark.slow
 OUT_OF_RESOURCES = 0xA700
 
 WAYS = [
-    Fault("fsync of the spool", ("fsync",), 1, "EIO", onwards=True),
+    Fault("sync of the spool", ("fdatasync",), 1, "EIO", onwards=True),
     Fault("write to the spool: I/O error", ("writev", "pwritev", "pwritev2"), 1, "EIO", onwards=True),
     Fault("write to the spool: no space", ("writev", "pwritev", "pwritev2"), 1, "ENOSPC", onwards=True),
     Fault("write to the spool: quota", ("writev", "pwritev", "pwritev2"), 1, "EDQUOT", onwards=True),
-    Fault("rename in the spool", ("rename", "renameat", "renameat2"), 1, "EIO", onwards=True),
-    Fault("positioned writes of spool and ledger: no space", ("pwrite64",), 1, "ENOSPC", onwards=True),
+]
+
+WAYS_OF_A_NEW_SEGMENT = [
     Fault("new files: no space", ("openat",), 1, "ENOSPC", onwards=True),
+    Fault("room for a segment: no space", ("fallocate",), 1, "ENOSPC", onwards=True),
+    Fault("room for a segment: I/O error", ("fallocate",), 1, "EIO", onwards=True),
+    Fault("fsync of a segment and its folder", ("fsync",), 1, "EIO", onwards=True),
 ]
 
 
@@ -62,16 +66,30 @@ def test_a_failing_disk_is_told_the_peer_and_outlived(tmp_path: Path, fault: Fau
         delivered(sent, archive)
 
 
+@pytest.mark.peers("strace")
+@pytest.mark.parametrize("fault", WAYS_OF_A_NEW_SEGMENT, ids=lambda fault: fault.name)
+def test_a_segment_that_cannot_be_begun_is_told_the_peer_and_begun_once_it_can(tmp_path: Path, fault: Fault) -> None:
+    with serving(tmp_path) as (gateway, process, sent, archive):
+        with failing(process.pid, fault):
+            assert sent.load(gateway.port, associations=2, each=3), "the association goes on"
+        assert sent.statuses == {OUT_OF_RESOURCES}
+        assert deliveries(gateway) == []
+        assert list((gateway.state / "spool" / "segments").iterdir()) == []
+        assert sent.load(gateway.port, associations=2, each=3)
+        assert len(sent.acknowledged) == 6
+        delivered(sent, archive)
+
+
 def partial_files(gateway: Gateway) -> list[Path]:
     return [path for path in (gateway.state / "spool" / "incoming").iterdir() if path.is_file()]
 
 
 @pytest.mark.peers("strace")
 @pytest.mark.parametrize("nth", [1, 2, 3])
-def test_an_fsync_that_failed_once_is_not_asked_again(tmp_path: Path, nth: int) -> None:
-    """The kernel may report success to the second fsync although the pages are gone: only writing anew is safe."""
+def test_a_sync_that_failed_once_is_not_asked_again(tmp_path: Path, nth: int) -> None:
+    """The kernel may report success to the second sync although the pages are gone: only writing anew is safe."""
     with serving(tmp_path) as (gateway, process, sent, archive):
-        with failing(process.pid, Fault("once", ("fsync",), nth, "EIO")):
+        with failing(process.pid, Fault("once", ("fdatasync",), nth, "EIO")):
             assert sent.load(gateway.port, associations=1, each=3)
         assert sorted(sent.answered.values()) == [0, 0, OUT_OF_RESOURCES]
         delivered(sent, archive)

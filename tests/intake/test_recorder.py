@@ -16,7 +16,7 @@ from gateway.ledger import Ledger, instances
 from gateway.ledger.instances import ArrivalOutcome, Recorded
 from gateway.ledger.schema import arrivals
 from gateway.spool import Spool
-from tests.support.storing import ASSOCIATION, answer, data_set, files, path_of, read, request, states, store, taking
+from tests.support.storing import ASSOCIATION, answer, data_set, kept, path_of, read, request, states, store, taking
 from tests.support.waiting import wait_until
 
 UID = "1.2.3.4"
@@ -172,7 +172,7 @@ def test_a_fault_of_one_arrival_takes_no_other_with_it(spool: Spool, ledger: Led
                     answer(intake, request(uid), data_set(uid))
             intake.recorder.flush()
         assert [uid for uid, _ in arrived(ledger)] == [f"{UID}.1", f"{UID}.3", f"{UID}.4"]
-        assert len(files(folder)) == 4
+        assert len(kept(folder)) == 4
         assert store(intake, request(UID), data_set(UID)) == 0
     assert [log["sop_instance_uid"] for log in logs if log["event"] == "arrival_left_for_next_start"] == [f"{UID}.2"]
     ledger.close()
@@ -187,11 +187,11 @@ def test_the_same_content_many_times_in_one_batch_is_one_instance(
     with busy(ledger):
         for _ in range(5):
             answer(intake, request(UID), data_set(UID))
-        assert len(files(folder)) == 5, "bytes go only once it is sure that others are there"
+        assert len(kept(folder)) == 5, "bytes go only once it is sure that others are there"
     intake.recorder.flush()
     (instance,) = found(ledger)
     assert read(spool, instance.content) == data_set(UID)
-    assert len(files(folder)) == 1
+    assert len(kept(folder)) == 1
     assert [outcome for _, outcome in arrived(ledger)] == ["new", *["duplicate"] * 4]
 
 
@@ -221,7 +221,7 @@ def test_duplicates_in_one_batch_rest_on_each_other_where_the_first_bytes_are_go
     intake.recorder.flush()
     (instance,) = found(ledger)
     assert read(spool, instance.content) == data_set(UID)
-    assert len([path for path in files(folder) if path != gone]) == 1
+    assert len(kept(folder)) == 1
     assert set(states(ledger).values()) == {"pending"}
 
 
@@ -241,5 +241,5 @@ def test_bytes_that_recovery_could_not_record_stay(spool: Spool, ledger: Ledger,
         answer(intake, request(UID), data_set(UID))
     with pytest.raises(LedgerUnavailable):
         recover(spool, ledger, route=lambda _attributes: ("a",))
-    assert len(files(folder)) == 1
+    assert len(kept(folder)) == 1
     assert restarted(spool, folder)[0] == RecoveryReport(adopted=1)

@@ -21,7 +21,7 @@ from tests.support.storing import (
     ASSOCIATION,
     data_set,
     element,
-    files,
+    kept,
     part10_files,
     path_of,
     read,
@@ -117,7 +117,7 @@ def test_hostile_sop_instance_uids_are_refused_at_once(intake: StorageIntake, fo
     with pytest.raises(Refusal) as refusal:
         intake.receive(ASSOCIATION, request(uid))
     assert refusal.value.status == 0x0117
-    assert files(folder) == []
+    assert kept(folder) == []
 
 
 def test_a_hostile_sop_class_uid_is_refused_at_once(intake: StorageIntake) -> None:
@@ -135,7 +135,7 @@ def test_a_discarded_reception_leaves_nothing(intake: StorageIntake, folder: Pat
     reception = intake.receive(ASSOCIATION, request(UID))
     reception.write([memoryview(data_set(UID))])
     reception.discard()
-    assert files(folder) == []
+    assert kept(folder) == []
     assert found(ledger) == []
 
 
@@ -192,7 +192,7 @@ def broken_fsync(monkeypatch: pytest.MonkeyPatch, number: int = errno.EIO) -> No
     def fail(_descriptor: int) -> None:
         raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr(os, "fsync", fail)
+    monkeypatch.setattr("gateway.spool.writer.sync_data", fail)
 
 
 @pytest.mark.parametrize("number", [errno.EIO, errno.ENOSPC, errno.EDQUOT])
@@ -206,7 +206,7 @@ def test_a_disk_that_fails_is_answered_a700_and_leaves_nothing(
         with pytest.raises(Refusal) as refusal:
             reception.commit()
     assert refusal.value.status == 0xA700
-    assert files(folder) == []
+    assert kept(folder) == []
     assert found(ledger) == []
     assert store(intake, request(UID), data_set(UID)) == 0
 
@@ -227,14 +227,14 @@ def test_a_failing_route_leaves_nothing(spool: Spool, ledger: Ledger, folder: Pa
 
     with pytest.raises(ZeroDivisionError):
         store_once(spool, ledger, request(UID), data_set(UID), route=fail)
-    assert files(folder) == []
+    assert kept(folder) == []
 
 
 def test_the_same_content_again_is_one_instance(intake: StorageIntake, ledger: Ledger, folder: Path) -> None:
     for _ in range(3):
         assert store(intake, request(UID), data_set(UID)) == 0
     assert len(found(ledger)) == 1
-    assert len(files(folder)) == 1
+    assert len(kept(folder)) == 1
     assert outcomes(ledger) == ["new", "duplicate", "duplicate"]
 
 
@@ -292,7 +292,7 @@ def test_the_bytes_of_superseded_content_stay_until_a_person_drops_it(
     assert ledger.write(lambda connection: queue.act(connection, held, queue.Action.RETRY, now=2.0)) == 0
     assert ledger.write(lambda connection: queue.act(connection, held, queue.Action.DROP, now=2.0)) == 2
     assert releaser.run_once() == 1
-    assert files(folder) == []
+    assert spool.usage().instances == 0
 
 
 def test_what_was_held_for_another_reason_says_that_it_is_superseded(intake: StorageIntake, ledger: Ledger) -> None:
@@ -379,7 +379,7 @@ def test_the_same_uid_on_many_associations_at_once_is_decided_once(intake: Stora
     rows = found(ledger)
     assert [row.superseded_by is None for row in rows] == [True] + [False] * (len(rows) - 1)
     assert all(first.content.digest != second.content.digest for first, second in itertools.pairwise(rows))
-    assert len(files(folder)) == len(rows)
+    assert len(kept(folder)) == len(rows)
     assert outcomes(ledger).count("new") == 1
     assert len(outcomes(ledger)) == 12
 
@@ -394,9 +394,9 @@ def test_bytes_go_only_once_every_delivery_is_settled(intake: StorageIntake, spo
         ledger.write(lambda connection, state=state: transitions.move(connection, [first], state, now=1.0))
     assert releaser.run_once() == 0
     ledger.write(lambda connection: transitions.move(connection, [second], DeliveryState.DROPPED, now=1.0))
-    assert len(files(folder)) == 1
+    assert spool.usage().instances == 1
     assert releaser.run_once() == 1
-    assert files(folder) == []
+    assert spool.usage().instances == 0
     assert found(ledger)[0].bytes_state is BytesState.RELEASED
     assert releaser.run_once() == 0
 
@@ -404,7 +404,7 @@ def test_bytes_go_only_once_every_delivery_is_settled(intake: StorageIntake, spo
 def test_an_unrouted_instance_is_never_released(intake: StorageIntake, spool: Spool, ledger: Ledger, folder: Path) -> None:
     store(intake, request(UID), data_set(UID, modality="MR"))
     assert Releaser(spool, ledger, history_s=1).run_once() == 0
-    assert len(files(folder)) == 1
+    assert len(kept(folder)) == 1
 
 
 def test_the_releaser_walks_past_a_backlog(intake: StorageIntake, spool: Spool, ledger: Ledger) -> None:
@@ -466,7 +466,7 @@ def unremovable(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], None]]
             def refuse(*_arguments: object, **_keywords: object) -> None:
                 raise OSError(errno.EROFS, "Read-only file system")
 
-            patch.setattr(os, "unlink", refuse)
+            patch.setattr(os, "pwrite", refuse)
 
         yield begin
 
@@ -477,4 +477,4 @@ def test_a_duplicate_whose_bytes_cannot_be_removed_is_still_a_success(
     store(intake, request(UID), data_set(UID))
     unremovable()
     assert store(intake, request(UID), data_set(UID)) == 0
-    assert len(files(folder)) == 2
+    assert len(kept(folder)) == 2

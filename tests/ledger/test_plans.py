@@ -17,7 +17,7 @@ QUERIES: dict[str, Callable[[Connection], Any]] = {
     "waiting studies": lambda connection: proofs.waiting_studies(connection, "a"),
     "kept": lambda connection: keeping.kept_ids(connection, after=5),
     "releasable": lambda connection: keeping.releasable(connection, [1, 2, 3]),
-    "forget": lambda connection: keeping.forget(connection, before=1.0),
+    "forget": lambda connection: keeping.forgettable(connection, before=1.0),
     "unrouted": lambda connection: instances.unrouted(connection, after=5),
     "find": lambda connection: instances.find(connection, "1.2"),
     "conflicts": overview.conflicts,

@@ -1,9 +1,10 @@
 import errno
+import io
 import os
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from pydicom import dcmread
 from gateway.domain import IMPLEMENTATION_CLASS_UID, Content, InstanceIdentity, Provenance
 from gateway.errors import SpoolFull, SpoolIOError, SpoolMissing, StateFolderInUse
 from gateway.spool import Spool, StateLock, layout
+from tests.support.storing import kept, path_of
 
 IDENTITY = InstanceIdentity("1.2.840.10008.5.1.4.1.1.2", "1.2.3.4.5", "1.2.840.10008.1.2.1")
 PROVENANCE = Provenance("ARCHIVE", "GATEWAY", "10.0.0.7", "a-17", "archive", "GATEWAY", 4711)
@@ -31,14 +33,10 @@ def read(spool: Spool, content: Content) -> bytes:
         return os.pread(source.fileno(), source.length, source.offset)
 
 
-def files(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.rglob("*") if path.is_file())
-
-
-def path_of(folder: Path, content: Content) -> Path:
-    token = layout.token_of(content.location)
-    assert token
-    return folder / layout.relative_path(token)
+def exported(spool: Spool, content: Content) -> bytes:
+    """Return the Part 10 file that a record is."""
+    with spool.open(content) as source:
+        return os.pread(source.fileno(), source.offset + source.length - source.start, source.start)
 
 
 @pytest.mark.parametrize(("data", "pieces"), [(DATA, 1), (DATA * 1000, 7), (b"odd", 1), (b"", 1), (os.urandom(5000), 5000)])
@@ -49,10 +47,10 @@ def test_what_was_written_is_read_back_untouched(spool: Spool, data: bytes, piec
     assert content.digest == xxhash.xxh3_128(data).hexdigest()
 
 
-def test_the_file_is_part_10_and_says_who_sent_it(spool: Spool, folder: Path) -> None:
-    path = path_of(folder, stored(spool))
-    assert path.read_bytes()[:132] == bytes(128) + b"DICM"
-    dataset = dcmread(path)
+def test_a_record_is_part_10_and_says_who_sent_it(spool: Spool) -> None:
+    record = exported(spool, stored(spool))
+    assert record[128:132] == b"DICM"
+    dataset = dcmread(io.BytesIO(record))
     assert dataset.Modality == "CT"
     meta = dataset.file_meta
     assert (meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID, meta.TransferSyntaxUID) == (
@@ -77,8 +75,9 @@ def test_unknown_originator_and_source_survive_too(spool: Spool) -> None:
 
 
 def test_files_are_0600_and_folders_0700(spool: Spool, folder: Path) -> None:
-    path = path_of(folder, stored(spool))
-    assert path.stat().st_mode & 0o777 == 0o600
+    moved = spool.move_out(stored(spool).location)
+    assert path_of(folder, moved).stat().st_mode & 0o777 == 0o600
+    assert {entry.stat().st_mode & 0o777 for entry in folder.rglob("*") if entry.is_file()} == {0o600}
     assert {entry.stat().st_mode & 0o777 for entry in (folder, *folder.rglob("*")) if entry.is_dir()} == {0o700}
 
 
@@ -94,7 +93,7 @@ def test_a_discarded_instance_leaves_nothing(spool: Spool, folder: Path) -> None
     writer.write([memoryview(DATA)])
     writer.discard()
     writer.discard()
-    assert files(folder) == []
+    assert kept(folder) == []
 
 
 def test_discard_after_commit_does_nothing(spool: Spool) -> None:
@@ -104,55 +103,53 @@ def test_discard_after_commit_does_nothing(spool: Spool) -> None:
     assert read(spool, content) == b""
 
 
-def test_commit_syncs_the_file_then_renames_then_syncs_the_folder(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_commit_syncs_the_segment_once_after_its_last_write(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[str] = []
-    real_fsync, real_rename = os.fsync, os.rename
+    real_sync, real_write = os.fdatasync, os.pwritev
 
-    def fsync(descriptor: int) -> None:
-        calls.append("fsync " + str(Path(f"/proc/self/fd/{descriptor}").readlink().suffix or "folder"))
-        real_fsync(descriptor)
+    def sync(descriptor: int) -> None:
+        calls.append("fdatasync " + Path(f"/proc/self/fd/{descriptor}").readlink().suffix)
+        real_sync(descriptor)
 
-    def rename(*arguments: object, **keywords: object) -> None:
-        calls.append("rename")
-        real_rename(*arguments, **keywords)  # type: ignore[arg-type]
+    def write(descriptor: int, buffers: Sequence[memoryview], offset: int) -> int:
+        calls.append("pwritev")
+        return real_write(descriptor, buffers, offset)
 
-    monkeypatch.setattr(os, "fsync", fsync)
-    monkeypatch.setattr(os, "rename", rename)
     stored(spool)
-    assert calls == ["fsync .part", "rename", "fsync folder"]
+    monkeypatch.setattr("gateway.spool.writer.sync_data", sync)
+    monkeypatch.setattr(os, "pwritev", write)
+    stored(spool)
+    assert calls == ["pwritev", "pwritev", "fdatasync .log"]
 
 
-@pytest.mark.parametrize("failing_call", [1, 2])
-def test_an_fsync_error_is_final_and_leaves_nothing(
-    spool: Spool, folder: Path, monkeypatch: pytest.MonkeyPatch, failing_call: int
+def test_a_sync_error_is_final_and_its_segment_is_not_written_again(
+    spool: Spool, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    first = stored(spool)
     calls = 0
-    real = os.fsync
 
-    def fsync(descriptor: int) -> None:
+    def fail(_descriptor: int) -> None:
         nonlocal calls
         calls += 1
-        if calls == failing_call:
-            raise OSError(errno.EIO, "Input/output error")
-        real(descriptor)
+        raise OSError(errno.EIO, "Input/output error")
 
     writer = spool.create(IDENTITY, PROVENANCE)
     writer.write([memoryview(DATA)])
-    monkeypatch.setattr(os, "fsync", fsync)
-    with pytest.raises(SpoolIOError):
-        writer.commit()
-    assert calls == failing_call
-    assert files(folder) == []
-    assert read(spool, stored(spool)) == DATA
+    with monkeypatch.context() as patch:
+        patch.setattr("gateway.spool.writer.sync_data", fail)
+        with pytest.raises(SpoolIOError):
+            writer.commit()
+    assert calls == 1
+    assert kept(folder) == [first.location]
+    second = stored(spool)
+    assert path_of(folder, second) != path_of(folder, first)
+    assert (read(spool, first), read(spool, second)) == (DATA, DATA)
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
 def test_a_full_disk_is_told_from_a_broken_one(spool: Spool, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
-    def refuse(*_arguments: object) -> int:
-        raise OSError(number, os.strerror(number))
-
     writer = spool.create(IDENTITY, PROVENANCE)
-    monkeypatch.setattr(os, "writev", refuse)
+    monkeypatch.setattr(os, "pwritev", failing(number))
     with pytest.raises(SpoolFull):
         writer.write([memoryview(DATA)])
 
@@ -160,12 +157,12 @@ def test_a_full_disk_is_told_from_a_broken_one(spool: Spool, monkeypatch: pytest
 def test_nothing_is_committed_after_a_write_failed(spool: Spool, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     writer = spool.create(IDENTITY, PROVENANCE)
     with monkeypatch.context() as patch:
-        patch.setattr(os, "writev", failing(errno.EIO))
+        patch.setattr(os, "pwritev", failing(errno.EIO))
         with pytest.raises(SpoolIOError):
             writer.write([memoryview(DATA)])
     with pytest.raises(SpoolIOError):
         writer.commit()
-    assert files(folder) == []
+    assert kept(folder) == []
 
 
 def failing(number: int) -> Callable[..., int]:
@@ -176,8 +173,9 @@ def failing(number: int) -> Callable[..., int]:
 
 
 def test_short_writes_are_completed(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = os.writev
-    monkeypatch.setattr(os, "writev", lambda descriptor, buffers: real(descriptor, [buffers[0][:7]]))
+    real_vector, real = os.pwritev, os.pwrite
+    monkeypatch.setattr(os, "pwritev", lambda descriptor, buffers, offset: real_vector(descriptor, [buffers[0][:7]], offset))
+    monkeypatch.setattr(os, "pwrite", lambda descriptor, buffer, offset: real(descriptor, buffer[:5], offset))
     assert read(spool, stored(spool, DATA * 20, pieces=9)) == DATA * 20
 
 
@@ -190,10 +188,10 @@ def test_the_reserve_is_kept_free(folder: Path) -> None:
 
 
 def test_a_long_instance_looks_at_the_free_space_again(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gateway.spool.writer.ROOM_INTERVAL_BYTES", 1000)
+    monkeypatch.setattr("gateway.spool.room.LOOK_EVERY_BYTES", 1000)
     writer = spool.create(IDENTITY, PROVENANCE)
     writer.write([memoryview(bytes(900))])
-    spool._reserve_bytes = 2**62
+    spool._room.reserve_bytes = 2**62
     with pytest.raises(SpoolFull):
         writer.write([memoryview(bytes(200))])
     writer.discard()
@@ -230,16 +228,27 @@ def test_a_file_in_place_is_opened_only_as_it_was(spool: Spool, tmp_path: Path) 
         spool.open(content)
 
 
-def test_a_truncated_spooled_file_is_not_opened(spool: Spool, folder: Path) -> None:
+@pytest.mark.parametrize("moved", [False, True])
+def test_a_truncated_instance_is_not_opened(spool: Spool, folder: Path, moved: bool) -> None:
     content = stored(spool)
+    if moved:
+        content = spool.move_out(content.location)
     os.truncate(path_of(folder, content), content.offset + 3)
     with pytest.raises(SpoolMissing, match="truncated"):
         spool.open(content)
 
 
+def test_a_deleted_segment_is_missed_and_not_written_again(spool: Spool, folder: Path) -> None:
+    content = stored(spool)
+    path_of(folder, content).unlink()
+    with pytest.raises(SpoolMissing):
+        spool.open(content)
+    assert read(spool, stored(spool)) == DATA
+
+
 @pytest.mark.parametrize("damage", ["truncate", "flip", "head", "empty", "unsealed"])
 def test_a_damaged_file_does_not_pass_as_an_instance(spool: Spool, folder: Path, damage: str) -> None:
-    content = stored(spool)
+    content = spool.move_out(stored(spool).location)
     path = path_of(folder, content)
     data = bytearray(path.read_bytes())
     if damage == "truncate":
@@ -258,22 +267,18 @@ def test_a_damaged_file_does_not_pass_as_an_instance(spool: Spool, folder: Path,
         spool.describe(content.location)
 
 
-def test_quarantine_keeps_the_file_out_of_the_way(spool: Spool, folder: Path) -> None:
-    content = stored(spool)
-    kept = spool.quarantine(content.location)
-    assert kept.parent == folder / "corrupt"
-    assert kept.exists()
-    assert [location for _, locations in spool.locations() for location in locations] == []
-    assert spool.usage().instances == 0
-
-
-def test_locations_come_folder_by_folder_and_foreign_files_are_left_alone(spool: Spool, folder: Path) -> None:
-    contents = {stored(spool).location for _ in range(20)}
-    (folder / "instances" / "00" / "notes.txt").write_text("x")
-    found = list(spool.locations())
+def test_locations_come_segment_by_segment_and_folder_by_folder_and_foreign_files_are_left_alone(folder: Path) -> None:
+    with Spool(folder, reserve_bytes=0) as spool:
+        contents = {stored(spool).location for _ in range(20)}
+        contents.add(spool.move_out(min(contents)).location)
+    for name in ("instances/00/notes.txt", "segments/notes.txt"):
+        (folder / name).write_text("x")
+    with Spool(folder, reserve_bytes=0) as spool:
+        spool.sweep()
+        found = list(spool.locations())
     assert {location for _, locations in found for location in locations} == contents
     assert all(location.startswith(prefix) for prefix, locations in found for location in locations)
-    assert (folder / "instances" / "00" / "notes.txt").exists()
+    assert len(list(folder.rglob("notes.txt"))) == 2
 
 
 def test_the_sweep_removes_partial_files_and_counts_the_rest(folder: Path) -> None:
@@ -281,11 +286,14 @@ def test_the_sweep_removes_partial_files_and_counts_the_rest(folder: Path) -> No
         content = stored(spool)
         spool.create(IDENTITY, PROVENANCE).write([memoryview(DATA)])
         before = spool.usage()
+    (folder / layout.partial_path(layout.new_token())).write_bytes(DATA)
     with Spool(folder, reserve_bytes=0) as spool:
-        assert spool.sweep() == 1
-        assert files(folder) == [path_of(folder, content)]
-        assert (spool.usage().instances, spool.usage().stored_bytes) == (1, path_of(folder, content).stat().st_size)
-        assert spool.usage().stored_bytes == before.stored_bytes
+        assert spool.sweep().unfinished == 1
+        assert kept(folder) == [content.location]
+        usage = spool.usage()
+        assert (usage.instances, usage.stored_bytes) == (1, len(exported(spool, content)))
+        assert usage.stored_bytes == before.stored_bytes
+        assert usage.segment_bytes == sum(path.stat().st_size for path in (folder / "segments").iterdir())
 
 
 def test_many_threads_write_at_once(spool: Spool) -> None:
@@ -343,20 +351,26 @@ from gateway.errors import SpoolFull
 from gateway.spool import Spool
 folder = Path(sys.argv[1])
 spool = Spool(folder, reserve_bytes=0)
-kept = 0
-while kept < 100:
+held = 0
+while held < 100:
     writer = spool.create(InstanceIdentity("1.2", "1.2.3", "1.2.840.10008.1.2"), Provenance("A", "B", "::1", "x"))
     try:
         writer.write([memoryview(bytes(500_000))])
-        writer.commit()
+        content = writer.commit()
     except SpoolFull:
         writer.discard()
         break
-    kept += 1
-assert 0 < kept < 100, kept
-assert not list((folder / "incoming").iterdir())
-last = next(location for _, locations in spool.locations() for location in locations)
-spool.remove(last)
+    held += 1
+    last = content.location
+assert 0 < held < 100, held
+spool.close()
+spool = Spool(folder, reserve_bytes=0)
+assert spool.sweep().unfinished == 0
+assert spool.usage().instances == held
+for _, locations in spool.locations():
+    for location in locations:
+        spool.release(location)
+spool.tidy()
 writer = spool.create(InstanceIdentity("1.2", "1.2.3", "1.2.840.10008.1.2"), Provenance("A", "B", "::1", "x"))
 writer.write([memoryview(bytes(400_000))])
 content = writer.commit()

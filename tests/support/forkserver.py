@@ -13,6 +13,11 @@ import sys
 from typing import NoReturn
 
 import gateway.cli
+from gateway.spool import pool
+
+# So that a few instances fill a segment, and gateways that are killed were freeing and renewing some.
+SEGMENT_BYTES = 64 * 1024
+FIRST_BYTES = 16 * 1024
 
 # What `serve` imports only when it runs.
 PRELOADED = (
@@ -53,6 +58,7 @@ def _child(argv: list[str], log: str) -> NoReturn:
 def main() -> None:
     """Serve until standard input ends."""
     _preload()
+    pool.SEGMENT_BYTES, pool.FIRST_BYTES = SEGMENT_BYTES, FIRST_BYTES
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # children are reaped by the kernel
     print("ready", flush=True)
     for line in sys.stdin:

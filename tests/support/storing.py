@@ -19,6 +19,7 @@ from gateway.intake import Recorder, StorageIntake
 from gateway.ledger import Ledger
 from gateway.ledger.schema import deliveries
 from gateway.spool import Spool, layout
+from gateway.spool.scan import scan
 
 EXPLICIT_LITTLE = "1.2.840.10008.1.2.1"
 CT_STORAGE = "1.2.840.10008.5.1.4.1.1.2"
@@ -90,16 +91,35 @@ def read(spool: Spool, content: Content) -> bytes:
         return os.pread(source.fileno(), source.length, source.offset)
 
 
-def files(folder: Path) -> list[Path]:
-    """Return all files below the spool's folder."""
-    return sorted(path for path in folder.rglob("*") if path.is_file())
+def kept(folder: Path) -> list[str]:
+    """Return the locations of what a start would find in the spool's folder, by reading it."""
+    found = [layout.location_of(path.stem) for path in sorted((folder / layout.INSTANCES).rglob("*")) if path.is_file()]
+    for path in sorted((folder / layout.SEGMENTS).iterdir()):
+        with path.open("rb") as file:
+            scanned = scan(file.fileno(), path.stem, path.stat().st_size)
+        found += [layout.record_location(path.stem, offset) for offset, _, removed in scanned.records if not removed]
+    return found
+
+
+def put_aside(folder: Path) -> list[Path]:
+    """Return what was quarantined."""
+    return sorted((folder / layout.CORRUPT).iterdir())
 
 
 def path_of(folder: Path, content: Content) -> Path:
-    """Return where a spooled instance lies."""
+    """Return the file in which a spooled instance lies."""
+    place = layout.record_of(content.location)
     token = layout.token_of(content.location)
-    assert token
-    return folder / layout.relative_path(token)
+    return folder / (layout.segment_path(place[0]) if place else layout.relative_path(token or ""))
+
+
+def damage(folder: Path, content: Content) -> None:
+    """Change the last byte of a spooled data set."""
+    with path_of(folder, content).open("r+b") as file:
+        file.seek(content.offset + content.length - 1)
+        last = file.read(1)[0]
+        file.seek(-1, os.SEEK_CUR)
+        file.write(bytes([last ^ 1]))
 
 
 def states(ledger: Ledger) -> dict[tuple[int, str], str]:
