@@ -37,7 +37,7 @@ POINTS: dict[str, tuple[tuple[str, ...], tuple[int, ...]]] = {
     # name: the calls, and at which of them (counted by thread)
     "before a write to the spool": (("write", "writev", "pwritev", "pwritev2"), (1, 2, 3, 5, 8, 13, 21, 34)),
     "before a segment is given room": (("fallocate",), (1, 2)),
-    "before a segment is cut": (("ftruncate",), (1, 2, 3)),
+    "before a segment is cut": (("ftruncate",), (1, 2, 3, 1, 2, 3, 1, 2, 3, 1, 2, 3)),
     "before a positioned write (ledger pages, removal of a record)": (
         ("pwrite64",),
         (1, 2, 3, 5, 7, 9, 12, 16, 20, 26, 33, 45, 60, 80, 110),
