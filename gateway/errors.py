@@ -19,6 +19,7 @@
     │   ├── ChangeRejected        the database never takes the change: a constraint forbids it
     │   ├── LedgerTooNew          written by a newer gateway
     │   └── IllegalTransition     a state change that the table of transitions forbids
+    ├── SourceDamaged             what was being sent is not what its digest says: it was not sent whole
     ├── DestinationUnavailable    a destination without association (a folder) takes nothing now (retryable)
     └── AssociationError
         ├── PeerUnreachable       no TCP connection                                   (retryable)
@@ -139,6 +140,10 @@ class LedgerTooNew(LedgerError):
 
 class IllegalTransition(LedgerError):
     """A state change that the table of allowed transitions does not list."""
+
+
+class SourceDamaged(GatewayError):
+    """What was being sent is not what its digest says: its last fragment was not sent, and the association was aborted."""
 
 
 class DestinationUnavailable(GatewayError):

@@ -39,6 +39,7 @@ from gateway.errors import (
     NoPresentationContext,
     PeerTimeout,
     ProtocolError,
+    SourceDamaged,
 )
 
 MAX_DATA_SET_BYTES = 16 * 1024 * 1024
@@ -131,10 +132,12 @@ class Dialogue:
         finally:
             self._busy = False
 
-    def ask(self, context: AcceptedContext, command: CommandSet, data_set: bytes | ByteSource | None = None) -> None:
-        """Send a request."""
+    def ask(
+        self, context: AcceptedContext, command: CommandSet, data_set: bytes | ByteSource | None = None, *, digest: str = ""
+    ) -> None:
+        """Send a request; `digest` is what its data set must have, where that is known."""
         self._context_id = context.context_id
-        self._send(context.context_id, command, data_set)
+        self._send(context.context_id, command, data_set, digest)
 
     def responses(self, operation: Operation, message_id: int, wait_s: float) -> Generator[Response, None, None]:
         """Yield the responses to `message_id`, each awaited for `wait_s`, the final one last.
@@ -261,11 +264,11 @@ class Dialogue:
         }
         self._send(self._context_id, command)
 
-    def _send(self, context_id: int, command: CommandSet, data_set: bytes | ByteSource | None = None) -> None:
+    def _send(self, context_id: int, command: CommandSet, data_set: bytes | ByteSource | None = None, digest: str = "") -> None:
         self._sending = True
         try:
-            self._sender.send_message(context_id, command, data_set)
-        except OSError:
+            self._sender.send_message(context_id, command, data_set, digest=digest)
+        except (OSError, SourceDamaged):
             # The source failed, between two PDUs: an A-ABORT can still be said.
             self._sending = False
             raise

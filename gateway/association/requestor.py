@@ -267,15 +267,19 @@ class Requestor:
         sop_instance_uid: str,
         source: ByteSource,
         *,
+        digest: str = "",
         move_originator_ae: str | None = None,
         move_originator_message_id: int | None = None,
     ) -> StoreResponse:
         """Send one instance and return the peer's answer, whatever its status (PS3.4 §B.2).
 
+        `digest` is the XXH3-128 of the data set where it is known: then nothing else is ever sent whole.
+
         Raises:
             AssociationEnded: the association ended before anything was sent.
             AssociationAborted, PeerTimeout, ProtocolError: it is unknown whether the peer has the instance.
             OSError: the source could not be read; the association was aborted.
+            SourceDamaged: the source has another digest; the association was aborted before the last fragment.
         """
         with self._dialogue.operation():
             command = self._command(Operation.C_STORE, HAS_DATA_SET, AffectedSOPClassUID=context.abstract_syntax, Priority=MEDIUM)
@@ -284,7 +288,7 @@ class Requestor:
                 command["MoveOriginatorApplicationEntityTitle"] = move_originator_ae
             if move_originator_message_id is not None:
                 command["MoveOriginatorMessageID"] = move_originator_message_id
-            self._dialogue.ask(context, command, source)
+            self._dialogue.ask(context, command, source, digest=digest)
             response = self._dialogue.response(Operation.C_STORE, command["MessageID"], self._deadlines.response_s)
         return StoreResponse(response.status, command["MessageID"])
 

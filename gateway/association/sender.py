@@ -1,20 +1,23 @@
 """The data path out: messages as P-DATA-TF PDUs that the peer takes, many of them with one system call (PS3.8 §9.3.5, PS3.7 §6.3).
 
 Headers and data stand in one reused buffer as they go over the wire: the file is read by position into the gaps between
-the headers, so that nothing is copied and TLS gets long records.
+the headers, so that nothing is copied and TLS gets long records. Where the data set's digest is known, it is computed again from
+that buffer, and the last fragments of a data set that has changed are never sent: the peer cannot take it for whole.
 """
 
 from __future__ import annotations
 
 import os
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+
+import xxhash
 
 from gateway.association.command import CommandSet, encode_command
 from gateway.association.pdu import HEADER_BYTES, PDV_HEADER_BYTES, PduType
 from gateway.association.requests import ByteSource
 from gateway.association.stream import Stream
-from gateway.errors import ProtocolError
+from gateway.errors import ProtocolError, SourceDamaged
 
 MAX_PDU_BYTES = 131_072
 """Longer PDUs cost receivers more than they save; a peer that takes any length gets this one."""
@@ -69,12 +72,17 @@ class Sender:
         self._pdus = min(MAX_PDUS, max(1, STRETCH_BYTES // (self._size + PDV_OVERHEAD)))
         self._buffer: memoryview | None = None
 
-    def send_message(self, context_id: int, command: CommandSet, data_set: bytes | ByteSource | None = None) -> None:
+    def send_message(
+        self, context_id: int, command: CommandSet, data_set: bytes | ByteSource | None = None, *, digest: str = ""
+    ) -> None:
         """Send one message. `command` must say by CommandDataSetType whether `data_set` follows.
+
+        `digest` is the XXH3-128 that a `ByteSource` must have, in hexadecimal; where it is empty, nothing is checked.
 
         Raises:
             AssociationAborted, PeerTimeout: see `Stream.send`.
             OSError: the source could not be read or is shorter than it says; the peer waits for the rest, so abort.
+            SourceDamaged: the source has another digest; the peer waits for the rest, so abort.
         """
         head = encode_fragments(context_id, encode_command(command), command=True, size=self._size)
         if data_set is None:
@@ -82,9 +90,9 @@ class Sender:
         elif isinstance(data_set, bytes):
             self._stream.send(head + encode_fragments(context_id, data_set, command=False, size=self._size))
         else:
-            self._send_source(context_id, head, data_set)
+            self._send_source(context_id, head, data_set, digest)
 
-    def _send_source(self, context_id: int, head: bytes, source: ByteSource) -> None:
+    def _send_source(self, context_id: int, head: bytes, source: ByteSource, digest: str) -> None:
         """Send `head`, then the data set in `source`, even in length; what fits goes out together."""
         buffer = self._room()
         if len(head) > COMMAND_ROOM:
@@ -92,9 +100,13 @@ class Sender:
             head = b""
         start = len(head)
         buffer[:start] = head
+        check = _Check(digest) if digest else None
         for position, count, last in self._stretches(source):
-            end, padded = self._load(buffer, start, source.fileno(), position, count)
-            self._head(buffer, start, context_id, padded, last)
+            rooms, end = self._rooms(buffer, start, count)
+            _read_exactly(source.fileno(), rooms, position, count)
+            if check is not None:
+                check.take(rooms, last=last)
+            self._head(buffer, start, context_id, count + count % 2, last)
             self._stream.send(buffer[:end])
             start = 0
 
@@ -116,24 +128,21 @@ class Sender:
         whole, rest = divmod(count, self._size)
         return [self._size] * whole + ([rest] if rest or not whole else [])
 
-    def _load(self, buffer: memoryview, start: int, descriptor: int, position: int, count: int) -> tuple[int, int]:
-        """Read `count` bytes at `position` into the PDUs' room from `start`; return where the last PDU ends and what they hold.
+    def _rooms(self, buffer: memoryview, start: int, count: int) -> tuple[list[memoryview], int]:
+        """Return the rooms for `count` bytes in the PDUs from `start`, and where the last PDU ends.
 
         A data set of odd length gets the null byte that a deflated one has to end with (PS3.5 §A.5): peers abort over an odd
         fragment, which PS3.8 Annex E forbids.
         """
         rooms = []
-        padded = count + count % 2
-        for size in self._sizes(padded):
+        for size in self._sizes(count + count % 2):
             start += PDV_OVERHEAD
             rooms.append(buffer[start : start + size])
             start += size
-        if padded > count:
+        if count % 2:
             buffer[start - 1] = 0
             rooms[-1] = rooms[-1][:-1]
-        if count:
-            _read_exactly(descriptor, [room for room in rooms if room], position, count)
-        return start, padded
+        return [room for room in rooms if room], start
 
     def _head(self, buffer: memoryview, start: int, context_id: int, count: int, last: bool) -> None:
         """Write the headers of the PDUs that hold `count` bytes from `start`."""
@@ -142,6 +151,21 @@ class Sender:
             control = _LAST if last and number == len(sizes) else 0
             _PDU_HEADER.pack_into(buffer, start, PduType.P_DATA, size + PDV_HEADER_BYTES, size + 2, context_id, control)
             start += PDV_OVERHEAD + size
+
+
+class _Check:
+    """Sees a data set go by and knows whether it is what it was."""
+
+    def __init__(self, digest: str) -> None:
+        self._wanted = digest
+        self._digest = xxhash.xxh3_128()
+
+    def take(self, rooms: Sequence[memoryview], *, last: bool) -> None:
+        """Look at the next stretch. Raises `SourceDamaged` with the `last` one where the whole is not what it was."""
+        for room in rooms:
+            self._digest.update(room)
+        if last and self._digest.hexdigest() != self._wanted:
+            raise SourceDamaged("the bytes are not what they were when they came")
 
 
 def _header(context_id: int, control: int, size: int) -> bytes:

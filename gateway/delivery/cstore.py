@@ -22,7 +22,7 @@ from gateway.association.contexts import MAX_CONTEXTS, AcceptedContext, plan_con
 from gateway.association.presence import FIND_CONTEXT, answers_find, is_listed
 from gateway.association.requestor import Deadlines, RemoteAE, Requestor, associate
 from gateway.association.statuses import Disposition, store_disposition
-from gateway.delivery.destination import ContentStore, OpenBytes, Outcome, OutcomeKind, Report
+from gateway.delivery.destination import DAMAGED, ContentStore, OpenBytes, Outcome, OutcomeKind, Report
 from gateway.delivery.policy import wants_new_association
 from gateway.domain import Consignment, InstanceIdentity, Proof
 from gateway.errors import (
@@ -31,6 +31,7 @@ from gateway.errors import (
     AssociationError,
     DimseFailed,
     NoPresentationContext,
+    SourceDamaged,
     SpoolIOError,
     SpoolMissing,
 )
@@ -229,7 +230,8 @@ class CStoreSession:
 
     def _send(self, consignment: Consignment, association: Requestor, context: AcceptedContext, source: OpenBytes) -> Outcome:
         try:
-            response = association.store(context, consignment.identity.sop_instance_uid, source)
+            uid, digest = consignment.identity.sop_instance_uid, consignment.content.digest
+            response = association.store(context, uid, source, digest=digest)
         except AssociationEnded:
             raise
         except AssociationError as error:
@@ -237,6 +239,9 @@ class CStoreSession:
         except OSError as error:
             self._drop()
             return Outcome(consignment.delivery_id, OutcomeKind.HINDERED, reason=f"bytes cannot be read: {error.strerror}")
+        except SourceDamaged:
+            self._drop()
+            return Outcome(consignment.delivery_id, OutcomeKind.UNREADABLE, reason=DAMAGED)
         self._proven = True
         return self._answered(consignment, association, response.status)
 

@@ -59,6 +59,9 @@ class Outcome:
     proof: Proof | None = None
 
 
+DAMAGED = "bytes damaged: their digest is not the one they came with"
+"""The reason of an `UNREADABLE` outcome whose bytes are there."""
+
 Report = Callable[[Outcome], None]
 """Takes one outcome, on the session's thread, as soon as it is known."""
 

@@ -20,7 +20,7 @@ from pathlib import Path
 import structlog
 import xxhash
 
-from gateway.delivery.destination import ContentStore, OpenBytes, Outcome, OutcomeKind, Report
+from gateway.delivery.destination import DAMAGED, ContentStore, OpenBytes, Outcome, OutcomeKind, Report
 from gateway.delivery.part10 import file_head
 from gateway.domain import Consignment, InstanceIdentity, Proof, is_uid
 from gateway.errors import DestinationUnavailable, SpoolIOError, SpoolMissing
@@ -179,7 +179,7 @@ class FolderSession:
         aside = self._root / _ASIDE / f"{secrets.token_hex(16)}.part"
         try:
             if _write(aside, head, source) != wanted:
-                return Outcome(number, OutcomeKind.UNREADABLE, reason="bytes damaged: their digest is not the one they came with")
+                return Outcome(number, OutcomeKind.UNREADABLE, reason=DAMAGED)
             self._move_in(aside, target)
         finally:
             aside.unlink(missing_ok=True)

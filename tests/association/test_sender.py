@@ -9,10 +9,11 @@ import threading
 from pathlib import Path
 
 import pytest
+import xxhash
 
 from gateway.association.command import HAS_DATA_SET, NO_DATA_SET, CommandSet, decode_command
 from gateway.association.sender import MAX_PDU_BYTES, Sender, fragment_bytes
-from gateway.errors import ProtocolError
+from gateway.errors import ProtocolError, SourceDamaged
 from tests.support.sources import source_of
 
 
@@ -125,3 +126,25 @@ def test_a_source_that_ends_early_is_an_error(tmp_path: Path) -> None:
         source.length = 1_000_000
         with pytest.raises(OSError, match="shorter"):
             Sender(Counting(), max_pdu_bytes=0).send_message(1, command, source)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("length", [0, 2, 95, 262_144, 1_000_003])
+def test_a_source_that_has_another_digest_is_never_sent_whole(tmp_path: Path, length: int) -> None:
+    command: CommandSet = {"CommandField": 1, "MessageID": 7, "CommandDataSetType": HAS_DATA_SET}
+    wire = Recording()
+    sender = Sender(wire, max_pdu_bytes=16384)  # type: ignore[arg-type]
+    data = os.urandom(length)
+    with source_of(data, tmp_path, offset=77) as source, pytest.raises(SourceDamaged):
+        sender.send_message(5, command, source, digest=xxhash.xxh3_128(data + b"x").hexdigest())
+    assert [control for _, _, control, _ in pdvs(wire.data) if not control & 1 and control & 2] == []
+    with source_of(data, tmp_path, offset=77) as source:
+        sender.send_message(5, command, source, digest=xxhash.xxh3_128(data).hexdigest())
+
+
+class Recording:
+    """Keeps what is sent."""
+
+    data = b""
+
+    def send(self, data: memoryview | bytes) -> None:
+        self.data += bytes(data)

@@ -1,10 +1,11 @@
 """What every destination adapter does, whatever is behind it: one suite for all of them."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
-from gateway.delivery.destination import OutcomeKind
+from gateway.delivery.destination import DAMAGED, OutcomeKind
 from gateway.delivery.policy import Circumstances, decide
 from gateway.domain import Consignment, Content
 from gateway.domain import DeliveryState as S
@@ -56,6 +57,18 @@ def test_every_instance_of_a_batch_is_there_afterwards_byte_for_byte(site, sessi
     assert [state(outcomes[item.delivery_id], item) for item in batch] == [S.DELIVERED] * 5
     expected = {item.identity.sop_instance_uid: f"data set {item.delivery_id} ".encode() * 1000 for item in batch}
     assert site.contents() == expected
+
+
+@pytest.mark.parametrize("length", [64, 70_001, 1_000_000])
+def test_bytes_in_which_one_bit_has_flipped_never_arrive(site, session, consign, store, length):
+    whole, damaged, next_one = consign(1), consign(2, b"\x5a" * length), consign(3)
+    with store.spool.open(damaged.content) as source, Path(f"/proc/self/fd/{source.fileno()}").open("r+b") as file:
+        file.seek(source.offset + length // 2)
+        file.write(b"\x5b")
+    outcomes = deliver(session, whole, damaged, next_one)
+    assert (outcomes[2].kind, outcomes[2].reason) == (OutcomeKind.UNREADABLE, DAMAGED)
+    assert [state(outcomes[item.delivery_id], item) for item in (whole, next_one)] == [S.DELIVERED] * 2
+    assert set(site.contents()) == {whole.identity.sop_instance_uid, next_one.identity.sop_instance_uid}
 
 
 def test_delivering_the_same_again_is_fine(site, session, consign):
