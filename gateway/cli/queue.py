@@ -12,11 +12,12 @@ import typer
 from gateway.cli import render
 from gateway.cli.link import reach
 from gateway.cli.options import DEFAULT_CONFIG, ConfigOption, JsonOption
+from gateway.cli.progress import Amount, meter
 from gateway.domain import DeliveryState, is_uid
 from gateway.errors import UsageError
 from gateway.ledger.queue import Action
 from gateway.web.client import Client
-from gateway.web.wire import QueueAction, QueueFilter, QueueList
+from gateway.web.wire import QueueAction, QueueExport, QueueFilter, QueueList
 
 queue = typer.Typer(help="See and steer deliveries that are not done yet.", no_args_is_help=True)
 
@@ -202,6 +203,40 @@ def release(
 ) -> None:
     """Let held deliveries go on where they stood, with the attempts counted so far."""
     _act(Action.RELEASE, _where(ids, destination, state, study, everything), path, as_json)
+
+
+@queue.command("export")
+def export(
+    to: Annotated[Path, typer.Option("--to", help="The folder for the files; made where it is not there.", file_okay=False)],
+    ids: Ids = None,
+    destination: Destination = None,
+    state: State = None,
+    study: Study = None,
+    path: ConfigOption = DEFAULT_CONFIG,
+    as_json: JsonOption = False,
+) -> None:
+    """Write the instances that the gateway still keeps to a folder, as DICOM files; all of them, or what the options name.
+
+    Nothing is overwritten, and nothing changes for their deliveries.
+    """
+    command = QueueExport(where=_where(ids, destination, state, study), to=str(to.absolute()))
+    summary: dict[str, Any] = {}
+    with reach(path) as (client, _), meter(as_json) as shown, client.stream("/queue/export", command) as events:
+        for event in events:
+            shown.show("exporting", Amount(instances=event["instances"], size_bytes=event["size_bytes"]))
+            summary = event
+    if as_json:
+        render.print_json(summary)
+    else:
+        for one in summary["failed"][:SHOWN_FAILURES]:
+            typer.echo(f"  NOT exported: {render.printable(one['sop_instance_uid'] or '?')}: {render.printable(one['reason'])}")
+        counts = render.states({name: count for name, count in summary["counts"].items() if count})
+        typer.echo(f"{render.plural(summary['instances'], 'instance')}, {render.size(summary['size_bytes'])}: {counts}")
+    if not summary["done"]:
+        raise typer.Exit(1)
+
+
+SHOWN_FAILURES = 20
 
 
 @queue.command("drop")

@@ -3,10 +3,11 @@
 Contract (promise 1): `StorageIntake` answers 0000 only once an instance would be found again after a power cut, with all that
 the ledger is to know of it; anything else is answered with a refusal and leaves nothing behind. `Recorder` has the ledger
 follow, in batches; what it did not get to is adopted by `recover`, which reconciles spool and ledger at start. `Releaser` removes
-bytes that every destination has settled. `files.register` takes folders and archives in for `send`. Synchronous: on association
-threads, on the recorder's, and through ``trio.to_thread`` from trio.
+bytes that every destination has settled. `files.register` takes folders and archives in for `send`; `export` gets files out.
+Synchronous: on association threads, on the recorder's, and through ``trio.to_thread`` from trio.
 """
 
+from gateway.intake.export import Exported, ExportOutcome, export
 from gateway.intake.files import FileEvent, FileOutcome, register
 from gateway.intake.recorder import Recorder
 from gateway.intake.recovery import RecoveryReport, recover
@@ -15,6 +16,8 @@ from gateway.intake.storage import Correlate, Route, StorageIntake, StorageRecep
 
 __all__ = [
     "Correlate",
+    "ExportOutcome",
+    "Exported",
     "FileEvent",
     "FileOutcome",
     "Recorder",
@@ -23,6 +26,7 @@ __all__ = [
     "Route",
     "StorageIntake",
     "StorageReception",
+    "export",
     "recover",
     "register",
 ]

@@ -7,11 +7,11 @@ and not counted.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Select, func, select
+from sqlalchemy import ColumnElement, Connection, Select, exists, func, select
 
 from gateway.domain import DeliveryState as S
 from gateway.ledger.overview import UNSETTLED
@@ -144,6 +144,21 @@ def count(connection: Connection, selection: Selection) -> int:
         .where(*_conditions(selection, states))
     )
     return connection.execute(statement).scalar_one()
+
+
+def instance_ids(connection: Connection, selection: Selection, *, after: int = 0, limit: int = 500) -> list[int]:
+    """Return the ids above `after` of the selected deliveries' instances that lie in the spool and are owed, in order.
+
+    A selection that narrows nothing means all of them, also those without a delivery.
+    """
+    conditions = [instances.c.id > after, instances.c.bytes_state != "released", ~instances.c.location.startswith("file:")]
+    if selection.studies:
+        conditions.append(instances.c.study_instance_uid.in_(selection.studies))
+    if selection.ids or selection.destinations or selection.states:
+        wanted = _conditions(replace(selection, studies=()), selection.states)
+        conditions.append(exists().where(deliveries.c.instance_id == instances.c.id, *wanted))
+    statement = select(instances.c.id).where(*conditions).order_by(instances.c.id).limit(limit)
+    return list(connection.execute(statement).scalars())
 
 
 def startable(selection: Selection, action: Action) -> tuple[S, ...]:

@@ -10,9 +10,10 @@ Instances are records of a log (`segment`, `record`): preallocated files that ar
 in them, `single` keeps the instances that lie in files of their own, `store` is the one face of it all.
 """
 
-from gateway.spool.content import OpenContent, SpoolEntry, SpoolUsage, digest_of
+from gateway.spool.content import OpenContent, SpoolEntry, SpoolUsage, copy_bytes, digest_of
 from gateway.spool.layout import LOG_PREFIX, SEGMENT_PREFIX_LENGTH, file_location
 from gateway.spool.lock import StateLock
+from gateway.spool.pool import sync_folder
 from gateway.spool.store import Spool
 from gateway.spool.survey import Swept
 from gateway.spool.writer import SpoolWriter
@@ -27,6 +28,8 @@ __all__ = [
     "SpoolWriter",
     "StateLock",
     "Swept",
+    "copy_bytes",
     "digest_of",
     "file_location",
+    "sync_folder",
 ]

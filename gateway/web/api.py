@@ -6,13 +6,15 @@
     GET  /status        everything that `gateway status` shows
     POST /queue/list    QueueList → a page of deliveries
     POST /queue/act     QueueAction → how many changed
+    POST /queue/export  QueueExport → NDJSON events
     POST /echo          EchoCommand → one result a peer
     POST /find          FindCommand → matches
     POST /pull          PullCommand → NDJSON events
     POST /send          SendCommand → NDJSON events
 
-An error is a JSON object ``{"kind", "message", "retryable"}`` (see `gateway.web.wire`). Closing the stream of ``/pull`` or
-``/send`` stops the operation; the same request carries on where it stopped. Runs on trio; only the socket's owner gets here.
+An error is a JSON object ``{"kind", "message", "retryable"}`` (see `gateway.web.wire`). Closing the stream of ``/pull``, ``/send``
+or ``/queue/export`` stops the operation; the same request carries on where it stopped. Runs on trio; only the
+socket's owner gets here.
 """
 
 from __future__ import annotations
@@ -36,6 +38,7 @@ from gateway.engine import Engine
 from gateway.errors import AssociationError, GatewayError, UsageError
 from gateway.ledger import queue
 from gateway.web import jobs, peers, status, wire
+from gateway.web.export import export_instances
 from gateway.web.server import Emit, EventStream
 from gateway.web.wire import Document
 
@@ -52,6 +55,7 @@ def create_api(engine: Engine) -> Starlette:
         Route("/status", _answering(lambda _: status.status(engine))),
         Route("/queue/list", _answering(partial(_queue_list, engine)), methods=["POST"]),
         Route("/queue/act", _answering(partial(_queue_act, engine)), methods=["POST"]),
+        Route("/queue/export", _streaming(wire.QueueExport, partial(export_instances, engine)), methods=["POST"]),
         Route("/echo", _answering(partial(_echo, engine)), methods=["POST"]),
         Route("/find", _answering(partial(_find, engine)), methods=["POST"]),
         Route("/pull", _streaming(wire.PullCommand, partial(jobs.pull, engine)), methods=["POST"]),

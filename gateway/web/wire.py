@@ -58,6 +58,13 @@ class QueueAction(Request):
     where: QueueFilter
 
 
+class QueueExport(Request):
+    """``POST /queue/export``: whose instances are written to the folder `to`, an absolute path; no condition: all that is kept."""
+
+    where: QueueFilter = QueueFilter()
+    to: str
+
+
 class EchoCommand(Request):
     """``POST /echo``: names of sources and destinations; none means all."""
 

@@ -2,11 +2,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pydicom
 import pytest
 
-from tests.app.conftest import Run
+from tests.app.conftest import Run, running
 from tests.support import gateway as support
 from tests.support.gateway import Gateway
+from tests.support.load import Ledger as Sender
+from tests.support.load import Template
 from tests.support.ports import free_port
 
 
@@ -73,3 +76,38 @@ def test_status_tells_the_depth_of_the_queue_and_its_oldest(run: Run, waiting: l
     assert down["queue"]["oldest_s"] >= 0
     assert document["gateway"]["role"] == "desk"
     assert "not running" in run("status").out
+
+
+@pytest.fixture
+def unrouted(site: Gateway, run: Run, tmp_path: Path) -> list[str]:
+    """Two instances in the spool that no route takes; no gateway runs."""
+    sender = Sender(Template(tmp_path / "template"))
+    site.write(routes=[{"name": "none", "when": {"Modality": "ZZ"}, "to": ["archive"]}])
+    with running(site):
+        assert sender.send(site.port, 2)
+        assert run("queue", "export", "--to", tmp_path / "while-it-runs").code == 0
+    assert len(list((tmp_path / "while-it-runs").iterdir())) == 2
+    return sorted(sender.acknowledged)
+
+
+def test_export_writes_dicom_files_of_what_is_kept_without_a_gateway_too(run: Run, unrouted: list[str], tmp_path: Path) -> None:
+    ended = run("queue", "export", "--to", tmp_path / "out", "--json")
+    assert ended.code == 0
+    assert ended.document["counts"] == {"written": 2, "already there": 0, "failed": 0}
+    assert sorted(str(pydicom.dcmread(path).SOPInstanceUID) for path in (tmp_path / "out").iterdir()) == unrouted
+    again = run("queue", "export", "--to", tmp_path / "out")
+    assert (again.code, "2 already there" in again.out) == (0, True)
+
+
+def test_export_gets_the_files_out_when_the_ledger_is_lost(run: Run, site: Gateway, unrouted: list[str], tmp_path: Path) -> None:
+    for path in site.state.glob("ledger*"):
+        path.unlink()
+    assert run("queue", "export", "--to", tmp_path / "out").code == 0
+    assert sorted(path.stem for path in (tmp_path / "out").iterdir()) == unrouted
+
+
+def test_export_of_nothing_that_was_named_says_so_by_its_exit_code(run: Run, unrouted: list[str], tmp_path: Path) -> None:
+    assert run("queue", "export", "--destination", "nobody", "--to", tmp_path / "out").code == 1
+    assert run("queue", "export").code == 2
+    (tmp_path / "file").write_bytes(b"")
+    assert run("queue", "export", "--to", tmp_path / "file" / "x").code == 2

@@ -1,0 +1,192 @@
+"""Getting plain DICOM files out: what the spool holds, each instance as a Part 10 file (PS3.10 §7) in a folder.
+
+Files are 0600, a folder that is made is 0700; the preamble is zeroes; nothing is ever overwritten. A file appears whole, durably,
+and only where its data set has the digest that it came with. Its name is the SOP Instance UID, if that can be nothing but a name,
+with the digest behind it where another content has the name already. What is there already is not written again, so that an export
+that was interrupted can be repeated. The ledger stays as it is.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from gateway.domain import Content, is_uid
+from gateway.errors import SpoolError, SpoolMissing, UsageError
+from gateway.files import make_private_folder
+from gateway.ledger import Ledger
+from gateway.ledger.instances import MISSING_REASON, BytesState, StoredInstance, get, with_location_prefix
+from gateway.ledger.queue import Selection, instance_ids
+from gateway.spool import OpenContent, Spool, copy_bytes, digest_of, sync_folder
+
+_PAGE = 500
+_PREAMBLE_LENGTH = 128
+_NO_LINKS = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK})
+"""What file systems say that have no hard links: FAT, some network shares."""
+
+
+class ExportOutcome(StrEnum):
+    """What became of one instance."""
+
+    WRITTEN = "written"
+    THERE = "already there"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """One instance that was to be exported. `file` is its name in the folder; `reason` is for people and holds no patient data."""
+
+    sop_instance_uid: str
+    outcome: ExportOutcome
+    length: int = 0
+    file: str = ""
+    reason: str = ""
+
+
+def export(
+    spool: Spool, ledger: Ledger, selection: Selection, folder: Path, *, unrecorded: bool
+) -> Generator[Exported, None, None]:
+    """Write what `spool` holds of the selected deliveries' instances to `folder`, one after another as they are asked for.
+
+    A selection that narrows nothing means all that is held, also what has no delivery. With `unrecorded`, what the ledger does not
+    know is exported too; nothing else may write to the spool meanwhile, which is swept for it.
+
+    Raises:
+        UsageError: the folder cannot be made.
+        LedgerUnavailable, SpoolError: the rest is not exported.
+
+    """
+    try:
+        make_private_folder(folder)
+    except OSError as error:
+        raise UsageError(f"{folder}: {error.strerror}") from error
+    after = 0
+    while page := _page(ledger, selection, after):
+        after = page[-1]
+        for instance_id in page:
+            yield _recorded(spool, ledger, instance_id, folder)
+    if unrecorded and selection.is_everything:
+        yield from _orphans(spool, ledger, folder)
+
+
+def file_name(sop_instance_uid: str, digest: str, *, taken: bool = False) -> str:
+    """Return the name of an instance's file; pure."""
+    if not is_uid(sop_instance_uid) or not sop_instance_uid[0].isdigit():
+        return f"unknown-{digest[:16]}.dcm"
+    return f"{sop_instance_uid}-{digest[:16]}.dcm" if taken else f"{sop_instance_uid}.dcm"
+
+
+def _page(ledger: Ledger, selection: Selection, after: int) -> list[int]:
+    with ledger.read() as connection:
+        return instance_ids(connection, selection, after=after, limit=_PAGE)
+
+
+def _recorded(spool: Spool, ledger: Ledger, instance_id: int, folder: Path) -> Exported:
+    """Export one row; what is moved within the spool meanwhile is looked for once more."""
+    instance = _row(ledger, instance_id)
+    if instance is None or instance.bytes_state is not BytesState.KEPT:
+        return Exported(instance.identity.sop_instance_uid if instance else "", ExportOutcome.FAILED, reason=MISSING_REASON)
+    exported = _exported(spool, instance.identity.sop_instance_uid, instance.content, folder)
+    if exported.outcome is ExportOutcome.FAILED:
+        now = _row(ledger, instance_id)
+        if now is not None and now.content != instance.content:
+            return _exported(spool, now.identity.sop_instance_uid, now.content, folder)
+    return exported
+
+
+def _row(ledger: Ledger, instance_id: int) -> StoredInstance | None:
+    with ledger.read() as connection:
+        return get(connection, instance_id)
+
+
+def _orphans(spool: Spool, ledger: Ledger, folder: Path) -> Iterator[Exported]:
+    spool.sweep()
+    for prefix, locations in spool.locations():
+        with ledger.read() as connection:
+            known = {location for _, location, _ in with_location_prefix(connection, prefix)}
+        for location in locations:
+            if location in known:
+                continue
+            try:
+                entry = spool.describe(location)
+            except SpoolError as error:
+                # Nobody was told that an unfinished record is kept.
+                if not (isinstance(error, SpoolMissing) and spool.is_last(location)):
+                    yield Exported("", ExportOutcome.FAILED, reason=f"{location}: {error}")
+                continue
+            yield _exported(spool, entry.identity.sop_instance_uid, entry.content, folder)
+
+
+def _exported(spool: Spool, sop_instance_uid: str, content: Content, folder: Path) -> Exported:
+    try:
+        with spool.open(content) as source:
+            file, outcome = _put(source, sop_instance_uid, content, folder)
+    except SpoolMissing as error:
+        return Exported(sop_instance_uid, ExportOutcome.FAILED, reason=f"bytes missing: {error}")
+    except SpoolError as error:
+        return Exported(sop_instance_uid, ExportOutcome.FAILED, reason=str(error))
+    except OSError as error:
+        return Exported(sop_instance_uid, ExportOutcome.FAILED, reason=error.strerror or type(error).__name__)
+    return Exported(sop_instance_uid, outcome, content.length, file)
+
+
+def _put(source: OpenContent, sop_instance_uid: str, content: Content, folder: Path) -> tuple[str, ExportOutcome]:
+    """Write one file under the first name that is free. Raises SpoolMissing, OSError."""
+    names = (file_name(sop_instance_uid, content.digest), file_name(sop_instance_uid, content.digest, taken=True))
+    for name in names:
+        if _holds(folder / name, content):
+            return name, ExportOutcome.THERE
+    aside = folder / f".{content.digest}.part"
+    aside.unlink(missing_ok=True)
+    try:
+        _write(aside, source, content)
+        for name in names:
+            if _publish(aside, folder / name):
+                return name, ExportOutcome.WRITTEN
+    finally:
+        aside.unlink(missing_ok=True)
+    raise OSError(errno.EEXIST, f"{names[-1]} is there with other content")
+
+
+def _write(path: Path, source: OpenContent, content: Content) -> None:
+    head = os.pread(source.fileno(), source.offset - source.start, source.start)
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        os.write(descriptor, bytes(_PREAMBLE_LENGTH) + head[_PREAMBLE_LENGTH:])
+        copy_bytes(source.fileno(), source.offset, source.length, descriptor)
+        if digest_of(descriptor, len(head), content.length) != content.digest:
+            raise SpoolMissing("they are not what was received")
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _publish(aside: Path, target: Path) -> bool:
+    """Give the file its name; False where the name is taken. Raises OSError."""
+    try:
+        os.link(aside, target)
+    except FileExistsError:
+        return False
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        if target.exists():
+            return False
+        aside.rename(target)
+    sync_folder(str(target.parent))
+    return True
+
+
+def _holds(path: Path, content: Content) -> bool:
+    """Tell whether the file ends with the data set."""
+    try:
+        with path.open("rb") as file:
+            begin = os.fstat(file.fileno()).st_size - content.length
+            return begin > 0 and digest_of(file.fileno(), begin, content.length) == content.digest
+    except (FileNotFoundError, IsADirectoryError):
+        return False
