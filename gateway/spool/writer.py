@@ -15,6 +15,7 @@ from gateway.spool import layout, part10, record
 from gateway.spool.errors import storage_error
 from gateway.spool.pool import Pool, sync_data
 from gateway.spool.room import Room
+from gateway.spool.writeback import EARLY_BYTES, begin_writeback
 
 _MAX_VECTOR = 1024
 """Linux takes at most this many buffers in one pwritev (IOV_MAX)."""
@@ -42,7 +43,7 @@ class SpoolWriter:
         self._open = True
         self._segment = pool.take()
         self._offset = self._segment.end
-        self._begin = self._end = self._offset + len(self._head)
+        self._begin = self._begun = self._end = self._offset + len(self._head)
 
     @property
     def length(self) -> int:
@@ -66,6 +67,9 @@ class SpoolWriter:
                 self._pool.grow(self._segment, self._end + size)
             for start in range(0, len(fragments), _MAX_VECTOR):
                 self._end = _write_all(self._segment.descriptor, fragments[start : start + _MAX_VECTOR], self._end)
+            if self._end - self._begun >= EARLY_BYTES:
+                begin_writeback(self._segment.descriptor, self._begun, self._end - self._begun)
+                self._begun = self._end
             if self._room.written(size):
                 self._pool.check_room()
         except SpoolError:

@@ -83,7 +83,7 @@ def test_a_running_association_finishes_its_instance_before_the_gateway_stops(
             third = len(data) // 3
             yield data[:third]
             yield data[third : 2 * third]
-            wait_until(lambda: list((site.state / "spool").rglob("*.part")), "an instance on its way in")
+            wait_until(lambda: list((site.state / "spool" / "segments").iterdir()), "an instance on its way in")
             process.process.send_signal(signal.SIGTERM)
             process.wait_for_line("draining")
             yield data[2 * third :]

@@ -296,6 +296,55 @@ def test_the_sweep_removes_partial_files_and_counts_the_rest(folder: Path) -> No
         assert usage.segment_bytes == sum(path.stat().st_size for path in (folder / "segments").iterdir())
 
 
+def test_a_large_instance_is_on_its_way_to_disk_before_its_end(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun: list[tuple[int, int]] = []
+    monkeypatch.setattr("gateway.spool.writer.EARLY_BYTES", 1000)
+    monkeypatch.setattr(
+        "gateway.spool.writer.begin_writeback", lambda _descriptor, offset, length: begun.append((offset, offset + length))
+    )
+    writer = spool.create(IDENTITY, PROVENANCE)
+    for _ in range(5):
+        writer.write([memoryview(bytes(600))])
+    content = writer.commit()
+    assert begun == [(content.offset, content.offset + 1200), (content.offset + 1200, content.offset + 2400)]
+
+
+def test_an_instance_larger_than_a_segment_is_kept_and_its_room_given_back_when_it_is_not(spool: Spool, folder: Path) -> None:
+    small = stored(spool)
+    piece = bytes(1 << 20)
+    for keep in (False, True):
+        writer = spool.create(IDENTITY, PROVENANCE)
+        for number in range(70):
+            writer.write([memoryview(bytes([number]) + piece)])
+        if not keep:
+            writer.discard()
+            assert path_of(folder, small).stat().st_size <= 64 << 20
+    content = writer.commit()
+    assert path_of(folder, content) == path_of(folder, small)
+    with spool.open(content) as source:
+        assert [source.read(number * (len(piece) + 1), 1)[0] for number in range(70)] == list(range(70))
+    assert path_of(folder, stored(spool)) != path_of(folder, small)
+
+
+def test_a_head_that_a_peer_made_up_is_no_record(folder: Path) -> None:
+    """Not even where it comes to lie at the beginning of a block behind the last record, from an instance that was not kept."""
+    with Spool(folder, reserve_bytes=0) as other:
+        forged = exported(other, stored(other))
+    with Spool(folder, reserve_bytes=0) as spool:
+        first = stored(spool)
+        writer = spool.create(IDENTITY, PROVENANCE)
+        head = 8192 - writer._begin
+        writer.write([memoryview(bytes(head) + forged.ljust(4096, b"\0") * 3)])
+        writer.discard()
+        second = stored(spool)
+        spool._pool._idle.clear()
+    with Spool(folder, reserve_bytes=0) as spool:
+        swept = spool.sweep()
+        assert swept.corrupt == 0
+        assert {first.location, second.location} < {location for _, found in spool.locations() for location in found}
+        assert spool.usage().instances == 3
+
+
 def test_many_threads_write_at_once(spool: Spool) -> None:
     contents: list[Content] = []
 
