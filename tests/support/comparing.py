@@ -30,14 +30,17 @@ def read(source: bytes | Path) -> pydicom.FileDataset:
         return pydicom.dcmread(io.BytesIO(source) if isinstance(source, bytes) else source)
 
 
-def differences(before: bytes | Path, after: bytes | Path) -> list[str]:
-    """Return what is different between two instances, by tag only; empty when elements and pixel data are equal."""
+def differences(before: bytes | Path, after: bytes | Path, *, with_pixels: bool = True) -> list[str]:
+    """Return what is different between two instances, by tag only; empty when elements and pixel data are equal.
+
+    Without `with_pixels`, pixel data is left to others.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         one, other = read(before), read(after)
         left, right = dict(_canonical(one, _big(one))), dict(_canonical(other, _big(other)))
         found = [_describe(key, left, right) for key in sorted(left.keys() | right.keys()) if left.get(key) != right.get(key)]
-        if not _same_pixels(one, other):
+        if with_pixels and not _same_pixels(one, other):
             found.append("pixel data differs")
     return found
 

@@ -77,6 +77,19 @@ def real_files() -> tuple[Path, ...]:
     return tuple(chosen)
 
 
+@functools.cache
+def real_file(name: str) -> Path:
+    """Return the file `name` of pydicom's test files or pydicom-data."""
+    return next(path for path in _candidates() if path.name == name)
+
+
+@functools.cache
+def real_images() -> tuple[Path, ...]:
+    """Return every real Part 10 file, broken ones too, but DICOMDIRs and the many slices that are alike."""
+    named = (path for path in _candidates() if not path.name.startswith(("DICOMDIR", "IM0")))
+    return tuple(path for path in named if head(path) is not None and ("." in path.name or path.name in ("6154", "17106")))
+
+
 def identity(path: Path) -> tuple[str, str, str, str]:
     """Return (study, series, SOP instance, SOP class) of a file."""
     found = head(path)

@@ -1,0 +1,37 @@
+"""What is to be made of one frame: the words that the pool and its worker processes share. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from gateway.codec.pixels import PixelDescription
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What is to be made of one frame.
+
+    `after` is its Photometric Interpretation afterwards, `decoded` between decoding and encoding.
+    """
+
+    source: str
+    target: str
+    pixel: PixelDescription
+    decoded: str
+    after: str
+
+    @property
+    def made(self) -> PixelDescription:
+        """The pixels once they are decoded."""
+        return replace(self.pixel, photometric=self.decoded)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Order:
+        """Return what `as_dict` made a dictionary of."""
+        return cls(**{**values, "pixel": PixelDescription(**values["pixel"])})
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the fields by name, fit for JSON."""
+        pixel = self.pixel.as_dict()
+        return {"source": self.source, "target": self.target, "pixel": pixel, "decoded": self.decoded, "after": self.after}

@@ -1,0 +1,128 @@
+"""Which transfer syntax an instance is sent in: as it is, transcoded, or not at all. Pure.
+
+Nothing that lost something is compressed or decompressed unless it is allowed in so many words: once decompressed, nobody sees any
+more that it was lossy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+
+from gateway.codec.syntaxes import (
+    DEFLATED,
+    EXPLICIT_LITTLE,
+    HTJ2K_LOSSLESS,
+    IMPLICIT_LITTLE,
+    J2K_LOSSLESS,
+    JPEG_LS_LOSSLESS,
+    RLE_LOSSLESS,
+    TransferSyntax,
+    syntax,
+)
+
+NATIVE_TARGETS = (EXPLICIT_LITTLE, IMPLICIT_LITTLE)
+COMPRESSED_TARGETS = (J2K_LOSSLESS, JPEG_LS_LOSSLESS, HTJ2K_LOSSLESS, RLE_LOSSLESS)
+
+
+class Mode(StrEnum):
+    """What a destination is given where it accepts more than one transfer syntax."""
+
+    AS_IS = "as-is"
+    J2K_LOSSLESS = "j2k-lossless"
+    EXPLICIT_LE = "explicit-le"
+    HTJ2K_LOSSLESS = "htj2k-lossless"
+
+
+_COMPRESSED_BY_MODE = {Mode.J2K_LOSSLESS: J2K_LOSSLESS, Mode.HTJ2K_LOSSLESS: HTJ2K_LOSSLESS}
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """The transfer syntaxes whose pixels can be decoded and encoded here."""
+
+    decodable: frozenset[str]
+    encodable: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class SendAsIs:
+    """The instance goes out as it is stored."""
+
+
+@dataclass(frozen=True, slots=True)
+class TranscodeTo:
+    """The instance goes out in another transfer syntax."""
+
+    transfer_syntax_uid: str
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """The instance does not go out; `reason` is for a person and names no patient."""
+
+    reason: str
+
+
+Decision = SendAsIs | TranscodeTo | Hold
+
+
+def candidates(stored: str, mode: Mode, can: Capabilities, *, allow_decompressed_lossy: bool = False) -> tuple[str, ...]:
+    """Return the transfer syntaxes in which an instance stored as `stored` may go out, the best one first; never empty."""
+    current = syntax(stored)
+    others = tuple(_others(current, can)) if _may_be_opened(current, can, allow_decompressed_lossy) else ()
+    wanted = _wanted(current, mode)
+    first = (wanted,) if wanted in others else ()
+    return tuple(dict.fromkeys((*first, stored, *others)))
+
+
+def decide(
+    stored: str,
+    accepted: Collection[str] | None,
+    mode: Mode,
+    can: Capabilities,
+    *,
+    allow_decompressed_lossy: bool = False,
+    unsuitable: Collection[str] = (),
+) -> Decision:
+    """Decide how an instance stored in transfer syntax `stored` goes to a destination.
+
+    Args:
+        stored: its transfer syntax UID.
+        accepted: the transfer syntaxes that the destination accepts for its SOP class; None where any will do.
+        mode: what the destination is to be given.
+        can: what can be decoded and encoded here.
+        allow_decompressed_lossy: pixels that lost something may be decoded.
+        unsuitable: transfer syntaxes in which this instance turned out not to be encodable.
+    """
+    for candidate in candidates(stored, mode, can, allow_decompressed_lossy=allow_decompressed_lossy):
+        if candidate in unsuitable or (accepted is not None and candidate not in accepted):
+            continue
+        return SendAsIs() if candidate == stored else TranscodeTo(candidate)
+    return Hold(_reason(syntax(stored), can, allow_decompressed_lossy))
+
+
+def _may_be_opened(stored: TransferSyntax, can: Capabilities, allow_lossy: bool) -> bool:
+    return stored.uid in can.decodable and (stored.lossless or allow_lossy)
+
+
+def _others(stored: TransferSyntax, can: Capabilities) -> Iterator[str]:
+    yield from NATIVE_TARGETS
+    yield from (uid for uid in COMPRESSED_TARGETS if uid in can.encodable)
+    yield DEFLATED
+
+
+def _wanted(stored: TransferSyntax, mode: Mode) -> str:
+    if mode is Mode.EXPLICIT_LE and stored.lossless:
+        return EXPLICIT_LITTLE
+    return _COMPRESSED_BY_MODE.get(mode, stored.uid) if stored.native else stored.uid
+
+
+def _reason(stored: TransferSyntax, can: Capabilities, allow_lossy: bool) -> str:
+    refused = f"the destination does not accept {stored.name}"
+    if stored.uid not in can.decodable:
+        return f"{refused}, which cannot be decoded here"
+    if not stored.lossless and not allow_lossy:
+        return f"{refused}, and pixels that may be lossy are not decompressed without allow_decompressed_lossy"
+    return f"{refused}, nor any transfer syntax that this instance can be brought into"
