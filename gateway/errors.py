@@ -19,14 +19,11 @@
     │   ├── ChangeRejected        the database never takes the change: a constraint forbids it
     │   ├── LedgerTooNew          written by a newer gateway
     │   └── IllegalTransition     a state change that the table of transitions forbids
-<<<<<<< HEAD
-    ├── SourceDamaged             what was being sent is not what its digest says: it was not sent whole
-=======
     ├── CodecError                the instance cannot be brought into another transfer syntax; it is what it was
     │   ├── NotTranscodable       it is not of a kind that the other syntax can hold, or not what its elements say
     │   ├── PixelsDiffer          the proof failed: decoded again, the pixels are not what they were
     │   └── CodecFailed           the codec refused it, crashed, took too long or too much memory
->>>>>>> fbef5fe (codec: transfer syntaxes, and transcoding with proof in child processes)
+    ├── SourceDamaged             what was being sent is not what its digest says: it was not sent whole
     ├── DestinationUnavailable    a destination without association (a folder) takes nothing now (retryable)
     └── AssociationError
         ├── PeerUnreachable       no TCP connection                                   (retryable)
@@ -149,10 +146,10 @@ class IllegalTransition(LedgerError):
     """A state change that the table of allowed transitions does not list."""
 
 
-<<<<<<< HEAD
 class SourceDamaged(GatewayError):
     """What was being sent is not what its digest says: its last fragment was not sent, and the association was aborted."""
-=======
+
+
 class CodecError(GatewayError):
     """An instance cannot be brought into another transfer syntax; the message says why."""
 
@@ -170,7 +167,6 @@ class PixelsDiffer(CodecError):
 
 class CodecFailed(CodecError):
     """A codec refused the instance, crashed on it, or needed more time or memory than one instance may cost."""
->>>>>>> fbef5fe (codec: transfer syntaxes, and transcoding with proof in child processes)
 
 
 class DestinationUnavailable(GatewayError):
