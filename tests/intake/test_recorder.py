@@ -148,8 +148,10 @@ def test_while_the_disk_is_full_everything_waits_and_the_log_says_so_once(
 
     ledger.write(limit(1))
     with capture_logs() as logs:
-        for uid in uids(50):
-            answer(intake, request(uid), data_set(uid, study=uid * 5))
+        # All but the first are one batch then, for which there are not pages enough; of fewer, some would fit.
+        with busy(ledger):
+            for uid in uids(50):
+                answer(intake, request(uid), data_set(uid, study=uid * 5))
         with pytest.raises(LedgerUnavailable):
             intake.recorder.flush(0.3)
         ledger.write(limit(1_000_000))
