@@ -12,6 +12,8 @@ MIN_J2K_EXTENT = 32
 _MAX_EXTENT = 65535
 _MAX_BITS = {Coding.J2K: 24, Coding.HTJ2K: 16, Coding.JPEG_LS: 16, Coding.RLE: 16}
 _MIN_BITS = {Coding.JPEG_LS: 2}
+_MAX_RGB_BITS = 23
+"""The reversible component transform makes one bit more of them (ISO/IEC 15444-1 Annex G), of which 24 are all."""
 _COMPONENT_TRANSFORM = {Coding.J2K, Coding.HTJ2K}
 
 
@@ -46,6 +48,9 @@ def _problem(pixel: PixelDescription, coding: Coding) -> str:
         f"uncompressed {pixel.photometric}": pixel.photometric in SUBSAMPLED,
         f"{pixel.samples} samples per pixel": pixel.samples not in (1, 3),
         f"{pixel.bits_stored} bits stored": not _MIN_BITS.get(coding, 1) <= pixel.bits_stored <= _MAX_BITS[coding],
+        f"RGB of {pixel.bits_stored} bits": coding is Coding.J2K
+        and pixel.photometric == "RGB"
+        and pixel.bits_stored > _MAX_RGB_BITS,
         f"{largest} rows or columns": largest > _MAX_EXTENT,
         f"so few rows or columns as {smallest}": coding is Coding.J2K and smallest < MIN_J2K_EXTENT,
     }

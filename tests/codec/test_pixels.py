@@ -30,7 +30,7 @@ def _images(draw: st.DrawFn) -> Image:
         columns=draw(st.integers(32, 70)),
         samples=samples,
         allocated=allocated,
-        stored=draw(st.integers(17, 24) if allocated == 32 else st.integers(1, allocated)),
+        stored=draw(st.integers(17, 23 if photometric == "RGB" else 24) if allocated == 32 else st.integers(1, allocated)),
         signed=samples == 1 and draw(st.booleans()),
         frames=draw(st.sampled_from([None, 1, 2, 5])),
         planar=draw(st.sampled_from([0, 1])) if samples == 3 else None,
