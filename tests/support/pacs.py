@@ -26,6 +26,7 @@ from pynetdicom.sop_class import (
 )
 
 from tests.support.ports import HOST
+from tests.support.stock import only_requesting
 
 _config.LOG_HANDLER_LEVEL = "none"
 _LITTLE = [ExplicitVRLittleEndian, ImplicitVRLittleEndian]
@@ -113,10 +114,11 @@ class Order:
                 return None
             return int(answer.Status) if "Status" in answer else None
 
-        try:
-            yield send
-        finally:
-            association.release()
+        with only_requesting(association):
+            try:
+                yield send
+            finally:
+                association.release()
 
     def _respond(self, status: int, remaining: int | None, completed: int, failed: int, failed_uids: Sequence[str]) -> None:
         response = C_MOVE()

@@ -6,8 +6,12 @@ Which test that would be blamed on is chance. So its connections are remembered 
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
+from pynetdicom.association import Association
 from pynetdicom.transport import AssociationSocket
 
 _opened: list[AssociationSocket] = []
@@ -20,6 +24,39 @@ def _remembering(self: AssociationSocket, *arguments: Any, **keywords: Any) -> N
 
 
 AssociationSocket.__init__ = _remembering
+
+
+class _Parking(threading.Event):
+    """Where an association's reactor waits; only `let_go` ends that."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.reached = threading.Event()
+
+    def wait(self, timeout: float | None = None) -> bool:
+        self.reached.set()
+        return super().wait(timeout)
+
+    def set(self) -> None:
+        """Keep the reactor waiting, whatever pynetdicom says."""
+
+    def let_go(self) -> None:
+        super().set()
+
+
+@contextmanager
+def only_requesting(association: Association) -> Iterator[None]:
+    """Have the reactor of an association on which we only send wait meanwhile.
+
+    pynetdicom pauses it for each request, but may be too late: then it takes the response, and the request waits in vain.
+    """
+    parking = _Parking()
+    association._reactor_checkpoint = parking
+    assert parking.reached.wait(10), "the association's reactor does not run"
+    try:
+        yield
+    finally:
+        parking.let_go()
 
 
 def close_connections() -> None:
