@@ -25,8 +25,14 @@ _SERIES_INSTANCE_UID = 0x0020000E
 _ALWAYS = frozenset({_CHARACTER_SET, _SOP_CLASS_UID, _SOP_INSTANCE_UID, _STUDY_INSTANCE_UID, _SERIES_INSTANCE_UID})
 
 _TEXT_VRS = frozenset({"LO", "LT", "PN", "SH", "ST", "UC", "UT"})
+_SINGLE_VRS = frozenset({"LT", "ST", "UR", "UT"})
+"""A backslash in them is one (PS3.5 §6.2)."""
+
 _NUMBERS = {"US": "H", "SS": "h", "UL": "L", "SL": "l", "FL": "f", "FD": "d", "UV": "Q", "SV": "q"}
+_PADDING = " \0"
 _DELIMITERS = {0x5C, 0x5E, 0x3D}
+_ESCAPE = b"\x1b"
+"""Begins a code extension, which some writers use without having declared it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +97,7 @@ def _uid(element: Element | None) -> str:
 
 
 def _plain(element: Element | None) -> str:
-    return "" if element is None else element.value.decode("latin-1").strip(" \x00")
+    return "" if element is None else element.value.decode("latin-1").strip(_PADDING)
 
 
 def _value(tag: int, element: Element, character_sets: list[str]) -> str:
@@ -99,7 +105,7 @@ def _value(tag: int, element: Element, character_sets: list[str]) -> str:
     if vr in _NUMBERS:
         return _numbers(element, _NUMBERS[vr])
     text = _decoded(element.value, character_sets) if vr in _TEXT_VRS else element.value.decode("latin-1")
-    return "\\".join(part.strip(" \x00") for part in text.split("\\"))
+    return text.strip(_PADDING) if vr in _SINGLE_VRS else "\\".join(part.strip(_PADDING) for part in text.split("\\"))
 
 
 def _numbers(element: Element, code: str) -> str:
@@ -111,7 +117,7 @@ def _numbers(element: Element, code: str) -> str:
 
 def _decoded(value: bytes, character_sets: list[str]) -> str:
     """Decode text by Specific Character Set (0008,0005) (PS3.3 §C.12.1.1.2), with replacement characters where it is wrong."""
-    if len(character_sets) > 1:
+    if len(character_sets) > 1 or _ESCAPE in value:
         try:
             return decode_bytes(value, convert_encodings(character_sets), _DELIMITERS)
         except (LookupError, ValueError, Warning):

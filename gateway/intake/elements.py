@@ -117,20 +117,20 @@ def scan(
     """
     found: dict[int, Element] = {}
     window = _Window(read, beginning)
-    header = _HEADERS[big_endian, window.value(0, 6)[4:6] in VRS]
     last = max(tags, default=-1)
     position = 0
     try:
+        header = _HEADERS[big_endian, _is_explicit(window, 0)]
         while True:
             tag, vr, length, size = header(window, position)
             if tag > last:
                 return found
             position += size
             if length == _UNDEFINED:
-                position = _behind(window, position, vr, big_endian, header)
+                position = _behind(window, position, big_endian, header)
                 continue
             if tag in tags:
-                found[tag] = Element(vr.decode("ascii"), window.value(position, min(length, MAX_VALUE_BYTES)), big_endian)
+                found[tag] = Element(vr.decode("latin-1"), window.value(position, min(length, MAX_VALUE_BYTES)), big_endian)
             position += length
     except (_End, struct.error):
         return found
@@ -153,20 +153,24 @@ def _implicit(order: str) -> _Header:
 
 
 def _explicit(order: str) -> _Header:
-    """Return the reader of headers in Explicit VR (PS3.5 §7.1.2) of this byte order; items have no VR."""
+    """Return the reader of headers in Explicit VR (PS3.5 §7.1.2) of this byte order.
+
+    A VR that is not known has a short length. What is none has no VR: items, and elements of writers that switch to Implicit VR.
+    """
     unpack, unpack_length = struct.Struct(order + "HH2sH").unpack_from, struct.Struct(order + "L").unpack_from
 
     def header(window: _Window, position: int) -> tuple[int, bytes, int, int]:
         begin = window.at(position, 12)
         group, element, vr, length = unpack(window.chunk, begin)
         tag = group << 16 | element
-        if vr in _SHORT_VRS and group != _ITEM_GROUP:
-            return tag, vr, length, 8
-        if group == _ITEM_GROUP:
-            return tag, b"", unpack_length(window.chunk, begin + 4)[0], 8
-        if vr in _LONG_VRS:
-            return tag, vr, unpack_length(window.chunk, begin + 8)[0], 12
-        raise _End
+        if group != _ITEM_GROUP:
+            if vr in _SHORT_VRS:
+                return tag, vr, length, 8
+            if vr in _LONG_VRS:
+                return tag, vr, unpack_length(window.chunk, begin + 8)[0], 12
+            if b"AA" <= vr <= b"ZZ":
+                return tag, vr, length, 8
+        return tag, b"", unpack_length(window.chunk, begin + 4)[0], 8
 
     return header
 
@@ -178,19 +182,28 @@ _HEADERS: dict[tuple[bool, bool], _Header] = {
 }
 
 
-def _behind(window: _Window, position: int, vr: bytes, big_endian: bool, header: _Header) -> int:
+def _is_explicit(window: _Window, position: int) -> bool:
+    """Tell whether the data set at `position` begins with an element that has a VR: two capital letters."""
+    vr = window.value(position, 6)[4:]
+    return len(vr) == 2 and vr.isalpha() and vr.isupper()
+
+
+def _behind(window: _Window, position: int, big_endian: bool, header: _Header) -> int:
     """Return the position behind a value without length that begins at `position`, of an element read by `header`."""
-    # For each sequence and item that is open: how headers in it are read. What a UN of undefined length holds is Implicit VR,
-    # whatever is around it (PS3.5 §6.2.2).
     implicit = _HEADERS[big_endian, False]
-    open_levels = [implicit if vr == b"UN" else header]
+    # For the sequence and the item, by turns, that are open: how headers of elements in it are read.
+    open_levels = [header]
     while open_levels:
-        tag, vr, length, size = open_levels[-1](window, position)
+        within, in_item = open_levels[-1], len(open_levels) % 2 == 0
+        tag, _, length, size = (within if in_item else implicit)(window, position)
         position += size
-        if tag in (_ITEM_END, _SEQUENCE_END):
+        if tag == (_ITEM_END if in_item else _SEQUENCE_END):
             open_levels.pop()
-        elif length == _UNDEFINED:
-            open_levels.append(implicit if vr == b"UN" else open_levels[-1])
-        else:
+        elif length != _UNDEFINED:
             position += length
+        elif in_item or within is implicit:
+            open_levels.append(within)
+        else:
+            # Within a UN it is Implicit VR (PS3.5 §6.2.2), unless a writer did not know; some switch to it in any sequence.
+            open_levels.append(_HEADERS[big_endian, _is_explicit(window, position)])
     return position

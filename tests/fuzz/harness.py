@@ -6,6 +6,7 @@ A target is a module with `seeds()` and `one_input(data)`, which raises where so
 from __future__ import annotations
 
 import gc
+import hashlib
 import importlib
 import logging
 import os
@@ -116,8 +117,15 @@ def main() -> None:
     quieten()
     watch = Watch()
 
+    prefix = next((each.partition("=")[2] for each in arguments if each.startswith("-artifact_prefix=")), f"{name}-")
+
     def one_input(data: bytes) -> None:
-        timed(target, data)
+        try:
+            timed(target, data)
+        except BaseException:
+            # atheris does not always get to it.
+            Path(f"{prefix}failed-{hashlib.sha256(data).hexdigest()[:16]}").write_bytes(data)
+            raise
         watch.look()
 
     def mutator(data: bytes, max_size: int, seed: int) -> bytes:

@@ -102,6 +102,53 @@ def test_code_extensions_are_followed() -> None:
     assert head(data, "StudyDescription").values == {"StudyDescription": "山田"}
 
 
+def test_code_extensions_that_were_not_declared_are_followed() -> None:
+    data = element(0x00080005, "CS", b"ISO_IR 100") + element(0x00081030, "LO", b"M\xfcller\x1b(B ")
+    assert head(data, "StudyDescription").values == {"StudyDescription": "Müller"}
+
+
+def test_a_backslash_in_long_text_separates_nothing() -> None:
+    data = element(0x00080081, "ST", b"A street \\ a town ")
+    assert head(data, "InstitutionAddress").values == {"InstitutionAddress": "A street \\ a town"}
+
+
+STUDY = element(0x0020000D, "UI", b"1.2")
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        b"\x09\x00\x01\x10ZZ\x02\x00ab",
+        b"\x09\x00\x01\x10\x02\x00\x00\x00ab",
+        b"\x09\x00\x01\x10??\x00\x00" + bytes(0x3F3F),
+    ],
+    ids=["a VR of another time", "no VR", "a VR that is none"],
+)
+def test_an_element_with_an_odd_vr_hides_nothing_behind_it(odd: bytes) -> None:
+    assert head(element(0x00080018, "UI", b"1.2.3") + odd + STUDY).study_instance_uid == "1.2"
+
+
+def test_a_vr_of_another_time_is_a_vr_in_the_first_element_too() -> None:
+    assert head(b"\x08\x00\x01\x00ZZ\x02\x00ab" + STUDY, syntax=IMPLICIT).study_instance_uid == "1.2"
+
+
+ITEMS = {"implicit": b"\x20\x00\x0d\x00\x04\x00\x00\x009.9\x00", "explicit": element(0x0020000D, "UI", b"9.9"), "empty": b""}
+
+
+@pytest.mark.parametrize("vr", [b"UN", b"SQ"])
+@pytest.mark.parametrize("inner", ITEMS.values(), ids=ITEMS)
+def test_a_sequence_without_length_is_passed_over_whatever_its_items_are_encoded_in(vr: bytes, inner: bytes) -> None:
+    item = b"\xfe\xff\x00\xe0\xff\xff\xff\xff" + inner + b"\xfe\xff\x0d\xe0" + bytes(4)
+    sequence = b"\x08\x00\x10\x11" + vr + b"\0\0\xff\xff\xff\xff" + item * 2 + b"\xfe\xff\xdd\xe0" + bytes(4)
+    assert head(element(0x00080018, "UI", b"1.2.3") + sequence + STUDY).study_instance_uid == "1.2"
+
+
+def test_a_delimiter_that_ends_nothing_is_passed_over() -> None:
+    item, item_end, end = b"\xfe\xff\x00\xe0\xff\xff\xff\xff", b"\xfe\xff\x0d\xe0" + bytes(4), b"\xfe\xff\xdd\xe0" + bytes(4)
+    sequence = b"\x08\x00\x10\x11SQ\0\0\xff\xff\xff\xff" + item + end + item_end + item_end + end
+    assert head(element(0x00080018, "UI", b"1.2.3") + sequence + STUDY).study_instance_uid == "1.2"
+
+
 def test_a_uid_that_is_none_is_not_recorded() -> None:
     data = element(0x0020000D, "UI", b"Muller^Hans") + element(0x0020000E, "UI", b"1.2")
     assert (head(data).study_instance_uid, head(data).series_instance_uid) == ("", "1.2")
