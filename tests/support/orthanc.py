@@ -129,7 +129,10 @@ def orthanc(
     path = folder / "orthanc.json"
     path.write_text(json.dumps(config, indent=1))
     process = Running([PROGRAM, path], environ={"LC_ALL": "C.UTF-8", **os.environ, **(environ or {})})
-    rest = httpx.Client(base_url=f"http://{HOST}:{config['HttpPort']}", auth=credentials, timeout=60.0, trust_env=False)
+    # Orthanc closes a connection that was idle for a second, be it while the next request is on its way.
+    once = httpx.Limits(max_keepalive_connections=0)
+    address = f"http://{HOST}:{config['HttpPort']}"
+    rest = httpx.Client(base_url=address, auth=credentials, timeout=60.0, trust_env=False, limits=once)
     with process, rest:
         process.wait_for_line("Orthanc has started", deadline_s=30)
         wait_until(lambda: listens(port), f"Orthanc listening on {port}")
