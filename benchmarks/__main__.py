@@ -16,7 +16,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from benchmarks import plot, report, rows_latency, rows_lock, rows_receive, rows_relay, rows_send
+from benchmarks import memory, plot, report, rows_latency, rows_lock, rows_receive, rows_relay, rows_send
 from benchmarks.datasets import FULL, QUICK, DataSets
 from benchmarks.harness import Bench, Result, Row, chosen, run_row
 from benchmarks.machine import ROOT, machine
@@ -45,6 +45,8 @@ def _options() -> argparse.Namespace:
 def _measured(rows: list[Row], options: argparse.Namespace, folder: Path) -> Iterator[Result]:
     """Yield one row's result after the other."""
     with ExitStack() as kept:
+        if not options.quick:
+            kept.enter_context(memory.present())
         data = DataSets(options.data or folder / "data", QUICK if options.quick else FULL)
         bench = Bench(folder, data, kept)
         for row in rows:
