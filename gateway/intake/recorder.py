@@ -44,7 +44,7 @@ _log = structlog.get_logger()
 
 T = TypeVar("T")
 
-PACE_S = 0.02
+PACE_S = 0.05
 """Between the beginnings of two transactions while instances keep coming: a transaction costs what ten instances in it do."""
 
 MAX_BATCH = 256
