@@ -17,6 +17,9 @@ from gateway.spool.pool import Pool, sync_data
 from gateway.spool.room import Room
 from gateway.spool.writeback import EARLY_BYTES, begin_writeback
 
+SMALL_BYTES = 64 * 1024
+"""What an instance begins with is kept up to this size, so that a small one takes one write for its head and its data set."""
+
 _MAX_VECTOR = 1024
 """Linux takes at most this many buffers in one pwritev (IOV_MAX)."""
 
@@ -39,6 +42,7 @@ class SpoolWriter:
         self._committed = committed
         self._head, self._seal_at = part10.encode(identity, provenance)
         self._digest = xxhash.xxh3_128()
+        self._kept = b""
         self._whole = True
         self._open = True
         self._segment = pool.take()
@@ -65,8 +69,13 @@ class SpoolWriter:
         try:
             if self._end + size > self._segment.allocated:
                 self._pool.grow(self._segment, self._end + size)
-            for start in range(0, len(fragments), _MAX_VECTOR):
-                self._end = _write_all(self._segment.descriptor, fragments[start : start + _MAX_VECTOR], self._end)
+            if size <= SMALL_BYTES and not self.length:
+                self._kept = b"".join(fragments)
+                self._end += size
+            else:
+                self._write_kept()
+                for start in range(0, len(fragments), _MAX_VECTOR):
+                    self._end = _write_all(self._segment.descriptor, fragments[start : start + _MAX_VECTOR], self._end)
             if self._end - self._begun >= EARLY_BYTES:
                 begin_writeback(self._segment.descriptor, self._begun, self._end - self._begun)
                 self._begun = self._end
@@ -88,6 +97,7 @@ class SpoolWriter:
 
         """
         try:
+            self._write_kept()
             return os.pread(self._segment.descriptor, max(0, min(size, self.length - offset)), self._begin + offset)
         except OSError as error:
             raise storage_error("an instance cannot be read back", error) from error
@@ -107,7 +117,7 @@ class SpoolWriter:
         head = part10.sealed(self._head, self._seal_at, digest, length)
         try:
             framed = record.frame(head, segment.token, self._offset, length, time.time())
-            _write_all(segment.descriptor, [memoryview(framed)], self._offset)
+            _write_all(segment.descriptor, [memoryview(framed), memoryview(self._kept)], self._offset)
             # A failed sync is final: the kernel may have dropped the pages and report success to a second one.
             sync_data(segment.descriptor)
         except OSError as error:
@@ -126,6 +136,12 @@ class SpoolWriter:
         if self._open:
             self._open = False
             self._pool.discarded(self._segment)
+
+    def _write_kept(self) -> None:
+        """Write what was kept, because more follows or it is to be read. Raises OSError."""
+        if self._kept:
+            _write_all(self._segment.descriptor, [memoryview(self._kept)], self._begin)
+            self._kept = b""
 
     def _invalidate(self) -> None:
         """Have nobody find a record here: its sync failed, so that any part of it may or may not be on disk."""

@@ -19,6 +19,8 @@ from tests.support.storing import kept, path_of
 IDENTITY = InstanceIdentity("1.2.840.10008.5.1.4.1.1.2", "1.2.3.4.5", "1.2.840.10008.1.2.1")
 PROVENANCE = Provenance("ARCHIVE", "GATEWAY", "10.0.0.7", "a-17", "archive", "GATEWAY", 4711)
 DATA = bytes.fromhex("08006000") + b"CS\x02\x00CT"
+LARGE = DATA * 10_000
+"""More than is kept to be written together with the head."""
 
 
 def stored(spool: Spool, data: bytes = DATA, *, pieces: int = 1) -> Content:
@@ -103,7 +105,10 @@ def test_discard_after_commit_does_nothing(spool: Spool) -> None:
     assert read(spool, content) == b""
 
 
-def test_a_commit_syncs_the_segment_once_after_its_last_write(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("data", "writes"), [(DATA, 1), (LARGE, 2)])
+def test_a_commit_syncs_the_segment_once_after_its_last_write(
+    spool: Spool, monkeypatch: pytest.MonkeyPatch, data: bytes, writes: int
+) -> None:
     calls: list[str] = []
     real_sync, real_write = os.fdatasync, os.pwritev
 
@@ -118,8 +123,17 @@ def test_a_commit_syncs_the_segment_once_after_its_last_write(spool: Spool, monk
     stored(spool)
     monkeypatch.setattr("gateway.spool.writer.sync_data", sync)
     monkeypatch.setattr(os, "pwritev", write)
-    stored(spool)
-    assert calls == ["pwritev", "pwritev", "fdatasync .log"]
+    assert read(spool, stored(spool, data)) == data
+    assert calls == ["pwritev"] * writes + ["fdatasync .log"]
+
+
+def test_a_small_instance_in_several_writes_is_whole_and_may_be_read_before_its_commit(spool: Spool) -> None:
+    writer = spool.create(IDENTITY, PROVENANCE)
+    writer.write([memoryview(DATA)])
+    assert writer.read(0, len(DATA)) == DATA
+    writer.write([memoryview(DATA), memoryview(LARGE)])
+    writer.write([memoryview(DATA)])
+    assert read(spool, writer.commit()) == DATA + DATA + LARGE + DATA
 
 
 def test_a_sync_error_is_final_and_its_segment_is_not_written_again(
@@ -151,7 +165,7 @@ def test_a_full_disk_is_told_from_a_broken_one(spool: Spool, monkeypatch: pytest
     writer = spool.create(IDENTITY, PROVENANCE)
     monkeypatch.setattr(os, "pwritev", failing(number))
     with pytest.raises(SpoolFull):
-        writer.write([memoryview(DATA)])
+        writer.write([memoryview(LARGE)])
 
 
 def test_nothing_is_committed_after_a_write_failed(spool: Spool, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -159,9 +173,22 @@ def test_nothing_is_committed_after_a_write_failed(spool: Spool, folder: Path, m
     with monkeypatch.context() as patch:
         patch.setattr(os, "pwritev", failing(errno.EIO))
         with pytest.raises(SpoolIOError):
-            writer.write([memoryview(DATA)])
+            writer.write([memoryview(LARGE)])
     with pytest.raises(SpoolIOError):
         writer.commit()
+    assert kept(folder) == []
+
+
+@pytest.mark.parametrize(("number", "error"), [(errno.ENOSPC, SpoolFull), (errno.EIO, SpoolIOError)])
+def test_a_small_instance_that_cannot_be_written_is_refused_at_its_commit(
+    spool: Spool, folder: Path, monkeypatch: pytest.MonkeyPatch, number: int, error: type[Exception]
+) -> None:
+    writer = spool.create(IDENTITY, PROVENANCE)
+    writer.write([memoryview(DATA)])
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "pwritev", failing(number))
+        with pytest.raises(error):
+            writer.commit()
     assert kept(folder) == []
 
 
