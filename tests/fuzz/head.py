@@ -320,7 +320,7 @@ def _undefined(part: bytes, chance: random.Random, order: str) -> list[bytes]:
 
 
 def _length(part: bytes, chance: random.Random, order: str) -> list[bytes]:
-    return [part[:6] + struct.pack(f"{order}H", chance.choice((0, 1, 2, len(part), 0xFFFF))) + part[8:]]
+    return [part[:6] + struct.pack(f"{order}H", chance.choice((0, 1, 2, min(len(part), 0xFFFF), 0xFFFF))) + part[8:]]
 
 
 def _noise(part: bytes, chance: random.Random, order: str) -> list[bytes]:
