@@ -16,12 +16,12 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from benchmarks import memory, plot, report, rows_latency, rows_lock, rows_receive, rows_relay, rows_send
+from benchmarks import memory, plot, report, rows_codec, rows_latency, rows_lock, rows_receive, rows_relay, rows_send
 from benchmarks.datasets import FULL, QUICK, DataSets
 from benchmarks.harness import Bench, Result, Row, chosen, run_row
 from benchmarks.machine import ROOT, machine
 
-ROWS: list[Row] = [*rows_receive.ROWS, *rows_send.ROWS, *rows_relay.ROWS, *rows_latency.ROWS, *rows_lock.ROWS]
+ROWS: list[Row] = [*rows_receive.ROWS, *rows_send.ROWS, *rows_relay.ROWS, *rows_latency.ROWS, *rows_codec.ROWS, *rows_lock.ROWS]
 DOCS = ROOT / "docs"
 
 PICTURE = "![How far each goal is reached; to the right of the line at 1 is better](performance.svg)\n\n"
@@ -35,7 +35,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument(
         "--folder", type=Path, help="an existing folder on the disk to measure (default: the one for temporary files)"
     )
-    parser.add_argument("--data", type=Path, help="keep the data sets (2.5 GB) here, and take them from here the next time")
+    parser.add_argument("--data", type=Path, help="keep the data sets (4 GB) here, and take them from here the next time")
     parser.add_argument("--output", type=Path, help="write everything measured to this file, as JSON, row by row")
     parser.add_argument("--write", action="store_true", help="write table and plot into docs/performance.md")
     parser.add_argument("--list", action="store_true", help="list the rows and end")

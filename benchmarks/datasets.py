@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
+from itertools import cycle, islice
 from pathlib import Path
 
 import numpy as np
@@ -81,13 +82,19 @@ class Sizes:
     slow: int = 200
     stalled: int = 100
     frames: int = 1907
+    slices: int = 120
+    large: int = 12
+    volume: int = 2048
     idle_s: float = 10.0
     echoes: int = 1000
     singles: int = 60
 
 
+Encode = Callable[[int, int, int], bytes]
+"""Return the file of an instance, by seed, instance number and rows."""
+
 FULL = Sizes()
-QUICK = Sizes(ct=96, small=320, slow=48, stalled=32, frames=160, idle_s=3.0, echoes=200, singles=20)
+QUICK = Sizes(ct=96, small=320, slow=48, stalled=32, frames=160, slices=24, large=4, volume=64, idle_s=3.0, echoes=200, singles=20)
 
 
 class DataSets:
@@ -111,7 +118,7 @@ class DataSets:
     @property
     def j2k(self) -> DataSet:
         """The CT slices in JPEG 2000 Lossless."""
-        return self._series("j2k", seed=23, count=self.sizes.ct, rows=FRAME_ROWS, compress=True)
+        return self._series("j2k", seed=23, count=self.sizes.ct, rows=FRAME_ROWS, encode=_compressed)
 
     @property
     def slow(self) -> DataSet:
@@ -136,10 +143,27 @@ class DataSets:
     @property
     def multiframe(self) -> DataSet:
         """One instance of 1 GB."""
-        return self._once("multiframe", 27, self.sizes.frames, lambda folder: _multiframe(folder, self.sizes.frames))
+        frames = self.sizes.frames
+        return self._once("multiframe", 27, frames, lambda folder: _multiframe(folder, frames, _frames(frames)))
 
-    def _series(self, name: str, *, seed: int, count: int, rows: int, compress: bool = False) -> DataSet:
-        return self._once(name, seed, count, lambda folder: _write(folder, seed, count, rows, compress=compress))
+    @property
+    def slices(self) -> DataSet:
+        """A few CT slices of 525 KB that compress as CT does."""
+        return self._series("slices", seed=29, count=self.sizes.slices, rows=FRAME_ROWS, encode=_compressible)
+
+    @property
+    def large(self) -> DataSet:
+        """A few instances of 8.4 MB, 2048×2048, that compress as CT and DX do."""
+        return self._series("large", seed=30, count=self.sizes.large, rows=2048, encode=_compressible)
+
+    @property
+    def volume(self) -> DataSet:
+        """One instance of 1 GiB that compresses as CT does."""
+        frames = self.sizes.volume
+        return self._once("volume", 31, frames, lambda folder: _multiframe(folder, frames, _compressible_frames(frames)))
+
+    def _series(self, name: str, *, seed: int, count: int, rows: int, encode: Encode | None = None) -> DataSet:
+        return self._once(name, seed, count, lambda folder: _write(folder, seed, count, rows, encode or _plain))
 
     def _once(self, name: str, seed: int, count: int, make: Callable[[Path], None]) -> DataSet:
         if name not in self._made:
@@ -162,12 +186,12 @@ def _make_whole(folder: Path, make: Callable[[Path], None]) -> None:
         raise
 
 
-def _write(folder: Path, seed: int, count: int, rows: int, *, compress: bool) -> None:
+def _write(folder: Path, seed: int, count: int, rows: int, encode: Encode) -> None:
     for number in range(PARTS):
         (folder / f"{number:02d}").mkdir(parents=True, exist_ok=True)
     for index in range(count):
         part = folder / f"{index % PARTS:02d}" / f"{FIRST + index}.dcm"
-        part.write_bytes(_compressed(seed, FIRST + index, rows) if compress else _plain(seed, FIRST + index, rows))
+        part.write_bytes(encode(seed, FIRST + index, rows))
 
 
 def _plain(seed: int, number: int, rows: int) -> bytes:
@@ -195,26 +219,36 @@ def _compressed(seed: int, number: int, rows: int) -> bytes:
     return _compressed_model(seed, model, rows).replace(old, new)
 
 
+def _compressible(seed: int, number: int, rows: int) -> bytes:
+    """Return a slice whose pixels are no mere noise: codecs make two fifths of it."""
+    return _encoded(data.ct_dataset(seed=seed, number=number, rows=rows))
+
+
 def _encoded(dataset: FileDataset) -> bytes:
     buffer = pydicom.filebase.DicomBytesIO()
     dataset.save_as(buffer, enforce_file_format=True)
     return bytes(buffer.getvalue())
 
 
-def _multiframe(folder: Path, frames: int) -> None:
+def _multiframe(folder: Path, count: int, frames: Iterable[bytes]) -> None:
     part = folder / "00"
     part.mkdir(parents=True, exist_ok=True)
     dataset = data.ct_dataset(seed=27, number=FIRST, rows=FRAME_ROWS)
     dataset.SOPClassUID = dataset.file_meta.MediaStorageSOPClassUID = ENHANCED_CT
-    dataset.NumberOfFrames = frames
+    dataset.NumberOfFrames = count
     frame_bytes = len(dataset.PixelData)
-    head = _encoded(dataset)[: -frame_bytes - 4] + (frame_bytes * frames).to_bytes(4, "little")
+    head = _encoded(dataset)[: -frame_bytes - 4] + (frame_bytes * count).to_bytes(4, "little")
     with (part / "multiframe.dcm").open("wb") as file:
         file.write(head)
-        file.writelines(_frames(frames))
+        file.writelines(frames)
 
 
 def _frames(count: int) -> Iterator[bytes]:
     random = np.random.default_rng(27)
     for _ in range(count):
         yield random.integers(0, 4096, FRAME_ROWS * FRAME_ROWS, dtype="<u2").tobytes()
+
+
+def _compressible_frames(count: int) -> Iterator[bytes]:
+    models = [data.ct_dataset(seed=31, number=FIRST + number, rows=FRAME_ROWS).PixelData for number in range(MODELS)]
+    return islice(cycle(models), count)

@@ -20,6 +20,7 @@ FAMILIES = {
     "send": "Sending",
     "relay": "Relaying",
     "small": "Small things",
+    "codec": "Transcoding",
     "lock": "The interpreter lock",
 }
 

@@ -22,7 +22,7 @@ from gateway.codec.order import Order
 from gateway.codec.work import do
 from gateway.errors import NotTranscodable, PixelsDiffer
 
-_NICENESS = 5
+NICENESS = 5
 """Frames give way to the gateway's own threads, which receive and send."""
 
 _PRELOADED = ("openjpeg.utils",)
@@ -34,7 +34,7 @@ def main(argv: list[str]) -> None:
     result = int(argv[1])
     for module in _PRELOADED:
         __import__(module)
-    os.nice(_NICENESS)
+    os.nice(NICENESS)
     _limit_memory(int(argv[2]))
     wire.send(connection, {"ready": os.getpid()})
     while (request := wire.receive(connection, 1)) is not None:

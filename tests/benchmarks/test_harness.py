@@ -5,11 +5,13 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
+import zlib
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
+import pydicom
 import pytest
 
 from benchmarks.__main__ import ROWS
@@ -22,7 +24,7 @@ from benchmarks.rows_lock import waits
 from benchmarks.senders import Window
 from tests.support import data
 
-TINY = replace(QUICK, ct=3, small=20)
+TINY = replace(QUICK, ct=3, small=20, slices=3, volume=5)
 
 
 @pytest.fixture
@@ -134,6 +136,23 @@ def test_data_sets_are_what_they_say_and_differ_in_uids(tmp_path: Path) -> None:
         assert len({str(head.SOPInstanceUID) for head in heads if head}) == made.count == 3
         assert {str(head.StudyInstanceUID) for head in heads if head} == {made.study_uid}
     assert sets.j2k.size_bytes < sets.ct.size_bytes / 2
+
+
+def test_what_is_compressed_is_what_it_says_and_no_mere_noise(bench: Bench) -> None:
+    (volume,) = bench.data.volume.files
+    for path, frames in [*((path, 1) for path in bench.data.slices.files), (volume, 5)]:
+        dataset = pydicom.dcmread(path)
+        assert dataset.get("NumberOfFrames", 1) == frames
+        assert len(dataset.PixelData) == frames * dataset.Rows * dataset.Columns * 2 == frames * 512 * 512 * 2
+        assert len(zlib.compress(dataset.PixelData, 1)) < 0.7 * len(dataset.PixelData)
+
+
+@pytest.mark.parametrize("how", ["gateway", "bare codec"])
+def test_the_gateway_and_the_bare_codec_compress_all_there_is(how: str, bench: Bench, tmp_path: Path) -> None:
+    row = next(row for row in ROWS if row.name == "codec-encode-512")
+    metrics = row.parties[how](bench, tmp_path)
+    assert metrics[RATE] > 0
+    assert 1 < metrics[CPU_GB] < 10000
 
 
 def test_kept_data_sets_are_taken_and_half_made_ones_are_not(tmp_path: Path) -> None:
