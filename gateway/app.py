@@ -25,9 +25,14 @@ import trio
 from gateway import housekeeping
 from gateway.association.acceptor import Acceptor, Limits, ListenerSpec
 from gateway.association.admission import KnownSources
+from gateway.codec.available import capabilities
+from gateway.codec.pool import Pool
 from gateway.confirm import Confirmer
 from gateway.delivery import Dispatcher
-from gateway.delivery.build import destinations
+from gateway.delivery.acceptance import Acceptance
+from gateway.delivery.build import destinations, forms
+from gateway.delivery.copies import Copies
+from gateway.delivery.transcoder import Transcoder
 from gateway.engine import Engine, Role
 from gateway.errors import ConfigurationError, GatewayError, Problem, StateFolderInUse, TaskCrashed
 from gateway.existing import Existing
@@ -48,6 +53,7 @@ log = structlog.get_logger()
 
 LEDGER_NAME = "ledger.db"
 SPOOL_NAME = "spool"
+COPIES_NAME = "transcoded"
 
 LOCK_S = 3.0
 """A short command may have the state folder open; `serve` waits this long for it."""
@@ -142,13 +148,17 @@ async def _locked(settings: Settings, lock_s: float) -> StateLock:
 def _opened(settings: Settings, role: Role) -> Iterator[Engine]:
     state = settings.gateway.state
     reserve_bytes = settings.spool.reserve_bytes
-    with Spool(state / SPOOL_NAME, reserve_bytes=reserve_bytes) as spool, Ledger(state / LEDGER_NAME) as ledger:
-        engine = _assembled(settings, role, spool, ledger)
+    with (
+        Spool(state / SPOOL_NAME, reserve_bytes=reserve_bytes) as spool,
+        Ledger(state / LEDGER_NAME) as ledger,
+        Pool() as pool,
+    ):
+        engine = _assembled(settings, role, spool, ledger, pool)
         with engine.recorder:
             yield engine
 
 
-def _assembled(settings: Settings, role: Role, spool: Spool, ledger: Ledger) -> Engine:
+def _assembled(settings: Settings, role: Role, spool: Spool, ledger: Ledger, pool: Pool) -> Engine:
     """Make every part and give each the others' hints; nothing runs yet. On the trio thread."""
     hints = Hints()
     recorder = Recorder(spool, ledger, recorded=hints.recorded)
@@ -162,11 +172,16 @@ def _assembled(settings: Settings, role: Role, spool: Spool, ledger: Ledger) -> 
         has_room=spool.has_room,
         existing=Existing(settings),
     )
-    dispatcher = Dispatcher(ledger, destinations(settings, spool), changed=hints.deliveries_changed)
+    copies = Copies(settings.gateway.state / COPIES_NAME, spool)
+    wanted = forms(settings, copies, capabilities(), acceptance=partial(_acceptance, ledger))
+    transcoder = Transcoder(ledger, spool, copies, pool, wanted, changed=hints.proofs_changed, has_room=spool.has_room)
+    dispatcher = Dispatcher(
+        ledger, destinations(settings, copies, wanted), changed=hints.deliveries_changed, to_transcode=transcoder.nudge
+    )
     confirmer = Confirmer(ledger, settings, changed=hints.proofs_changed)
     rules = compile_routes(settings.routes)
     intake = StorageIntake(spool, recorder, route=partial(route, rules), keywords=rules.keywords, correlate=retriever.correlate)
-    hints.connect(retriever, dispatcher, confirmer)
+    hints.connect(retriever, dispatcher, confirmer, transcoder)
     return Engine(
         settings=settings,
         role=role,
@@ -176,10 +191,23 @@ def _assembled(settings: Settings, role: Role, spool: Spool, ledger: Ledger) -> 
         acceptor=_acceptor(settings, admission, intake, confirmer),
         retriever=retriever,
         dispatcher=dispatcher,
+        transcoder=transcoder,
         confirmer=confirmer,
         releaser=Releaser(spool, ledger, history_s=settings.spool.history_days * 86_400.0),
         settled=hints.settled,
     )
+
+
+def _acceptance(ledger: Ledger, destination: str) -> Acceptance:
+    """Return what earlier associations with `destination` taught, to be remembered in `ledger`."""
+    subject, fact = learned.destination_subject(destination), learned.REFUSED_CONTEXTS
+
+    def remember(known: str) -> None:
+        # A ledger that cannot take it now costs an association after the next start.
+        ledger.submit(partial(learned.put, subject=subject, fact=fact, value=known, now=time.time()))
+
+    with ledger.read() as connection:
+        return Acceptance(learned.get(connection, subject, fact, now=time.time()), changed=remember)
 
 
 def _learned_orders(ledger: Ledger) -> dict[str, str]:
@@ -195,9 +223,9 @@ class Hints:
     def __init__(self) -> None:
         self.settled = Hint()
 
-    def connect(self, retriever: Retriever, dispatcher: Dispatcher, confirmer: Confirmer) -> None:
+    def connect(self, retriever: Retriever, dispatcher: Dispatcher, confirmer: Confirmer, transcoder: Transcoder) -> None:
         """Name the stages; to be called before any of them runs."""
-        self._retriever, self._dispatcher, self._confirmer = retriever, dispatcher, confirmer
+        self._retriever, self._dispatcher, self._confirmer, self._transcoder = retriever, dispatcher, confirmer, transcoder
 
     def recorded(self, batch: Sequence[Recorded]) -> None:
         """Instances are recorded: their retrievals count them, their destinations are told."""
@@ -212,12 +240,13 @@ class Hints:
         self._retriever.turned_away(calling_ae, called_ae, address)
 
     def deliveries_changed(self, destination: str) -> None:
-        """Deliveries to `destination` were recorded: a proof may be due, bytes may be settled."""
+        """Deliveries to `destination` were recorded: a proof may be due, bytes may be settled, more may be transcoded."""
         self._confirmer.nudge(destination)
+        self._transcoder.made_room()
         self.settled.give()
 
     def proofs_changed(self, destination: str) -> None:
-        """Deliveries were verified, or have to be sent again."""
+        """Deliveries were verified, have to be sent again, or were transcoded."""
         self._dispatcher.nudge(destination)
         self.settled.give()
 
@@ -254,6 +283,7 @@ async def _start_stages(engine: Engine, parts: trio.Nursery) -> None:
     )
     interrupted = partial(engine.ledger.write, partial(retrievals.stop_running_jobs, now=time.time()))
     log.info("recovered", **asdict(report), interrupted_jobs=await trio.to_thread.run_sync(interrupted))
+    await parts.start(_part("transcoding", engine.transcoder.run))
     await parts.start(_part("delivery", engine.dispatcher.run))
     await parts.start(_part("confirm", engine.confirmer.run))
     parts.start_soon(_chore("release", partial(housekeeping.release_bytes, engine.releaser, engine.settled)))

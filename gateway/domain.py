@@ -50,6 +50,22 @@ SETTLED = frozenset({DeliveryState.VERIFIED, DeliveryState.DROPPED})
 """Nothing more will happen by itself or is owed: the bytes need not be kept for this delivery."""
 
 
+class Mode(StrEnum):
+    """Which transfer syntax an instance is given where a destination accepts several: `transfer_syntax` in the configuration."""
+
+    AS_IS = "as-is"
+    """As it came."""
+
+    J2K_LOSSLESS = "j2k-lossless"
+    """What is uncompressed is compressed as JPEG 2000 Lossless."""
+
+    EXPLICIT_LE = "explicit-le"
+    """What is compressed without loss is decompressed."""
+
+    HTJ2K_LOSSLESS = "htj2k-lossless"
+    """What is uncompressed is compressed as High-Throughput JPEG 2000 Lossless."""
+
+
 class Proof(StrEnum):
     """What a verified delivery rests on."""
 
@@ -152,3 +168,9 @@ class Consignment:
 
     has_rivals: bool = False
     """True when other content is known under the same SOP Instance UID: that the destination has the UID proves nothing."""
+
+    mode: Mode | None = None
+    """The transfer syntax that its route asks for, in place of the destination's own wish."""
+
+    sent_as: str | None = None
+    """The transfer syntax UID that was chosen for it at an earlier look; None where nothing speaks against the best one."""

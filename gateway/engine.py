@@ -13,6 +13,7 @@ import trio
 from gateway.association.acceptor import Acceptor
 from gateway.confirm import Confirmer
 from gateway.delivery import Dispatcher
+from gateway.delivery.transcoder import Transcoder
 from gateway.errors import GatewayStopping
 from gateway.housekeeping import Hint
 from gateway.intake import Recorder, Releaser
@@ -80,6 +81,7 @@ class Engine:
     acceptor: Acceptor
     retriever: Retriever
     dispatcher: Dispatcher
+    transcoder: Transcoder
     confirmer: Confirmer
     releaser: Releaser
     # Given a hint whenever deliveries may have settled, so that their bytes can go.

@@ -14,7 +14,8 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr
 
-from gateway.domain import is_ae_title
+from gateway.codec.syntaxes import SHORT_NAMES, known, uid_of
+from gateway.domain import Mode, is_ae_title
 
 
 def _ae_title(value: str) -> str:
@@ -28,6 +29,12 @@ def _network(value: str) -> str:
         return str(ipaddress.ip_network(value, strict=False))
     except ValueError as error:
         raise ValueError('an address or a network such as "192.0.2.7" or "192.0.2.0/24"') from error
+
+
+def _transfer_syntax(value: str) -> str:
+    if uid_of(value) not in {each.uid for each in known()}:
+        raise ValueError(f"a transfer syntax UID of the standard, or one of {', '.join(SHORT_NAMES)}")
+    return value
 
 
 def _url(value: str) -> str:
@@ -44,6 +51,7 @@ class MustExist:
     """Marks a path whose file has to be there and readable when the configuration is loaded."""
 
 
+TransferSyntax = Annotated[str, AfterValidator(_transfer_syntax)]
 AETitle = Annotated[str, AfterValidator(_ae_title)]
 Host = Annotated[str, Field(min_length=1, max_length=255, description="a host name or an address")]
 Network = Annotated[str, AfterValidator(_network)]
@@ -100,6 +108,8 @@ class ListenTable(Table):
     pdu_timeout_s: Seconds = 60.0
     handshake_timeout_s: Seconds = 15.0
     max_pdu_bytes: Annotated[int, Field(ge=4096, le=1048576)] = 131072
+    # What is accepted first of what a source offers for an instance, best first; the lossless ones come before all others.
+    prefer: tuple[TransferSyntax, ...] = ("j2k-lossless",)
     tls: ListenTlsTable | None = None
 
 
@@ -135,6 +145,8 @@ class SourceTable(Table):
     # Arrivals must have been quiet this long after the final C-MOVE response before the sets are compared.
     settle_s: Seconds = 2.0
     response_timeout_s: Seconds = 60.0
+    # In place of `[listen] prefer`, for what this source sends.
+    prefer: tuple[TransferSyntax, ...] = ()
     tls: TlsTable | None = None
     rest: RestTable | None = None
 
@@ -156,7 +168,10 @@ class DicomDestination(Table):
     port: Port
     calling_ae_title: AETitle | None = None
     associations: Annotated[int, Field(ge=1, le=64)] = 2
-    transfer_syntax: Literal["as-is"] = "as-is"
+    # What it is given where it accepts more than one transfer syntax. What it does not accept as it is, is transcoded in any case.
+    transfer_syntax: Mode = Mode.AS_IS
+    # Where it does not accept them as they are: pixels that lost something when they were compressed may be decompressed.
+    allow_decompressed_lossy: bool = False
     verify: Literal["status", "exists", "commitment"] = "exists"
     # A study is asked for once nothing was delivered to it at this destination for this long.
     quiet_s: Seconds = 3.0
@@ -174,6 +189,7 @@ class FolderDestination(Table):
     kind: Literal["folder"]
     path: Path
     associations: Annotated[int, Field(ge=1, le=64)] = 1
+    transfer_syntax: Mode = Mode.AS_IS
     retry: RetryTable = RetryTable()
 
 
@@ -186,6 +202,8 @@ class RouteTable(Table):
     name: str
     when: dict[str, str | tuple[str, ...]] = Field(default_factory=dict)
     to: Annotated[tuple[str, ...], Field(min_length=1)]
+    # For the instances of this route, in place of what the destinations say.
+    transfer_syntax: Mode | None = None
 
 
 class LogTable(Table):

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import structlog
 
-from gateway.association.negotiation import J2K_FIRST, ORDERS
+from gateway.association.negotiation import J2K_FIRST, ORDERS, preferring
 from gateway.association.pdu import rejection
 from gateway.association.services import Admitted
 from gateway.settings import DicomDestination, Settings, SourceTable
@@ -124,6 +124,8 @@ class KnownSources:
         self._resolve = resolve or _addresses
         self._turned_away = turned_away
         self._lock = threading.Lock()
+        self._usual = preferring(settings.listen.prefer)
+        self._preferred = {name: preferring(table.prefer) for name, table in settings.sources.items() if table.prefer}
         self._orders: dict[str, tuple[str, ...]] = {}
         self._resolved: dict[str, frozenset[str]] = {}
         self._looked_up: dict[str, float] = {}
@@ -137,13 +139,15 @@ class KnownSources:
     def set_order(self, source: str, order: str) -> None:
         """Accept the transfer syntaxes of `source` in `order`, a name in `ORDERS`, from its next association on.
 
+        The first of them, ``j2k-first``, is the one that the configuration prefers, for this source or for all.
+
         Raises:
             ValueError: there is no such order.
         """
         if order not in ORDERS:
             raise ValueError(f"no acceptance order {order!r}; there are {', '.join(ORDERS)}")
         with self._lock:
-            self._orders[source] = ORDERS[order]
+            self._orders[source] = self._order_of(source) if ORDERS[order] is J2K_FIRST else ORDERS[order]
 
     def admit(self, *, calling_ae: str, called_ae: str, address: str, certificate_names: tuple[str, ...] | None) -> Admitted:
         """Decide on one A-ASSOCIATE-RQ; see `gateway.association.services.Admission`.
@@ -162,9 +166,14 @@ class KnownSources:
         source = matching(self._sources, resolved, calling_ae=calling_ae, address=address, certificate_names=certificate_names)
         if source is None:
             self._unknown(calling_ae, called_ae, address)
-            return Admitted(None, J2K_FIRST)
+            return Admitted(None, self._usual)
         with self._lock:
-            return Admitted(source.name, self._orders.get(source.name or "", J2K_FIRST))
+            name = source.name or ""
+            return Admitted(source.name, self._orders.get(name) or self._order_of(name))
+
+    def _order_of(self, source: str) -> tuple[str, ...]:
+        """Return the order that the configuration prefers."""
+        return self._preferred.get(source, self._usual)
 
     def _unknown(self, calling_ae: str, called_ae: str, address: str) -> None:
         """Refuse a caller that is no source, unless anyone may call. Raises AssociationRejected."""

@@ -8,7 +8,7 @@ could not be read from such instances, and a requestor of theirs has to offer Im
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -23,6 +23,7 @@ from gateway.association.associate import (
     presentation_context,
 )
 from gateway.association.contexts import LITTLE_ENDIAN, STORAGE_COMMITMENT, VERIFICATION, AcceptedContext
+from gateway.codec.syntaxes import uid_of
 from gateway.domain import is_uid
 
 _LOSSLESS = (
@@ -60,6 +61,12 @@ UNCOMPRESSED_FIRST: tuple[str, ...] = _UNCOMPRESSED + _LOSSLESS + _OTHERS
 
 COMPRESSED_FIRST: tuple[str, ...] = _LOSSLESS + _OTHERS + _UNCOMPRESSED
 """For a source whose instances are stored with loss, and which cannot decompress them."""
+
+
+def preferring(transfer_syntaxes: Iterable[str]) -> tuple[str, ...]:
+    """Return the acceptance order in which `transfer_syntaxes`, UIDs or the names of a configuration, come first."""
+    return tuple(dict.fromkeys((*map(uid_of, transfer_syntaxes), *J2K_FIRST)))
+
 
 ORDERS: Mapping[str, tuple[str, ...]] = {
     "j2k-first": J2K_FIRST,

@@ -13,6 +13,7 @@ from gateway.cli import render
 from gateway.cli.link import reach
 from gateway.cli.options import DEFAULT_CONFIG, ConfigOption, JsonOption
 from gateway.cli.progress import Amount, meter
+from gateway.codec.syntaxes import syntax
 from gateway.domain import DeliveryState, is_uid
 from gateway.errors import UsageError
 from gateway.ledger.queue import Action
@@ -116,6 +117,7 @@ def show(
 
 
 _TIMES = frozenset({"due_at", "changed_at", "received_at"})
+_TRANSFER_SYNTAXES = frozenset({"transfer_syntax_uid", "sent_as"})
 
 
 def _details(entry: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -124,6 +126,8 @@ def _details(entry: Mapping[str, Any]) -> list[tuple[str, str]]:
             return render.moment(value)
         if key == "status" and value is not None:
             return f"{value:04X}"
+        if key in _TRANSFER_SYNTAXES and value is not None:
+            return f"{syntax(value).name} ({value})"
         return "-" if value is None else str(value)
 
     return [(key.replace("_", " "), text(key, value)) for key, value in entry.items()]

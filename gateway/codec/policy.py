@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
-from enum import StrEnum
+from functools import lru_cache
 
 from gateway.codec.syntaxes import (
     DEFLATED,
@@ -21,18 +21,10 @@ from gateway.codec.syntaxes import (
     TransferSyntax,
     syntax,
 )
+from gateway.domain import Mode
 
 NATIVE_TARGETS = (EXPLICIT_LITTLE, IMPLICIT_LITTLE)
 COMPRESSED_TARGETS = (J2K_LOSSLESS, JPEG_LS_LOSSLESS, HTJ2K_LOSSLESS, RLE_LOSSLESS)
-
-
-class Mode(StrEnum):
-    """What a destination is given where it accepts more than one transfer syntax."""
-
-    AS_IS = "as-is"
-    J2K_LOSSLESS = "j2k-lossless"
-    EXPLICIT_LE = "explicit-le"
-    HTJ2K_LOSSLESS = "htj2k-lossless"
 
 
 _COMPRESSED_BY_MODE = {Mode.J2K_LOSSLESS: J2K_LOSSLESS, Mode.HTJ2K_LOSSLESS: HTJ2K_LOSSLESS}
@@ -60,7 +52,7 @@ class TranscodeTo:
 
 @dataclass(frozen=True, slots=True)
 class Hold:
-    """The instance does not go out; `reason` is for a person and names no patient."""
+    """The instance does not go out; `reason` says why nothing else helps, for a person, and names no patient."""
 
     reason: str
 
@@ -68,12 +60,22 @@ class Hold:
 Decision = SendAsIs | TranscodeTo | Hold
 
 
-def candidates(stored: str, mode: Mode, can: Capabilities, *, allow_decompressed_lossy: bool = False) -> tuple[str, ...]:
-    """Return the transfer syntaxes in which an instance stored as `stored` may go out, the best one first; never empty."""
+NOTHING = Capabilities(frozenset(), frozenset())
+"""Of those who do not transcode: every instance goes as it is."""
+
+
+@lru_cache(maxsize=1024)
+def candidates(
+    stored: str, mode: Mode, can: Capabilities, *, allow_decompressed_lossy: bool = False, chosen: str | None = None
+) -> tuple[str, ...]:
+    """Return the transfer syntaxes in which an instance stored as `stored` may go out, the best one first; never empty.
+
+    `chosen` was found out to be the best one for this instance before.
+    """
     current = syntax(stored)
     others = tuple(_others(current, can)) if _may_be_opened(current, can, allow_decompressed_lossy) else ()
     wanted = _wanted(current, mode)
-    first = (wanted,) if wanted in others else ()
+    first = tuple(uid for uid in (chosen, wanted) if uid is not None and uid in (stored, *others))
     return tuple(dict.fromkeys((*first, stored, *others)))
 
 
@@ -84,6 +86,7 @@ def decide(
     can: Capabilities,
     *,
     allow_decompressed_lossy: bool = False,
+    chosen: str | None = None,
     unsuitable: Collection[str] = (),
 ) -> Decision:
     """Decide how an instance stored in transfer syntax `stored` goes to a destination.
@@ -94,9 +97,10 @@ def decide(
         mode: what the destination is to be given.
         can: what can be decoded and encoded here.
         allow_decompressed_lossy: pixels that lost something may be decoded.
+        chosen: the transfer syntax that was found out to be the best one for this instance before.
         unsuitable: transfer syntaxes in which this instance turned out not to be encodable.
     """
-    for candidate in candidates(stored, mode, can, allow_decompressed_lossy=allow_decompressed_lossy):
+    for candidate in candidates(stored, mode, can, allow_decompressed_lossy=allow_decompressed_lossy, chosen=chosen):
         if candidate in unsuitable or (accepted is not None and candidate not in accepted):
             continue
         return SendAsIs() if candidate == stored else TranscodeTo(candidate)
@@ -120,9 +124,8 @@ def _wanted(stored: TransferSyntax, mode: Mode) -> str:
 
 
 def _reason(stored: TransferSyntax, can: Capabilities, allow_lossy: bool) -> str:
-    refused = f"the destination does not accept {stored.name}"
     if stored.uid not in can.decodable:
-        return f"{refused}, which cannot be decoded here"
+        return f"{stored.name} cannot be decoded here"
     if not stored.lossless and not allow_lossy:
-        return f"{refused}, and pixels that may be lossy are not decompressed without allow_decompressed_lossy"
-    return f"{refused}, nor any transfer syntax that this instance can be brought into"
+        return "pixels that may be lossy are not decompressed without allow_decompressed_lossy"
+    return "there is no transfer syntax that it accepts and that this instance can be brought into"

@@ -27,6 +27,20 @@ HTJ2K = "1.2.840.10008.1.2.4.203"
 RLE_LOSSLESS = "1.2.840.10008.1.2.5"
 
 
+SHORT_NAMES = {
+    "j2k-lossless": J2K_LOSSLESS,
+    "htj2k-lossless": HTJ2K_LOSSLESS,
+    "jpeg-ls-lossless": JPEG_LS_LOSSLESS,
+    "jpeg-lossless": JPEG_LOSSLESS_SV1,
+    "rle-lossless": RLE_LOSSLESS,
+    "explicit-le": EXPLICIT_LITTLE,
+    "implicit-le": IMPLICIT_LITTLE,
+    "deflated": DEFLATED,
+    "explicit-be": EXPLICIT_BIG,
+}
+"""What a configuration may say in place of a UID."""
+
+
 class Coding(StrEnum):
     """How pixels are compressed."""
 
@@ -124,6 +138,11 @@ _KNOWN = {
 def syntax(uid: str) -> TransferSyntax:
     """Return the transfer syntax `uid`; one that is not known is encapsulated, lossy and cannot be decoded."""
     return _KNOWN.get(uid) or _encapsulated(uid, uid, Coding.OTHER, lossless=False)
+
+
+def uid_of(name: str) -> str:
+    """Return the UID that a configuration means by `name`: one of `SHORT_NAMES`, or a UID itself."""
+    return SHORT_NAMES.get(name, name)
 
 
 def known() -> tuple[TransferSyntax, ...]:

@@ -11,9 +11,12 @@ from typing import Any
 
 from pydicom.datadict import keyword_dict
 
+from gateway.codec.available import capabilities
+from gateway.codec.syntaxes import HTJ2K_LOSSLESS
 from gateway.config.environment import suggestion
 from gateway.config.problems import Finding, step_along
 from gateway.config.schema import KeyPath, Raw
+from gateway.domain import Mode
 from gateway.route.rules import OPERATION_KEYS, unknown_keywords
 from gateway.settings import GatewayTable, ListenTable, ListenTlsTable
 
@@ -38,6 +41,7 @@ def _routes(raw: Raw) -> Iterator[Finding]:
     for index, route in enumerate(routes if isinstance(routes, list) else []):
         for keyword in unknown_keywords(_table(route, "when")):
             yield Finding(("routes", index, "when", keyword), "nothing that instances are routed by", _meant(keyword))
+        yield from _encodable(_table(route), ("routes", index))
         names = step_along(route, ["to"])
         for name in names if isinstance(names, list) else []:
             if isinstance(name, str) and name not in destinations:
@@ -69,6 +73,12 @@ def _number(value: object) -> int:
     return int(value) if isinstance(value, int) or (isinstance(value, str) and value.isdecimal()) else 0
 
 
+def _encodable(table: dict[str, Any], path: KeyPath) -> Iterator[Finding]:
+    if table.get("transfer_syntax") == Mode.HTJ2K_LOSSLESS and HTJ2K_LOSSLESS not in capabilities().encodable:
+        expected = "another one, or the package with the extra that encodes it: dicom-gateway[codecs]"
+        yield Finding((*path, "transfer_syntax"), f'"{Mode.HTJ2K_LOSSLESS}", which cannot be encoded here', expected)
+
+
 def _listeners(raw: Raw) -> Iterator[Finding]:
     listen = _table(raw, "listen")
     if "tls" in listen and listen.get("plain", True) is True:
@@ -96,3 +106,4 @@ def _destinations(raw: Raw) -> Iterator[Finding]:
         here = table.get("host") in _HERE or (own_host is not None and table.get("host") == own_host)
         if here and table.get("ae_title") == own_title and _number(table.get("port")) in ports:
             yield Finding(("destinations", name, "port"), "the gateway itself", "another peer: instances would go round for ever")
+        yield from _encodable(table, ("destinations", name))

@@ -8,9 +8,9 @@ the environment are treated by what a key *is*, not by lists of keys.
 from __future__ import annotations
 
 import types
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from enum import Enum
+from enum import Enum, StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
@@ -170,9 +170,16 @@ def expectation(shape: Shape | None) -> str:
         return "a table"
     if shape.holds is Holds.LIST:
         return "a list of tables" if shape.item and shape.item.holds is Holds.TABLE else "a list of strings"
-    if get_origin(shape.annotation) is Literal:
-        return "one of " + ", ".join(f'"{option}"' for option in get_args(shape.annotation))
+    if options := _alternatives(shape.annotation):
+        return "one of " + ", ".join(f'"{option}"' for option in options)
     return _KINDS.get(shape.annotation, "a string") + _bounds(shape.field)
+
+
+def _alternatives(annotation: Any) -> Sequence[Any]:
+    """Return the values that an annotation lists, if it does."""
+    if get_origin(annotation) is Literal:
+        return get_args(annotation)
+    return tuple(annotation) if isinstance(annotation, type) and issubclass(annotation, StrEnum) else ()
 
 
 _KINDS: dict[Any, str] = {int: "an integer", float: "a number", bool: "true or false", Path: "a path"}

@@ -17,7 +17,7 @@ from gateway.ledger.deliveries import Change
 
 BROKEN_OFF = "broken off when the gateway stopped"
 
-_SILENT = frozenset({OutcomeKind.UNKNOWN, OutcomeKind.UNREADABLE, OutcomeKind.HINDERED})
+_SILENT = frozenset({OutcomeKind.UNKNOWN, OutcomeKind.UNREADABLE, OutcomeKind.HINDERED, OutcomeKind.TRANSCODE})
 """Outcomes that say nothing about whether the destination is there."""
 
 _log = structlog.get_logger()
@@ -77,20 +77,20 @@ class Batch:
         while self._open:
             _, item = self._open.popitem()
             unsure = uncertain or item.uncertain
-            self.note(Change(item.delivery_id, state, item.attempts, due_at, reason=reason, uncertain=unsure))
+            self.note(Change(item.delivery_id, state, item.attempts, due_at, reason=reason, uncertain=unsure, sent_as=item.sent_as))
             left += 1
         return left
 
     def _decided(self, outcome: Outcome, consignment: Consignment) -> Change:
         if is_plain_success(outcome):
-            return plain_success(consignment, self.destination.instant_proof)
+            return plain_success(outcome, consignment, self.destination.instant_proof)
         if outcome.kind is OutcomeKind.UNKNOWN and self._breaking_off:
-            state = DeliveryState.PENDING
-            return Change(consignment.delivery_id, state, consignment.attempts, reason=BROKEN_OFF, uncertain=True)
+            state, sent_as = DeliveryState.PENDING, consignment.sent_as
+            return Change(consignment.delivery_id, state, consignment.attempts, reason=BROKEN_OFF, uncertain=True, sent_as=sent_as)
         jitter = random.random()  # noqa: S311 - spreads attempts over time, no secret
         circumstances = Circumstances(self.destination.retry, self.clock(), jitter, self.destination.instant_proof)
         change = decide(outcome, consignment, circumstances)
-        if change.state is not DeliveryState.DELIVERED:
+        if change.state is not DeliveryState.DELIVERED and not change.awaits_transcoding:
             uid = consignment.identity.sop_instance_uid
             name, state = self.destination.name, change.state
             _log.warning("not_delivered", destination=name, sop_instance_uid=uid, state=state.value, reason=change.reason)

@@ -13,7 +13,7 @@ import math
 import random
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import structlog
@@ -70,10 +70,14 @@ class Crew:
         ledger: Ledger,
         *,
         changed: Callable[[str], None],
+        to_transcode: Callable[[], None],
         clock: Callable[[], float],
         circuit: Circuit = circuits.CLOSED,
     ) -> None:
-        """`changed` is told the destination's name when something was recorded; `clock` gives UTC seconds since the epoch."""
+        """`changed` is told the destination's name when something was recorded; `clock` gives UTC seconds since the epoch.
+
+        `to_transcode` is called when something is recorded that has to be transcoded first.
+        """
         self.failure: Exception | None = None
         """The fault of our own that ended it."""
 
@@ -82,7 +86,9 @@ class Crew:
         # Nothing is put off for longer than this, unless the clock was set back since.
         self._horizon_s = max(destination.retry.max_s, circuits.MAX_OPEN_S, table.RIVAL_PAUSE_S) + HORIZON_SLACK_S
         self._pull_forward_at = -math.inf
-        self._outbox = Outbox(ledger, clock, lambda: changed(destination.name))
+        self._changed = changed
+        self._to_transcode = to_transcode
+        self._outbox = Outbox(ledger, clock, self._recorded)
         self._lock = threading.Lock()
         self._standing = Standing(circuit=circuit)
         self._workers = [_Worker(destination.open(), threading.Condition(self._lock)) for _ in range(destination.workers)]
@@ -318,6 +324,11 @@ class Crew:
                 self._record_at = time.monotonic() + RECORD_EVERY_S
                 if self._clerk_sleeps:
                     self._clerk.notify()
+
+    def _recorded(self, changes: Sequence[Change]) -> None:
+        self._changed(self._destination.name)
+        if any(change.awaits_transcoding for change in changes):
+            self._to_transcode()
 
     def _monotonic(self, at: float, now: float) -> float:
         """Return when it is `at` by the wall clock, on the monotonic one, on which it is `now`."""

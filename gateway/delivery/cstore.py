@@ -1,8 +1,9 @@
-"""Destinations of kind ``dicom``: C-STORE as SCU (PS3.4 §B), each instance in the transfer syntax it has.
+"""Destinations of kind ``dicom``: C-STORE as SCU (PS3.4 §B), each instance in the transfer syntax it has where that is accepted.
 
-A session keeps one association and proposes what its batches need, one transfer syntax a context, with C-FIND beside it. The
-association serves further batches while its contexts suffice. Whether an instance is at the destination is asked by C-FIND
-where an earlier attempt had no answer and where the destination says that it is a duplicate.
+A session keeps one association and proposes what its batches need, one transfer syntax a context, with C-FIND beside it (`forms`
+says what is proposed, and what follows from the answers). The association serves further batches while its contexts suffice.
+Whether an instance is at the destination is asked by C-FIND where an earlier attempt had no answer and where the destination says
+that it is a duplicate.
 
 Move Originator (0000,1030) and (0000,1031) are not passed on: they would name a C-MOVE that the destination has no part in. What
 we send is an operation of our own (PS3.7 §9.1.1.1 has them for the sub-operations of a C-MOVE only).
@@ -11,20 +12,22 @@ we send is an operation of our own (PS3.7 §9.1.1.1 has them for the sub-operati
 from __future__ import annotations
 
 import ssl
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from threading import Event
 
 import structlog
-from pydicom.uid import UID
 
 from gateway.association.contexts import MAX_CONTEXTS, AcceptedContext, plan_contexts
 from gateway.association.presence import FIND_CONTEXT, answers_find, is_listed
 from gateway.association.requestor import Deadlines, RemoteAE, Requestor, associate
 from gateway.association.statuses import Disposition, store_disposition
+from gateway.codec.policy import Decision, Hold
+from gateway.delivery.acceptance import Pair
 from gateway.delivery.destination import DAMAGED, ContentStore, OpenBytes, Outcome, OutcomeKind, Report
+from gateway.delivery.forms import Forms
 from gateway.delivery.policy import wants_new_association
-from gateway.domain import Consignment, InstanceIdentity, Proof
+from gateway.domain import Consignment, Proof
 from gateway.errors import (
     AssociationAborted,
     AssociationEnded,
@@ -40,36 +43,31 @@ from gateway.settings import DicomDestination, RetryTable
 MAX_PAIRS = MAX_CONTEXTS - 1
 """One context is C-FIND's."""
 
-Pair = tuple[str, str]
-
 _log = structlog.get_logger()
 
 
-def split(batch: Sequence[Consignment], limit: int = MAX_PAIRS) -> list[list[Consignment]]:
-    """Split a batch so that each part needs no more than `limit` contexts, in the order of the batch. Pure."""
-    place: dict[Pair, int] = {}
+def split(
+    batch: Sequence[Consignment], offers: Callable[[Consignment], tuple[Pair, ...]], limit: int = MAX_PAIRS
+) -> list[list[Consignment]]:
+    """Split a batch so that each part needs no more than `limit` contexts for its `offers`, in the order of the batch. Pure."""
+    place: dict[tuple[Pair, ...], int] = {}
     parts: list[list[Consignment]] = []
+    needed: set[Pair] = set()
     for consignment in batch:
-        part = place.setdefault(_pair(consignment), len(place) // limit)
-        if part == len(parts):
-            parts.append([])
-        parts[part].append(consignment)
+        pairs = offers(consignment)
+        if pairs not in place:
+            if not parts or len(needed.union(pairs)) > limit:
+                parts.append([])
+                needed = set()
+            needed.update(pairs)
+            place[pairs] = len(parts) - 1
+        parts[place[pairs]].append(consignment)
     return parts
 
 
 def proposal(needed: Iterable[Pair], known: Iterable[Pair], limit: int = MAX_PAIRS) -> tuple[Pair, ...]:
     """Return what to propose: what is `needed` now, then what was before, as far as there is room. Pure."""
     return tuple(dict.fromkeys((*needed, *known)))[:limit]
-
-
-def refusal(identity: InstanceIdentity) -> str:
-    """Say that the destination accepted no context for `identity`. Pure."""
-    sop_class, syntax = UID(identity.sop_class_uid).name, UID(identity.transfer_syntax_uid).name
-    return f"destination accepts no {sop_class} in transfer syntax {syntax}"
-
-
-def _pair(consignment: Consignment) -> Pair:
-    return consignment.identity.sop_class_uid, consignment.identity.transfer_syntax_uid
 
 
 @dataclass
@@ -81,6 +79,7 @@ class CStore:
     calling_ae: str
     store: ContentStore
     tls: ssl.SSLContext | None = None
+    forms: Forms = field(default_factory=Forms)
 
     @property
     def workers(self) -> int:
@@ -111,6 +110,10 @@ class CStore:
         """Return a session, not yet associated."""
         return CStoreSession(self)
 
+    def forget_refusals(self) -> None:
+        """Propose everything anew."""
+        self.forms.acceptance.forget()
+
     def associate(self, pairs: Sequence[Pair]) -> Requestor:
         """Associate with contexts for `pairs` and for C-FIND. Raises the subclasses of `AssociationError`."""
         settings = self.settings
@@ -125,8 +128,9 @@ class CStoreSession:
 
     def __init__(self, destination: CStore) -> None:
         self._destination = destination
+        self._forms = destination.forms
         self._association: Requestor | None = None
-        self._proposed: tuple[Pair, ...] = ()
+        self._proposed: frozenset[Pair] = frozenset()
         self._proven = False
         self._find_works = True
         self._stopped = Event()
@@ -141,13 +145,12 @@ class CStoreSession:
         if any(wants_new_association(consignment) for consignment in batch):
             self.close()
         self._proven = False
-        for part in split(batch):
-            pairs = tuple(dict.fromkeys(_pair(consignment) for consignment in part))
+        for part in split(batch, self._forms.offers):
             for consignment in part:
                 if self._stopped.is_set():
                     return
                 try:
-                    outcome = self._outcome(consignment, pairs)
+                    outcome = self._outcome(consignment, part)
                 except AssociationError:
                     self._drop()
                     raise
@@ -174,55 +177,106 @@ class CStoreSession:
         if association is not None:
             association.release()
 
-    def _outcome(self, consignment: Consignment, pairs: Sequence[Pair]) -> Outcome:
+    def _outcome(self, consignment: Consignment, part: Sequence[Consignment]) -> Outcome:
         try:
-            return self._attempt(consignment, pairs)
+            return self._attempt(consignment, part)
         except AssociationEnded:
             # Nothing was sent: the destination had ended the association before.
             self._drop()
-            return self._attempt(consignment, pairs)
+            return self._attempt(consignment, part)
         except _NoAnswer as broken:
             if broken.proven or self._killed.is_set():
                 raise
         # The association had been idle: the destination may have closed it before it read anything.
         self._drop()
         try:
-            return self._attempt(replace(consignment, uncertain=True), pairs)
+            return self._attempt(replace(consignment, uncertain=True), part)
         except AssociationError as error:
             raise _NoAnswer(error, proven=True) from error
 
-    def _ready(self, pairs: Sequence[Pair]) -> Requestor:
-        """Return an association on which `pairs` were proposed."""
+    def _ready(self, consignment: Consignment, part: Sequence[Consignment]) -> Requestor:
+        """Return an association on which all was proposed that there is to propose for `consignment`.
+
+        Raises:
+            NoPresentationContext: there is nothing to propose, or the destination accepts nothing of it.
+        """
         if self._killed.is_set():
             raise self._broken_off()
-        if self._association is not None and set(pairs) <= set(self._proposed):
+        offers = self._forms.offers(consignment)
+        if not offers:
+            raise NoPresentationContext("nothing is left to propose", peer=self._peer)
+        if self._association is not None and self._proposed.issuperset(offers):
             return self._association
         self.close()
-        self._proposed = proposal(pairs, self._proposed)
-        association = self._destination.associate(self._proposed)
-        self._association, self._proven = association, True
+        needed = dict.fromkeys(pair for each in (consignment, *part) for pair in self._forms.offers(each))
+        return self._associate(proposal(needed, filter(self._forms.acceptance.accepts, self._proposed)))
+
+    def _associate(self, pairs: Sequence[Pair]) -> Requestor:
+        acceptance = self._forms.acceptance
+        try:
+            association = self._destination.associate(pairs)
+        except NoPresentationContext:
+            acceptance.learn((), pairs)
+            raise
+        accepted = {pair for pair in pairs if association.context_for(*pair)}
+        acceptance.learn(accepted, [pair for pair in pairs if pair not in accepted])
+        self._association, self._proposed, self._proven = association, frozenset(pairs), True
         if self._killed.is_set():
             raise self._broken_off()
         return association
 
     def _broken_off(self) -> AssociationAborted:
-        settings = self._destination.settings
-        return AssociationAborted("broken off by us", peer=f"{settings.ae_title}@{settings.host}:{settings.port}")
+        return AssociationAborted("broken off by us", peer=self._peer)
 
-    def _attempt(self, consignment: Consignment, pairs: Sequence[Pair]) -> Outcome:
-        number = consignment.delivery_id
+    @property
+    def _peer(self) -> str:
+        settings = self._destination.settings
+        return f"{settings.ae_title}@{settings.host}:{settings.port}"
+
+    def _attempt(self, consignment: Consignment, part: Sequence[Consignment]) -> Outcome:
+        if self._has(consignment, part):
+            return Outcome(consignment.delivery_id, OutcomeKind.FOUND, found=True, proof=self._destination.found_proof)
+        if self._association is None and (foreseen := self._foreseen(consignment)) is not None:
+            return foreseen
+        shipment = self._forms.shipment(consignment, self._decision(consignment, part))
+        if isinstance(shipment, Outcome):
+            return shipment
+        return self._forms.afterwards(self._carried_out(shipment), consignment, shipment)
+
+    def _foreseen(self, consignment: Consignment) -> Outcome | None:
+        """Return the outcome where it is known without an association: what is accepted is known, and has to be made first."""
+        offers = self._forms.offers(consignment)
+        if len(offers) != 1 or not self._forms.acceptance.accepts(offers[0]):
+            return None
+        shipment = self._forms.shipment(consignment, self._forms.decide(consignment, [offers[0][1]]))
+        return shipment if isinstance(shipment, Outcome) else None
+
+    def _decision(self, consignment: Consignment, part: Sequence[Consignment]) -> Decision:
+        """Decide by what the destination accepts, which is asked until it accepts something or nothing is left to propose."""
+        while offers := self._forms.offers(consignment):
+            before = self._association
+            try:
+                association = self._ready(consignment, part)
+            except NoPresentationContext:
+                continue
+            accepted = [syntax for sop_class, syntax in offers if association.context_for(sop_class, syntax)]
+            decision = self._forms.decide(consignment, accepted)
+            if not isinstance(decision, Hold):
+                return decision
+            if association is before:
+                # It was refused there before it was forgotten: it is to be asked anew.
+                self.close()
+        return self._forms.decide(consignment, ())
+
+    def _carried_out(self, shipment: Consignment) -> Outcome:
+        number, identity = shipment.delivery_id, shipment.identity
+        association = self._association
+        context = association.context_for(identity.sop_class_uid, identity.transfer_syntax_uid) if association else None
+        if association is None or context is None:
+            raise NoPresentationContext("the association was lost before it was used", peer=self._peer)
         try:
-            if self._has(consignment, pairs):
-                return Outcome(number, OutcomeKind.FOUND, found=True, proof=self._destination.found_proof)
-            association = self._ready(pairs)
-        except NoPresentationContext:
-            return Outcome(number, OutcomeKind.REFUSED, reason=refusal(consignment.identity))
-        context = association.context_for(consignment.identity.sop_class_uid, consignment.identity.transfer_syntax_uid)
-        if context is None:
-            return Outcome(number, OutcomeKind.REFUSED, reason=refusal(consignment.identity))
-        try:
-            with self._destination.store.open(consignment.content) as source:
-                return self._send(consignment, association, context, source)
+            with self._destination.store.open(shipment.content) as source:
+                return self._send(shipment, association, context, source)
         except SpoolMissing as error:
             return Outcome(number, OutcomeKind.UNREADABLE, reason=f"bytes missing: {error}")
         except SpoolIOError as error:
@@ -252,10 +306,14 @@ class CStoreSession:
         proof = self._destination.found_proof if found and not consignment.has_rivals else None
         return Outcome(consignment.delivery_id, OutcomeKind.ANSWERED, status=status, found=found, proof=proof)
 
-    def _has(self, consignment: Consignment, pairs: Sequence[Pair]) -> bool:
-        """Ask, where an earlier attempt had no answer, whether the instance is there. Raises like `_ready`."""
-        worth_asking = consignment.uncertain and not consignment.has_rivals
-        return worth_asking and self._listed(consignment, self._ready(pairs)) is True
+    def _has(self, consignment: Consignment, part: Sequence[Consignment]) -> bool:
+        """Ask, where an earlier attempt had no answer, whether the instance is there."""
+        if not consignment.uncertain or consignment.has_rivals:
+            return False
+        try:
+            return self._listed(consignment, self._ready(consignment, part)) is True
+        except NoPresentationContext:
+            return False
 
     def _listed(self, consignment: Consignment, association: Requestor) -> bool | None:
         """Ask whether the destination lists the instance; None where it cannot be asked.

@@ -36,6 +36,9 @@ class OutcomeKind(StrEnum):
     UNREADABLE = "unreadable"
     """Our own bytes are not there or not what they were; nothing complete was sent."""
 
+    TRANSCODE = "transcode"
+    """Not sent: it has to be brought into the transfer syntax `Outcome.sent_as` first."""
+
     HINDERED = "hindered"
     """Our own bytes could not be read this time; nothing complete was sent."""
 
@@ -48,7 +51,8 @@ class Outcome:
     """What became of one delivery in one attempt. `reason` is for people and holds no patient data.
 
     `found` is what the destination said when asked whether it has the instance, None where it was not or could not be asked;
-    `proof` is what the adapter itself made sure of.
+    `proof` is what the adapter itself made sure of. `sent_as` is the transfer syntax UID that it went out in, or is to be brought
+    into, where that was chosen for it.
     """
 
     delivery_id: int
@@ -57,6 +61,7 @@ class Outcome:
     reason: str = ""
     found: bool | None = None
     proof: Proof | None = None
+    sent_as: str | None = None
 
 
 DAMAGED = "bytes damaged: their digest is not the one they came with"
@@ -144,3 +149,6 @@ class Destination(Protocol):
 
     def open(self) -> Session:
         """Return a new session, not yet connected."""
+
+    def forget_refusals(self) -> None:
+        """Ask anew what the destination refused to take, because a person wants it tried. From any thread."""

@@ -34,15 +34,21 @@ class Dispatcher:
         destinations: Sequence[Destination],
         *,
         changed: Callable[[str], None] = _nobody,
+        to_transcode: Callable[[], None] = lambda: None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         """`changed` is called with a destination's name whenever deliveries to it were recorded, on any thread.
+
+        `to_transcode` is called, on any thread, when some of them have to be transcoded first.
 
         `clock` gives UTC seconds since the epoch, as the ledger keeps them.
         """
         self._ledger = ledger
         self._clock = clock
-        self._lanes = {destination.name: Lane(destination, ledger, changed=changed, clock=clock) for destination in destinations}
+        self._lanes = {
+            destination.name: Lane(destination, ledger, changed=changed, to_transcode=to_transcode, clock=clock)
+            for destination in destinations
+        }
         self._running = False
         self._ended = trio.Event()
         self._scope = trio.CancelScope()
@@ -94,8 +100,12 @@ class Dispatcher:
             lane.nudge()
 
     def retry(self, destination: str | None = None) -> None:
-        """Try again at once even where the circuit is open, because a person says so. From any thread."""
+        """Try again at once even where the circuit is open, because a person says so. From any thread.
+
+        What a destination refused is asked anew.
+        """
         for lane in self._meant(destination):
+            lane.destination.forget_refusals()
             lane.probe_now()
 
     def circuits(self) -> Mapping[str, CircuitView]:

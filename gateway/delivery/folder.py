@@ -21,6 +21,7 @@ import structlog
 import xxhash
 
 from gateway.delivery.destination import DAMAGED, ContentStore, OpenBytes, Outcome, OutcomeKind, Report
+from gateway.delivery.forms import Forms
 from gateway.delivery.part10 import file_head
 from gateway.domain import Consignment, InstanceIdentity, Proof, is_uid
 from gateway.errors import DestinationUnavailable, SpoolIOError, SpoolMissing
@@ -64,6 +65,7 @@ class Folder:
     name: str
     settings: FolderDestination
     store: ContentStore
+    forms: Forms = field(default_factory=Forms)
     idle_close_s: float = 5.0
     instant_proof: Proof | None = Proof.STATUS
     _swept: threading.Event = field(default_factory=threading.Event)
@@ -83,6 +85,9 @@ class Folder:
     def open(self) -> FolderSession:
         """Return a session; nothing is written before its first `deliver`."""
         return FolderSession(self)
+
+    def forget_refusals(self) -> None:
+        """Nothing is ever refused."""
 
     def prepare(self) -> None:
         """Make the folder where it is not there yet and remove what crashes left in it, once.
@@ -157,6 +162,13 @@ class FolderSession:
         """Nothing is open."""
 
     def _outcome(self, consignment: Consignment) -> Outcome:
+        forms = self._destination.forms
+        shipment = forms.shipment(consignment, forms.decide(consignment, None))
+        if isinstance(shipment, Outcome):
+            return shipment
+        return forms.afterwards(self._stored(shipment), consignment, shipment)
+
+    def _stored(self, consignment: Consignment) -> Outcome:
         try:
             with self._destination.store.open(consignment.content) as source:
                 return self._put(consignment, source)

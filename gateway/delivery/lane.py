@@ -6,6 +6,7 @@ Nothing here waits for another destination, and nothing on the way of an instanc
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import structlog
 import trio
@@ -31,14 +32,13 @@ class Lane:
         ledger: Ledger,
         *,
         changed: Callable[[str], None],
+        to_transcode: Callable[[], None],
         clock: Callable[[], float],
     ) -> None:
         self.destination = destination
-        self._ledger = ledger
-        self._changed = changed
-        self._clock = clock
+        self._make_crew = partial(Crew, destination, ledger, changed=changed, to_transcode=to_transcode, clock=clock)
         self._stopping = False
-        self._crew = Crew(destination, ledger, changed=changed, clock=clock)
+        self._crew = self._make_crew()
 
     async def run(self) -> None:
         """Deliver until stopped; cancelled, break off what is being sent. It may be run again after it has failed.
@@ -46,9 +46,7 @@ class Lane:
         Raises:
             Exception: the fault of our own that ended it.
         """
-        self._crew = crew = Crew(
-            self.destination, self._ledger, changed=self._changed, clock=self._clock, circuit=self._crew.circuit
-        )
+        self._crew = crew = self._make_crew(circuit=self._crew.circuit)
         if self._stopping:
             return
         over, ended = _Signal(), _Signal()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 from sqlalchemy import Connection
@@ -18,8 +18,8 @@ T = TypeVar("T")
 class Outbox:
     """What is to be recorded of one destination. Thread-safe."""
 
-    def __init__(self, ledger: Ledger, clock: Callable[[], float], recorded: Callable[[], None]) -> None:
-        """`recorded` is called, on the thread that recorded, whenever something has become durable."""
+    def __init__(self, ledger: Ledger, clock: Callable[[], float], recorded: Callable[[Sequence[Change]], None]) -> None:
+        """`recorded` is called with what has become durable, on the thread that recorded it."""
         self._ledger = ledger
         self._clock = clock
         self._recorded = recorded
@@ -68,5 +68,5 @@ class Outbox:
                 self._changes[:0] = changes
             raise
         if changes:
-            self._recorded()
+            self._recorded(changes)
         return result

@@ -12,6 +12,7 @@
 | 0117, 0122, 0124, 0210–0212 | held at once |
 | no answer | uncertain, backs off; held when the attempts are used up |
 | transfer syntax or SOP class not accepted | held at once |
+| to be transcoded first | waits for that; costs no attempt |
 | our bytes missing or damaged | held at once |
 | our bytes not readable this time | backs off; held when the attempts are used up |
 
@@ -27,6 +28,9 @@ from gateway.delivery.destination import Outcome, OutcomeKind
 from gateway.domain import Consignment, DeliveryState, Proof
 from gateway.ledger.deliveries import Change
 from gateway.settings import RetryTable
+
+TRANSCODING_PAUSE_S = 3600.0
+"""What waits to be transcoded is looked at again after this long even if nobody says that it was, in seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,10 +53,16 @@ def is_plain_success(outcome: Outcome) -> bool:
     return outcome.status == SUCCESS and outcome.kind is OutcomeKind.ANSWERED
 
 
-def plain_success(consignment: Consignment, instant_proof: Proof | None) -> Change:
+def plain_success(outcome: Outcome, consignment: Consignment, instant_proof: Proof | None) -> Change:
     """Return what `decide` does for a plain success, which depends on neither time nor jitter."""
-    attempts = consignment.attempts + 1
-    return Change(consignment.delivery_id, DeliveryState.DELIVERED, attempts, status=SUCCESS, proof=instant_proof)
+    return Change(
+        consignment.delivery_id,
+        DeliveryState.DELIVERED,
+        consignment.attempts + 1,
+        status=SUCCESS,
+        proof=instant_proof,
+        sent_as=outcome.sent_as,
+    )
 
 
 def decide(outcome: Outcome, consignment: Consignment, circumstances: Circumstances) -> Change:
@@ -81,14 +91,19 @@ class _Decision:
                 return self._answered(self.outcome.status if self.outcome.status is not None else 0x0110)
             case OutcomeKind.STORED | OutcomeKind.FOUND:
                 return self._delivered(self.outcome.reason)
-            case OutcomeKind.REFUSED:
-                return self._held(self.outcome.reason or "the destination accepts no such instance")
-            case OutcomeKind.UNREADABLE:
-                return replace(self._held(self.outcome.reason or "bytes missing"), bytes_gone=True)
-            case OutcomeKind.HINDERED:
-                return self._later(self.outcome.reason or "bytes cannot be read")
             case OutcomeKind.UNKNOWN:
                 return self._later(self.outcome.reason or "no answer", uncertain=True)
+            case OutcomeKind.REFUSED | OutcomeKind.TRANSCODE | OutcomeKind.UNREADABLE | OutcomeKind.HINDERED:
+                return self._not_sent()
+
+    def _not_sent(self) -> Change:
+        if self.outcome.kind is OutcomeKind.TRANSCODE:
+            return self._to_be_transcoded()
+        if self.outcome.kind is OutcomeKind.HINDERED:
+            return self._later(self.outcome.reason or "bytes cannot be read")
+        if self.outcome.kind is OutcomeKind.UNREADABLE:
+            return replace(self._held(self.outcome.reason or "bytes missing"), bytes_gone=True)
+        return self._held(self.outcome.reason or "the destination accepts no such instance")
 
     def _answered(self, status: int) -> Change:
         rule = store_disposition(status)
@@ -114,6 +129,11 @@ class _Decision:
             return self._once_more(f"{words}, but the destination does not list it")
         checked = "" if self.outcome.found else "; whether it is there could not be asked"
         return self._delivered(f"{words}{checked}")
+
+    def _to_be_transcoded(self) -> Change:
+        due_at = self.circumstances.now + TRANSCODING_PAUSE_S
+        waiting = self._change(DeliveryState.DEFERRED, self.outcome.reason, due_at=due_at, uncertain=self.consignment.uncertain)
+        return replace(waiting, attempts=self.consignment.attempts, awaits_transcoding=True)
 
     def _once_more(self, words: str) -> Change:
         if wants_new_association(self.consignment):
@@ -154,6 +174,7 @@ class _Decision:
             reason=words or None,
             uncertain=uncertain,
             proof=proof,
+            sent_as=self.outcome.sent_as,
         )
 
 

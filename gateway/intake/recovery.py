@@ -27,16 +27,17 @@ at at a time, so that memory does not grow with what is held.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 
 import structlog
 from sqlalchemy import Connection
 
+from gateway.domain import Mode
 from gateway.errors import SpoolIOError, SpoolMissing
 from gateway.intake.attributes import read_head
 from gateway.intake.recorder import record_spooled
-from gateway.intake.storage import LOCAL_ADDRESS, SEND_ASSOCIATION, Correlate, Route, complete
+from gateway.intake.storage import LOCAL_ADDRESS, SEND_ASSOCIATION, Correlate, Route, asked, complete
 from gateway.ledger import Ledger
 from gateway.ledger.instances import (
     Arrival,
@@ -145,9 +146,11 @@ class _Recovery:
         if self.came_again(entry, identity.sop_instance_uid):
             self.count("removed", int(self.spool.remove(location)))
             return
-        destinations = tuple(self.route(head.attributes(entry.provenance)))
+        destinations = self.route(head.attributes(entry.provenance))
         retrieval_id = self.correlate(entry.provenance, identity.sop_instance_uid)
-        arrival = Arrival(identity, entry.provenance, entry.content, destinations, entry.written_at, retrieval_id)
+        arrival = Arrival(
+            identity, entry.provenance, entry.content, tuple(destinations), entry.written_at, retrieval_id, asked(destinations)
+        )
         recorded = record_spooled(self.spool, self.ledger, arrival, late=True)
         self.count("adopted")
         _log.info("orphan_adopted", sop_instance_uid=identity.sop_instance_uid, outcome=recorded.outcome.value)
@@ -207,24 +210,24 @@ class _Recovery:
             if found:
                 self.count("routed", self.queue(found))
 
-    def destinations(self, instance: StoredInstance) -> tuple[str, ...]:
+    def destinations(self, instance: StoredInstance) -> Mapping[str, Mode | None]:
         try:
             with self.spool.open(instance.content) as source:
                 head = read_head(source.read, instance.identity.transfer_syntax_uid, self.keywords)
         except SpoolMissing as error:
             _log.error("unrouted_bytes_missing", sop_instance_uid=instance.identity.sop_instance_uid, reason=str(error))
-            return ()
+            return {}
         except SpoolIOError as error:
             self.unreadable(instance.content.location, error)
-            return ()
-        return tuple(self.route(head.attributes(instance.provenance)))
+            return {}
+        return self.route(head.attributes(instance.provenance))
 
-    def queue(self, found: list[tuple[int, tuple[str, ...]]]) -> int:
+    def queue(self, found: list[tuple[int, Mapping[str, Mode | None]]]) -> int:
         now = self.clock()
 
         def change(connection: Connection) -> None:
-            for instance_id, names in found:
-                route_anew(connection, instance_id, names, now=now)
+            for instance_id, routed in found:
+                route_anew(connection, instance_id, tuple(routed), now=now, modes=asked(routed))
 
         self.ledger.write(change)
         return len(found)

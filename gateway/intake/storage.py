@@ -7,13 +7,13 @@ follow. Runs on association threads.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import lru_cache
 
 import structlog
 
 from gateway.association.services import AssociationInfo, StoreRequest
-from gateway.domain import Attributes, InstanceIdentity, Provenance, is_uid
+from gateway.domain import Attributes, InstanceIdentity, Mode, Provenance, is_uid
 from gateway.errors import LedgerUnavailable, Refusal, SpoolError
 from gateway.intake.attributes import DataSetHead, peek_head, read_head
 from gateway.intake.recorder import Recorder
@@ -22,8 +22,8 @@ from gateway.spool import Spool, SpoolWriter
 
 _log = structlog.get_logger()
 
-Route = Callable[[Attributes], Sequence[str]]
-"""Names the destinations of an instance; pure."""
+Route = Callable[[Attributes], Mapping[str, Mode | None]]
+"""Names the destinations of an instance, each with the transfer syntax that a route asks for there, if one does; pure."""
 
 Correlate = Callable[[Provenance, str], int | None]
 """Names the retrieval that the SOP Instance UID of a C-STORE is counted to; None is unsolicited. Thread-safe."""
@@ -82,9 +82,11 @@ class StorageIntake:
             raise _out_of_resources(error, provenance, identity) from error
         return StorageReception(self, writer, identity, provenance)
 
-    def decide(self, read: DataSetHead, identity: InstanceIdentity, provenance: Provenance) -> tuple[tuple[str, ...], int | None]:
+    def decide(
+        self, read: DataSetHead, identity: InstanceIdentity, provenance: Provenance
+    ) -> tuple[Mapping[str, Mode | None], int | None]:
         """Return the destinations of an instance, and the retrieval it is counted to."""
-        destinations = tuple(self._route(read.attributes(provenance)))
+        destinations = self._route(read.attributes(provenance))
         return destinations, self._correlate(provenance, identity.sop_instance_uid)
 
     def peek_head(self, beginning: memoryview, transfer_syntax_uid: str) -> DataSetHead | None:
@@ -151,7 +153,14 @@ class StorageReception:
         identity = complete(self._identity, head, self._provenance)
         destinations, retrieval_id = self._intake.decide(head, identity, self._provenance)
         content = self._writer.commit()
-        return Arrival(identity, self._provenance, content, destinations, self._intake.now(), retrieval_id)
+        return Arrival(
+            identity, self._provenance, content, tuple(destinations), self._intake.now(), retrieval_id, asked(destinations)
+        )
+
+
+def asked(destinations: Mapping[str, Mode | None]) -> Mapping[str, Mode]:
+    """Return what routes ask for, of the destinations at which they do."""
+    return {name: mode for name, mode in destinations.items() if mode is not None}
 
 
 def complete(identity: InstanceIdentity, head: DataSetHead, provenance: Provenance) -> InstanceIdentity:

@@ -27,7 +27,7 @@ from sqlalchemy import (
     update,
 )
 
-from gateway.domain import Consignment, Content, DeliveryState, InstanceIdentity, Proof
+from gateway.domain import Consignment, Content, DeliveryState, InstanceIdentity, Mode, Proof
 from gateway.ledger.instances import SUPERSEDED
 from gateway.ledger.keeping import mark_missing
 from gateway.ledger.schema import deliveries, instances
@@ -45,6 +45,8 @@ class Change:
     """What is to become of one delivery that is being sent. `attempts` is the new number; None leaves `due_at` as it is.
 
     `proof`, with the state delivered, makes it verified at once. `bytes_gone` says that the spooled bytes are missing or damaged.
+    `sent_as` is the transfer syntax UID that it goes or went out in, where that was chosen for it; with `awaits_transcoding` it is
+    not looked at again before it was brought into that one.
     """
 
     delivery_id: int
@@ -56,6 +58,8 @@ class Change:
     uncertain: bool = False
     proof: Proof | None = None
     bytes_gone: bool = False
+    sent_as: str | None = None
+    awaits_transcoding: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +102,7 @@ def claim(
     move(connection, [row.id for row in chosen], DeliveryState.SENDING, now=now)
     left = [row.due_at for row in waiting[len(rows) :]]
     left += [now] * (len(current) - len(held_back) > len(chosen)) + [now + RIVAL_PAUSE_S] * bool(held_back)
-    return Claim([_consignment(row, destination) for row in chosen], min(left, default=None))
+    return Claim([consignment_of(row, destination) for row in chosen], min(left, default=None))
 
 
 def apply(connection: Connection, changes: Sequence[Change], *, now: float) -> int:
@@ -128,6 +132,8 @@ def _apply(connection: Connection, change: Change, ids: Sequence[int], now: floa
         "reason": change.reason,
         "uncertain": change.uncertain,
         "proof": change.proof if proved else None,
+        "sent_as": change.sent_as,
+        "awaits_transcoding": change.awaits_transcoding,
     }
     if change.due_at is not None:
         columns["due_at"] = change.due_at
@@ -136,11 +142,11 @@ def _apply(connection: Connection, change: Change, ids: Sequence[int], now: floa
     state = DeliveryState.VERIFIED if proved else change.state
     changed = move(connection, ids, state, now=now, only_from=_SENDING, **columns)
     if change.bytes_gone:
-        _mark_gone(connection, ids, now)
+        mark_gone(connection, ids, now)
     return changed
 
 
-def _mark_gone(connection: Connection, ids: Sequence[int], now: float) -> None:
+def mark_gone(connection: Connection, ids: Sequence[int], now: float) -> None:
     """Record whose bytes are gone, so that they are taken when they arrive again. A file in place may come back by itself."""
     spooled = (deliveries.c.id.in_(ids), ~instances.c.location.startswith("file:"))
     found = select(instances.c.id).join(deliveries, deliveries.c.instance_id == instances.c.id).where(*spooled)
@@ -175,7 +181,8 @@ def rivals(one: FromClause) -> ColumnElement[bool]:
     return exists().where(other.c.sop_instance_uid == one.c.sop_instance_uid, other.c.id != one.c.id, differs)
 
 
-def _consignment(row: Row[Any], destination: str) -> Consignment:
+def consignment_of(row: Row[Any], destination: str) -> Consignment:
+    """Return the delivery that a row of `consignment_columns` is."""
     return Consignment(
         delivery_id=row.id,
         instance_id=row.instance_id,
@@ -192,6 +199,8 @@ def _consignment(row: Row[Any], destination: str) -> Consignment:
         last_status=row.status,
         uncertain=bool(row.uncertain),
         has_rivals=bool(row.has_rivals),
+        mode=None if row.mode is None else Mode(row.mode),
+        sent_as=row.sent_as,
     )
 
 
@@ -205,28 +214,34 @@ def _under_way(one: FromClause) -> ColumnElement[bool]:
     return exists().where(rival.c.sop_instance_uid == one.c.sop_instance_uid, rival.c.id != one.c.id, being_sent)
 
 
+def consignment_columns() -> tuple[ColumnElement[Any], ...]:
+    """Return the columns of `deliveries` and `instances` that make a consignment."""
+    of, what = deliveries.c, instances.c
+    return (
+        of.id,
+        of.instance_id,
+        of.attempts,
+        of.status,
+        of.uncertain,
+        of.mode,
+        of.sent_as,
+        what.sop_class_uid,
+        what.sop_instance_uid,
+        what.transfer_syntax_uid,
+        what.study_instance_uid,
+        what.series_instance_uid,
+        what.location,
+        what.content_offset,
+        what.content_length,
+        what.digest,
+        rivals(instances).label("has_rivals"),
+    )
+
+
 def _rows_of() -> Select[Any]:
     of, what = deliveries.c, instances.c
     return (
-        select(
-            of.id,
-            of.instance_id,
-            of.attempts,
-            of.status,
-            of.uncertain,
-            what.sop_class_uid,
-            what.sop_instance_uid,
-            what.transfer_syntax_uid,
-            what.study_instance_uid,
-            what.series_instance_uid,
-            what.location,
-            what.content_offset,
-            what.content_length,
-            what.digest,
-            what.superseded_by,
-            _under_way(instances).label("under_way"),
-            rivals(instances).label("has_rivals"),
-        )
+        select(*consignment_columns(), what.superseded_by, _under_way(instances).label("under_way"))
         .join_from(deliveries, instances, what.id == of.instance_id)
         .where(of.id.in_(bindparam("ids", expanding=True)))
         .order_by(of.due_at, of.id)

@@ -5,14 +5,15 @@ Every function takes a `Connection` first; those that change something belong in
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from enum import StrEnum
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 from sqlalchemy import ColumnElement, Connection, Row, and_, insert, select, update
 
-from gateway.domain import SETTLED, Content, DeliveryState, InstanceIdentity, Provenance
+from gateway.domain import SETTLED, Content, DeliveryState, InstanceIdentity, Mode, Provenance
 from gateway.ledger import transitions
 from gateway.ledger.schema import deliveries, instances
 
@@ -24,8 +25,19 @@ SUPERSEDED = "superseded by other content under the same SOP Instance UID"
 _CHUNK = 500
 """Values in one ``IN``: within the limit of bound parameters of every database."""
 
+NO_MODES: Mapping[str, Mode] = MappingProxyType({})
+
 _UNDERWAY = frozenset({DeliveryState.PENDING, DeliveryState.SENDING, DeliveryState.DEFERRED, DeliveryState.DELIVERED})
-_FRESH: dict[str, Any] = {"attempts": 0, "status": None, "reason": None, "uncertain": False, "lost": 0, "proof": None}
+_FRESH: dict[str, Any] = {
+    "attempts": 0,
+    "status": None,
+    "reason": None,
+    "uncertain": False,
+    "lost": 0,
+    "proof": None,
+    "sent_as": None,
+    "awaits_transcoding": False,
+}
 
 
 class BytesState(StrEnum):
@@ -54,6 +66,8 @@ class Arrival:
     destinations: tuple[str, ...]
     at: float
     retrieval_id: int | None = None
+    modes: Mapping[str, Mode] = field(default_factory=dict)
+    """What routes ask for at destinations, in place of the destinations' own wishes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,31 +125,34 @@ def delivery_ids(connection: Connection, which: ColumnElement[bool]) -> list[int
     return list(connection.execute(select(deliveries.c.id).where(which)).scalars())
 
 
-def _insert_deliveries(
-    connection: Connection, instance_id: int, destinations: Iterable[str], now: float, held: str | None = None
-) -> None:
-    state = DeliveryState.HELD if held else DeliveryState.PENDING
-    new = {"instance_id": instance_id, "state": state, "due_at": now, "changed_at": now, "reason": held}
-    rows = [new | {"destination": name} for name in destinations]
-    if rows:
-        connection.execute(insert(deliveries).inline(), rows)
-
-
 def add_deliveries(
-    connection: Connection, instance_id: int, destinations: Sequence[str], *, now: float, held: str | None = None
+    connection: Connection,
+    instance_id: int,
+    destinations: Sequence[str],
+    *,
+    now: float,
+    held: str | None = None,
+    modes: Mapping[str, Mode] = NO_MODES,
 ) -> None:
-    """Queue the instance for those `destinations` that it has no delivery to yet; with `held`, hold it there for that reason."""
+    """Queue the instance for those `destinations` that it has no delivery to yet; with `held`, hold it there for that reason.
+
+    `modes` are what routes ask for there.
+    """
     known = set(connection.execute(select(deliveries.c.destination).where(_of(instance_id, destinations))).scalars())
     new = tuple(name for name in destinations if name not in known)
     if new:
-        _insert_deliveries(connection, instance_id, new, now, held)
+        state = DeliveryState.HELD if held else DeliveryState.PENDING
+        same = {"instance_id": instance_id, "state": state, "due_at": now, "changed_at": now, "reason": held}
+        connection.execute(insert(deliveries).inline(), [same | {"destination": name, "mode": modes.get(name)} for name in new])
         connection.execute(update(instances).where(instances.c.id == instance_id).values(routed=True))
 
 
-def route_anew(connection: Connection, instance_id: int, destinations: Sequence[str], *, now: float) -> None:
+def route_anew(
+    connection: Connection, instance_id: int, destinations: Sequence[str], *, now: float, modes: Mapping[str, Mode] = NO_MODES
+) -> None:
     """Queue an unrouted instance for `destinations`, also for those that settled it when it came before."""
     revive(connection, instance_id, destinations, SETTLED, now)
-    add_deliveries(connection, instance_id, destinations, now=now)
+    add_deliveries(connection, instance_id, destinations, now=now, modes=modes)
     connection.execute(update(instances).where(instances.c.id == instance_id).values(routed=True))
 
 

@@ -16,6 +16,10 @@ ASYNCHRONOUS = "asynchronous"
 """About a source: ``yes`` when it answers C-MOVE before its sub-operations are done."""
 
 
+REFUSED_CONTEXTS = "refused_contexts"
+"""About a destination: the presentation contexts that it refused, as `gateway.delivery.acceptance` writes them."""
+
+
 def source_subject(name: str) -> str:
     """Return the subject of facts about source `name`."""
     return f"source:{name}"

@@ -18,7 +18,12 @@ from gateway.ledger.transitions import move
 
 _PULL_FORWARD = (
     update(deliveries)
-    .where(deliveries.c.destination == bindparam("to"), CLAIMABLE, deliveries.c.due_at > bindparam("horizon"))
+    .where(
+        deliveries.c.destination == bindparam("to"),
+        CLAIMABLE,
+        ~deliveries.c.awaits_transcoding,
+        deliveries.c.due_at > bindparam("horizon"),
+    )
     .values(due_at=bindparam("now"))
 )
 
@@ -43,7 +48,10 @@ def adapt(connection: Connection, proofs: Mapping[str, Proof | None], *, now: fl
 
 
 def pull_forward(connection: Connection, destination: str, *, now: float, horizon_s: float) -> int:
-    """Make due what is due later than `horizon_s` from `now`: the clock was set back since; returns how many."""
+    """Make due what is due later than `horizon_s` from `now`: the clock was set back since; returns how many.
+
+    What waits for being transcoded is due when that is done, whatever the clock says.
+    """
     values = {"to": destination, "horizon": now + horizon_s, "now": now}
     return connection.execute(_PULL_FORWARD, values).rowcount
 

@@ -45,7 +45,22 @@ def _narrow_indexes(connection: Connection) -> None:
         connection.execute(text(statement))
 
 
-MIGRATIONS: Sequence[Migration] = (_indexes_for_many, _narrow_indexes)
+def _transfer_syntaxes(connection: Connection) -> None:
+    """Version 4: in which transfer syntax a delivery goes out, and what waits for being brought into it."""
+    small_ints = connection.dialect.name == "sqlite"
+    for statement in (
+        "ALTER TABLE deliveries ADD COLUMN mode VARCHAR(16)",
+        "ALTER TABLE deliveries ADD COLUMN sent_as VARCHAR(64)",
+        "ALTER TABLE deliveries ADD COLUMN awaits_transcoding BOOLEAN DEFAULT FALSE NOT NULL",
+        "CREATE INDEX deliveries_to_transcode ON deliveries (destination, id) "
+        f"WHERE {'awaits_transcoding = 1' if small_ints else 'awaits_transcoding'}",
+        "CREATE INDEX deliveries_transcoded ON deliveries (destination, id) "
+        "WHERE sent_as IS NOT NULL AND state IN ('pending', 'deferred', 'sending')",
+    ):
+        connection.execute(text(statement))
+
+
+MIGRATIONS: Sequence[Migration] = (_indexes_for_many, _narrow_indexes, _transfer_syntaxes)
 """The first one takes version 1 to version 2."""
 
 

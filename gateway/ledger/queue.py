@@ -20,6 +20,15 @@ from gateway.ledger.transitions import move
 
 HELD_BY_HAND = "held by hand"
 
+_ANEW: dict[str, Any] = {
+    "attempts": 0,
+    "lost": 0,
+    "reason": None,
+    "proof": None,
+    "sent_as": None,
+    "awaits_transcoding": False,
+}
+
 
 class Action(StrEnum):
     """What a person may do with deliveries."""
@@ -79,6 +88,8 @@ class Entry:
     sop_instance_uid: str
     sop_class_uid: str
     transfer_syntax_uid: str
+    sent_as: str | None
+    awaits_transcoding: bool
     series_instance_uid: str
     study_instance_uid: str
     size_bytes: int
@@ -117,6 +128,8 @@ def _entries() -> Select[Any]:
         what.sop_instance_uid,
         what.sop_class_uid,
         what.transfer_syntax_uid,
+        of.sent_as,
+        of.awaits_transcoding,
         what.series_instance_uid,
         what.study_instance_uid,
         what.content_length,
@@ -201,7 +214,7 @@ def act(connection: Connection, selection: Selection, action: Action, *, now: fl
     if not ids:
         return 0
     if action is Action.RETRY:
-        return move(connection, ids, S.PENDING, now=now, only_from=starts, due_at=now, attempts=0, lost=0, reason=None, proof=None)
+        return move(connection, ids, S.PENDING, now=now, only_from=starts, due_at=now, **_ANEW)
     if action is Action.HOLD:
         return move(connection, ids, S.HELD, now=now, only_from=starts, reason=HELD_BY_HAND)
     if action is Action.RELEASE:

@@ -84,7 +84,12 @@ _INSERT_ARRIVALS = RowInsert(
     arrivals.c.at,
 )
 _INSERT_DELIVERIES = RowInsert(
-    deliveries.c.instance_id, deliveries.c.destination, deliveries.c.state, deliveries.c.due_at, deliveries.c.changed_at
+    deliveries.c.instance_id,
+    deliveries.c.destination,
+    deliveries.c.state,
+    deliveries.c.due_at,
+    deliveries.c.changed_at,
+    deliveries.c.mode,
 )
 
 
@@ -170,7 +175,7 @@ def _record_known(connection: Connection, arrival: Arrival, known: Row[Any], *, 
         _bytes_came(connection, known.id, arrival.at)
     if known.bytes_state == BytesState.MISSING or not again:
         revive(connection, known.id, arrival.destinations, {DeliveryState.HELD}, arrival.at)
-    add_deliveries(connection, known.id, arrival.destinations, now=arrival.at)
+    add_deliveries(connection, known.id, arrival.destinations, now=arrival.at, modes=arrival.modes)
     queued = underway(connection, known.id, arrival.destinations)
     relied = owed and not taken
     rests_on = Content(known.location, known.content_offset, known.content_length, known.digest) if relied else None
@@ -227,8 +232,9 @@ def _instance_row(instance_id: int, arrival: Arrival) -> tuple[str | int | float
     return (instance_id, *_instance_values(arrival), bool(arrival.destinations))
 
 
-def _delivery_rows(instance_id: int, arrival: Arrival) -> list[tuple[int, str, str, float, float]]:
-    return [(instance_id, name, DeliveryState.PENDING.value, arrival.at, arrival.at) for name in arrival.destinations]
+def _delivery_rows(instance_id: int, arrival: Arrival) -> list[tuple[int, str, str, float, float, str | None]]:
+    at, modes = arrival.at, arrival.modes
+    return [(instance_id, name, DeliveryState.PENDING.value, at, at, modes.get(name)) for name in arrival.destinations]
 
 
 def _arrival_row(instance_id: int, arrival: Arrival, outcome: ArrivalOutcome) -> tuple[str | int | float | None, ...]:

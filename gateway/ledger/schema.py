@@ -115,6 +115,12 @@ deliveries = Table(
     Column("lost", Integer, nullable=False, server_default="0"),
     Column("proof", String(10), nullable=True),
     Column("changed_at", Double, nullable=False),
+    # What its route asks for (gateway.domain.Mode); NULL is what the destination asks for.
+    Column("mode", String(16), nullable=True),
+    # The transfer syntax UID that was chosen for it, and that it was delivered in; NULL is the instance's own.
+    Column("sent_as", String(64), nullable=True),
+    # It waits, deferred, until it is brought into that transfer syntax.
+    Column("awaits_transcoding", Boolean, nullable=False, server_default=text("FALSE")),
     UniqueConstraint("instance_id", "destination", name="one_delivery_a_destination"),
     CheckConstraint("state IN (" + ", ".join(f"'{state}'" for state in DeliveryState) + ")", name="state"),
 )
@@ -122,6 +128,19 @@ _index_where(
     "deliveries_due", deliveries.c.destination, deliveries.c.due_at, deliveries.c.id, where="state IN ('pending', 'deferred')"
 )
 Index("deliveries_by_state", deliveries.c.destination, deliveries.c.state)
+_index_where(
+    "deliveries_to_transcode",
+    deliveries.c.destination,
+    deliveries.c.id,
+    where="awaits_transcoding",
+    sqlite="awaits_transcoding = 1",
+)
+_index_where(
+    "deliveries_transcoded",
+    deliveries.c.destination,
+    deliveries.c.id,
+    where="sent_as IS NOT NULL AND state IN ('pending', 'deferred', 'sending')",
+)
 _index_where("deliveries_held", deliveries.c.destination, deliveries.c.reason, where="state = 'held'")
 
 jobs = Table(

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from pydicom.datadict import dictionary_VR, tag_for_keyword
 
-from gateway.domain import Attributes
+from gateway.domain import Attributes, Mode
 from gateway.settings import RouteTable
 
 OPERATION_KEYS = frozenset({"calling_ae", "called_ae", "source"})
@@ -26,6 +26,7 @@ class Rule:
     name: str
     conditions: tuple[tuple[str, re.Pattern[str]], ...]
     destinations: tuple[str, ...]
+    mode: Mode | None = None
 
     def matches(self, attributes: Attributes) -> bool:
         """Tell whether every condition holds."""
@@ -47,10 +48,17 @@ def compile_routes(routes: Iterable[RouteTable]) -> Rules:
     return Rules(rules, frozenset(asked - OPERATION_KEYS))
 
 
-def route(rules: Rules, attributes: Attributes) -> tuple[str, ...]:
-    """Return the destinations of all routes that match, in order and without duplicates; empty is unrouted."""
-    matching = (rule.destinations for rule in rules.rules if rule.matches(attributes))
-    return tuple(dict.fromkeys(name for destinations in matching for name in destinations))
+def route(rules: Rules, attributes: Attributes) -> dict[str, Mode | None]:
+    """Return the destinations of all routes that match, in order; empty is unrouted.
+
+    With each comes the transfer syntax that a route asks for there; of several routes that do, the first decides.
+    """
+    found: dict[str, Mode | None] = {}
+    for rule in rules.rules:
+        if rule.matches(attributes):
+            for name in rule.destinations:
+                found[name] = found.get(name) or rule.mode
+    return found
 
 
 def unknown_keywords(when: Mapping[str, str | Sequence[str]]) -> list[str]:
@@ -71,7 +79,7 @@ def _is_routable(keyword: str) -> bool:
 
 def _compile(table: RouteTable) -> Rule:
     conditions = tuple((key, _pattern(value)) for key, value in table.when.items())
-    return Rule(table.name, conditions, table.to)
+    return Rule(table.name, conditions, table.to, table.transfer_syntax)
 
 
 def _pattern(value: str | Sequence[str]) -> re.Pattern[str]:

@@ -4,9 +4,11 @@ from pathlib import Path
 
 import pydicom
 import pytest
+from pydicom.uid import JPEG2000Lossless
 
 from tests.app.conftest import Run, running
 from tests.support import gateway as support
+from tests.support.archive import Archive
 from tests.support.gateway import Gateway
 from tests.support.load import Ledger as Sender
 from tests.support.load import Template
@@ -111,3 +113,17 @@ def test_export_of_nothing_that_was_named_says_so_by_its_exit_code(run: Run, unr
     assert run("queue", "export").code == 2
     (tmp_path / "file").write_bytes(b"")
     assert run("queue", "export", "--to", tmp_path / "file" / "x").code == 2
+
+
+def test_what_was_transcoded_is_delivered_and_shown_with_both_transfer_syntaxes(site: Gateway, run: Run, ct_series) -> None:
+    with Archive().running(syntaxes=[JPEG2000Lossless]) as archive:
+        thin = support.dicom_destination(archive.port, ae_title="ARCHIVE", verify="status")
+        site.write(destinations={"thin": thin, **site.tables["destinations"]})
+        sent = run("send", ct_series(3)[0].parent, "--to", "thin")
+        assert sent.code == 0, sent.err
+    assert len(archive.held) == 3
+    entries = run("queue", "list", "--state", "verified", "--json").document["entries"]
+    assert {entry["sent_as"] for entry in entries} == {JPEG2000Lossless}
+    shown = run("queue", "show", str(entries[0]["id"])).out
+    assert "Explicit VR Little Endian (1.2.840.10008.1.2.1)" in shown
+    assert "JPEG 2000 Lossless (1.2.840.10008.1.2.4.90)" in shown

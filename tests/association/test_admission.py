@@ -7,10 +7,11 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from gateway.association import admission
 from gateway.association.admission import KnownSources
-from gateway.association.negotiation import J2K_FIRST, UNCOMPRESSED_FIRST
+from gateway.association.negotiation import J2K_FIRST, UNCOMPRESSED_FIRST, preferring
 from gateway.association.services import Admitted
 from gateway.errors import AssociationRejected
 from gateway.settings import Settings
@@ -120,6 +121,37 @@ def test_an_order_that_was_learned_counts_from_the_next_association_on() -> None
     assert known.admit(**call) == Admitted("archive", J2K_FIRST)  # type: ignore[arg-type]
     known.set_order("archive", "uncompressed-first")
     assert known.admit(**call) == Admitted("archive", UNCOMPRESSED_FIRST)  # type: ignore[arg-type]
+
+
+def first(known: KnownSources, calling: str = "PACS") -> tuple[str, ...]:
+    admitted = known.admit(calling_ae=calling, called_ae="GATEWAY", address="10.0.0.7", certificate_names=None)
+    return tuple(admitted.transfer_syntaxes[:2])
+
+
+def test_the_configuration_may_prefer_others_for_all_or_for_one_source() -> None:
+    listen = {"accept": "any", "prefer": ["explicit-le", "1.2.840.10008.1.2.4.80"]}
+    tables = {"archive": PACS, "other": {"ae_title": "OTHER", "host": "10.0.0.7", "prefer": ["rle-lossless"]}}
+    known = KnownSources(Settings.model_validate({"listen": listen, "sources": tables}), resolve=NAMES.__getitem__)
+    assert first(known) == first(known, "STRANGER") == ("1.2.840.10008.1.2.1", "1.2.840.10008.1.2.4.80")
+    assert first(known, "OTHER") == ("1.2.840.10008.1.2.5", "1.2.840.10008.1.2.4.90")
+
+
+def test_what_is_preferred_gives_way_to_another_order_and_comes_back() -> None:
+    known = sources({"archive": {**PACS, "prefer": ["jpeg-ls-lossless"]}})
+    known.set_order("archive", "uncompressed-first")
+    assert first(known)[0] == "1.2.840.10008.1.2.1"
+    known.set_order("archive", "j2k-first")
+    assert first(known) == ("1.2.840.10008.1.2.4.80", "1.2.840.10008.1.2.4.90")
+
+
+def test_an_order_of_preference_has_every_transfer_syntax() -> None:
+    assert set(preferring(["explicit-be"])) == set(J2K_FIRST)
+
+
+@pytest.mark.parametrize("wrong", ["j2k", "1.2.3", ""])
+def test_what_is_no_transfer_syntax_cannot_be_preferred(wrong: str) -> None:
+    with pytest.raises(ValidationError, match="transfer syntax UID of the standard, or one of j2k-lossless"):
+        Settings.model_validate({"listen": {"prefer": [wrong]}})
 
 
 def test_orders_may_be_known_from_the_start() -> None:

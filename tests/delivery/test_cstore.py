@@ -11,9 +11,10 @@ import pytest
 import trio
 
 from gateway.association.statuses import STORE_TABLE, Disposition
-from gateway.delivery.cstore import CStore, proposal, refusal, split
+from gateway.delivery.cstore import CStore, proposal, split
 from gateway.delivery.destination import OutcomeKind
 from gateway.delivery.dispatcher import Dispatcher
+from gateway.delivery.forms import refusal
 from gateway.domain import Consignment, Content, InstanceIdentity, Proof
 from gateway.errors import AssociationError, AssociationRejected, PeerTimeout
 from tests.delivery.sites import dicom_settings
@@ -87,7 +88,7 @@ async def until(condition, what, deadline_s=15.0):
 
 def test_a_batch_of_many_syntaxes_is_split_over_associations_in_order():
     batch = [consignment(number, syntax=f"1.2.{number % 5}") for number in range(12)]
-    parts = split(batch, limit=2)
+    parts = split(batch, lambda item: ((CT, item.identity.transfer_syntax_uid),), limit=2)
     assert [[item.delivery_id for item in part] for part in parts] == [[0, 1, 5, 6, 10, 11], [2, 3, 7, 8], [4, 9]]
 
 

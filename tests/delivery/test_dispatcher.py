@@ -41,10 +41,14 @@ class Scripted:
     instant_proof: Proof | None = Proof.STATUS
     batches: list[list[str]] = field(default_factory=list)
     closed: int = 0
+    forgot: int = 0
     killed: threading.Event = field(default_factory=threading.Event)
 
     def open(self) -> ScriptedSession:
         return ScriptedSession(self)
+
+    def forget_refusals(self) -> None:
+        self.forgot += 1
 
     @property
     def delivered(self) -> list[str]:

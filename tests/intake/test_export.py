@@ -38,7 +38,7 @@ def filled(spool: Spool, ledger: Ledger) -> list[str]:
     """Three instances: two with deliveries to a and b, the last one unrouted, each in a study of its own."""
     uids = [f"{UID}.{number}" for number in range(3)]
     with taking(
-        spool, ledger, route=lambda found: () if found.get("Modality") == "MR" else ("a", "b"), keywords={"Modality"}
+        spool, ledger, route=lambda found: {} if found.get("Modality") == "MR" else {"a": None, "b": None}, keywords={"Modality"}
     ) as intake:
         for number, uid in enumerate(uids):
             store(intake, request(uid), data_set(uid, study=f"1.9.{number}", modality="MR" if number == 2 else "CT"))
@@ -107,7 +107,7 @@ def test_a_file_system_without_links_gets_its_files_too(
 
 
 def test_both_contents_of_a_conflict_are_written(spool: Spool, ledger: Ledger, exported: Export, out: Path) -> None:
-    with taking(spool, ledger, route=lambda _attributes: ("a",)) as intake:
+    with taking(spool, ledger, route=lambda _attributes: {"a": None}) as intake:
         for filler in (b"one", b"two"):
             store(intake, request(UID), data_set(UID, filler=filler))
     files = [out / one.file for one in exported()]

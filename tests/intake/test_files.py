@@ -314,7 +314,7 @@ def test_a_file_in_place_outlives_its_release(send: Send, spool: Spool, ledger: 
     send()
     settle(ledger)
     assert Releaser(spool, ledger, history_s=1).run_once() == 1
-    recover(spool, ledger, route=lambda _attributes: ())
+    recover(spool, ledger, route=lambda _attributes: {})
     assert path.exists()
     assert outcomes(send()) == ["settled"]
     assert outcomes(send(to=("b",))) == ["queued"]
@@ -411,7 +411,7 @@ def test_a_member_that_a_crash_orphaned_is_not_routed(send: Send, spool: Spool, 
     zipped(inbox / "study.zip", {"a": part10(data_set("1.2.3"))})
     send()
     with Ledger(folder.parent / "other.sqlite") as other:
-        recover(spool, other, route=lambda _attributes: ("elsewhere",))
+        recover(spool, other, route=lambda _attributes: {"elsewhere": None})
         assert states(other) == {}
     assert kept(folder) == []
 

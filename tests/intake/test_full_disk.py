@@ -25,7 +25,7 @@ refused = 0
 with (
     Spool(state / "spool", reserve_bytes=0) as spool,
     Ledger(state / "ledger.sqlite") as ledger,
-    taking(spool, ledger, route=lambda attributes: ("a",)) as intake,
+    taking(spool, ledger, route=lambda attributes: {"a": None}) as intake,
 ):
     for number in range(3000):
         uid = f"1.2.{number}"
@@ -42,7 +42,7 @@ with (
     store(intake, request("1.3"), data_set("1.3"))
     answered.append("1.3")
 with Spool(state / "spool", reserve_bytes=0) as spool, Ledger(state / "ledger.sqlite") as ledger:
-    report = recover(spool, ledger, route=lambda attributes: ("a",))
+    report = recover(spool, ledger, route=lambda attributes: {"a": None})
     assert (report.missing, report.corrupt) == (0, 0), report
     with ledger.read() as connection:
         kept = {uid: instances.find(connection, uid) for uid in answered}

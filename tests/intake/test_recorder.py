@@ -29,7 +29,7 @@ def heard() -> list[list[Recorded]]:
 
 @pytest.fixture
 def intake(spool: Spool, ledger: Ledger, heard: list[list[Recorded]]) -> Iterator[StorageIntake]:
-    with taking(spool, ledger, route=lambda _attributes: ("a",), recorded=lambda batch: heard.append(list(batch))) as opened:
+    with taking(spool, ledger, route=lambda _attributes: {"a": None}, recorded=lambda batch: heard.append(list(batch))) as opened:
         yield opened
 
 
@@ -64,7 +64,7 @@ def arrived(ledger: Ledger) -> list[tuple[str, str]]:
 
 def restarted(spool: Spool, folder: Path) -> tuple[RecoveryReport, dict[tuple[int, str], str]]:
     with Ledger(folder.parent / "ledger.sqlite") as reopened:
-        report = recover(spool, reopened, route=lambda _attributes: ("a",))
+        report = recover(spool, reopened, route=lambda _attributes: {"a": None})
         return report, states(reopened)
 
 
@@ -95,7 +95,7 @@ def test_what_waits_is_recorded_together_and_told_once_it_is(
 
 
 def test_leaving_records_what_waits(spool: Spool, ledger: Ledger) -> None:
-    with taking(spool, ledger, route=lambda _attributes: ("a",)) as intake:
+    with taking(spool, ledger, route=lambda _attributes: {"a": None}) as intake:
         for uid in uids(300):
             answer(intake, request(uid), data_set(uid))
     assert intake.recorder.waiting == 0
@@ -105,7 +105,7 @@ def test_leaving_records_what_waits(spool: Spool, ledger: Ledger) -> None:
 def test_what_the_ledger_did_not_take_before_the_end_is_adopted_at_the_next_start(
     spool: Spool, ledger: Ledger, folder: Path
 ) -> None:
-    with taking(spool, ledger, route=lambda _attributes: ("a",)) as intake:
+    with taking(spool, ledger, route=lambda _attributes: {"a": None}) as intake:
         ledger.close()
         assert answer(intake, request(UID), data_set(UID)) == 0
     report, rows = restarted(spool, folder)
@@ -166,7 +166,7 @@ def test_while_the_disk_is_full_everything_waits_and_the_log_says_so_once(
 def test_a_fault_of_one_arrival_takes_no_other_with_it(spool: Spool, ledger: Ledger, folder: Path) -> None:
     """One is counted to a retrieval that the ledger has forgotten: a constraint forbids its row, and its bytes stay."""
     with taking(
-        spool, ledger, route=lambda _attributes: ("a",), correlate=lambda _provenance, uid: 77 if uid == f"{UID}.2" else None
+        spool, ledger, route=lambda _attributes: {"a": None}, correlate=lambda _provenance, uid: 77 if uid == f"{UID}.2" else None
     ) as intake:
         with capture_logs() as logs:
             with busy(ledger):
@@ -231,17 +231,17 @@ def test_what_hears_of_a_batch_and_fails_stops_nothing(spool: Spool, ledger: Led
     def fail(_batch: object) -> None:
         raise ZeroDivisionError
 
-    with taking(spool, ledger, route=lambda _attributes: ("a",), recorded=fail) as intake:
+    with taking(spool, ledger, route=lambda _attributes: {"a": None}, recorded=fail) as intake:
         for uid in uids(3):
             store(intake, request(uid), data_set(uid))
     assert len(states(ledger)) == 3
 
 
 def test_bytes_that_recovery_could_not_record_stay(spool: Spool, ledger: Ledger, folder: Path) -> None:
-    with taking(spool, ledger, route=lambda _attributes: ("a",)) as intake:
+    with taking(spool, ledger, route=lambda _attributes: {"a": None}) as intake:
         ledger.close()
         answer(intake, request(UID), data_set(UID))
     with pytest.raises(LedgerUnavailable):
-        recover(spool, ledger, route=lambda _attributes: ("a",))
+        recover(spool, ledger, route=lambda _attributes: {"a": None})
     assert len(kept(folder)) == 1
     assert restarted(spool, folder)[0] == RecoveryReport(adopted=1)

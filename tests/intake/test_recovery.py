@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Connection, select
 
-from gateway.domain import Attributes, Basis, Content, Provenance
+from gateway.domain import Attributes, Basis, Content, Mode, Provenance
 from gateway.errors import SpoolIOError, SpoolMissing
 from gateway.intake import RecoveryReport, Releaser, StorageIntake, recover
 from gateway.intake.release import MOVE_AFTER_S
@@ -34,8 +34,8 @@ from tests.support.storing import (
 UID = "1.2.3.4"
 
 
-def by_modality(attributes: Attributes) -> tuple[str, ...]:
-    return ("a",) if attributes.get("Modality") == "CT" and attributes.get("source") == "archive" else ()
+def by_modality(attributes: Attributes) -> dict[str, Mode | None]:
+    return {"a": None} if attributes.get("Modality") == "CT" and attributes.get("source") == "archive" else {}
 
 
 @pytest.fixture
@@ -348,7 +348,7 @@ def test_unrouted_instances_are_routed_anew(intake: StorageIntake, spool: Spool,
     store(intake, request(UID), data_set(UID, modality="MR"))
     store(intake, request("1.2.9"), data_set("1.2.9", modality="US"))
     report = recover(
-        spool, ledger, route=lambda attributes: ("m",) if attributes.get("Modality") == "MR" else (), keywords={"Modality"}
+        spool, ledger, route=lambda attributes: {"m": None} if attributes.get("Modality") == "MR" else {}, keywords={"Modality"}
     )
     assert report.routed == 1
     assert states(ledger) == {(found(ledger)[0].id, "m"): "pending"}

@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import Connection, select
 from structlog.testing import capture_logs
 
-from gateway.domain import Attributes, Basis, DeliveryState
+from gateway.domain import Attributes, Basis, DeliveryState, Mode
 from gateway.errors import Refusal
 from gateway.intake import Releaser, StorageIntake, recover
 from gateway.ledger import Ledger, commitments, instances, queue, retrievals, schema, transitions
@@ -35,8 +35,8 @@ from tests.support.storing import (
 UID = "1.2.3.4"
 
 
-def by_modality(attributes: Attributes) -> tuple[str, ...]:
-    return ("a", "b") if attributes.get("Modality") == "CT" else ()
+def by_modality(attributes: Attributes) -> dict[str, Mode | None]:
+    return {"a": None, "b": None} if attributes.get("Modality") == "CT" else {}
 
 
 @pytest.fixture
@@ -240,7 +240,7 @@ def test_the_same_content_again_is_one_instance(intake: StorageIntake, ledger: L
 
 def test_the_same_content_follows_routes_that_are_new_since(intake: StorageIntake, spool: Spool, ledger: Ledger) -> None:
     store(intake, request(UID), data_set(UID))
-    store_once(spool, ledger, request(UID), data_set(UID), route=lambda _attributes: ("b", "c"))
+    store_once(spool, ledger, request(UID), data_set(UID), route=lambda _attributes: {"b": None, "c": None})
     assert sorted(destination for _, destination in states(ledger)) == ["a", "b", "c"]
 
 
@@ -321,7 +321,7 @@ def test_bytes_that_come_again_let_every_destination_go_on(
 ) -> None:
     store(intake, request(UID), data_set(UID))
     path_of(folder, found(ledger)[0].content).unlink()
-    store_once(spool, ledger, request(UID), data_set(UID), route=lambda _attributes: ("a",))
+    store_once(spool, ledger, request(UID), data_set(UID), route=lambda _attributes: {"a": None})
     assert {name: state for (_, name), state in states(ledger).items()} == {"a": "pending", "b": "pending"}
 
 
@@ -346,7 +346,7 @@ def test_what_comes_again_and_no_route_takes_any_more_is_kept_as_unrouted(
     releaser = Releaser(spool, ledger, history_s=1)
     if released:
         releaser.run_once()
-    store_once(spool, ledger, request(UID), data_set(UID), route=lambda _attributes: ())
+    store_once(spool, ledger, request(UID), data_set(UID), route=lambda _attributes: {})
     releaser.run_once()
     (instance,) = found(ledger)
     assert read(spool, instance.content) == data_set(UID)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, event
 
-from gateway.ledger import Ledger, commitments, instances, keeping, mending, overview, progress, proofs, retrievals
+from gateway.ledger import Ledger, commitments, instances, keeping, mending, overview, progress, proofs, retrievals, transcoding
 from gateway.ledger import deliveries as table
 
 QUERIES: dict[str, Callable[[Connection], Any]] = {
@@ -30,6 +30,9 @@ QUERIES: dict[str, Callable[[Connection], Any]] = {
     "deliveries of a job": lambda connection: progress.count_states(connection, progress.Scope(job_id=1)),
     "unrouted of a job": lambda connection: progress.unrouted(connection, progress.Scope(job_id=1)),
     "overdue reports": lambda connection: commitments.expired(connection, "a", now=1.0),
+    "waiting to be transcoded": lambda connection: transcoding.waiting(connection, "a", limit=10),
+    "transcoded and not sent": transcoding.copied,
+    "transcoding anew": lambda connection: transcoding.start_over(connection, now=1.0),
     "next report": lambda connection: commitments.next_deadline(connection, "a"),
 }
 

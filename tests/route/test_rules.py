@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.domain import Attributes
+from gateway.domain import Attributes, Mode
 from gateway.route import compile_routes, route, unknown_keywords
 from gateway.settings import RouteTable
 
@@ -12,7 +12,7 @@ def table(to: tuple[str, ...] = ("a",), **when: str | tuple[str, ...]) -> RouteT
 
 
 def destinations(*routes: RouteTable, **values: str) -> tuple[str, ...]:
-    return route(compile_routes(routes), Attributes(values))
+    return tuple(route(compile_routes(routes), Attributes(values)))
 
 
 def test_a_route_without_conditions_matches_everything() -> None:
@@ -114,3 +114,12 @@ def naive_rest(pattern: str, value: str) -> bool:
     if not pattern.strip("*"):
         return bool(pattern) or not value
     return naive(pattern, value)
+
+
+def test_a_route_may_ask_for_a_transfer_syntax_and_the_first_that_does_decides() -> None:
+    plain = RouteTable(name="p", to=("a", "b"))
+    thin = RouteTable(name="t", to=("a",), transfer_syntax="j2k-lossless")
+    wide = RouteTable(name="w", to=("a", "b"), transfer_syntax="explicit-le")
+    decided = route(compile_routes((plain, thin, wide)), Attributes({}))
+    assert decided == {"a": Mode.J2K_LOSSLESS, "b": Mode.EXPLICIT_LE}
+    assert route(compile_routes((plain,)), Attributes({})) == {"a": None, "b": None}

@@ -73,7 +73,7 @@ class Reception:
             self.settings, turned_away=lambda *caller: self.retriever.turned_away(*caller) if self.retriever else None
         )
         self.recorder = Recorder(self.spool, self.ledger, recorded=self._recorded)
-        self._intake = StorageIntake(self.spool, self.recorder, route=lambda _attributes: (), correlate=self._correlate)
+        self._intake = StorageIntake(self.spool, self.recorder, route=lambda _attributes: {}, correlate=self._correlate)
         acceptor = Acceptor([ListenerSpec(HOST, port, self.tls)], admission=self.admission, storage=self, commitment=self)
         with self.recorder:
             acceptor.start()

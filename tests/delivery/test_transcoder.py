@@ -1,0 +1,75 @@
+"""What waits to be transcoded, made for several destinations at once."""
+
+from __future__ import annotations
+
+import threading
+from contextlib import AbstractContextManager
+
+import trio
+
+from gateway.codec.available import capabilities
+from gateway.codec.pool import Pool
+from gateway.codec.syntaxes import EXPLICIT_LITTLE
+from gateway.delivery.copies import Copies
+from gateway.delivery.destination import OpenBytes
+from gateway.delivery.forms import Forms
+from gateway.delivery.transcoder import Transcoder
+from gateway.domain import Content, Mode
+from gateway.ledger.schema import deliveries
+from gateway.spool import Spool
+from tests.support.data import real_file
+
+DEADLINE_S = 20.0
+
+
+class Gate:
+    """A spool whose bytes are opened only once `opened` is set."""
+
+    def __init__(self, spool: Spool) -> None:
+        self._spool = spool
+        self.asked, self.opened = threading.Event(), threading.Event()
+
+    def open(self, content: Content) -> AbstractContextManager[OpenBytes]:
+        self.asked.set()
+        assert self.opened.wait(DEADLINE_S)
+        return self._spool.open(content)
+
+
+def wait_for_transcoding(store, destination):
+    """Have the deliveries to `destination` wait, as they do once a session found out what is accepted."""
+    values = {"state": "deferred", "due_at": 1e12, "sent_as": EXPLICIT_LITTLE, "awaits_transcoding": True}
+    change = deliveries.update().where(deliveries.c.destination == destination).values(**values)
+    store.ledger.write(lambda connection: connection.execute(change).rowcount)
+
+
+async def until(condition, what):
+    with trio.move_on_after(DEADLINE_S):
+        while not condition():  # noqa: ASYNC110 - what is awaited happens on threads
+            await trio.sleep(0.02)
+        return
+    raise AssertionError(f"never: {what}")
+
+
+async def test_what_another_destination_wants_while_it_is_made_is_due_there_at_once_too(store):
+    store.add_file(real_file("MR_small_implicit.dcm"), "one", "other")
+    gate = Gate(store.spool)
+    copies = Copies(store.folder / "transcoded", gate)
+    forms = {name: Forms(Mode.EXPLICIT_LE, can=capabilities(), copies=copies) for name in ("one", "other")}
+    looks = []
+    with Pool(2) as pool:
+        transcoder = Transcoder(
+            store.ledger, gate, copies, pool, forms, changed=lambda _name: None, has_room=lambda: not looks.append(None)
+        )
+        async with trio.open_nursery() as nursery:
+            await nursery.start(transcoder.run)
+            wait_for_transcoding(store, "one")
+            transcoder.nudge()
+            await until(gate.asked.is_set, "it is being made")
+            await until(lambda: transcoder._look_at > 0 and not transcoder._looking, "nobody looks any more")
+            seen = len(looks)
+            wait_for_transcoding(store, "other")
+            transcoder.nudge()
+            await until(lambda: len(looks) > seen and not transcoder._looking, "it was seen that another wants it")
+            gate.opened.set()
+            await until(lambda: store.states() == ["pending", "pending"], "both are due")
+            nursery.cancel_scope.cancel()
