@@ -36,9 +36,20 @@ _BROKEN = {
 }
 
 
+_NEEDED = ("SOP Class UID", "SOP Instance UID", "Study Instance UID", "Series Instance UID")
+
+
+def _roots() -> tuple[Path, ...]:
+    return Path(pydicom.data.__file__).parent / "test_files", Path(data_store.__file__).parent / "data"
+
+
+def _files(root: Path) -> list[Path]:
+    return sorted(path for path in root.rglob("*") if path.is_file())
+
+
 def _candidates() -> Iterator[Path]:
-    for root in (Path(pydicom.data.__file__).parent / "test_files", Path(data_store.__file__).parent / "data"):
-        yield from sorted(path for path in root.rglob("*") if path.is_file())
+    for root in _roots():
+        yield from _files(root)
 
 
 def head(path: Path) -> pydicom.FileDataset | None:
@@ -75,6 +86,30 @@ def real_files() -> tuple[Path, ...]:
         seen[syntax] += 1
         chosen.append(path)
     return tuple(chosen)
+
+
+@functools.cache
+def sendable() -> tuple[Path, ...]:
+    """Return every file that a C-STORE can be made of, also broken ones and those that share a SOP Instance UID."""
+    return tuple(path for path in _candidates() if not _why_not(path))
+
+
+@functools.cache
+def not_sendable() -> dict[str, str]:
+    """Return the other files by name, with the reason."""
+    return {str(path.relative_to(root)): why for root in _roots() for path in _files(root) if (why := _why_not(path))}
+
+
+def _why_not(path: Path) -> str:
+    found = head(path)
+    if found is None:
+        return "no Part 10 file"
+    if path.name.startswith("DICOMDIR"):
+        return "a DICOMDIR"
+    uids = {"Transfer Syntax UID": found.file_meta.get("TransferSyntaxUID")}
+    uids |= {name: found.get(name.replace(" ", "")) for name in _NEEDED}
+    missing = [name for name, uid in uids.items() if not is_uid(str(uid or ""))]
+    return f"no {', '.join(missing)}" if missing else ""
 
 
 @functools.cache

@@ -52,9 +52,11 @@ def storescp(
     """
     port = port or free_port()
     folder.mkdir(parents=True, exist_ok=True)
-    command: list[str | Path] = ["storescp", "-v", "-aet", ae_title, "-pdu", "131072", "-dhl", "-pm", "-od", folder]
+    command: list[str | Path] = ["storescp", "-v", "-aet", ae_title, "-pdu", "131072", "-dhl", "-od", folder]
     if bit_preserving:
         command.append("+B")
+    if "-xf" not in options:
+        command.append("-pm")
     if not {str(option) for option in options} & _ACCEPTANCE:
         command.append("+xa")
     if tls is not None:
@@ -63,6 +65,20 @@ def storescp(
         wait_until(lambda: listens(port) or not process.alive(), f"storescp listening on {port}")
         assert process.alive(), process.output
         yield StoreScp(port, ae_title, folder, process)
+
+
+def only(path: Path, sop_classes: Sequence[str], syntaxes: Sequence[str]) -> tuple[str | Path, ...]:
+    """Return the options of a ``storescp`` that accepts `sop_classes` (UIDs) in `syntaxes` (DCMTK's names) only.
+
+    It reads them from the file `path`, which is written.
+    """
+    lines = ["[[TransferSyntaxes]]", "[Those]"]
+    lines += [f"TransferSyntax{number} = {name}" for number, name in enumerate(syntaxes, 1)]
+    lines += ["[[PresentationContexts]]", "[Those]"]
+    lines += [f"PresentationContext{number} = {uid}\\Those" for number, uid in enumerate(sop_classes, 1)]
+    lines += ["[[Profiles]]", "[Only]", "PresentationContexts = Those"]
+    path.write_text("\n".join(lines) + "\n")
+    return "-xf", path, "Only"
 
 
 @dataclass

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import time
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -91,7 +92,9 @@ def part10(path: Path) -> tuple[InstanceIdentity, bytes]:
     meta = pydicom.filereader.read_file_meta_info(path)
     begin = 144 + int(meta.FileMetaInformationGroupLength)
     keys = ["StudyInstanceUID", "SeriesInstanceUID", "SOPClassUID", "SOPInstanceUID"]
-    head = pydicom.dcmread(io.BytesIO(raw), stop_before_pixels=True, specific_tags=keys)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        head = pydicom.dcmread(io.BytesIO(raw), stop_before_pixels=True, specific_tags=keys)
     identity = InstanceIdentity(
         str(head.SOPClassUID),
         str(head.SOPInstanceUID),

@@ -1,0 +1,90 @@
+"""What a refused transfer syntax costs: counted in associations at a real storescp."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+import trio
+
+from gateway.codec.pool import Pool
+from gateway.codec.syntaxes import JPEG_BASELINE
+from gateway.settings import Settings
+from tests.support import data
+from tests.support.dcmtk import only, storescp
+from tests.support.ports import HOST
+from tests.support.transcoders import working
+
+pytestmark = pytest.mark.peers("storescp")
+
+CT = "1.2.840.10008.5.1.4.1.1.2"
+IDLE_CLOSE_S = 3.0
+"""Longer than it takes to transcode a batch of small instances: the association that was made to ask serves for sending too."""
+
+
+@pytest.fixture
+def uncompressed_only(tmp_path):
+    with storescp(tmp_path / "scp", "+v", *only(tmp_path / "scp.cfg", [CT], ["LittleEndianExplicit"])) as peer:
+        yield peer
+
+
+def settings(port):
+    table = {"kind": "dicom", "ae_title": "PEER", "host": HOST, "port": port, "verify": "status", "associations": 1}
+    return Settings.model_validate({"destinations": {"scp": table | {"idle_close_s": IDLE_CLOSE_S}}})
+
+
+async def until(condition, what, deadline_s=60.0):
+    with trio.move_on_after(deadline_s):
+        while not condition():  # noqa: ASYNC110 - what is awaited lies in the ledger or with the peer
+            await trio.sleep(0.02)
+        return
+    raise AssertionError(f"never: {what}")
+
+
+def associations(peer):
+    """Count them by the log; what only looked whether the port listens had no application context."""
+    return peer.process.output.count("Association Received") - peer.process.output.count("Bad Application Context Name")
+
+
+def proposals(peer, name):
+    return len(re.findall(rf"Proposed Transfer Syntax\(es\):\n.*={name}\b", peer.process.output))
+
+
+def released(peer):
+    return len(re.findall(r"Association (Release|Abort)", peer.process.output)) >= associations(peer)
+
+
+async def deliver(store, peer, batches, add):
+    """Deliver, as a gateway that was started for it, so many batches, each on an association of its own."""
+    with Pool(2) as pool:
+        async with working(store, settings(peer.port), pool) as at_work:
+            for _ in range(batches):
+                await until(lambda: released(peer), "the association of the batch before released")
+                add()
+                at_work.dispatcher.nudge("scp")
+                await until(lambda: set(store.states()) <= {"verified", "held"}, "the batch settled")
+
+
+async def test_a_refused_transfer_syntax_costs_at_most_one_association_also_over_a_restart(store, uncompressed_only, tmp_path):
+    series = iter(data.ct_series(tmp_path / "ct", 10, j2k=True))
+
+    def add():
+        store.add_file(next(series), "scp")
+        store.add_file(next(series), "scp")
+
+    await deliver(store, uncompressed_only, 3, add)
+    await deliver(store, uncompressed_only, 2, add)
+    assert set(store.states()) == {"verified"}
+    assert len(uncompressed_only.received()) == 10
+    assert proposals(uncompressed_only, "JPEG2000LosslessOnly") == 1
+    assert associations(uncompressed_only) <= 5 + 1
+
+
+async def test_what_is_refused_and_cannot_be_transcoded_is_asked_once_also_over_a_restart(store, uncompressed_only):
+    def add():
+        store.add_synthetic("scp", count=2, syntax=JPEG_BASELINE)
+
+    await deliver(store, uncompressed_only, 3, add)
+    await deliver(store, uncompressed_only, 2, add)
+    assert store.states() == ["held"] * 10
+    assert associations(uncompressed_only) == 1
