@@ -17,7 +17,6 @@ import threading
 import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from itertools import chain, zip_longest
 
@@ -32,7 +31,8 @@ from gateway.codec.transcode import transcode
 from gateway.delivery.copies import Copies, Key, key_of
 from gateway.delivery.destination import DAMAGED, ContentStore
 from gateway.delivery.forms import Forms
-from gateway.domain import Consignment, Content
+from gateway.delivery.transcoding import Job, jobs_of, within
+from gateway.domain import Consignment
 from gateway.errors import (
     CodecFailed,
     GatewayStopping,
@@ -65,36 +65,6 @@ STOP_S = 10.0
 _log = structlog.get_logger()
 
 
-@dataclass(slots=True)
-class _Job:
-    """Deliveries of one content that are to go out in the same transfer syntax."""
-
-    target: str
-    consignments: tuple[Consignment, ...]
-    has_followers: bool = False
-    """Others want the same since it was begun."""
-
-    @property
-    def content(self) -> Content:
-        return self.consignments[0].content
-
-    @property
-    def stored(self) -> str:
-        return self.consignments[0].identity.transfer_syntax_uid
-
-    @property
-    def key(self) -> Key:
-        return key_of(self.content, self.stored, self.target)
-
-    @property
-    def ids(self) -> set[int]:
-        return {each.delivery_id for each in self.consignments}
-
-    @property
-    def destinations(self) -> list[str]:
-        return sorted({each.destination for each in self.consignments})
-
-
 class Transcoder:
     """Transcodes for the destinations whose `forms` it is given. `run` belongs to trio; `nudge` may be called from any thread."""
 
@@ -123,8 +93,8 @@ class Transcoder:
         self._has_room = has_room
         self._clock = clock
         self._condition = threading.Condition()
-        self._queue: deque[_Job] = deque()
-        self._busy: dict[Key, _Job] = {}
+        self._queue: deque[Job] = deque()
+        self._busy: dict[Key, Job] = {}
         self._look_at = 0.0
         self._looking = False
         self._left = False
@@ -202,13 +172,13 @@ class Transcoder:
             finally:
                 self._done(job)
 
-    def _done(self, job: _Job) -> None:
+    def _done(self, job: Job) -> None:
         with self._condition:
             if self._busy.pop(job.key).has_followers:
                 self._look_at = 0.0
                 self._condition.notify()
 
-    def _next(self) -> _Job | None:
+    def _next(self) -> Job | None:
         """Wait for something to do; None once it is to stop."""
         while True:
             with self._condition:
@@ -225,7 +195,7 @@ class Transcoder:
         return not self._looking and self._look_at <= time.monotonic()
 
     def _look(self) -> None:
-        jobs: list[_Job] = []
+        jobs: list[Job] = []
         try:
             jobs = self._found()
         finally:
@@ -233,7 +203,7 @@ class Transcoder:
                 self._looking = False
                 self._take(jobs)
 
-    def _take(self, jobs: Iterable[_Job]) -> None:
+    def _take(self, jobs: Iterable[Job]) -> None:
         """Queue what nobody works on yet, and have others help; once that is done, there may be more."""
         new = []
         for job in jobs:
@@ -247,7 +217,7 @@ class Transcoder:
             self._look_at = 0.0
         self._condition.notify_all()
 
-    def _found(self) -> list[_Job]:
+    def _found(self) -> list[Job]:
         """Return what waits and may be made now, a destination at a time, so that each gets its share."""
         try:
             if not self._has_room():
@@ -263,11 +233,11 @@ class Transcoder:
         except (LedgerUnavailable, SpoolIOError) as error:
             self._postponed(error)
             return []
-        found = [_within(some, room[name]) for name, some in waiting.items()]
+        found = [within(some, room[name]) for name, some in waiting.items()]
         self._left = sum(map(len, found)) < sum(map(len, waiting.values()))
         wanted = {key_of(each.content, each.stored, each.sent_as) for each in copied}
         self._copies.keep_only(lambda key: key in wanted or self._works_on(key))
-        return _jobs(each for each in chain.from_iterable(zip_longest(*found)) if each is not None)
+        return jobs_of(each for each in chain.from_iterable(zip_longest(*found)) if each is not None)
 
     def _works_on(self, key: Key) -> bool:
         """Tell whether a copy of that content is being made: what was made a moment ago may not be recorded yet."""
@@ -282,7 +252,7 @@ class Transcoder:
         with self._condition:
             self._look_at = time.monotonic() + PAUSE_S
 
-    def _carry_out(self, job: _Job, unsuitable: frozenset[str]) -> None:
+    def _carry_out(self, job: Job, unsuitable: frozenset[str]) -> None:
         """Transcode, and say what follows for its deliveries; `unsuitable` are transfer syntaxes that were tried in vain."""
         try:
             self._make(job)
@@ -306,7 +276,7 @@ class Transcoder:
         else:
             self._ready(job, job.target, None)
 
-    def _make(self, job: _Job) -> None:
+    def _make(self, job: Job) -> None:
         """Have a copy in the target's transfer syntax, made now where there is none."""
         if self._copies.find(job.content, job.stored, job.target) is not None:
             return
@@ -344,68 +314,48 @@ class Transcoder:
             duration_s=round(time.monotonic() - began, 3),
         )
 
-    def _otherwise(self, job: _Job, unsuitable: frozenset[str], why: str) -> None:
+    def _otherwise(self, job: Job, unsuitable: frozenset[str], why: str) -> None:
         """Go on with the next best transfer syntax of each destination."""
         for decision, some in self._decided(job, unsuitable).items():
-            part = _Job(job.target, tuple(some))
+            part = Job(job.target, tuple(some))
             match decision:
                 case TranscodeTo(target):
-                    self._carry_out(_Job(target, part.consignments), unsuitable)
+                    self._carry_out(Job(target, part.consignments), unsuitable)
                 case SendAsIs():
                     self._ready(part, job.stored, f"sent as it is: {why}")
                 case Hold(reason):
                     self._hold(part, f"{why}; {reason}")
 
-    def _as_it_is(self, job: _Job, why: str) -> None:
+    def _as_it_is(self, job: Job, why: str) -> None:
         """Send as they are those that may be sent so, and hold the others."""
         everything_else = frozenset({*self._targets(job)} - {job.stored})
         for decision, some in self._decided(job, everything_else).items():
-            part = _Job(job.target, tuple(some))
+            part = Job(job.target, tuple(some))
             if isinstance(decision, SendAsIs):
                 self._ready(part, job.stored, f"sent as it is: {why}")
             else:
                 self._hold(part, why)
 
-    def _targets(self, job: _Job) -> set[str]:
+    def _targets(self, job: Job) -> set[str]:
         forms = {self._forms[each.destination] for each in job.consignments}
         return {target for each in forms for target in each.can.encodable | each.can.decodable}
 
-    def _decided(self, job: _Job, unsuitable: frozenset[str]) -> dict[Decision, list[Consignment]]:
+    def _decided(self, job: Job, unsuitable: frozenset[str]) -> dict[Decision, list[Consignment]]:
         decided = defaultdict(list)
         for each in job.consignments:
             decided[self._forms[each.destination].otherwise(each, unsuitable)].append(each)
         return decided
 
-    def _ready(self, job: _Job, sent_as: str, reason: str | None) -> None:
+    def _ready(self, job: Job, sent_as: str, reason: str | None) -> None:
         self._record(job, partial(transcoding.ready, sent_as=sent_as, reason=reason))
 
-    def _hold(self, job: _Job, reason: str, *, bytes_gone: bool = False) -> None:
+    def _hold(self, job: Job, reason: str, *, bytes_gone: bool = False) -> None:
         identity = job.consignments[0].identity
         _log.warning("not_transcoded", sop_instance_uid=identity.sop_instance_uid, destinations=job.destinations, reason=reason)
         self._record(job, partial(transcoding.hold, reason=reason, bytes_gone=bytes_gone))
 
-    def _record(self, job: _Job, change: Callable[..., int]) -> None:
+    def _record(self, job: Job, change: Callable[..., int]) -> None:
         ids = sorted(job.ids)
         self._ledger.write(lambda connection: change(connection, ids, now=self._clock()))
         for destination in job.destinations:
             self._changed(destination)
-
-
-def _within(consignments: Sequence[Consignment], room_bytes: int) -> list[Consignment]:
-    """Return the first of `consignments` that fit into `room_bytes`, and the one that makes it full."""
-    taken = []
-    for each in consignments:
-        if room_bytes <= 0:
-            break
-        room_bytes -= each.content.length
-        taken.append(each)
-    return taken
-
-
-def _jobs(consignments: Iterable[Consignment]) -> list[_Job]:
-    """Return what is to be transcoded, each content into each transfer syntax once, in order."""
-    alike: dict[tuple[Key, str], list[Consignment]] = defaultdict(list)
-    for each in consignments:
-        target = each.sent_as or each.identity.transfer_syntax_uid
-        alike[key_of(each.content, each.identity.transfer_syntax_uid, target), target].append(each)
-    return [_Job(target, tuple(some)) for (_, target), some in alike.items()]
