@@ -253,7 +253,17 @@ def _is_text(raw: bytes, character_sets: bytes | None) -> bool:
     terms = [term.strip(b" \0").decode("latin-1") for term in character_sets.split(b"\\")]
     if not all(term in python_encoding for term in terms) or (b"\x1b" in raw and len(terms) < 2):
         return False
-    return all(byte in b"\r\n\x1b" or byte >= 0x20 for byte in raw)
+    return all(byte in b"\r\n\x1b" or byte >= 0x20 for byte in raw) and (len(terms) > 1 or _decodes(raw, terms[0]))
+
+
+def _decodes(raw: bytes, term: str) -> bool:
+    """Tell whether `raw` is what a character set of several bytes a character allows; those of one allow all."""
+    encoding = python_encoding[term]
+    try:
+        raw.decode(encoding if isinstance(encoding, str) else "latin-1")
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _text(value: Any) -> str:
