@@ -69,13 +69,14 @@ def of_stock(stock: StockPynetdicom, turns: Turns, *, chunks: random.Random | No
 
 
 class Tap(Receiver):
-    """A receiver that notes each whole message, by the peer's port."""
+    """A receiver that notes each whole message, by the ports of both ends: others may call from the same port at the same time."""
 
-    heard: ClassVar[dict[str, list[tuple[int, dict[str, Any], str | None]]]] = {}
+    heard: ClassVar[dict[tuple[int, int], list[tuple[int, dict[str, Any], str | None]]]] = {}
 
     def __init__(self, stream: Stream, **settings: Any) -> None:
         super().__init__(stream, **settings)
-        self._heard = self.heard.setdefault(stream.peer.rpartition(":")[2], [])
+        ends = int(stream.peer.rpartition(":")[2]), stream._socket.getsockname()[1]
+        self._heard = self.heard.setdefault(ends, [])
 
     def receive_message(self, wait_s: float) -> Message | None:
         message = super().receive_message(wait_s)
@@ -122,4 +123,4 @@ def of_ours(turns: Turns, *, chunks: random.Random | None = None) -> Result:
         (one.request.sop_class_uid, one.request.sop_instance_uid, one.request.transfer_syntax_uid, digest(bytes(one.data_set)))
         for one in gateway.storage.committed
     ]
-    return _result(answers, Tap.heard.pop(str(answers.port), []), instances)
+    return _result(answers, Tap.heard.pop((answers.port, gateway.port), []), instances)

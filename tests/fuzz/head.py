@@ -217,7 +217,8 @@ def _value(dataset: Dataset, keyword: str) -> str | None:
     tag = pydicom.datadict.tag_for_keyword(keyword)
     if tag not in dataset:
         return ""
-    raw = _raw(dataset, keyword)
+    # Before pydicom is asked: it makes something else of a character set in a VR of its own.
+    raw, character_sets = _raw(dataset, keyword), _raw(dataset, "SpecificCharacterSet")
     if len(raw) >= MAX_VALUE_BYTES:
         return None
     try:
@@ -225,7 +226,7 @@ def _value(dataset: Dataset, keyword: str) -> str | None:
     except Exception:  # noqa: BLE001 - pydicom cannot say what it is
         return None
     vr = dataset[keyword].VR
-    if vr not in _BINARY_VRS and not _is_text(raw, _raw(dataset, "SpecificCharacterSet") if vr in _TEXT_VRS else None):
+    if vr not in _BINARY_VRS and not _is_text(raw, character_sets if vr in _TEXT_VRS else None):
         return None
     values = list(value) if isinstance(value, MultiValue) else ["" if value is None else value]
     if vr in ("DS", "IS") and any(isinstance(one, str) and one for one in values):
