@@ -57,7 +57,8 @@ def test_what_no_route_takes_is_kept_and_shown_and_routed_once_there_is_a_route(
     site.write(routes=[{"name": "mr", "when": {"Modality": "MR"}, "to": ["archive"]}])
     with running(site):
         assert sender.send(site.port, 2)
-        assert run("status", "--json").document["instances"]["unrouted"] == 2
+        # The ledger follows the answer.
+        wait_until(lambda: run("status", "--json").document["instances"]["unrouted"] == 2, "both shown as unrouted")
     site.write(routes=[{"name": "all", "to": ["archive"]}])
     with running(site):
         settled(site, 2, "verified")
