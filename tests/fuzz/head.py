@@ -104,7 +104,7 @@ def one_input(data: bytes) -> None:
         # Where it is odd, what the gateway and pydicom find behind it may be nonsense, of either kind. In front of a character set
         # pydicom does not remove the padding (PS3.5 §6.2, CS).
         return
-    differences = list(_differences(head, reading.found, whole=reading.whole))
+    differences = list(_differences(head, reading, syntax))
     assert not differences, differences
 
 
@@ -115,7 +115,8 @@ def _deflated(data: bytes) -> bytes:
 
 @dataclass
 class Reading:
-    """What pydicom finds: the elements up to the last one that is wanted; `whole` where it could read as far as that.
+    """What pydicom finds: the elements up to the last one that is wanted; `whole` where it could read as far as that, else `behind`
+    is what it did not read.
 
     `odd` where a value that is no sequence has an undefined length, which only encapsulated pixel data may (PS3.5 §7.1): the
     gateway walks through its items, pydicom looks for the next delimiter. And where an item's length is not that of its elements:
@@ -125,6 +126,12 @@ class Reading:
     found: Dataset
     whole: bool = False
     odd: bool = False
+    behind: bytes = b""
+
+    def may_come_again(self, keyword: str, syntax: str) -> bool:
+        """Tell whether the gateway may find another such element where pydicom does not read: the last one counts."""
+        tag = pydicom.datadict.tag_for_keyword(keyword) or 0
+        return struct.pack(">HH" if syntax == BIG else "<HH", tag >> 16, tag & 0xFFFF) in self.behind
 
 
 def by_pydicom(data: bytes, syntax: str) -> Reading:
@@ -146,6 +153,7 @@ def by_pydicom(data: bytes, syntax: str) -> Reading:
                 if isinstance(element, RawDataElement) or element.tag not in elements:
                     elements[element.tag] = element
     except Exception:  # noqa: BLE001 - whatever it is, pydicom reads no further
+        reading.behind = data[file.tell() :]
         return reading
     # It ends in front of a stray delimiter, too.
     reading.whole = bool(behind) or file.tell() == len(data)
@@ -189,19 +197,20 @@ def _lies(item: Dataset, data: bytes, order: str) -> bool:
     return length != 0xFFFFFFFF and (begin + length > len(data) or (not sequences and max(ends, default=begin) != begin + length))
 
 
-def _differences(head: DataSetHead, dataset: Dataset, *, whole: bool) -> Iterator[str]:
+def _differences(head: DataSetHead, reading: Reading, syntax: str) -> Iterator[str]:
+    dataset, whole = reading.found, reading.whole
     uids = (head.sop_class_uid, head.sop_instance_uid, head.study_instance_uid, head.series_instance_uid)
     for keyword, ours in zip(_UIDS, uids, strict=True):
         theirs = _raw(dataset, keyword).decode("latin-1").strip(" \0")
         theirs = theirs if is_uid(theirs) else ""
-        if ours != theirs and (whole or theirs):
+        if ours != theirs and (whole or (theirs and not reading.may_come_again(keyword, syntax))):
             yield f"{keyword}: {ours!r} here, {theirs!r} there"
     for keyword in KEYWORDS:
         value = _value(dataset, keyword)
         if value is None:
             # pydicom has it in a form that says nothing, or cannot say what it is.
             continue
-        if head.values.get(keyword, "") != value and (whole or value):
+        if head.values.get(keyword, "") != value and (whole or (value and not reading.may_come_again(keyword, syntax))):
             yield f"{keyword}: {head.values.get(keyword)!r} here, {value!r} there"
 
 
