@@ -18,6 +18,7 @@ from gateway.codec.syntaxes import (
     J2K_LOSSLESS,
     JPEG_LS_LOSSLESS,
     RLE_LOSSLESS,
+    Coding,
     TransferSyntax,
     syntax,
 )
@@ -125,7 +126,8 @@ def _wanted(stored: TransferSyntax, mode: Mode) -> str:
 
 def _reason(stored: TransferSyntax, can: Capabilities, allow_lossy: bool) -> str:
     if stored.uid not in can.decodable:
-        return f"{stored.name} cannot be decoded here"
+        remedy = "" if stored.coding is Coding.OTHER else " without the extra codecs (docs/install.md)"
+        return f"{stored.name} cannot be decoded here{remedy}"
     if not stored.lossless and not allow_lossy:
         return "pixels that may be lossy are not decompressed without allow_decompressed_lossy"
     return "there is no transfer syntax that it accepts and that this instance can be brought into"

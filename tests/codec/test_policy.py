@@ -98,3 +98,8 @@ def test_what_an_instance_does_not_fit_into_is_passed_over() -> None:
 @pytest.mark.parametrize("mode", Mode)
 def test_big_endian_is_never_made(mode: Mode) -> None:
     assert all(EXPLICIT_BIG not in candidates(stored, mode, _CAN_HT) for stored in _CAN.decodable - {EXPLICIT_BIG})
+
+
+def test_what_an_extra_would_decode_says_so() -> None:
+    without = decide(JPEG_LOSSLESS_SV1, _uncompressed(), Mode.AS_IS, _CAN)
+    assert without == Hold("JPEG Lossless SV1 cannot be decoded here without the extra codecs (docs/install.md)")
