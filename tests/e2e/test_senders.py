@@ -12,7 +12,7 @@ import pytest
 from tests.support import comparing, data, dcmtk, raw
 from tests.support.certificates import Files, MakeCertificate, TestCA
 from tests.support.data import MakeSeries
-from tests.support.gateway import Gateway, deliveries, folder_destination, settled
+from tests.support.gateway import Gateway, arrivals, deliveries, folder_destination, settled
 from tests.support.load import Ledger, Template, files_in, in_folder, lost
 from tests.support.ports import free_port
 from tests.support.waiting import wait_until
@@ -90,8 +90,11 @@ def test_the_same_again_is_one_instance_and_other_content_is_a_conflict(tmp_path
     (first,), (other,) = ct_series(1, rows=32), ct_series(1, rows=48)
     assert data.identity(first)[2] == data.identity(other)[2]
     with archiving(tmp_path) as (gateway, archive):
-        for path in (first, first, other):
+        for number, path in enumerate((first, first, other), start=1):
+            # One after the other: what is superseded before it was delivered is held.
             dcmtk.storescu(gateway.port, path)
+            wait_until(lambda number=number: arrivals(gateway) == number, "recorded")
+            settled(gateway, 1 if path is first else 2, "verified")
         wait_until(lambda: [row.state for row in deliveries(gateway)] == ["verified", "verified"], "two contents, both settled")
         (file,) = held(archive).values()
         assert comparing.differences(other, file) == [], "the newer one is delivered"

@@ -150,6 +150,12 @@ def deliveries(gateway: Gateway, destination: str | None = None) -> list[Deliver
     return [row for row in rows if destination in {None, row.destination}]
 
 
+def arrivals(gateway: Gateway) -> int:
+    """Count what the ledger has recorded as arrived; the gateway may run meanwhile."""
+    with closing(sqlite3.connect(f"file:{gateway.ledger}?mode=ro", uri=True)) as connection:
+        return int(connection.execute("SELECT count(*) FROM arrivals").fetchone()[0])
+
+
 def settled(gateway: Gateway, count: int, *states: str, destination: str | None = None, deadline_s: float = 30.0) -> list[Delivery]:
     """Wait until there are `count` deliveries and all stand in one of `states`; return them."""
 
