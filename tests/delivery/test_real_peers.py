@@ -18,6 +18,7 @@ from tests.support.comparing import differences
 from tests.support.dcmtk import storescp
 from tests.support.orthanc import orthanc
 from tests.support.ports import HOST, free_port
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.peers
 
@@ -50,14 +51,6 @@ async def working(store, configuration):
         await nursery.start(confirmer.run)
         yield dispatcher, confirmer
         nursery.cancel_scope.cancel()
-
-
-async def until(condition, what, deadline_s=60.0):
-    with trio.move_on_after(deadline_s):
-        while not condition():  # noqa: ASYNC110 - what is awaited lies in the ledger or with the peer
-            await trio.sleep(0.05)
-        return
-    raise AssertionError(f"never: {what}")
 
 
 def settled(store, to=None):

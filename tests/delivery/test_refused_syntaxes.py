@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 
 import pytest
-import trio
 
 from gateway.codec.pool import Pool
 from gateway.codec.syntaxes import JPEG_BASELINE
@@ -14,6 +13,7 @@ from tests.support import data
 from tests.support.dcmtk import only, storescp
 from tests.support.ports import HOST
 from tests.support.transcoders import working
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.peers("storescp")
 
@@ -31,14 +31,6 @@ def uncompressed_only(tmp_path):
 def settings(port):
     table = {"kind": "dicom", "ae_title": "PEER", "host": HOST, "port": port, "verify": "status", "associations": 1}
     return Settings.model_validate({"destinations": {"scp": table | {"idle_close_s": IDLE_CLOSE_S}}})
-
-
-async def until(condition, what, deadline_s=60.0):
-    with trio.move_on_after(deadline_s):
-        while not condition():  # noqa: ASYNC110 - what is awaited lies in the ledger or with the peer
-            await trio.sleep(0.02)
-        return
-    raise AssertionError(f"never: {what}")
 
 
 def associations(peer):

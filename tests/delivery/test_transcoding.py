@@ -6,7 +6,6 @@ import os
 import threading
 
 import pytest
-import trio
 
 from gateway.codec import syntaxes
 from gateway.codec.pool import Pool
@@ -23,6 +22,7 @@ from tests.support.ports import HOST
 from tests.support.scripted_scp import ScriptedScp
 from tests.support.transcoders import acceptance, working
 from tests.support.transcoding import DataSet, of_file
+from tests.support.waiting import until
 
 EXPLICIT, IMPLICIT, J2K = syntaxes.EXPLICIT_LITTLE, syntaxes.IMPLICIT_LITTLE, syntaxes.J2K_LOSSLESS
 FAST = {"attempts": 3, "first_s": 0.02, "max_s": 0.05}
@@ -45,14 +45,6 @@ def settings(**named):
                 "retry": FAST,
             } | values
     return Settings.model_validate({"destinations": tables})
-
-
-async def until(condition, what, deadline_s=60.0):
-    with trio.move_on_after(deadline_s):
-        while not condition():  # noqa: ASYNC110 - what is awaited lies in the ledger or with the peer
-            await trio.sleep(0.01)
-        return
-    raise AssertionError(f"never: {what}")
 
 
 def settled(store, to=None):

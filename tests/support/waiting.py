@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
+import trio
+
 T = TypeVar("T")
 
 _PAUSE = threading.Event()
@@ -22,3 +24,12 @@ def wait_until(condition: Callable[[], T], what: str, *, deadline_s: float = 20.
         if time.monotonic() >= end:
             raise AssertionError(f"within {deadline_s:g} s there was never: {what}")
         _PAUSE.wait(pause_s)
+
+
+async def until(condition: Callable[[], object], what: str, deadline_s: float = 60.0) -> None:
+    """Wait, on trio, until `condition` holds, at most `deadline_s`. Raises AssertionError with `what` never came about."""
+    with trio.move_on_after(deadline_s):
+        while not condition():  # noqa: ASYNC110 - what is awaited lies in a ledger or with a peer
+            await trio.sleep(0.01)
+        return
+    raise AssertionError(f"never: {what}")
