@@ -33,6 +33,7 @@ from gateway.delivery.acceptance import Acceptance
 from gateway.delivery.build import destinations, forms
 from gateway.delivery.copies import Copies
 from gateway.delivery.transcoder import Transcoder
+from gateway.domain import Provenance, Purpose
 from gateway.engine import Engine, Role
 from gateway.errors import ConfigurationError, GatewayError, Problem, StateFolderInUse, TaskCrashed
 from gateway.existing import Existing
@@ -217,6 +218,12 @@ def _learned_orders(ledger: Ledger) -> dict[str, str]:
     return {subject.removeprefix(learned.source_subject("")): order for subject, order in taught.items()}
 
 
+def _purpose(ledger: Ledger, provenance: Provenance, sop_instance_uid: str) -> Purpose | None:
+    """Return what an instance came for whose bytes are found at start without a row."""
+    with ledger.read() as connection:
+        return retrievals.purpose_of(connection, provenance, sop_instance_uid)
+
+
 class Hints:
     """Carries each stage's hints to the others, from whatever thread they are given on."""
 
@@ -278,8 +285,9 @@ async def _start(engine: Engine, parts: trio.Nursery, control: trio.Nursery, clo
 
 async def _start_stages(engine: Engine, parts: trio.Nursery) -> None:
     rules = compile_routes(engine.settings.routes)
+    purpose = partial(_purpose, engine.ledger)
     report = await trio.to_thread.run_sync(
-        partial(recover, engine.spool, engine.ledger, route=partial(route, rules), keywords=rules.keywords)
+        partial(recover, engine.spool, engine.ledger, route=partial(route, rules), keywords=rules.keywords, correlate=purpose)
     )
     interrupted = partial(engine.ledger.write, partial(retrievals.stop_running_jobs, now=time.time()))
     log.info("recovered", **asdict(report), interrupted_jobs=await trio.to_thread.run_sync(interrupted))

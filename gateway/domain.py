@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from enum import StrEnum
+from enum import IntEnum, StrEnum
 
 IMPLEMENTATION_CLASS_UID = "2.25.183107443287560924419316043587236105117"
 """(0002,0012) and the Implementation Class UID of our associations (PS3.7 §D.3.3.2)."""
@@ -91,6 +91,29 @@ class Basis(StrEnum):
 
     COUNTS = "counts"
     """Only the counts (0020,1206)/(0020,1208)/(0020,1209): the source does not answer at IMAGE level."""
+
+
+class Priority(IntEnum):
+    """What goes first where not everything can go at once: C-MOVEs at a source, deliveries at a destination."""
+
+    LOW = 0
+    """What nobody waits for: a migration."""
+
+    NORMAL = 1
+
+    HIGH = 2
+    """What somebody waits for now: it overtakes everything else."""
+
+
+@dataclass(frozen=True, slots=True)
+class Purpose:
+    """What an arriving instance came for: the retrieval that it is counted to, and where that one wants it.
+
+    `destinations` are names of ``[destinations]``, whatever the routes say; None is where the routes lead.
+    """
+
+    retrieval_id: int
+    destinations: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,13 +39,13 @@ class Existing:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
 
-    def __call__(self, source: str, study: str, series: Collection[str]) -> set[str]:
-        """Return the SOP Instance UIDs of these series that every possible destination holds.
+    def __call__(self, source: str, study: str, series: Collection[str], destinations: Collection[str] = ()) -> set[str]:
+        """Return the SOP Instance UIDs of these series that each of `destinations`, else every possible one, holds.
 
         A destination that cannot be asked is taken to hold nothing: then nothing is skipped.
         """
         held: set[str] | None = None
-        for name in possible_destinations(self._settings, source):
+        for name in destinations or possible_destinations(self._settings, source):
             here = self._held_at(name, study, series)
             held = here if held is None else held & here
             if not held:

@@ -4,19 +4,29 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from gateway import config
+from gateway.domain import Priority
 from gateway.settings import Settings
 
 ConfigOption = Annotated[
     Path, typer.Option("--config", envvar="GATEWAY_CONFIG", help="The configuration file.", show_default=True, dir_okay=False)
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Write JSON for machines instead of text.")]
+PriorityOption = Annotated[
+    Literal["low", "normal", "high"],
+    typer.Option("--priority", help="What goes first where not everything can: high overtakes all that is under way."),
+]
 
 DEFAULT_CONFIG = Path("config.toml")
+
+
+def priority_of(word: str) -> Priority:
+    """Return the priority that an option names."""
+    return Priority[word.upper()]
 
 
 def settings_of(path: Path) -> Settings:

@@ -10,7 +10,7 @@ import typer
 
 from gateway.cli import render
 from gateway.cli.link import reach
-from gateway.cli.options import DEFAULT_CONFIG, ConfigOption, JsonOption
+from gateway.cli.options import DEFAULT_CONFIG, ConfigOption, JsonOption, PriorityOption, priority_of
 from gateway.cli.peers import keys_of
 from gateway.cli.progress import Amount, Meter, meter
 from gateway.domain import VerdictKind
@@ -41,6 +41,8 @@ def pull(
     column: Annotated[str | None, typer.Option(help="The column of the list: its name, or its position from 1.")] = None,
     kind: Annotated[ListKind | None, typer.Option(help="What the list holds, where its header does not say.")] = None,
     skip_existing: Annotated[bool, typer.Option("--skip-existing", help="Leave out what the destinations hold already.")] = False,
+    to: Annotated[list[str] | None, typer.Option("--to", help="A destination, in place of the routes; may be repeated.")] = None,
+    priority: PriorityOption = "normal",
     no_wait: NoWait = False,
     wait_timeout: Timeout = None,
     path: ConfigOption = DEFAULT_CONFIG,
@@ -52,7 +54,14 @@ def pull(
     """
     named = _named(study, accession, patient, _listed(list_file, column, kind))
     command = PullCommand(
-        source=source, query=keys_of(keys or ()), skip_existing=skip_existing, wait=not no_wait, wait_s=wait_timeout, **named
+        source=source,
+        query=keys_of(keys or ()),
+        skip_existing=skip_existing,
+        destinations=tuple(to or ()),
+        priority=priority_of(priority),
+        wait=not no_wait,
+        wait_s=wait_timeout,
+        **named,
     )
     with reach(path, works=True) as (client, _), meter(as_json) as shown, client.stream("/pull", command) as events:
         summary = follow(events, PullProgress(shown))

@@ -37,7 +37,7 @@ from gateway.domain import Mode
 from gateway.errors import SpoolIOError, SpoolMissing
 from gateway.intake.attributes import read_head
 from gateway.intake.recorder import record_spooled
-from gateway.intake.storage import LOCAL_ADDRESS, SEND_ASSOCIATION, Correlate, Route, asked, complete
+from gateway.intake.storage import LOCAL_ADDRESS, SEND_ASSOCIATION, Correlate, Route, asked, complete, destined
 from gateway.ledger import Ledger
 from gateway.ledger.instances import (
     Arrival,
@@ -146,8 +146,8 @@ class _Recovery:
         if self.came_again(entry, identity.sop_instance_uid):
             self.count("removed", int(self.spool.remove(location)))
             return
-        destinations = self.route(head.attributes(entry.provenance))
-        retrieval_id = self.correlate(entry.provenance, identity.sop_instance_uid)
+        purpose = self.correlate(entry.provenance, identity.sop_instance_uid)
+        destinations, retrieval_id = destined(self.route(head.attributes(entry.provenance)), purpose)
         arrival = Arrival(
             identity, entry.provenance, entry.content, tuple(destinations), entry.written_at, retrieval_id, asked(destinations)
         )

@@ -13,7 +13,7 @@ from functools import lru_cache
 import structlog
 
 from gateway.association.services import AssociationInfo, StoreRequest
-from gateway.domain import Attributes, InstanceIdentity, Mode, Provenance, is_uid
+from gateway.domain import Attributes, InstanceIdentity, Mode, Provenance, Purpose, is_uid
 from gateway.errors import LedgerUnavailable, Refusal, SpoolError
 from gateway.intake.attributes import DataSetHead, peek_head, read_head
 from gateway.intake.recorder import Recorder
@@ -25,8 +25,8 @@ _log = structlog.get_logger()
 Route = Callable[[Attributes], Mapping[str, Mode | None]]
 """Names the destinations of an instance, each with the transfer syntax that a route asks for there, if one does; pure."""
 
-Correlate = Callable[[Provenance, str], int | None]
-"""Names the retrieval that the SOP Instance UID of a C-STORE is counted to; None is unsolicited. Thread-safe."""
+Correlate = Callable[[Provenance, str], Purpose | None]
+"""Tells what an instance, by its SOP Instance UID, came for; None is unsolicited. Thread-safe."""
 
 SEND_ASSOCIATION = "send"
 LOCAL_ADDRESS = "local"
@@ -86,8 +86,7 @@ class StorageIntake:
         self, read: DataSetHead, identity: InstanceIdentity, provenance: Provenance
     ) -> tuple[Mapping[str, Mode | None], int | None]:
         """Return the destinations of an instance, and the retrieval it is counted to."""
-        destinations = self._route(read.attributes(provenance))
-        return destinations, self._correlate(provenance, identity.sop_instance_uid)
+        return destined(self._route(read.attributes(provenance)), self._correlate(provenance, identity.sop_instance_uid))
 
     def peek_head(self, beginning: memoryview, transfer_syntax_uid: str) -> DataSetHead | None:
         """Return what routing asks of a data set that begins like this, where that is enough to tell."""
@@ -156,6 +155,18 @@ class StorageReception:
         return Arrival(
             identity, self._provenance, content, tuple(destinations), self._intake.now(), retrieval_id, asked(destinations)
         )
+
+
+def destined(routed: Mapping[str, Mode | None], purpose: Purpose | None) -> tuple[Mapping[str, Mode | None], int | None]:
+    """Return where an instance goes and the retrieval it is counted to, given where the routes lead and what it came for.
+
+    What a retrieval wants at certain destinations goes to those; what routes ask for there holds all the same.
+    """
+    if purpose is None:
+        return routed, None
+    if purpose.destinations is None:
+        return routed, purpose.retrieval_id
+    return {name: routed.get(name) for name in purpose.destinations}, purpose.retrieval_id
 
 
 def asked(destinations: Mapping[str, Mode | None]) -> Mapping[str, Mode]:

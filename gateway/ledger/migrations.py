@@ -60,7 +60,13 @@ def _transfer_syntaxes(connection: Connection) -> None:
         connection.execute(text(statement))
 
 
-MIGRATIONS: Sequence[Migration] = (_indexes_for_many, _narrow_indexes, _transfer_syntaxes)
+def _directed_jobs(connection: Connection) -> None:
+    """Version 5: jobs that say where what comes for them goes, and how soon."""
+    connection.execute(text("ALTER TABLE jobs ADD COLUMN destinations TEXT"))
+    connection.execute(text("ALTER TABLE jobs ADD COLUMN priority INTEGER DEFAULT 1 NOT NULL"))
+
+
+MIGRATIONS: Sequence[Migration] = (_indexes_for_many, _narrow_indexes, _transfer_syntaxes, _directed_jobs)
 """The first one takes version 1 to version 2."""
 
 

@@ -6,16 +6,17 @@ it was complete. A retrieval is one study of a job. Times are UTC seconds since 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+import json
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from sqlalchemy import Connection, and_, delete, func, insert, or_, select, union, update
+from sqlalchemy import Connection, and_, delete, func, insert, or_, select, true, union, update
 
-from gateway.domain import Basis, VerdictKind
-from gateway.ledger.schema import arrivals, expected_instances, instances, jobs, retrievals
+from gateway.domain import SETTLED, Basis, Priority, Provenance, Purpose, VerdictKind
+from gateway.ledger.schema import arrivals, deliveries, expected_instances, instances, jobs, retrievals
 
-JobKind = Literal["pull", "send"]
+JobKind = Literal["pull", "send", "sync", "migrate", "compare"]
 JobState = Literal["running", "stopped", "done"]
 
 
@@ -43,14 +44,27 @@ class Retrieval:
     ended_at: float | None
 
 
-def open_job(connection: Connection, kind: JobKind, fingerprint: str, criteria: str, *, now: float) -> Job:
-    """Start a job, or carry on the newest of the same `fingerprint` where it was stopped or left a study undone."""
+def open_job(
+    connection: Connection,
+    kind: JobKind,
+    fingerprint: str,
+    criteria: str,
+    *,
+    destinations: Sequence[str] = (),
+    priority: Priority = Priority.NORMAL,
+    now: float,
+) -> Job:
+    """Start a job, or carry on the newest of the same `fingerprint` where it was stopped or left a study undone.
+
+    What comes for it goes to `destinations`, where there are any, else where the routes lead.
+    """
     same = (jobs.c.kind == kind, jobs.c.fingerprint == fingerprint)
     newest = connection.execute(select(jobs.c.id, jobs.c.state).where(*same).order_by(jobs.c.id.desc()).limit(1)).one_or_none()
     if newest is not None and (newest.state != "done" or _undone(connection, int(newest.id))):
         set_job_state(connection, int(newest.id), "running", now=now)
         return Job(int(newest.id), resumed=True)
     values = {"kind": kind, "fingerprint": fingerprint, "criteria": criteria, "created_at": now, "changed_at": now}
+    values |= {"destinations": json.dumps(list(destinations)) if destinations else None, "priority": int(priority)}
     return Job(_key(connection, insert(jobs).values(state="running", **values)), resumed=False)
 
 
@@ -72,11 +86,16 @@ def stop_running_jobs(connection: Connection, *, now: float) -> int:
     return connection.execute(statement).rowcount
 
 
-def open_retrieval(connection: Connection, job_id: int, source: str, study_instance_uid: str, *, now: float) -> Retrieval:
-    """Start the retrieval of a study, or carry on the job's earlier one: its arrivals still count, its verdict is reset."""
+def open_retrieval(
+    connection: Connection, job_id: int, source: str, study_instance_uid: str, *, fresh: bool = False, now: float
+) -> Retrieval:
+    """Start the retrieval of a study, or carry on the job's earlier one: its arrivals still count, its verdict is reset.
+
+    A `fresh` one is started in any case: what came before does not count.
+    """
     where = (retrievals.c.job_id == job_id, retrievals.c.study_instance_uid == study_instance_uid)
-    row = connection.execute(select(retrievals).where(*where).order_by(retrievals.c.id).limit(1)).one_or_none()
-    if row is not None and study_instance_uid:
+    row = connection.execute(select(retrievals).where(*where).order_by(retrievals.c.id.desc()).limit(1)).one_or_none()
+    if row is not None and study_instance_uid and not fresh:
         reset = {"verdict": None, "note": None, "ended_at": None}
         connection.execute(update(retrievals).where(retrievals.c.id == row.id).values(**reset))
         return _retrieval({**row._mapping, **reset})
@@ -141,6 +160,53 @@ def received(connection: Connection, retrieval_id: int) -> dict[str, int]:
         .where(expected_instances.c.retrieval_id == retrieval_id, arrivals.c.at >= started, of_study, kept)
     )
     return {str(uid): int(length) for uid, length in connection.execute(union(counted, wanted))}
+
+
+def received_for(connection: Connection, retrieval_id: int, destinations: Sequence[str]) -> dict[str, int]:
+    """Return what counts as received for a retrieval that wants everything at `destinations`: UID to length in bytes.
+
+    That is what it expects, or what was counted to it, and is on its way to each of them (or held there) with its bytes here, or
+    was settled there since the retrieval started: what they had settled before, and lack now, has to come again.
+    """
+    mine = select(retrievals.c.started_at).where(retrievals.c.id == retrieval_id).scalar_subquery()
+    expected = select(expected_instances.c.sop_instance_uid).where(expected_instances.c.retrieval_id == retrieval_id)
+    counted = select(arrivals.c.sop_instance_uid).where(arrivals.c.retrieval_id == retrieval_id)
+    settled = deliveries.c.state.in_(sorted(SETTLED))
+    stands = or_(and_(settled, deliveries.c.changed_at >= mine), and_(~settled, instances.c.bytes_state == "kept"))
+    statement = (
+        select(instances.c.sop_instance_uid, func.max(instances.c.content_length))
+        .join_from(instances, deliveries, deliveries.c.instance_id == instances.c.id)
+        .where(
+            instances.c.sop_instance_uid.in_(union(expected, counted)),
+            instances.c.superseded_by.is_(None),
+            instances.c.bytes_state != "missing",
+            deliveries.c.destination.in_(destinations),
+            stands,
+        )
+        .group_by(instances.c.id)
+        .having(func.count() == len(destinations))
+    )
+    return {str(uid): int(length) for uid, length in connection.execute(statement)}
+
+
+def purpose_of(connection: Connection, provenance: Provenance, sop_instance_uid: str) -> Purpose | None:
+    """Return what an instance came for that is found without a row: the newest retrieval without a verdict that expects it."""
+    its_source = true() if provenance.source is None else retrievals.c.source == provenance.source
+    statement = (
+        select(retrievals.c.id, jobs.c.destinations)
+        .join_from(expected_instances, retrievals, retrievals.c.id == expected_instances.c.retrieval_id)
+        .join(jobs, jobs.c.id == retrievals.c.job_id)
+        .where(
+            expected_instances.c.sop_instance_uid == sop_instance_uid,
+            ~expected_instances.c.skipped,
+            retrievals.c.verdict.is_(None),
+            its_source,
+        )
+        .order_by(retrievals.c.id.desc())
+        .limit(1)
+    )
+    row = connection.execute(statement).one_or_none()
+    return None if row is None else Purpose(row.id, tuple(json.loads(row.destinations)) if row.destinations else None)
 
 
 def received_of_study(connection: Connection, retrieval_id: int, study_instance_uid: str) -> dict[str, int]:

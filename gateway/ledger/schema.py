@@ -147,7 +147,7 @@ jobs = Table(
     "jobs",
     metadata,
     Column("id", _Key, primary_key=True, autoincrement=True),
-    # pull | send
+    # pull | send | sync | migrate | compare
     Column("kind", String(8), nullable=False),
     # What identifies the same command given again, so that it carries on where it stopped.
     Column("fingerprint", String(64), nullable=False),
@@ -155,6 +155,10 @@ jobs = Table(
     Column("state", String(9), nullable=False),
     Column("created_at", Double, nullable=False),
     Column("changed_at", Double, nullable=False),
+    # Where everything goes that comes for it, as a JSON list of names; NULL is where the routes lead.
+    Column("destinations", Text, nullable=True),
+    # gateway.domain.Priority
+    Column("priority", Integer, nullable=False, server_default=text("1")),
     CheckConstraint("state IN ('running', 'stopped', 'done')", name="state"),
 )
 Index("jobs_by_fingerprint", jobs.c.fingerprint, jobs.c.id)

@@ -25,8 +25,11 @@ from gateway.retrieve.events import (
     to_json,
 )
 from gateway.retrieve.lists import ListKind, StudyList, decode_list, parse_list
+from gateway.retrieve.session import Session
+from gateway.retrieve.wanted import Errand, Wanted
 
 __all__ = [
+    "Errand",
     "Event",
     "JobEnded",
     "JobStarted",
@@ -35,11 +38,13 @@ __all__ = [
     "PullRequest",
     "Repairing",
     "Retriever",
+    "Session",
     "StudyEnded",
     "StudyList",
     "StudyPlanned",
     "Verdict",
     "Waiting",
+    "Wanted",
     "decode_list",
     "from_json",
     "parse_list",

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 
-from gateway.domain import Provenance
+from gateway.domain import Provenance, Purpose
 
 
 @dataclass(eq=False)
@@ -21,6 +21,8 @@ class Watch:
     retrieval_id: int
     source: str
     nudge: Callable[[], None]
+    destinations: tuple[str, ...] | None = None
+    """Where what comes for it goes, whatever the routes say; None is where they lead."""
     expected: frozenset[str] = frozenset()
     received: set[str] = field(default_factory=set)
     present: int = 0
@@ -32,6 +34,11 @@ class Watch:
     """When an instance last came that had not come before; both in monotonic seconds."""
     turned_away: str = ""
     """The last caller that was refused meanwhile, in words."""
+
+    @property
+    def purpose(self) -> Purpose:
+        """What an instance that is counted to it came for."""
+        return Purpose(self.retrieval_id, self.destinations)
 
     def expect(self, uids: Collection[str]) -> None:
         """Set what is expected, and count again what of it arrived."""
@@ -57,7 +64,7 @@ class Arrivals:
         self._lock = threading.Lock()
         self._open: dict[int, Watch] = {}
         # Message IDs wrap at 65,535 and outlive the retrieval, since sub-operations may come late.
-        self._moves: dict[int, tuple[int, str]] = {}
+        self._moves: dict[int, tuple[Purpose, str]] = {}
 
     def open(self, watch: Watch) -> None:
         """Count arrivals to `watch` from now on."""
@@ -77,22 +84,22 @@ class Arrivals:
     def register(self, watch: Watch, message_id: int) -> None:
         """Count to `watch` what comes under `message_id`. Before the C-MOVE goes out."""
         with self._lock:
-            self._moves[message_id] = (watch.retrieval_id, watch.source)
+            self._moves[message_id] = (watch.purpose, watch.source)
 
-    def correlate(self, provenance: Provenance, sop_instance_uid: str) -> int | None:
-        """Return the retrieval an instance is counted to: by its C-MOVE, else by the expected UIDs, else None (unsolicited).
+    def correlate(self, provenance: Provenance, sop_instance_uid: str) -> Purpose | None:
+        """Return what an instance came for: by its C-MOVE, else by the expected UIDs, else None (unsolicited).
 
         A Message ID may be a stale one of an earlier process; so an instance that its retrieval does not expect and another
         one does is the other one's.
         """
         with self._lock:
             move = self._moved(provenance)
-            if move and self._expects(self._open.get(move[0]), sop_instance_uid):
+            if move and self._expects(self._open.get(move[0].retrieval_id), sop_instance_uid):
                 return move[0]
             wanted = [watch for watch in self._open.values() if self._may_send(provenance, watch.source)]
             found = next((watch for watch in reversed(wanted) if self._expects(watch, sop_instance_uid)), None)
             if found:
-                return found.retrieval_id
+                return found.purpose
             return move[0] if move and self._may_send(provenance, move[1]) else None
 
     def arrived(self, retrieval_id: int | None, sop_instance_uid: str, size_bytes: int) -> None:
@@ -113,7 +120,7 @@ class Arrivals:
             for watch in self._open.values():
                 watch.turned_away = f"AE title {calling_ae!r} from {address}, calling {called_ae!r}"
 
-    def _moved(self, provenance: Provenance) -> tuple[int, str] | None:
+    def _moved(self, provenance: Provenance) -> tuple[Purpose, str] | None:
         if provenance.move_originator_message_id is None or (provenance.move_originator_ae or "").strip() != self._ae_title:
             return None
         return self._moves.get(provenance.move_originator_message_id)

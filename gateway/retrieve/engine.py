@@ -8,8 +8,8 @@ retrieve them; leaving `pull` cancels them all, and each stops its C-MOVE betwee
 from __future__ import annotations
 
 import ssl
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager, closing
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping
+from contextlib import asynccontextmanager, closing, contextmanager
 from functools import partial
 from itertools import islice
 from typing import Any, Literal, cast
@@ -19,9 +19,10 @@ import trio
 
 from gateway.association.contexts import STUDY_ROOT_CONTEXTS, ProposedContext
 from gateway.association.requestor import Deadlines, RemoteAE, Requestor, associate
-from gateway.domain import Provenance
+from gateway.domain import Provenance, Purpose
 from gateway.errors import UsageError
 from gateway.ledger import Ledger, learned
+from gateway.ledger.retrievals import JobState
 from gateway.retrieve import plan
 from gateway.retrieve.call import converse
 from gateway.retrieve.correlate import Arrivals
@@ -30,7 +31,9 @@ from gateway.retrieve.job import Job
 from gateway.retrieve.means import BOTH_ORDERS, Existing, Means, Source
 from gateway.retrieve.reachable import address_towards
 from gateway.retrieve.repair import AcceptanceOrder, Backoff
+from gateway.retrieve.session import Session
 from gateway.retrieve.turns import Turns
+from gateway.retrieve.wanted import Errand
 from gateway.settings import Settings, SourceTable, TlsTable
 
 log = structlog.get_logger()
@@ -95,14 +98,12 @@ class Retriever:
         Raises (on entering):
             UsageError: no such source, it has no port, a query key is no DICOM keyword, or the same pull is running.
         """
-        source, fingerprint = self._source(request.source), request.fingerprint()
+        source = self._source(request.source)
         plan.identifier("STUDY", request.query)
-        if fingerprint in self._running:
-            raise UsageError("the same pull is running already")
+        self._destinations(request.destinations)
         tell, events = trio.open_memory_channel[Event](EVENT_BACKLOG)
         failure: Exception | None = None
-        self._running.add(fingerprint)
-        try:
+        with self._once(request.fingerprint(), "pull"), events:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(Job(self._means, source, request, tell).run)
                 try:
@@ -110,11 +111,46 @@ class Retriever:
                 except Exception as error:  # noqa: BLE001 - the caller's own: raised again, outside the nursery, as it was
                     failure = error
                 nursery.cancel_scope.cancel()
-        finally:
-            self._running.discard(fingerprint)
-            events.close()
         if failure is not None:
             raise failure
+
+    @asynccontextmanager
+    async def job(self, source: str, errand: Errand) -> AsyncIterator[Session]:
+        """Open a job for a planner that retrieves its studies one by one: ``async with retriever.job(…) as session: …``.
+
+        Leaving the block has the ledger say that the job is done, and that it was stopped when an error or a cancellation ends it.
+
+        Raises (on entering):
+            UsageError: no such source or destination, it has no port, or a job with this fingerprint is running.
+            LedgerError: the ledger cannot be used.
+        """
+        asked = self._source(source)
+        self._destinations(errand.destinations)
+        with self._once(errand.fingerprint, errand.kind):
+            session = await Session.open(self._means, asked, errand)
+            state: JobState = "stopped"
+            try:
+                yield session
+                state = "done"
+            finally:
+                await session.close(state)
+
+    @contextmanager
+    def _once(self, fingerprint: str, kind: str) -> Iterator[None]:
+        """Have one job of a fingerprint at a time."""
+        if fingerprint in self._running:
+            raise UsageError(f"the same {kind} is running already")
+        self._running.add(fingerprint)
+        try:
+            yield
+        finally:
+            self._running.discard(fingerprint)
+
+    def _destinations(self, names: Collection[str]) -> None:
+        unknown = [name for name in names if name not in self._settings.destinations]
+        if unknown:
+            known = ", ".join(self._settings.destinations) or "none"
+            raise UsageError(f"no destination is called {', '.join(unknown)} (known: {known})")
 
     async def find(
         self, source: str, keys: Mapping[str, str], level: QueryLevel = "STUDY", *, limit: int | None = None
@@ -134,8 +170,8 @@ class Retriever:
 
         return await converse(partial(self._source(source).connect, STUDY_ROOT_CONTEXTS), ask, self._means.threads)
 
-    def correlate(self, provenance: Provenance, sop_instance_uid: str) -> int | None:
-        """Return the retrieval that an arriving instance is counted to, or None for unsolicited. Thread-safe, in memory."""
+    def correlate(self, provenance: Provenance, sop_instance_uid: str) -> Purpose | None:
+        """Return what an arriving instance came for, or None for unsolicited. Thread-safe, in memory."""
         return self._arrivals.correlate(provenance, sop_instance_uid)
 
     def arrived(self, retrieval_id: int | None, sop_instance_uid: str, size_bytes: int) -> None:

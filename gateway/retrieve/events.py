@@ -13,15 +13,17 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar
 
-from gateway.domain import Basis, VerdictKind, is_uid
+from gateway.domain import Basis, Priority, VerdictKind, is_uid
 from gateway.errors import UsageError
+from gateway.retrieve.wanted import Errand
 
 
 @dataclass(frozen=True)
 class PullRequest:
     """What to retrieve from which source; exactly one of the four ways to name studies is given.
 
-    `source` is a name of ``[sources]``. `query` maps DICOM keywords to C-FIND matching values (PS3.4 §C.2.2.2).
+    `source` is a name of ``[sources]``. `query` maps DICOM keywords to C-FIND matching values (PS3.4 §C.2.2.2). What comes goes
+    to `destinations`, where some are named, else where the routes lead.
 
     Raises:
         UsageError: none or several ways were given, a value is empty, or a study UID is no UID.
@@ -34,6 +36,8 @@ class PullRequest:
     patient_ids: tuple[str, ...] = ()
     query: Mapping[str, str] = field(default_factory=dict)
     skip_existing: bool = False
+    destinations: tuple[str, ...] = ()
+    priority: Priority = Priority.NORMAL
 
     def __post_init__(self) -> None:
         ways = [self.study_uids, self.accession_numbers, self.patient_ids, self.query]
@@ -61,11 +65,18 @@ class PullRequest:
     def criteria(self) -> str:
         """Return the request as canonical JSON: the same for the same command, whatever the order of its values."""
         keys = sorted(json.dumps(dict(key), sort_keys=True) for key in self.keys())
-        return json.dumps({"source": self.source, "keys": keys, "skip_existing": self.skip_existing})
+        document: dict[str, Any] = {"source": self.source, "keys": keys, "skip_existing": self.skip_existing}
+        if self.destinations:
+            document["destinations"] = sorted(self.destinations)
+        return json.dumps(document)
 
     def fingerprint(self) -> str:
         """Return what identifies the same command given again (64 hexadecimal digits)."""
         return hashlib.sha256(f"pull {self.criteria()}".encode()).hexdigest()
+
+    def errand(self) -> Errand:
+        """Return what the job is done for."""
+        return Errand("pull", self.fingerprint(), self.criteria(), self.destinations, self.priority)
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,8 @@ from gateway.retrieve import plan
 from gateway.retrieve.call import converse
 from gateway.retrieve.events import Event, JobEnded, JobStarted, PullRequest, StudyEnded, Verdict
 from gateway.retrieve.means import Means, Source
-from gateway.retrieve.study import StudyRetrieval
+from gateway.retrieve.session import Session
+from gateway.retrieve.wanted import Wanted
 
 log = structlog.get_logger()
 
@@ -33,11 +34,8 @@ KEYS_AT_A_TIME = 20
 EARLIER_S = 86400.0
 """How old a complete study's verdict may be when its job carries on; an older one is listed anew and lacks what was added."""
 
-STOP_S = 10.0
-"""How long recording that a cancelled job has stopped may take."""
-
 Key = Mapping[str, str]
-Found = tuple[plan.StudyMatch, str]
+Found = tuple[Wanted, str]
 """A study with the key that named it, in words."""
 
 
@@ -46,7 +44,7 @@ class Answer:
     """What a source answered to one key: its matches, or the refusal."""
 
     key: Key
-    matches: tuple[plan.StudyMatch, ...]
+    matches: tuple[Wanted, ...]
     refusal: DimseFailed | None = None
 
 
@@ -58,12 +56,11 @@ class Job:
         self._source = source
         self._request = request
         self._events = events
-        self._id: int | None = None
+        self._session: Session | None = None
         self._verdicts: Counter[VerdictKind] = Counter()
         self._earlier: dict[str, retrievals.Retrieval] = {}
         self._seen: set[str] = set()
         self._error = ""
-        self._closed = False
 
     async def run(self) -> None:
         """Carry the job out and tell it all; ends with `JobEnded`, or with state ``stopped`` when cancelled."""
@@ -72,13 +69,15 @@ class Job:
             async with self._events:
                 state = await self._tell_all()
         finally:
-            with trio.CancelScope(shield=True, deadline=trio.current_time() + STOP_S):
-                await self._close(state)
+            await self._close(state)
+
+    @property
+    def _id(self) -> int | None:
+        return None if self._session is None else self._session.job_id
 
     async def _tell_all(self) -> retrievals.JobState:
         try:
-            await self._started()
-            await self._studies()
+            await self._studies(await self._started())
         except GatewayError as error:
             self._fail(error)
         if self._error:
@@ -90,30 +89,23 @@ class Job:
         return state
 
     async def _close(self, state: retrievals.JobState) -> None:
-        if self._id is None or self._closed:
-            return
-        self._closed = True
-        await self._means.write(partial(retrievals.set_job_state, job_id=self._id, state=state, now=self._means.clock()))
-        log.info("job_ended", job=self._id, source=self._source.name, state=state)
+        if self._session is not None:
+            await self._session.close(state)
 
     def _fail(self, error: GatewayError) -> None:
         self._error = self._error or str(error)
 
-    async def _started(self) -> None:
+    async def _started(self) -> Session:
         await self._echo()
-        request, now = self._request, self._means.clock()
-        fingerprint, criteria = request.fingerprint(), request.criteria()
-        job = await self._means.write(
-            partial(retrievals.open_job, kind="pull", fingerprint=fingerprint, criteria=criteria, now=now)
-        )
-        self._id = job.id
-        if job.resumed:
-            await self._means.write(partial(retrievals.forget_unfound, job_id=job.id))
-            earlier = await self._means.read(partial(retrievals.retrievals_of, job_id=job.id))
-            unproved = await self._means.read(partial(retrievals.unproved, job_id=job.id))
+        session = self._session = await Session.open(self._means, self._source, self._request.errand())
+        if session.resumed:
+            now = self._means.clock()
+            await self._means.write(partial(retrievals.forget_unfound, job_id=session.job_id))
+            earlier = await self._means.read(partial(retrievals.retrievals_of, job_id=session.job_id))
+            unproved = await self._means.read(partial(retrievals.unproved, job_id=session.job_id))
             self._earlier = {one.study_instance_uid: one for one in earlier if one.id not in unproved and _holds(one, now)}
-        log.info("job_started", job=job.id, source=self._source.name, resumed=job.resumed)
-        await self._events.send(JobStarted(job.id, self._source.name, job.resumed))
+        await self._events.send(JobStarted(session.job_id, self._source.name, session.resumed))
+        return session
 
     async def _echo(self) -> None:
         """Ask whether the source is there; one that has no Verification service is asked all the same."""
@@ -126,16 +118,16 @@ class Job:
             self._verdicts[VerdictKind.FAILED] += len(self._request.keys())
             raise
 
-    async def _studies(self) -> None:
+    async def _studies(self, session: Session) -> None:
         """Find the studies and retrieve them; one more than may move at a time, so that the next is planned meanwhile."""
         found, studies = trio.open_memory_channel[Found](0)
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._find, found)
+            nursery.start_soon(self._find, session, found)
             for _ in range(self._source.table.moves + 1):
-                nursery.start_soon(self._retrieve, studies.clone())
+                nursery.start_soon(self._retrieve, session, studies.clone())
             studies.close()
 
-    async def _find(self, found: trio.MemorySendChannel[Found]) -> None:
+    async def _find(self, session: Session, found: trio.MemorySendChannel[Found]) -> None:
         keys = self._request.keys()
         async with found:
             for start in range(0, len(keys), KEYS_AT_A_TIME):
@@ -147,20 +139,20 @@ class Job:
                     self._fail(error)
                     return
                 for answer in answers:
-                    await self._take(answer, found)
+                    await self._take(session, answer, found)
 
     async def _ask(self, keys: Sequence[Key]) -> list[Answer]:
         if not keys:
             return []
         return await self._means.ask(self._source, partial(_answers, keys), self._hint)
 
-    async def _take(self, answer: Answer, found: trio.MemorySendChannel[Found]) -> None:
+    async def _take(self, session: Session, answer: Answer, found: trio.MemorySendChannel[Found]) -> None:
         asked = ", ".join(f"{keyword} {value}" for keyword, value in answer.key.items())
         if not answer.matches:
-            await self._unfound(answer, asked)
+            await self._unfound(session, answer, asked)
         for match in answer.matches:
             if not match.study_instance_uid:
-                await self._unnamed(asked)
+                await self._unnamed(session, asked)
                 continue
             if match.study_instance_uid in self._seen or await self._had(match.study_instance_uid):
                 continue
@@ -191,18 +183,18 @@ class Job:
             await self._ended(verdict, earlier=True)
         return True
 
-    async def _unfound(self, answer: Answer, asked: str) -> None:
+    async def _unfound(self, session: Session, answer: Answer, asked: str) -> None:
         study = answer.key.get("StudyInstanceUID", "")
         if answer.refusal is None:
             kind, note = VerdictKind.EMPTY, "the source lists no such study"
         else:
             kind, note = VerdictKind.FAILED, f"the source refuses the query: {answer.refusal}"
         verdict = Verdict(kind, study, Basis.UIDS, None if answer.refusal else 0, 0, note=note, asked=asked)
-        await self._record(verdict)
+        await self._record(session, verdict)
 
-    async def _unnamed(self, asked: str) -> None:
+    async def _unnamed(self, session: Session, asked: str) -> None:
         note = "the source lists a study under something that is no UID: it cannot be asked for"
-        await self._record(Verdict(VerdictKind.FAILED, "", Basis.UIDS, None, 0, note=note, asked=asked))
+        await self._record(session, Verdict(VerdictKind.FAILED, "", Basis.UIDS, None, 0, note=note, asked=asked))
 
     async def _hint(self, event: Event) -> None:
         """Tell what is only worth knowing at the time: a listener that does not keep up must not keep a source from others."""
@@ -211,12 +203,12 @@ class Job:
         except trio.WouldBlock:
             log.debug("event_dropped", job=self._id, name=event.name)
 
-    async def _record(self, verdict: Verdict) -> None:
-        job_id, now = self._id or 0, self._means.clock()
+    async def _record(self, session: Session, verdict: Verdict) -> None:
+        now = self._means.clock()
         opened = await self._means.write(
             partial(
                 retrievals.open_retrieval,
-                job_id=job_id,
+                job_id=session.job_id,
                 source=self._source.name,
                 study_instance_uid=verdict.study_instance_uid,
                 now=now,
@@ -227,23 +219,21 @@ class Job:
         )
         await self._ended(verdict)
 
-    async def _retrieve(self, studies: trio.MemoryReceiveChannel[Found]) -> None:
+    async def _retrieve(self, session: Session, studies: trio.MemoryReceiveChannel[Found]) -> None:
         async with studies:
             async for match, asked in studies:
-                await self._retrieve_one(match, asked)
+                await self._retrieve_one(session, match, asked)
 
-    async def _retrieve_one(self, match: plan.StudyMatch, asked: str) -> None:
-        retrieval = StudyRetrieval(
-            self._means, self._source, self._id or 0, match, asked=asked, tell=self._events.send, hint=self._hint
-        )
+    async def _retrieve_one(self, session: Session, wanted: Wanted, asked: str) -> None:
+        skip = self._request.skip_existing
         try:
-            verdict = await retrieval.run(skip_existing=self._request.skip_existing)
+            verdict = await session.retrieve(wanted, asked=asked, skip_existing=skip, tell=self._events.send, hint=self._hint)
         except GatewayError as error:
             self._fail(error)
-            verdict = _failed(match, asked, str(error))
+            verdict = _failed(wanted, asked, str(error))
         except Exception as error:
-            log.exception("study_failed", study=match.study_instance_uid, source=self._source.name)
-            verdict = _failed(match, asked, f"internal error: {type(error).__name__}")
+            log.exception("study_failed", study=wanted.study_instance_uid, source=self._source.name)
+            verdict = _failed(wanted, asked, f"internal error: {type(error).__name__}")
         await self._ended(verdict)
 
     async def _ended(self, verdict: Verdict, *, earlier: bool = False) -> None:
@@ -256,8 +246,8 @@ def _holds(earlier: retrievals.Retrieval, now: float) -> bool:
     return earlier.verdict is VerdictKind.COMPLETE and 0 <= now - (earlier.ended_at or 0.0) < EARLIER_S
 
 
-def _failed(match: plan.StudyMatch, asked: str, note: str) -> Verdict:
-    return Verdict(VerdictKind.FAILED, match.study_instance_uid, Basis.UIDS, None, 0, note=note, asked=asked)
+def _failed(wanted: Wanted, asked: str, note: str) -> Verdict:
+    return Verdict(VerdictKind.FAILED, wanted.study_instance_uid, Basis.UIDS, None, 0, note=note, asked=asked)
 
 
 def _answers(keys: Sequence[Key], requestor: Requestor, busy: bool) -> list[Answer]:

@@ -37,10 +37,10 @@ BOTH_ORDERS = "both_orders"
 IMPATIENT_S = 600.0
 """How long a source that refused a query for want of resources again and again is not waited for once more."""
 
-Existing = Callable[[str, str, Collection[str]], set[str]]
-"""Given the name of a source, a study and its series: the SOP Instance UIDs that all routed destinations hold.
+Existing = Callable[[str, str, Collection[str], Collection[str]], set[str]]
+"""Given the name of a source, a study, its series and destinations: the SOP Instance UIDs that all of those hold.
 
-Blocking; called on a thread.
+Without destinations those are meant that the routes may lead to from the source. Blocking; called on a thread.
 """
 
 

@@ -8,8 +8,8 @@ do not know.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import pydicom.config
@@ -22,6 +22,7 @@ from gateway.domain import Basis, is_uid
 from gateway.errors import DimseFailed, ProtocolError, UsageError
 from gateway.retrieve.repair import Level, Target
 from gateway.retrieve.tally import Expectation, instances
+from gateway.retrieve.wanted import Wanted
 
 # Values come from strangers and are judged here; pydicom would quote those it finds odd, patients' names too, in warnings.
 pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE
@@ -62,17 +63,6 @@ class Finder(Protocol):
 
     def find(self, identifier: Dataset) -> Iterator[Dataset]:
         """Yield the matches of `identifier`; raises `DimseFailed` for a failure status."""
-
-
-@dataclass(frozen=True)
-class StudyMatch:
-    """A study that a source lists, with its own counts where it gave them.
-
-    `study_instance_uid` is empty for one that is listed under something that is no UID: it cannot be asked for.
-    """
-
-    study_instance_uid: str
-    instance_count: int | None = None
 
 
 @dataclass(frozen=True)
@@ -131,7 +121,7 @@ def move_identifier(target: Target) -> Dataset:
     return dataset
 
 
-def find_studies(finder: Finder, keys: Mapping[str, str]) -> tuple[StudyMatch, ...]:
+def find_studies(finder: Finder, keys: Mapping[str, str]) -> tuple[Wanted, ...]:
     """Return the studies that match `keys`, each once, in the source's order.
 
     Raises:
@@ -140,33 +130,47 @@ def find_studies(finder: Finder, keys: Mapping[str, str]) -> tuple[StudyMatch, .
 
     """
     wanted = ("StudyInstanceUID", "NumberOfStudyRelatedSeries", "NumberOfStudyRelatedInstances")
-    found: dict[str, StudyMatch] = {}
+    found: dict[str, Wanted] = {}
     for answer in _bounded(finder.find(identifier("STUDY", keys, wanted))):
         uid = text(answer, "StudyInstanceUID")
         if uid and not contradicts(answer, keys):
             named = uid if is_uid(uid) else ""
-            found.setdefault(named, StudyMatch(named, count_of(answer, "NumberOfStudyRelatedInstances")))
+            found.setdefault(named, Wanted(named, count_of(answer, "NumberOfStudyRelatedInstances")))
     return tuple(found.values())
 
 
-def list_study(finder: Finder, match: StudyMatch, *, busy: bool = False) -> Expectation:
-    """Return what the source lists of a study; a level that it refuses is replaced by the counts of the level above.
+def list_study(finder: Finder, wanted: Wanted, *, busy: bool = False) -> Expectation:
+    """Return what the source lists of what is wanted; a level that it refuses is replaced by the counts of the level above.
 
     With `busy` a level refused for being out of resources is taken for one that is refused for good.
 
     Raises:
-        DimseFailed: the source is out of resources for now (without `busy`).
+        DimseFailed: the source is out of resources for now (without `busy`), or does not list the levels by which a part of
+            the study is asked for.
         AssociationError: the association broke.
 
     """
-    study = match.study_instance_uid
+    study = wanted.study_instance_uid
     try:
-        series = _find_series(finder, study)
+        found = _find_series(finder, study)
     except DimseFailed as error:
-        if is_busy(error) and not busy:
+        if wanted.partial or (is_busy(error) and not busy):
             raise
-        return expectation_of(match, None)
-    return expectation_of(match, [_list_series(finder, study, uid, count, busy) for uid, count in series.items()])
+        return expectation_of(wanted, None)
+    series = {uid: count for uid, count in found.items() if wanted.series is None or uid in wanted.series}
+    listings = [_list_series(finder, study, uid, count, busy) for uid, count in series.items()]
+    if wanted.instances is not None:
+        listings = [_only(one, wanted.instances) for one in listings]
+    part = replace(wanted, instance_count=None if listings else 0) if wanted.partial else wanted
+    return replace(expectation_of(part, listings), whole_study=not wanted.partial, whole_series=wanted.instances is None)
+
+
+def _only(listing: SeriesListing, instances: Collection[str]) -> SeriesListing:
+    """Narrow what was listed of a series; of one whose instances were not, nothing is known."""
+    if listing.uids is None:
+        return replace(listing, count=None)
+    uids = tuple(uid for uid in listing.uids if uid in instances)
+    return SeriesListing(listing.series_instance_uid, len(uids), uids)
 
 
 def is_busy(error: DimseFailed) -> bool:
@@ -200,7 +204,7 @@ def _list_series(finder: Finder, study: str, series: str, count: int | None, bus
     return SeriesListing(series, count, good, len(uids) - len(good))
 
 
-def expectation_of(match: StudyMatch, series: Sequence[SeriesListing] | None) -> Expectation:
+def expectation_of(wanted: Wanted, series: Sequence[SeriesListing] | None) -> Expectation:
     """Return what follows from a study's listings: the UIDs where the source lists them all, else its counts.
 
     A series that lists nothing was not answered, unless the source counts none in it; so is a study that lists no series.
@@ -210,10 +214,11 @@ def expectation_of(match: StudyMatch, series: Sequence[SeriesListing] | None) ->
     listed = {uid: one.series_instance_uid for one in listings for uid in one.uids or ()}
     names = tuple(one.series_instance_uid for one in listings if one.series_instance_uid)
     unanswered = any(one.uids is None or one.unreadable or (not one.uids and one.count != 0) for one in listings)
-    silent = not listed and (series is None or (match.instance_count or 0) > 0 or (not series and match.instance_count is None))
+    counted = wanted.instance_count
+    silent = not listed and (series is None or (counted or 0) > 0 or (not series and counted is None))
     if not unanswered and not silent:
-        return Expectation(Basis.UIDS, len(listed), listed, names, _disagreement(match, listings, len(listed)))
-    return Expectation(Basis.COUNTS, _counted(match, listings), listed, names, (_why_counts(series),))
+        return Expectation(Basis.UIDS, len(listed), listed, names, _disagreement(wanted, listings, len(listed)))
+    return Expectation(Basis.COUNTS, _counted(wanted, listings), listed, names, (_why_counts(series),))
 
 
 def _why_counts(series: Sequence[SeriesListing] | None) -> str:
@@ -224,18 +229,18 @@ def _why_counts(series: Sequence[SeriesListing] | None) -> str:
     return f"the source does not answer C-FIND at {level} level: judged by its counts"
 
 
-def _counted(match: StudyMatch, listings: Sequence[SeriesListing]) -> int | None:
+def _counted(wanted: Wanted, listings: Sequence[SeriesListing]) -> int | None:
     """Return the larger of the study's count and its series' sum; None where nothing tells how many a series has."""
     counts = [len(one.uids or ()) + one.unreadable or one.count for one in listings]
     known = sum(count for count in counts if count is not None)
-    if match.instance_count is not None:
-        return max(match.instance_count, known)
+    if wanted.instance_count is not None:
+        return max(wanted.instance_count, known)
     return known if counts and None not in counts else None
 
 
-def _disagreement(match: StudyMatch, listings: Sequence[SeriesListing], listed: int) -> tuple[str, ...]:
+def _disagreement(wanted: Wanted, listings: Sequence[SeriesListing], listed: int) -> tuple[str, ...]:
     counts = [one.count for one in listings]
-    counted = match.instance_count
+    counted = wanted.instance_count
     if counted is None and counts and None not in counts:
         counted = sum(count for count in counts if count is not None)
     if counted is None or counted == listed:

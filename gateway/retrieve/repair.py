@@ -188,16 +188,23 @@ def lesson(rounds: Sequence[Round]) -> AcceptanceOrder | Literal["both"] | None:
 def first_targets(study: str, expectation: Expectation, wanted: Collection[str]) -> tuple[Target, ...]:
     """Return the C-MOVEs that ask for `wanted` at the highest levels: nothing that is already here or elsewhere is moved."""
     if not expectation.listed or expectation.basis is Basis.COUNTS:
-        return (Target(Level.STUDY, study),)
-    everything = len(wanted) == len(expectation.listed)
+        return _counted(study, expectation)
+    everything = len(wanted) == len(expectation.listed) and expectation.whole_study
     if everything and (len(wanted) <= SPLIT_AT or len(expectation.series) < 2):
         return (Target(Level.STUDY, study),)
     targets: list[Target] = []
     by_series = _by_series(expectation.listed, expectation.listed)
     for series, uids in _by_series(expectation.listed, wanted).items():
-        whole = len(uids) == len(by_series[series])
+        whole = len(uids) == len(by_series[series]) and expectation.whole_series
         targets.extend([Target(Level.SERIES, study, series)] if whole else _images(study, series, uids, CHUNK))
     return tuple(targets)
+
+
+def _counted(study: str, expectation: Expectation) -> tuple[Target, ...]:
+    """Return the C-MOVEs at the highest level where no UIDs are known: of the study, or of the series that are wanted."""
+    if expectation.whole_study:
+        return (Target(Level.STUDY, study),)
+    return tuple(Target(Level.SERIES, study, series) for series in expectation.series)
 
 
 def targets(step: Step, study: str, expectation: Expectation, wanted: Collection[str]) -> tuple[Target, ...]:
@@ -205,9 +212,9 @@ def targets(step: Step, study: str, expectation: Expectation, wanted: Collection
     if step.way is Way.FIRST:
         return first_targets(study, expectation, wanted)
     if step.way is Way.STUDY:
-        return (Target(Level.STUDY, study),)
+        return _counted(study, expectation)
     by_series = _by_series(expectation.listed, wanted)
-    if step.way is Way.SERIES:
+    if step.way is Way.SERIES and expectation.whole_series:
         series = expectation.series if expectation.basis is Basis.COUNTS else tuple(by_series)
         return tuple(Target(Level.SERIES, study, uid) for uid in series) or (Target(Level.STUDY, study),)
     size = 1 if step.way is Way.SINGLY else CHUNK

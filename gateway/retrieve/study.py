@@ -13,6 +13,7 @@ from functools import partial
 
 import structlog
 import trio
+from sqlalchemy import Connection
 
 from gateway.association.contexts import STUDY_ROOT_CONTEXTS
 from gateway.association.requestor import Requestor, next_message_id
@@ -27,6 +28,7 @@ from gateway.retrieve.means import BOTH_ORDERS, LESSON_S, Means, Signal, Source
 from gateway.retrieve.repair import End, Patience, Round, Step, Target, Way
 from gateway.retrieve.settle import settle
 from gateway.retrieve.tally import NOT_LISTED_AGAIN, Expectation, Tally, grown, judge, tally
+from gateway.retrieve.wanted import Errand, Wanted
 
 log = structlog.get_logger()
 
@@ -50,8 +52,9 @@ class StudyRetrieval:
         self,
         means: Means,
         source: Source,
+        errand: Errand,
         job_id: int,
-        match: plan.StudyMatch,
+        wanted: Wanted,
         *,
         asked: str,
         tell: Callable[[Event], Awaitable[None]],
@@ -61,8 +64,9 @@ class StudyRetrieval:
         self._means = means
         self._source = source
         self._job_id = job_id
-        self._match = match
-        self._study = match.study_instance_uid
+        self._errand = errand
+        self._wanted = wanted
+        self._study = wanted.study_instance_uid
         self._asked = asked
         self._tell = tell
         self._hint = hint
@@ -74,8 +78,8 @@ class StudyRetrieval:
         self._disproved = False
         self._began = time.monotonic()
 
-    async def run(self, *, skip_existing: bool) -> Verdict:
-        """Retrieve the study and return its verdict, which the ledger then has.
+    async def run(self, *, skip_existing: bool, fresh: bool = False) -> Verdict:
+        """Retrieve the study and return its verdict, which the ledger then has; see `Session.retrieve`.
 
         Raises:
             LedgerError: the ledger cannot be used.
@@ -87,11 +91,13 @@ class StudyRetrieval:
                 job_id=self._job_id,
                 source=self._source.name,
                 study_instance_uid=self._study,
+                fresh=fresh,
                 now=self._means.clock(),
             )
         )
         token = trio.lowlevel.current_trio_token()
-        self._watch = Watch(opened.id, self._source.name, partial(tell_trio, token, self._signal.fire))
+        nudge = partial(tell_trio, token, self._signal.fire)
+        self._watch = Watch(opened.id, self._source.name, nudge, self._errand.directed)
         self._means.arrivals.open(self._watch)
         try:
             verdict = await self._judged(skip_existing)
@@ -142,7 +148,8 @@ class StudyRetrieval:
     async def _plan(self, skip_existing: bool) -> None:
         self._expectation = await self._list()
         if skip_existing and self._means.existing is not None and self._expectation.listed:
-            existing = partial(self._means.existing, self._source.name, self._study, self._expectation.series)
+            where = self._errand.destinations
+            existing = partial(self._means.existing, self._source.name, self._study, self._expectation.series, where)
             held = await trio.to_thread.run_sync(existing, limiter=self._means.threads, abandon_on_cancel=True)
             self._skipped = held & set(self._expectation.listed)
         await self._expect()
@@ -161,7 +168,7 @@ class StudyRetrieval:
         )
 
     async def _list(self) -> Expectation:
-        return await self._means.ask(self._source, partial(_list_study, self._match), self._hint, self._study)
+        return await self._means.ask(self._source, partial(_list_study, self._wanted), self._hint, self._study)
 
     async def _expect(self) -> None:
         expectation = self._expectation
@@ -179,9 +186,14 @@ class StudyRetrieval:
     # Comparing
 
     async def _received(self) -> Mapping[str, int]:
-        if self._expectation.basis is Basis.UIDS:
-            return await self._means.read(partial(retrievals.received, retrieval_id=self._watch.retrieval_id))
-        query = partial(retrievals.received_of_study, retrieval_id=self._watch.retrieval_id, study_instance_uid=self._study)
+        query: Callable[[Connection], dict[str, int]]
+        if self._expectation.basis is Basis.COUNTS:
+            query = partial(retrievals.received_of_study, retrieval_id=self._watch.retrieval_id, study_instance_uid=self._study)
+        elif self._errand.destinations:
+            where = self._errand.destinations
+            query = partial(retrievals.received_for, retrieval_id=self._watch.retrieval_id, destinations=where)
+        else:
+            query = partial(retrievals.received, retrieval_id=self._watch.retrieval_id)
         return await self._means.read(query)
 
     async def _compare(self) -> Tally:
@@ -382,5 +394,5 @@ class StudyRetrieval:
         )
 
 
-def _list_study(match: plan.StudyMatch, requestor: Requestor, busy: bool) -> Expectation:
-    return plan.list_study(requestor, match, busy=busy)
+def _list_study(wanted: Wanted, requestor: Requestor, busy: bool) -> Expectation:
+    return plan.list_study(requestor, wanted, busy=busy)

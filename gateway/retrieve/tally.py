@@ -25,6 +25,10 @@ class Expectation:
     listed: Mapping[str, str]
     series: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    whole_study: bool = True
+    """False where only a part of the study is wanted: it must not be asked for at STUDY level."""
+    whole_series: bool = True
+    """False where only some instances are: not at SERIES level either."""
 
     @property
     def empty(self) -> bool:

@@ -72,10 +72,13 @@ async def pull(engine: Engine, command: PullCommand, emit: Emit) -> None:
         patient_ids=command.patient_ids,
         query=command.query,
         skip_existing=command.skip_existing,
+        destinations=command.destinations,
+        priority=command.priority,
     )
     async with engine.jobs.running():
         verdicts, ended = await _retrieve(engine, request, emit)
-        outcome = await _deliver(engine, Scope(job_id=ended.job_id), command.wait, command.wait_s, emit)
+        scope = Scope(job_id=ended.job_id, destinations=command.destinations)
+        outcome = await _deliver(engine, scope, command.wait, command.wait_s, emit)
         await emit(_pull_summary(verdicts, ended, outcome))
 
 

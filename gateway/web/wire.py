@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from gateway import errors
-from gateway.domain import DeliveryState
+from gateway.domain import DeliveryState, Priority
 from gateway.ledger.queue import Action, Selection
 
 Document = dict[str, Any]
@@ -92,6 +92,8 @@ class PullCommand(Request):
     patient_ids: tuple[str, ...] = ()
     query: dict[str, str] = Field(default_factory=dict)
     skip_existing: bool = False
+    destinations: tuple[str, ...] = ()
+    priority: Priority = Priority.NORMAL
     wait: bool = True
     wait_s: Annotated[float, Field(gt=0)] | None = None
 

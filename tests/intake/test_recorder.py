@@ -10,6 +10,7 @@ import pytest
 from sqlalchemy import Connection, select, text
 from structlog.testing import capture_logs
 
+from gateway.domain import Purpose
 from gateway.errors import LedgerUnavailable, Refusal
 from gateway.intake import RecoveryReport, StorageIntake, recorder, recover
 from gateway.ledger import Ledger, instances
@@ -166,7 +167,10 @@ def test_while_the_disk_is_full_everything_waits_and_the_log_says_so_once(
 def test_a_fault_of_one_arrival_takes_no_other_with_it(spool: Spool, ledger: Ledger, folder: Path) -> None:
     """One is counted to a retrieval that the ledger has forgotten: a constraint forbids its row, and its bytes stay."""
     with taking(
-        spool, ledger, route=lambda _attributes: {"a": None}, correlate=lambda _provenance, uid: 77 if uid == f"{UID}.2" else None
+        spool,
+        ledger,
+        route=lambda _attributes: {"a": None},
+        correlate=lambda _provenance, uid: Purpose(77) if uid == f"{UID}.2" else None,
     ) as intake:
         with capture_logs() as logs:
             with busy(ledger):

@@ -9,7 +9,11 @@ from gateway.errors import LedgerTooNew
 from gateway.ledger.migrations import MIGRATIONS, migrate
 from gateway.ledger.schema import schema_version
 
+VERSION_4 = tuple(f"ALTER TABLE jobs DROP COLUMN {name}" for name in ("priority", "destinations"))
+"""What makes the newest ledger one of version 4."""
+
 VERSION_3 = (
+    *VERSION_4,
     "DROP INDEX deliveries_to_transcode",
     "DROP INDEX deliveries_transcoded",
     *(f"ALTER TABLE deliveries DROP COLUMN {name}" for name in ("awaits_transcoding", "sent_as", "mode")),
@@ -54,7 +58,7 @@ def schema(connection: Connection) -> dict[str, str]:
     return {row.name: " ".join(row.sql.split()) for row in rows}
 
 
-@pytest.mark.parametrize(("version", "statements"), [(1, VERSION_1), (2, VERSION_2), (3, VERSION_3)])
+@pytest.mark.parametrize(("version", "statements"), [(1, VERSION_1), (2, VERSION_2), (3, VERSION_3), (4, VERSION_4)])
 def test_a_ledger_of_an_earlier_version_becomes_what_a_new_one_is(
     connection: Connection, version: int, statements: Sequence[str]
 ) -> None:

@@ -84,7 +84,9 @@ def settings(port: int, **source: Any) -> Settings:
         "response_timeout_s": 10.0,
         **source,
     }
-    return Settings.model_validate({"sources": {"archive": table, "unasked": {"ae_title": "OTHER", "host": HOST}}})
+    sources = {"archive": table, "unasked": {"ae_title": "OTHER", "host": HOST}}
+    destinations = {name: {"kind": "folder", "path": name} for name in ("copy", "second")}
+    return Settings.model_validate({"sources": sources, "destinations": destinations})
 
 
 def retriever(ledger: Ledger, reception: Reception, made: Settings, orders: list[str], **more: Any) -> Retriever:

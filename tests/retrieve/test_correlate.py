@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 
-from gateway.domain import Provenance
+from gateway.domain import Provenance, Purpose
 from gateway.retrieve.correlate import Arrivals, Watch
 
 
@@ -28,7 +28,16 @@ def test_an_instance_of_our_move_is_counted_to_it_even_when_nobody_lists_it() ->
     arrivals = watching(one)
     arrivals.register(one, 77)
 
-    assert arrivals.correlate(sent(77), "1.2.3") == 1
+    assert arrivals.correlate(sent(77), "1.2.3") == Purpose(1)
+
+
+def test_an_instance_goes_where_its_retrieval_wants_it() -> None:
+    one = Watch(1, "archive", lambda: None, ("orthanc-a",))
+    arrivals = watching(one)
+    arrivals.register(one, 77)
+    arrivals.close(one)
+
+    assert arrivals.correlate(sent(77), "1.2.3") == Purpose(1, ("orthanc-a",))
 
 
 def test_a_move_of_somebody_else_with_the_same_message_id_is_not_ours() -> None:
@@ -46,7 +55,7 @@ def test_without_an_originator_the_expected_uids_decide() -> None:
     arrivals.expect(one, {"1.2.1"})
     arrivals.expect(two, {"1.2.2"})
 
-    assert [arrivals.correlate(sent(), uid) for uid in ("1.2.1", "1.2.2", "1.2.3")] == [1, 2, None]
+    assert [arrivals.correlate(sent(), uid) for uid in ("1.2.1", "1.2.2", "1.2.3")] == [Purpose(1), Purpose(2), None]
 
 
 def test_a_stale_message_id_gives_way_to_the_retrieval_that_expects_the_instance() -> None:
@@ -56,8 +65,8 @@ def test_a_stale_message_id_gives_way_to_the_retrieval_that_expects_the_instance
     arrivals.expect(one, {"1.2.1"})
     arrivals.expect(two, {"1.2.2"})
 
-    assert arrivals.correlate(sent(77), "1.2.2") == 2
-    assert arrivals.correlate(sent(77), "1.2.1") == 1
+    assert arrivals.correlate(sent(77), "1.2.2") == Purpose(2)
+    assert arrivals.correlate(sent(77), "1.2.1") == Purpose(1)
 
 
 def test_an_expected_instance_of_our_move_may_come_from_another_node_of_the_source() -> None:
@@ -66,7 +75,7 @@ def test_an_expected_instance_of_our_move_may_come_from_another_node_of_the_sour
     arrivals.register(one, 77)
     arrivals.expect(one, {"1.2.1"})
 
-    assert arrivals.correlate(sent(77, source="archive-node-2"), "1.2.1") == 1
+    assert arrivals.correlate(sent(77, source="archive-node-2"), "1.2.1") == Purpose(1)
 
 
 def test_the_same_instance_from_another_known_source_is_not_the_retrievals() -> None:
@@ -75,7 +84,7 @@ def test_the_same_instance_from_another_known_source_is_not_the_retrievals() -> 
     arrivals.expect(one, {"1.2.1"})
 
     assert arrivals.correlate(sent(source="scanner"), "1.2.1") is None
-    assert arrivals.correlate(sent(source=None), "1.2.1") == 1
+    assert arrivals.correlate(sent(source=None), "1.2.1") == Purpose(1)
 
 
 def test_an_instance_that_comes_after_the_end_is_still_known_by_its_message_id() -> None:
@@ -85,7 +94,7 @@ def test_an_instance_that_comes_after_the_end_is_still_known_by_its_message_id()
     arrivals.expect(one, {"1.2.1"})
     arrivals.close(one)
 
-    assert arrivals.correlate(sent(77), "1.2.1") == 1
+    assert arrivals.correlate(sent(77), "1.2.1") == Purpose(1)
     assert arrivals.correlate(sent(), "1.2.1") is None
 
 

@@ -264,7 +264,7 @@ async def test_what_the_destinations_hold_is_not_moved_and_counts_as_skipped(ben
     held: set[str] = set()
     asked: list[tuple[str, str, set[str]]] = []
 
-    def existing(source: str, study_uid: str, series: Any) -> set[str]:
+    def existing(source: str, study_uid: str, series: Any, _destinations: Any) -> set[str]:
         asked.append((source, study_uid, set(series)))
         return held
 
@@ -280,7 +280,7 @@ async def test_what_the_destinations_hold_is_not_moved_and_counts_as_skipped(ben
 
 
 async def test_a_study_that_the_destinations_hold_whole_is_not_moved_at_all(bench: Start) -> None:
-    desk = bench(existing=lambda _source, _study, _series: set(desk.pacs.uids()))
+    desk = bench(existing=lambda _source, _study, _series, _destinations: set(desk.pacs.uids()))
 
     verdict = await desk.verdict(study_uids=(desk.study,), skip_existing=True)
 

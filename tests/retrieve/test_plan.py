@@ -13,7 +13,6 @@ from gateway.domain import Basis
 from gateway.errors import AssociationAborted, DimseFailed, UsageError
 from gateway.retrieve.plan import (
     SeriesListing,
-    StudyMatch,
     as_values,
     contradicts,
     expectation_of,
@@ -23,6 +22,7 @@ from gateway.retrieve.plan import (
     move_identifier,
 )
 from gateway.retrieve.repair import Level, Target
+from gateway.retrieve.wanted import Wanted
 
 
 def answer(**values: object) -> Dataset:
@@ -58,7 +58,7 @@ def two_images(query: Dataset) -> list[Dataset]:
 def test_instances_are_listed_series_by_series_never_relationally() -> None:
     source = Source(SERIES=two_series, IMAGE=two_images)
 
-    found = list_study(source, StudyMatch("1.2", 4))
+    found = list_study(source, Wanted("1.2", 4))
 
     assert found.basis is Basis.UIDS
     assert found.listed == {"1.2.1.1": "1.2.1", "1.2.1.2": "1.2.1", "1.2.2.1": "1.2.2", "1.2.2.2": "1.2.2"}
@@ -68,19 +68,19 @@ def test_instances_are_listed_series_by_series_never_relationally() -> None:
 
 
 def test_a_source_without_image_level_is_judged_by_its_counts_and_that_is_said() -> None:
-    found = list_study(Source(SERIES=two_series), StudyMatch("1.2"))
+    found = list_study(Source(SERIES=two_series), Wanted("1.2"))
 
     assert (found.basis, found.count, found.series) == (Basis.COUNTS, 4, ("1.2.1", "1.2.2"))
     assert "does not answer C-FIND at IMAGE level" in found.notes[0]
 
 
 def test_a_source_without_series_level_is_judged_by_the_studys_count() -> None:
-    assert list_study(Source(), StudyMatch("1.2", 7)).count == 7
-    assert list_study(Source(), StudyMatch("1.2")).count is None
+    assert list_study(Source(), Wanted("1.2", 7)).count == 7
+    assert list_study(Source(), Wanted("1.2")).count is None
 
 
 def test_a_source_that_answers_image_level_with_nothing_where_it_counts_some_did_not_answer() -> None:
-    found = list_study(Source(SERIES=two_series, IMAGE=lambda _query: []), StudyMatch("1.2"))
+    found = list_study(Source(SERIES=two_series, IMAGE=lambda _query: []), Wanted("1.2"))
 
     assert (found.basis, found.count) == (Basis.COUNTS, 4)
 
@@ -90,17 +90,17 @@ def test_a_broken_association_is_not_taken_for_a_source_without_a_level() -> Non
         raise AssociationAborted("gone")
 
     with pytest.raises(AssociationAborted):
-        list_study(Source(SERIES=two_series, IMAGE=broken), StudyMatch("1.2"))
+        list_study(Source(SERIES=two_series, IMAGE=broken), Wanted("1.2"))
 
 
 def test_a_study_whose_series_are_empty_has_no_instance() -> None:
-    found = expectation_of(StudyMatch("1.2", 0), [SeriesListing("1.2.1", 0, ())])
+    found = expectation_of(Wanted("1.2", 0), [SeriesListing("1.2.1", 0, ())])
 
     assert (found.basis, found.count, found.empty) == (Basis.UIDS, 0, True)
 
 
 def test_a_count_that_differs_from_the_list_is_mentioned_and_not_believed() -> None:
-    found = expectation_of(StudyMatch("1.2", 14), [SeriesListing("1.2.1", 14, tuple(f"1.2.1.{n}" for n in range(13)))])
+    found = expectation_of(Wanted("1.2", 14), [SeriesListing("1.2.1", 14, tuple(f"1.2.1.{n}" for n in range(13)))])
 
     assert (found.basis, found.count) == (Basis.UIDS, 13)
     assert found.notes == ("the source counts 14 instances and lists 13 UIDs",)
@@ -116,14 +116,14 @@ def test_hostile_and_foreign_answers_are_passed_over() -> None:
             answer(StudyInstanceUID="1.9", AccessionNumber="OTHER"),
         ]
 
-    assert find_studies(Source(STUDY=studies), {"AccessionNumber": "A1"}) == (StudyMatch("1.2", 3),)
+    assert find_studies(Source(STUDY=studies), {"AccessionNumber": "A1"}) == (Wanted("1.2", 3),)
 
 
 def test_a_study_that_is_listed_under_no_uid_is_not_passed_over() -> None:
     def studies(_query: Dataset) -> list[Dataset]:
         return [answer(StudyInstanceUID="1.2"), unchecked("StudyInstanceUID", "1.2.ABC"), unchecked("StudyInstanceUID", "1." * 40)]
 
-    assert find_studies(Source(STUDY=studies), {"PatientID": "P1"}) == (StudyMatch("1.2"), StudyMatch(""))
+    assert find_studies(Source(STUDY=studies), {"PatientID": "P1"}) == (Wanted("1.2"), Wanted(""))
 
 
 def unchecked(keyword: str, value: str) -> Dataset:
@@ -138,7 +138,7 @@ def test_an_instance_that_is_listed_under_no_uid_makes_the_list_no_proof(bad: st
     def images(query: Dataset) -> list[Dataset]:
         return [answer(SOPInstanceUID="1.2.1.1"), unchecked("SOPInstanceUID", bad)]
 
-    found = list_study(Source(SERIES=lambda _query: [answer(SeriesInstanceUID="1.2.1")], IMAGE=images), StudyMatch("1.2"))
+    found = list_study(Source(SERIES=lambda _query: [answer(SeriesInstanceUID="1.2.1")], IMAGE=images), Wanted("1.2"))
 
     assert (found.basis, found.count, list(found.listed)) == (Basis.COUNTS, 2, ["1.2.1.1"])
     assert "no UID" in found.notes[0]
@@ -149,12 +149,10 @@ def test_a_series_that_is_listed_under_no_uid_makes_the_list_no_proof() -> None:
         return [answer(SeriesInstanceUID="1.2.1"), unchecked("SeriesInstanceUID", "1.2.x")]
 
     source = Source(SERIES=series, IMAGE=two_images)
-    found = list_study(source, StudyMatch("1.2", 5))
+    found = list_study(source, Wanted("1.2", 5))
 
     assert (found.basis, found.count, found.series) == (Basis.COUNTS, 5, ("1.2.1",))
-    assert (
-        expectation_of(StudyMatch("1.2"), [SeriesListing("1.2.1", None, ("1.2.1.1",)), SeriesListing("", None, None)]).count is None
-    )
+    assert expectation_of(Wanted("1.2"), [SeriesListing("1.2.1", None, ("1.2.1.1",)), SeriesListing("", None, None)]).count is None
 
 
 @pytest.mark.parametrize("padded", ["1.2.1.1\0", "1.2.1.1 ", "1.2.1.1 \0", "1.2.1.1\0 ", " 1.2.1.1", "1.2.1.1\0\0"])
@@ -163,18 +161,18 @@ def test_a_uid_may_be_padded_oddly(padded: str) -> None:
         SERIES=lambda _query: [unchecked("SeriesInstanceUID", "1.2.1 ")], IMAGE=lambda _query: [unchecked("SOPInstanceUID", padded)]
     )
 
-    assert list_study(source, StudyMatch("1.2")).listed == {"1.2.1.1": "1.2.1"}
+    assert list_study(source, Wanted("1.2")).listed == {"1.2.1.1": "1.2.1"}
 
 
 def test_a_series_without_any_instance_was_not_answered_when_another_was() -> None:
     listings = [SeriesListing("1.2.1", None, ("1.2.1.1",)), SeriesListing("1.2.2", None, ())]
 
-    assert expectation_of(StudyMatch("1.2"), listings).basis is Basis.COUNTS
-    assert expectation_of(StudyMatch("1.2"), [listings[0], SeriesListing("1.2.2", 0, ())]).basis is Basis.UIDS
+    assert expectation_of(Wanted("1.2"), listings).basis is Basis.COUNTS
+    assert expectation_of(Wanted("1.2"), [listings[0], SeriesListing("1.2.2", 0, ())]).basis is Basis.UIDS
 
 
 def test_a_study_that_is_listed_without_series_and_count_is_not_taken_for_an_empty_one() -> None:
-    found = expectation_of(StudyMatch("1.2"), [])
+    found = expectation_of(Wanted("1.2"), [])
 
     assert (found.basis, found.count, found.empty) == (Basis.COUNTS, None, False)
 
@@ -185,8 +183,8 @@ def test_a_level_that_is_refused_for_now_is_not_taken_for_one_that_is_not_there(
 
     for source in (Source(SERIES=busy), Source(SERIES=two_series, IMAGE=busy)):
         with pytest.raises(DimseFailed):
-            list_study(source, StudyMatch("1.2"))
-        assert list_study(source, StudyMatch("1.2"), busy=True).basis is Basis.COUNTS
+            list_study(source, Wanted("1.2"))
+        assert list_study(source, Wanted("1.2"), busy=True).basis is Basis.COUNTS
 
 
 def test_only_exact_values_contradict() -> None:

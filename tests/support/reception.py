@@ -14,7 +14,7 @@ from gateway.association.admission import KnownSources
 from gateway.association.commitment import CommitmentReport
 from gateway.association.services import AssociationInfo, ListenerSpec, StoreRequest
 from gateway.association.services import Reception as Receiving
-from gateway.domain import Provenance
+from gateway.domain import Provenance, Purpose
 from gateway.errors import Refusal
 from gateway.intake import Recorder, StorageIntake
 from gateway.ledger import Ledger
@@ -27,7 +27,7 @@ from tests.support.ports import HOST
 class Correlator(Protocol):
     """What the retriever offers to intake."""
 
-    def correlate(self, provenance: Provenance, sop_instance_uid: str) -> int | None: ...
+    def correlate(self, provenance: Provenance, sop_instance_uid: str) -> Purpose | None: ...
 
     def arrived(self, retrieval_id: int | None, sop_instance_uid: str, size_bytes: int) -> None: ...
 
@@ -96,7 +96,7 @@ class Reception:
         """Nobody commits to anything here."""
         raise Refusal(0x0110, "not expected")
 
-    def _correlate(self, provenance: Provenance, sop_instance_uid: str) -> int | None:
+    def _correlate(self, provenance: Provenance, sop_instance_uid: str) -> Purpose | None:
         return self.retriever.correlate(provenance, sop_instance_uid) if self.retriever else None
 
     def _turned_away(self, calling_ae: str, called_ae: str, address: str) -> None:

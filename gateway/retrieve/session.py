@@ -1,0 +1,99 @@
+"""A job, open in the ledger: studies are retrieved for it one by one, as whoever plans them likes. Runs in trio.
+
+`pull` finds its studies by the keys of its request (`gateway.retrieve.job`); sync, migrate and compare plan theirs themselves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from functools import partial
+
+import structlog
+import trio
+
+from gateway.ledger import retrievals
+from gateway.retrieve.events import Event, Verdict
+from gateway.retrieve.means import Means, Source
+from gateway.retrieve.study import StudyRetrieval
+from gateway.retrieve.wanted import Errand, Wanted
+
+log = structlog.get_logger()
+
+STOP_S = 10.0
+"""How long recording that a cancelled job has stopped may take."""
+
+Tell = Callable[[Event], Awaitable[None]]
+
+
+async def nobody(_event: Event) -> None:
+    """Tell nobody."""
+
+
+class Session:
+    """A job of retrievals at one source. `retrieve` may run several times at once."""
+
+    def __init__(self, means: Means, source: Source, errand: Errand, job: retrievals.Job) -> None:
+        self.job_id = job.id
+        self.resumed = job.resumed
+        self.source = source.name
+        self._means = means
+        self._source = source
+        self._errand = errand
+        self._closed = False
+
+    @classmethod
+    async def open(cls, means: Means, source: Source, errand: Errand) -> Session:
+        """Open the job of `errand` in the ledger, or carry on the one of the same fingerprint that was not done.
+
+        Raises:
+            LedgerError: the ledger cannot be used.
+
+        """
+        job = await means.write(
+            partial(
+                retrievals.open_job,
+                kind=errand.kind,
+                fingerprint=errand.fingerprint,
+                criteria=errand.criteria,
+                destinations=errand.destinations,
+                priority=errand.priority,
+                now=means.clock(),
+            )
+        )
+        log.info("job_started", job=job.id, kind=errand.kind, source=source.name, resumed=job.resumed)
+        return cls(means, source, errand, job)
+
+    async def retrieve(
+        self,
+        wanted: Wanted,
+        *,
+        asked: str = "",
+        skip_existing: bool = False,
+        fresh: bool = False,
+        tell: Tell = nobody,
+        hint: Tell | None = None,
+    ) -> Verdict:
+        """Retrieve one study, or the part of it that is wanted, and return the verdict, which the ledger then has.
+
+        What came in an earlier run of the same job counts and is not moved again, unless `fresh` begins from nothing. With
+        `skip_existing` the destinations are asked what they hold. `tell` hears what happens and is waited for, `hint` (else
+        `tell`) hears what is only worth knowing at the time and must return at once. When cancelled, the C-MOVE ends between
+        instances and the study stays open in the ledger.
+
+        Raises:
+            LedgerError: the ledger cannot be used.
+
+        """
+        retrieval = StudyRetrieval(
+            self._means, self._source, self._errand, self.job_id, wanted, asked=asked, tell=tell, hint=hint or tell
+        )
+        return await retrieval.run(skip_existing=skip_existing, fresh=fresh)
+
+    async def close(self, state: retrievals.JobState) -> None:
+        """Record where the job stands; only the first time counts."""
+        if self._closed:
+            return
+        self._closed = True
+        with trio.CancelScope(shield=True, deadline=trio.current_time() + STOP_S):
+            await self._means.write(partial(retrievals.set_job_state, job_id=self.job_id, state=state, now=self._means.clock()))
+        log.info("job_ended", job=self.job_id, source=self.source, state=state)

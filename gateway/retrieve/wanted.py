@@ -1,0 +1,48 @@
+"""What is to be retrieved, and on whose behalf. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from gateway.domain import Priority
+from gateway.ledger.retrievals import JobKind
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """One study to retrieve: all of it, some of its series, or some of its instances.
+
+    `study_instance_uid` is empty for a study that is listed under something that is no UID: it cannot be asked for.
+    `instance_count` is what the source counts in the study, where it said so. `series` and `instances` name by UID what alone is
+    wanted of it; None is everything, and what the source does not list of them is not missed.
+    """
+
+    study_instance_uid: str
+    instance_count: int | None = None
+    series: frozenset[str] | None = None
+    instances: frozenset[str] | None = None
+
+    @property
+    def partial(self) -> bool:
+        """Tell whether only a part of the study is wanted."""
+        return self.series is not None or self.instances is not None
+
+
+@dataclass(frozen=True)
+class Errand:
+    """What a job is done for: the same `fingerprint` given again carries on where the job stopped.
+
+    `criteria` is canonical JSON for people and recovery. `destinations` are names of ``[destinations]`` to which everything that
+    comes goes, whatever the routes say; empty is where the routes lead.
+    """
+
+    kind: JobKind
+    fingerprint: str
+    criteria: str
+    destinations: tuple[str, ...] = ()
+    priority: Priority = Priority.NORMAL
+
+    @property
+    def directed(self) -> tuple[str, ...] | None:
+        """Where everything goes, or None where the routes lead."""
+        return self.destinations or None
