@@ -114,6 +114,7 @@ class Purpose:
 
     retrieval_id: int
     destinations: tuple[str, ...] | None = None
+    priority: Priority = Priority.NORMAL
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ import typer
 
 from gateway.cli import render
 from gateway.cli.link import reach
-from gateway.cli.options import DEFAULT_CONFIG, ConfigOption, JsonOption
+from gateway.cli.options import DEFAULT_CONFIG, ConfigOption, JsonOption, PriorityOption, priority_of
 from gateway.cli.progress import meter
 from gateway.cli.pull import NoWait, SendProgress, Timeout, at, follow
 from gateway.errors import UsageError
@@ -31,6 +31,7 @@ def send(
     report: Annotated[
         Path | None, typer.Option(help="Write a CSV line for each file that did not get there.", dir_okay=False)
     ] = None,
+    priority: PriorityOption = "normal",
     no_wait: NoWait = False,
     wait_timeout: Timeout = None,
     path: ConfigOption = DEFAULT_CONFIG,
@@ -46,7 +47,7 @@ def send(
     if report is not None:
         _write(report, ())  # a report that cannot be written is noticed before anything is sent
     given = tuple(str(folder.absolute()) for folder in paths)
-    command = SendCommand(paths=given, to=tuple(to), wait=not no_wait, wait_s=wait_timeout)
+    command = SendCommand(paths=given, to=tuple(to), priority=priority_of(priority), wait=not no_wait, wait_s=wait_timeout)
     with reach(path, works=True) as (client, _), meter(as_json) as shown, client.stream("/send", command) as events:
         summary = follow(events, SendProgress(shown))
     if report is not None:

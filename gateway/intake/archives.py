@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from gateway.domain import Provenance
+from gateway.domain import Priority, Provenance
 from gateway.errors import LedgerError, SpoolError
 from gateway.intake.recorder import record_spooled, remove_unneeded
 from gateway.intake.sniff import HEAD_BYTES, DicomFile, NoInstance, sniff
@@ -57,6 +57,7 @@ class Unpacker:
     ledger: Ledger
     destinations: tuple[str, ...]
     provenance: Provenance
+    priority: Priority
     clock: Callable[[], float]
 
     def members(self, path: Path) -> Iterator[Member]:
@@ -103,7 +104,7 @@ class Unpacker:
             content = writer.commit()
         finally:
             writer.discard()
-        arrival = Arrival(found.identity, self.provenance, content, self.destinations, self.clock())
+        arrival = Arrival(found.identity, self.provenance, content, self.destinations, self.clock(), priority=self.priority)
         try:
             return record_spooled(self.spool, self.ledger, arrival, again=False)
         except LedgerError:

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from sqlalchemy import Connection
 
-from gateway.domain import Content, InstanceIdentity, Provenance
+from gateway.domain import Content, InstanceIdentity, Priority, Provenance
 from gateway.intake.archives import Unpacker, is_archive
 from gateway.intake.sniff import NoInstance, sniff
 from gateway.intake.storage import LOCAL_ADDRESS, SEND_ASSOCIATION
@@ -105,6 +105,7 @@ def register(
     ledger: Ledger,
     *,
     ae_title: str,
+    priority: Priority = Priority.NORMAL,
     recorded: Callable[[Recorded], None] = lambda _recorded: None,
     clock: Callable[[], float] = time.time,
 ) -> Iterator[FileEvent]:
@@ -119,7 +120,7 @@ def register(
 
     """
     provenance = Provenance(ae_title, ae_title, LOCAL_ADDRESS, SEND_ASSOCIATION)
-    registration = _Registration(tuple(dict.fromkeys(destinations)), spool, ledger, provenance, recorded, clock)
+    registration = _Registration(tuple(dict.fromkeys(destinations)), spool, ledger, provenance, priority, recorded, clock)
     batch: list[Found | _File] = []
     size = 0
     for found in walk(paths):
@@ -143,6 +144,7 @@ class _Registration:
     spool: Spool
     ledger: Ledger
     provenance: Provenance
+    priority: Priority
     recorded: Callable[[Recorded], None]
     clock: Callable[[], float]
 
@@ -164,7 +166,7 @@ class _Registration:
 
     def archive(self, path: Path) -> Iterator[FileEvent]:
         """Spool and register the members of an archive, one transaction each."""
-        unpacker = Unpacker(self.spool, self.ledger, self.destinations, self.provenance, self.clock)
+        unpacker = Unpacker(self.spool, self.ledger, self.destinations, self.provenance, self.priority, self.clock)
         for member in unpacker.members(path):
             name = f"{shown(path)}!{member.name}" if member.name else shown(path)
             if member.recorded is None:
@@ -188,7 +190,8 @@ class _Registration:
             outcome = FileOutcome.FAILED if found.dicom else FileOutcome.SKIPPED
             return _Candidate(path, event=FileEvent(path, outcome, found.reason))
         identity, content = found
-        return _Candidate(path, arrival=Arrival(identity, self.provenance, content, self.destinations, self.clock()))
+        arrival = Arrival(identity, self.provenance, content, self.destinations, self.clock(), priority=self.priority)
+        return _Candidate(path, arrival=arrival)
 
     def _decide(self, connection: Connection, candidate: _Candidate) -> tuple[FileEvent, Recorded | None]:
         if candidate.arrival is not None:
@@ -200,7 +203,7 @@ class _Registration:
         return candidate.event, None
 
     def _known(self, connection: Connection, path: str, known: StoredInstance) -> FileEvent:
-        queued = send_again(connection, known.id, self.destinations, now=self.clock())
+        queued = send_again(connection, known.id, self.destinations, now=self.clock(), priority=self.priority)
         outcome, reason = FileOutcome.QUEUED, ""
         if not queued:
             waits = held(connection, known.id, self.destinations)

@@ -37,10 +37,9 @@ from gateway.domain import Mode
 from gateway.errors import SpoolIOError, SpoolMissing
 from gateway.intake.attributes import read_head
 from gateway.intake.recorder import record_spooled
-from gateway.intake.storage import LOCAL_ADDRESS, SEND_ASSOCIATION, Correlate, Route, asked, complete, destined
+from gateway.intake.storage import LOCAL_ADDRESS, SEND_ASSOCIATION, Correlate, Route, arrival, asked, complete
 from gateway.ledger import Ledger
 from gateway.ledger.instances import (
-    Arrival,
     BytesState,
     StoredInstance,
     at_locations,
@@ -147,11 +146,9 @@ class _Recovery:
             self.count("removed", int(self.spool.remove(location)))
             return
         purpose = self.correlate(entry.provenance, identity.sop_instance_uid)
-        destinations, retrieval_id = destined(self.route(head.attributes(entry.provenance)), purpose)
-        arrival = Arrival(
-            identity, entry.provenance, entry.content, tuple(destinations), entry.written_at, retrieval_id, asked(destinations)
-        )
-        recorded = record_spooled(self.spool, self.ledger, arrival, late=True)
+        routed = self.route(head.attributes(entry.provenance))
+        adopted = arrival(identity, entry.provenance, entry.content, routed=routed, purpose=purpose, at=entry.written_at)
+        recorded = record_spooled(self.spool, self.ledger, adopted, late=True)
         self.count("adopted")
         _log.info("orphan_adopted", sop_instance_uid=identity.sop_instance_uid, outcome=recorded.outcome.value)
 

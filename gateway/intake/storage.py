@@ -13,7 +13,7 @@ from functools import lru_cache
 import structlog
 
 from gateway.association.services import AssociationInfo, StoreRequest
-from gateway.domain import Attributes, InstanceIdentity, Mode, Provenance, Purpose, is_uid
+from gateway.domain import Attributes, Content, InstanceIdentity, Mode, Provenance, Purpose, is_uid
 from gateway.errors import LedgerUnavailable, Refusal, SpoolError
 from gateway.intake.attributes import DataSetHead, peek_head, read_head
 from gateway.intake.recorder import Recorder
@@ -84,9 +84,9 @@ class StorageIntake:
 
     def decide(
         self, read: DataSetHead, identity: InstanceIdentity, provenance: Provenance
-    ) -> tuple[Mapping[str, Mode | None], int | None]:
-        """Return the destinations of an instance, and the retrieval it is counted to."""
-        return destined(self._route(read.attributes(provenance)), self._correlate(provenance, identity.sop_instance_uid))
+    ) -> tuple[Mapping[str, Mode | None], Purpose | None]:
+        """Return where the routes lead an instance, and what it came for."""
+        return self._route(read.attributes(provenance)), self._correlate(provenance, identity.sop_instance_uid)
 
     def peek_head(self, beginning: memoryview, transfer_syntax_uid: str) -> DataSetHead | None:
         """Return what routing asks of a data set that begins like this, where that is enough to tell."""
@@ -150,23 +150,29 @@ class StorageReception:
         # All that may fail for reasons other than the disk's comes before the bytes are published.
         head = self._head or self._intake.read_head(self._writer, self._identity.transfer_syntax_uid)
         identity = complete(self._identity, head, self._provenance)
-        destinations, retrieval_id = self._intake.decide(head, identity, self._provenance)
+        routed, purpose = self._intake.decide(head, identity, self._provenance)
         content = self._writer.commit()
-        return Arrival(
-            identity, self._provenance, content, tuple(destinations), self._intake.now(), retrieval_id, asked(destinations)
-        )
+        return arrival(identity, self._provenance, content, routed=routed, purpose=purpose, at=self._intake.now())
 
 
-def destined(routed: Mapping[str, Mode | None], purpose: Purpose | None) -> tuple[Mapping[str, Mode | None], int | None]:
-    """Return where an instance goes and the retrieval it is counted to, given where the routes lead and what it came for.
+def arrival(
+    identity: InstanceIdentity,
+    provenance: Provenance,
+    content: Content,
+    *,
+    routed: Mapping[str, Mode | None],
+    purpose: Purpose | None,
+    at: float,
+) -> Arrival:
+    """Return what is to be recorded of an instance, given where the routes lead and what it came for.
 
     What a retrieval wants at certain destinations goes to those; what routes ask for there holds all the same.
     """
     if purpose is None:
-        return routed, None
-    if purpose.destinations is None:
-        return routed, purpose.retrieval_id
-    return {name: routed.get(name) for name in purpose.destinations}, purpose.retrieval_id
+        return Arrival(identity, provenance, content, tuple(routed), at, modes=asked(routed))
+    names = tuple(routed) if purpose.destinations is None else purpose.destinations
+    modes = asked({name: routed.get(name) for name in names})
+    return Arrival(identity, provenance, content, names, at, purpose.retrieval_id, modes, purpose.priority)
 
 
 def asked(destinations: Mapping[str, Mode | None]) -> Mapping[str, Mode]:

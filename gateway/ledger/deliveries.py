@@ -24,10 +24,11 @@ from sqlalchemy import (
     or_,
     select,
     text,
+    union_all,
     update,
 )
 
-from gateway.domain import Consignment, Content, DeliveryState, InstanceIdentity, Mode, Proof
+from gateway.domain import Consignment, Content, DeliveryState, InstanceIdentity, Mode, Priority, Proof
 from gateway.ledger.instances import SUPERSEDED
 from gateway.ledger.keeping import mark_missing
 from gateway.ledger.schema import deliveries, instances
@@ -38,6 +39,8 @@ RIVAL_PAUSE_S = 1.0
 
 CLAIMABLE = text("deliveries.state IN ('pending', 'deferred')")
 """As a literal: SQLite uses the partial index `deliveries_due` only where it can prove the condition without parameters."""
+
+PRIORITIES = tuple(int(priority) for priority in Priority)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +82,7 @@ def claim(
     max_bytes: int,
     shares: int = 1,
 ) -> Claim:
-    """Mark due deliveries to `destination` as `sending` and return them, those due longest first.
+    """Mark due deliveries to `destination` as `sending` and return them: of the highest priority first, then those due longest.
 
     At most `max_instances` and about `max_bytes`, but at least one where one is due. With `shares` workers at the destination
     only a fair part of what is due is taken. Superseded content is held; newer content waits for older content of the same
@@ -87,11 +90,12 @@ def claim(
     not on how many wait.
     """
     waiting = connection.execute(_WAITING, {"to": destination, "limit": max_instances * shares + 1}).all()
-    due = [row.id for row in waiting if row.due_at <= now]
-    if not due:
-        return Claim([], waiting[0].due_at if waiting else None)
-    share = max(1, min(max_instances, -(-len(due) // shares)))
-    rows = connection.execute(_ROWS, {"ids": due[:share], "to": destination}).all()
+    ready = [row for row in waiting if row.due_at <= now]
+    later = [row.due_at for row in waiting if row.due_at > now]
+    if not ready:
+        return Claim([], min(later, default=None))
+    share = max(1, min(max_instances, -(-len(ready) // shares)))
+    rows = connection.execute(_ROWS, {"ids": [row.id for row in ready[:share]], "to": destination}).all()
     superseded = [row.id for row in rows if row.superseded_by is not None]
     move(connection, superseded, DeliveryState.HELD, now=now, reason=SUPERSEDED)
     current = [row for row in rows if row.superseded_by is None]
@@ -100,7 +104,7 @@ def claim(
         _postpone(connection, held_back, now + RIVAL_PAUSE_S)
     chosen = _within([row for row in current if not row.under_way], max_bytes)
     move(connection, [row.id for row in chosen], DeliveryState.SENDING, now=now)
-    left = [row.due_at for row in waiting[len(rows) :]]
+    left = later + [row.due_at for row in ready[len(rows) :]]
     left += [now] * (len(current) - len(held_back) > len(chosen)) + [now + RIVAL_PAUSE_S] * bool(held_back)
     return Claim([consignment_of(row, destination) for row in chosen], min(left, default=None))
 
@@ -244,17 +248,23 @@ def _rows_of() -> Select[Any]:
         select(*consignment_columns(), what.superseded_by, _under_way(instances).label("under_way"))
         .join_from(deliveries, instances, what.id == of.instance_id)
         .where(of.id.in_(bindparam("ids", expanding=True)))
-        .order_by(of.due_at, of.id)
+        .order_by(of.priority.desc(), of.due_at, of.id)
     )
 
 
+def _waiting_at(priority: int) -> Select[Any]:
+    """Select the first of what waits at one priority: each is a range of the index `deliveries_due`."""
+    first = (
+        select(deliveries.c.id, deliveries.c.due_at, deliveries.c.priority)
+        .where(deliveries.c.destination == bindparam("to"), deliveries.c.priority == literal_column(str(priority)), CLAIMABLE)
+        .order_by(deliveries.c.due_at, deliveries.c.id)
+        .limit(bindparam("limit"))
+    )
+    return select(first.subquery())
+
+
 # Built once: to build a statement takes longer than to carry it out.
-_WAITING = (
-    select(deliveries.c.id, deliveries.c.due_at)
-    .where(deliveries.c.destination == bindparam("to"), CLAIMABLE)
-    .order_by(deliveries.c.due_at, deliveries.c.id)
-    .limit(bindparam("limit"))
-)
+_WAITING = union_all(*(_waiting_at(priority) for priority in sorted(PRIORITIES, reverse=True)))
 _ROWS = _rows_of()
 _WHAT = attrgetter(*(field.name for field in fields(Change) if field.name != "delivery_id"))
 _SENDING = frozenset({DeliveryState.SENDING})

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from sqlalchemy import ColumnElement, Connection, Row, and_, insert, select, update
 
-from gateway.domain import SETTLED, Content, DeliveryState, InstanceIdentity, Mode, Provenance
+from gateway.domain import SETTLED, Content, DeliveryState, InstanceIdentity, Mode, Priority, Provenance
 from gateway.ledger import transitions
 from gateway.ledger.schema import deliveries, instances
 
@@ -68,6 +68,7 @@ class Arrival:
     retrieval_id: int | None = None
     modes: Mapping[str, Mode] = field(default_factory=dict)
     """What routes ask for at destinations, in place of the destinations' own wishes."""
+    priority: Priority = Priority.NORMAL
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +121,12 @@ def revive(
     transitions.move(connection, ids, DeliveryState.PENDING, now=now, only_from=states, due_at=now, **_FRESH)
 
 
+def hasten(connection: Connection, instance_id: int, destinations: Sequence[str], priority: Priority) -> None:
+    """Have what waits of the instance for `destinations` go out no later than `priority` says."""
+    slower = and_(_of(instance_id, destinations), deliveries.c.priority < priority, deliveries.c.state.not_in(sorted(SETTLED)))
+    connection.execute(update(deliveries).where(slower).values(priority=int(priority)))
+
+
 def delivery_ids(connection: Connection, which: ColumnElement[bool]) -> list[int]:
     """Return the ids of the deliveries that meet the condition `which`."""
     return list(connection.execute(select(deliveries.c.id).where(which)).scalars())
@@ -133,6 +140,7 @@ def add_deliveries(
     now: float,
     held: str | None = None,
     modes: Mapping[str, Mode] = NO_MODES,
+    priority: Priority = Priority.NORMAL,
 ) -> None:
     """Queue the instance for those `destinations` that it has no delivery to yet; with `held`, hold it there for that reason.
 
@@ -143,6 +151,7 @@ def add_deliveries(
     if new:
         state = DeliveryState.HELD if held else DeliveryState.PENDING
         same = {"instance_id": instance_id, "state": state, "due_at": now, "changed_at": now, "reason": held}
+        same["priority"] = int(priority)
         connection.execute(insert(deliveries).inline(), [same | {"destination": name, "mode": modes.get(name)} for name in new])
         connection.execute(update(instances).where(instances.c.id == instance_id).values(routed=True))
 
@@ -156,7 +165,14 @@ def route_anew(
     connection.execute(update(instances).where(instances.c.id == instance_id).values(routed=True))
 
 
-def send_again(connection: Connection, instance_id: int, destinations: Sequence[str], *, now: float) -> tuple[str, ...]:
+def send_again(
+    connection: Connection,
+    instance_id: int,
+    destinations: Sequence[str],
+    *,
+    now: float,
+    priority: Priority = Priority.NORMAL,
+) -> tuple[str, ...]:
     """Queue the instance, whose bytes are there, for `destinations` that have not settled it; return where it is underway.
 
     A held delivery is tried again. A superseded instance is held.
@@ -167,7 +183,9 @@ def send_again(connection: Connection, instance_id: int, destinations: Sequence[
         connection.execute(update(instances).where(mine).values(bytes_state=BytesState.KEPT))
         if not superseded:
             revive(connection, instance_id, destinations, {DeliveryState.HELD}, now)
-        add_deliveries(connection, instance_id, destinations, now=now, held=SUPERSEDED if superseded else None)
+        reason = SUPERSEDED if superseded else None
+        add_deliveries(connection, instance_id, destinations, now=now, held=reason, priority=priority)
+        hasten(connection, instance_id, destinations, priority)
     return underway(connection, instance_id, destinations)
 
 

@@ -66,7 +66,17 @@ def _directed_jobs(connection: Connection) -> None:
     connection.execute(text("ALTER TABLE jobs ADD COLUMN priority INTEGER DEFAULT 1 NOT NULL"))
 
 
-MIGRATIONS: Sequence[Migration] = (_indexes_for_many, _narrow_indexes, _transfer_syntaxes, _directed_jobs)
+def _priorities(connection: Connection) -> None:
+    """Version 6: deliveries that go before others."""
+    for statement in (
+        "ALTER TABLE deliveries ADD COLUMN priority INTEGER DEFAULT 1 NOT NULL",
+        "DROP INDEX deliveries_due",
+        "CREATE INDEX deliveries_due ON deliveries (destination, priority, due_at, id) WHERE state IN ('pending', 'deferred')",
+    ):
+        connection.execute(text(statement))
+
+
+MIGRATIONS: Sequence[Migration] = (_indexes_for_many, _narrow_indexes, _transfer_syntaxes, _directed_jobs, _priorities)
 """The first one takes version 1 to version 2."""
 
 

@@ -27,6 +27,7 @@ from gateway.ledger.instances import (
     add_deliveries,
     chunks,
     delivery_ids,
+    hasten,
     owes,
     revive,
     underway,
@@ -90,6 +91,7 @@ _INSERT_DELIVERIES = RowInsert(
     deliveries.c.due_at,
     deliveries.c.changed_at,
     deliveries.c.mode,
+    deliveries.c.priority,
 )
 
 
@@ -175,7 +177,8 @@ def _record_known(connection: Connection, arrival: Arrival, known: Row[Any], *, 
         _bytes_came(connection, known.id, arrival.at)
     if known.bytes_state == BytesState.MISSING or not again:
         revive(connection, known.id, arrival.destinations, {DeliveryState.HELD}, arrival.at)
-    add_deliveries(connection, known.id, arrival.destinations, now=arrival.at, modes=arrival.modes)
+    add_deliveries(connection, known.id, arrival.destinations, now=arrival.at, modes=arrival.modes, priority=arrival.priority)
+    hasten(connection, known.id, arrival.destinations, arrival.priority)
     queued = underway(connection, known.id, arrival.destinations)
     relied = owed and not taken
     rests_on = Content(known.location, known.content_offset, known.content_length, known.digest) if relied else None
@@ -232,9 +235,9 @@ def _instance_row(instance_id: int, arrival: Arrival) -> tuple[str | int | float
     return (instance_id, *_instance_values(arrival), bool(arrival.destinations))
 
 
-def _delivery_rows(instance_id: int, arrival: Arrival) -> list[tuple[int, str, str, float, float, str | None]]:
-    at, modes = arrival.at, arrival.modes
-    return [(instance_id, name, DeliveryState.PENDING.value, at, at, modes.get(name)) for name in arrival.destinations]
+def _delivery_rows(instance_id: int, arrival: Arrival) -> list[tuple[int, str, str, float, float, str | None, int]]:
+    at, modes, priority = arrival.at, arrival.modes, int(arrival.priority)
+    return [(instance_id, name, DeliveryState.PENDING.value, at, at, modes.get(name), priority) for name in arrival.destinations]
 
 
 def _arrival_row(instance_id: int, arrival: Arrival, outcome: ArrivalOutcome) -> tuple[str | int | float | None, ...]:

@@ -62,6 +62,7 @@ def open_job(
     newest = connection.execute(select(jobs.c.id, jobs.c.state).where(*same).order_by(jobs.c.id.desc()).limit(1)).one_or_none()
     if newest is not None and (newest.state != "done" or _undone(connection, int(newest.id))):
         set_job_state(connection, int(newest.id), "running", now=now)
+        connection.execute(update(jobs).where(jobs.c.id == newest.id).values(priority=int(priority)))
         return Job(int(newest.id), resumed=True)
     values = {"kind": kind, "fingerprint": fingerprint, "criteria": criteria, "created_at": now, "changed_at": now}
     values |= {"destinations": json.dumps(list(destinations)) if destinations else None, "priority": int(priority)}
@@ -193,7 +194,7 @@ def purpose_of(connection: Connection, provenance: Provenance, sop_instance_uid:
     """Return what an instance came for that is found without a row: the newest retrieval without a verdict that expects it."""
     its_source = true() if provenance.source is None else retrievals.c.source == provenance.source
     statement = (
-        select(retrievals.c.id, jobs.c.destinations)
+        select(retrievals.c.id, jobs.c.destinations, jobs.c.priority)
         .join_from(expected_instances, retrievals, retrievals.c.id == expected_instances.c.retrieval_id)
         .join(jobs, jobs.c.id == retrievals.c.job_id)
         .where(
@@ -206,7 +207,18 @@ def purpose_of(connection: Connection, provenance: Provenance, sop_instance_uid:
         .limit(1)
     )
     row = connection.execute(statement).one_or_none()
-    return None if row is None else Purpose(row.id, tuple(json.loads(row.destinations)) if row.destinations else None)
+    if row is None:
+        return None
+    destinations = tuple(json.loads(row.destinations)) if row.destinations else None
+    return Purpose(row.id, destinations, Priority(row.priority))
+
+
+def hasten(connection: Connection, retrieval_id: int, priority: Priority) -> None:
+    """Have what waits of the instances that a retrieval expects go out no later than `priority` says."""
+    expected = select(expected_instances.c.sop_instance_uid).where(expected_instances.c.retrieval_id == retrieval_id)
+    mine = select(instances.c.id).where(instances.c.sop_instance_uid.in_(expected))
+    slower = (deliveries.c.instance_id.in_(mine), deliveries.c.priority < int(priority), deliveries.c.state.not_in(sorted(SETTLED)))
+    connection.execute(update(deliveries).where(*slower).values(priority=int(priority)))
 
 
 def received_of_study(connection: Connection, retrieval_id: int, study_instance_uid: str) -> dict[str, int]:

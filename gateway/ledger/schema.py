@@ -121,11 +121,18 @@ deliveries = Table(
     Column("sent_as", String(64), nullable=True),
     # It waits, deferred, until it is brought into that transfer syntax.
     Column("awaits_transcoding", Boolean, nullable=False, server_default=text("FALSE")),
+    # gateway.domain.Priority: what is claimed first of what is due
+    Column("priority", Integer, nullable=False, server_default=text("1")),
     UniqueConstraint("instance_id", "destination", name="one_delivery_a_destination"),
     CheckConstraint("state IN (" + ", ".join(f"'{state}'" for state in DeliveryState) + ")", name="state"),
 )
 _index_where(
-    "deliveries_due", deliveries.c.destination, deliveries.c.due_at, deliveries.c.id, where="state IN ('pending', 'deferred')"
+    "deliveries_due",
+    deliveries.c.destination,
+    deliveries.c.priority,
+    deliveries.c.due_at,
+    deliveries.c.id,
+    where="state IN ('pending', 'deferred')",
 )
 Index("deliveries_by_state", deliveries.c.destination, deliveries.c.state)
 _index_where(

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 
-from gateway.domain import Provenance, Purpose
+from gateway.domain import Priority, Provenance, Purpose
 
 
 @dataclass(eq=False)
@@ -23,6 +23,7 @@ class Watch:
     nudge: Callable[[], None]
     destinations: tuple[str, ...] | None = None
     """Where what comes for it goes, whatever the routes say; None is where they lead."""
+    priority: Priority = Priority.NORMAL
     expected: frozenset[str] = frozenset()
     received: set[str] = field(default_factory=set)
     present: int = 0
@@ -38,7 +39,7 @@ class Watch:
     @property
     def purpose(self) -> Purpose:
         """What an instance that is counted to it came for."""
-        return Purpose(self.retrieval_id, self.destinations)
+        return Purpose(self.retrieval_id, self.destinations, self.priority)
 
     def expect(self, uids: Collection[str]) -> None:
         """Set what is expected, and count again what of it arrived."""

@@ -32,6 +32,7 @@ from gateway.retrieve.means import BOTH_ORDERS, Existing, Means, Source
 from gateway.retrieve.reachable import address_towards
 from gateway.retrieve.repair import AcceptanceOrder, Backoff
 from gateway.retrieve.session import Session
+from gateway.retrieve.slots import Slots
 from gateway.retrieve.turns import Turns
 from gateway.retrieve.wanted import Errand
 from gateway.settings import Settings, SourceTable, TlsTable
@@ -205,7 +206,7 @@ class Retriever:
             name,
             table,
             partial(self._associate, table),
-            trio.CapacityLimiter(table.moves),
+            Slots(table.moves),
             Turns(usual, partial(self._set_order, name)),
             both_orders=taught[BOTH_ORDERS] == "yes",
             asynchronous=taught[learned.ASYNCHRONOUS] == "yes",

@@ -22,6 +22,7 @@ from gateway.retrieve.call import converse
 from gateway.retrieve.correlate import Arrivals
 from gateway.retrieve.events import Waiting
 from gateway.retrieve.repair import AcceptanceOrder, Backoff
+from gateway.retrieve.slots import Slots
 from gateway.retrieve.turns import Turns
 from gateway.settings import SourceTable
 
@@ -51,7 +52,7 @@ class Source:
     name: str
     table: SourceTable
     connect: Callable[[tuple[ProposedContext, ...]], Requestor]
-    moves: trio.CapacityLimiter
+    moves: Slots
     turns: Turns
     both_orders: bool = False
     asynchronous: bool = False

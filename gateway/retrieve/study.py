@@ -17,7 +17,7 @@ from sqlalchemy import Connection
 
 from gateway.association.contexts import STUDY_ROOT_CONTEXTS
 from gateway.association.requestor import Requestor, next_message_id
-from gateway.domain import Basis, VerdictKind
+from gateway.domain import Basis, Priority, VerdictKind
 from gateway.errors import AssociationError, LedgerError, SpoolFull
 from gateway.ledger import learned, retrievals
 from gateway.retrieve import plan, remarks, repair
@@ -97,7 +97,7 @@ class StudyRetrieval:
         )
         token = trio.lowlevel.current_trio_token()
         nudge = partial(tell_trio, token, self._signal.fire)
-        self._watch = Watch(opened.id, self._source.name, nudge, self._errand.directed)
+        self._watch = Watch(opened.id, self._source.name, nudge, self._errand.directed, self._errand.priority)
         self._means.arrivals.open(self._watch)
         try:
             verdict = await self._judged(skip_existing)
@@ -114,9 +114,7 @@ class StudyRetrieval:
             await self._plan(skip_existing)
         except AssociationError as error:
             return self._verdict(VerdictKind.FAILED, f"the source could not be asked what it has: {error}")
-        if not self._tally.whole:
-            async with self._source.moves:
-                await self._fetch_with_progress()
+        await self._fetch_in_turn()
         registration = partial(self._means.registration, self._source.table)
         trouble = remarks.trouble(self._moved, self._watch, registration)
         conflicts = await self._means.read(partial(retrievals.conflicts, retrieval_id=self._watch.retrieval_id))
@@ -155,6 +153,10 @@ class StudyRetrieval:
         await self._expect()
         for uid, size in (await self._received()).items():
             self._watch.note(uid, size)
+        if self._errand.priority is Priority.HIGH:
+            await self._means.write(
+                partial(retrievals.hasten, retrieval_id=self._watch.retrieval_id, priority=self._errand.priority)
+            )
         present = await self._compare()
         await self._tell(
             StudyPlanned(
@@ -208,6 +210,20 @@ class StudyRetrieval:
         return None if count is None else max(0, count - self._watch.present)
 
     # Moving and repairing
+
+    async def _fetch_in_turn(self) -> None:
+        """Fetch what is missing in a slot of the source, and carry on in another where that one is asked back."""
+        number: int | None = None
+        while not self._tally.whole:
+            async with self._source.moves.take(self._errand.priority, number=number) as slot:
+                number = slot.number
+                with slot.scope:
+                    await self._fetch_with_progress()
+                if not slot.asked_back:
+                    return
+                log.info("study_made_way", study=self._study, source=self._source.name)
+                await self._means.caught_up()
+                await self._compare()
 
     async def _fetch_with_progress(self) -> None:
         failure: LedgerError | None = None

@@ -143,7 +143,7 @@ async def send(engine: Engine, command: SendCommand, emit: Emit) -> None:
     _known_destinations(engine.settings, command.to)
     async with engine.jobs.running():
         taken = Taken()
-        with closing(_registering(engine, paths, command.to)) as events:
+        with closing(_registering(engine, paths, command)) as events:
             while batch := await trio.to_thread.run_sync(_batch, events):
                 taken.add(batch)
                 await emit({"event": "files", **taken.counted()})
@@ -193,7 +193,7 @@ def _send_summary(taken: Taken, outcome: Outcome) -> Document:
     }
 
 
-def _registering(engine: Engine, paths: Sequence[Path], to: Sequence[str]) -> Generator[FileEvent, None, None]:
+def _registering(engine: Engine, paths: Sequence[Path], command: SendCommand) -> Generator[FileEvent, None, None]:
     """Take in files as they are asked for, so that a client that leaves stops it between files."""
 
     def recorded(what: Recorded) -> None:
@@ -201,7 +201,8 @@ def _registering(engine: Engine, paths: Sequence[Path], to: Sequence[str]) -> Ge
             engine.dispatcher.nudge(name)
 
     ae_title = engine.settings.gateway.ae_title
-    yield from register(paths, to, engine.spool, engine.ledger, ae_title=ae_title, recorded=recorded)
+    spool, ledger, priority = engine.spool, engine.ledger, command.priority
+    yield from register(paths, command.to, spool, ledger, ae_title=ae_title, priority=priority, recorded=recorded)
 
 
 def _batch(events: Iterator[FileEvent]) -> list[FileEvent]:

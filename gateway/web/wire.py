@@ -103,6 +103,7 @@ class SendCommand(Request):
 
     paths: tuple[str, ...]
     to: tuple[str, ...]
+    priority: Priority = Priority.NORMAL
     wait: bool = True
     wait_s: Annotated[float, Field(gt=0)] | None = None
 

@@ -1,14 +1,14 @@
 """Claiming and recording in the ledger."""
 
 import pytest
-from sqlalchemy import event, text
+from sqlalchemy import event, text, update
 
 from gateway.domain import DeliveryState as S
-from gateway.domain import Proof
+from gateway.domain import Priority, Proof
 from gateway.ledger import deliveries as table
 from gateway.ledger import mending
 from gateway.ledger.deliveries import SUPERSEDED, Change
-from gateway.ledger.schema import instances
+from gateway.ledger.schema import deliveries, instances
 from tests.support import instances as support
 
 FAR = 10.0**12
@@ -53,6 +53,24 @@ def test_a_claim_is_bounded_by_bytes_but_takes_at_least_one(store):
     store.add_synthetic("a", count=3)
     assert len(claim(store, max_bytes=1)) == 1
     assert len(claim(store, max_bytes=150)) == 2
+
+
+def test_what_is_urgent_is_claimed_first_and_what_nobody_waits_for_last(store):
+    uids = store.add_synthetic("a", count=4)
+    for number, priority in ((2, Priority.LOW), (3, Priority.HIGH), (4, Priority.HIGH)):
+        change = update(deliveries).where(deliveries.c.id == number).values(priority=int(priority))
+        store.ledger.write(lambda connection, change=change: connection.execute(change))
+    order = [item.identity.sop_instance_uid for limit in (1, 2, 9) for item in claim(store, max_instances=limit)]
+    assert order == [uids[2], uids[3], uids[0], uids[1]]
+
+
+def test_what_is_urgent_and_not_due_yet_holds_nothing_up(store):
+    uids = store.add_synthetic("a", count=2)
+    later = update(deliveries).where(deliveries.c.id == 1).values(priority=int(Priority.HIGH), due_at=FAR + 5)
+    store.ledger.write(lambda connection: connection.execute(later))
+    claimed = claiming(store)
+    assert [item.identity.sop_instance_uid for item in claimed.consignments] == uids[1:]
+    assert claimed.next_due == FAR + 5
 
 
 def test_workers_share_what_is_due(store):

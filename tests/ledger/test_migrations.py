@@ -9,7 +9,14 @@ from gateway.errors import LedgerTooNew
 from gateway.ledger.migrations import MIGRATIONS, migrate
 from gateway.ledger.schema import schema_version
 
-VERSION_4 = tuple(f"ALTER TABLE jobs DROP COLUMN {name}" for name in ("priority", "destinations"))
+VERSION_5 = (
+    "DROP INDEX deliveries_due",
+    "ALTER TABLE deliveries DROP COLUMN priority",
+    "CREATE INDEX deliveries_due ON deliveries (destination, due_at, id) WHERE state IN ('pending', 'deferred')",
+)
+"""What makes the newest ledger one of version 5."""
+
+VERSION_4 = (*VERSION_5, *(f"ALTER TABLE jobs DROP COLUMN {name}" for name in ("priority", "destinations")))
 """What makes the newest ledger one of version 4."""
 
 VERSION_3 = (
@@ -58,7 +65,9 @@ def schema(connection: Connection) -> dict[str, str]:
     return {row.name: " ".join(row.sql.split()) for row in rows}
 
 
-@pytest.mark.parametrize(("version", "statements"), [(1, VERSION_1), (2, VERSION_2), (3, VERSION_3), (4, VERSION_4)])
+@pytest.mark.parametrize(
+    ("version", "statements"), [(1, VERSION_1), (2, VERSION_2), (3, VERSION_3), (4, VERSION_4), (5, VERSION_5)]
+)
 def test_a_ledger_of_an_earlier_version_becomes_what_a_new_one_is(
     connection: Connection, version: int, statements: Sequence[str]
 ) -> None:

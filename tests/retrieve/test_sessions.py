@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
 from collections.abc import Callable
 from functools import partial
@@ -18,6 +19,7 @@ from gateway.ledger.schema import deliveries, instances, jobs
 from gateway.ledger.transitions import move
 from gateway.retrieve import Errand, Verdict, Wanted
 from tests.retrieve.conftest import DEADLINE_S, Bench, study
+from tests.support.pacs import Order, honest
 
 Start = Callable[..., Bench]
 COMPLETE, EMPTY = VerdictKind.COMPLETE, VerdictKind.EMPTY
@@ -212,3 +214,56 @@ async def test_an_instance_found_without_a_row_is_its_open_retrievals(bench: Sta
     )
     assert purpose("archive") == purpose(None) == Purpose(verdict.retrieval_id or 0, ("copy",))
     assert purpose("unasked") is None
+
+
+async def test_an_urgent_study_is_moved_while_a_migration_makes_way_and_carries_on(bench: Start) -> None:
+    datasets = [dataset for seed in (1, 2) for dataset in study(seed=seed, series=(3,))]
+    big, urgent = (str(datasets[number].StudyInstanceUID) for number in (0, 3))
+    under_way, sent = threading.Event(), list[str]()
+
+    def script(order: Order) -> None:
+        """Send one instance of the big study, then nothing until C-CANCEL comes."""
+        sent.append(str(order.identifier.StudyInstanceUID))
+        if order.number > 1:
+            return honest(order)
+        with order.sending() as send:
+            send(order.selected[0])
+        order.pending(2, 1)
+        under_way.set()
+        while not order.cancelled:
+            time.sleep(0.01)
+        return order.final(0xFE00, 1)
+
+    desk = bench(datasets=datasets, script=script, source={"progress_timeout_s": DEADLINE_S})
+    ended = list[str]()
+
+    async def migrate() -> None:
+        async with desk.retriever.job("archive", errand("copy", priority=Priority.LOW)) as session:
+            assert (await session.retrieve(Wanted(big))).kind is COMPLETE
+        ended.append("migration")
+
+    with trio.fail_after(DEADLINE_S):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(migrate)
+            await trio.to_thread.run_sync(under_way.wait)
+            async with desk.retriever.job("archive", errand("copy", name="now", priority=Priority.HIGH)) as session:
+                assert (await session.retrieve(Wanted(urgent))).kind is COMPLETE
+            ended.append("urgent")
+
+    assert (ended, sent) == (["urgent", "migration"], [big, urgent, big])
+    assert sorted(desk.reception.arrived) == sorted(desk.pacs.uids())
+    with desk.ledger.read() as connection:
+        rows = select(instances.c.study_instance_uid, deliveries.c.priority).join_from(instances, deliveries)
+        assert {tuple(row) for row in connection.execute(rows)} == {(big, Priority.LOW), (urgent, Priority.HIGH)}
+
+
+async def test_what_already_waits_for_its_destination_goes_before_the_rest_when_it_is_urgent(bench: Start) -> None:
+    desk = bench()
+    await retrieved(desk, Wanted(desk.study), errand("copy", priority=Priority.LOW))
+    desk.reception.arrived.clear()
+
+    await retrieved(desk, Wanted(desk.study), errand("copy", name="now", priority=Priority.HIGH))
+
+    assert desk.reception.arrived == []
+    with desk.ledger.read() as connection:
+        assert set(connection.execute(select(deliveries.c.priority)).scalars()) == {Priority.HIGH}
