@@ -96,6 +96,14 @@ def test_what_is_no_time_zone_is_refused(name: str) -> None:
         parse_zone(name)
 
 
+def test_zones_are_known_where_the_system_has_none() -> None:
+    zoneinfo.reset_tzpath(to=[])
+    try:
+        assert ZoneInfo.no_cache("Europe/Berlin").utcoffset(datetime(2026, 7, 1)) == timedelta(hours=2)
+    finally:
+        zoneinfo.reset_tzpath()
+
+
 # Midnight
 
 
