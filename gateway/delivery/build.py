@@ -43,7 +43,8 @@ def destinations(settings: Settings, store: ContentStore, wanted: Mapping[str, F
 
 
 def _destination(name: str, table: DestinationTable, settings: Settings, store: ContentStore, wanted: Forms) -> Destination:
+    hours = settings.hours(table.when)
     if isinstance(table, FolderDestination):
-        return Folder(name, table, store, wanted)
+        return Folder(name, table, store, wanted, hours)
     context = None if table.tls is None else tls.requestor_context(table.tls, key=f"destinations.{name}.tls")
-    return CStore(name, table, table.calling_ae_title or settings.gateway.ae_title, store, context, wanted)
+    return CStore(name, table, table.calling_ae_title or settings.gateway.ae_title, store, context, wanted, hours)

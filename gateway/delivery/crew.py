@@ -23,8 +23,9 @@ from gateway.delivery import circuit as circuits
 from gateway.delivery.batch import Batch
 from gateway.delivery.circuit import Circuit, CircuitState, CircuitView
 from gateway.delivery.destination import Destination, Session
+from gateway.delivery.hours import Hours
 from gateway.delivery.outbox import Outbox
-from gateway.delivery.standing import LONGEST_SLEEP_S, Act, Standing, is_probe, next_step
+from gateway.delivery.standing import LONGEST_SLEEP_S, Act, Standing, Step, is_probe, next_step
 from gateway.errors import LedgerUnavailable
 from gateway.ledger import Ledger, mending
 from gateway.ledger import deliveries as table
@@ -83,6 +84,7 @@ class Crew:
 
         self._destination = destination
         self._clock = clock
+        self._hours = Hours(destination.hours, clock)
         # Nothing is put off for longer than this, unless the clock was set back since.
         self._horizon_s = max(destination.retry.max_s, circuits.MAX_OPEN_S, table.RIVAL_PAUSE_S) + HORIZON_SLACK_S
         self._pull_forward_at = -math.inf
@@ -210,7 +212,7 @@ class Crew:
         """Sleep until there is something to do and return what."""
         with self._lock:
             close_at = time.monotonic() + self._patience_s() if worker.connected else math.inf
-            while (step := next_step(self._standing, now := time.monotonic(), close_at)).act is Act.WAIT:
+            while (step := self._next_step(now := time.monotonic(), close_at)).act is Act.WAIT:
                 worker.until = step.until
                 self._idle.append(worker)
                 worker.awake.wait(None if step.until == math.inf else step.until - now)
@@ -222,6 +224,11 @@ class Crew:
                 worker.connected = False
                 self._wake_for_what_comes(now)
             return step.act
+
+    def _next_step(self, now: float, close_at: float) -> Step:
+        # By the wall clock, which may be set: looked at anew whenever a worker wakes.
+        self._standing.shut_until = now + shut_s if (shut_s := self._hours.shut_s()) else -math.inf
+        return next_step(self._standing, now, close_at)
 
     def _patience_s(self) -> float:
         """Return for how long an idle session stays open."""
@@ -276,7 +283,7 @@ class Crew:
         return table.claim(connection, name, now=at, max_instances=limit, max_bytes=MAX_BATCH_BYTES, shares=shares)
 
     def _begin(self, worker: _Worker, claim: Claim, *, probe: bool) -> Batch:
-        worker.batch = batch = Batch(self._destination, claim.consignments, self._clock, self._note)
+        worker.batch = batch = Batch(self._destination, claim.consignments, self._clock, self._note, self._hours.is_open)
         worker.connected = True
         self._standing.at_work += 1
         self._standing.probing = probe

@@ -38,6 +38,7 @@ from gateway.errors import (
     SpoolIOError,
     SpoolMissing,
 )
+from gateway.schedule import Schedule
 from gateway.settings import DicomDestination, RetryTable
 
 MAX_PAIRS = MAX_CONTEXTS - 1
@@ -80,6 +81,7 @@ class CStore:
     store: ContentStore
     tls: ssl.SSLContext | None = None
     forms: Forms = field(default_factory=Forms)
+    hours: Schedule | None = None
 
     @property
     def workers(self) -> int:
@@ -158,7 +160,8 @@ class CStoreSession:
                     self._drop()
                     report(Outcome(consignment.delivery_id, OutcomeKind.UNKNOWN, reason=f"no answer: {broken.error}"))
                     raise broken.error from broken
-                report(outcome)
+                if not report(outcome):
+                    return
 
     def stop(self) -> None:
         """Finish the C-STORE at hand and begin no other."""

@@ -26,6 +26,7 @@ from gateway.delivery.part10 import file_head
 from gateway.domain import Consignment, InstanceIdentity, Proof, is_uid
 from gateway.errors import DestinationUnavailable, SpoolIOError, SpoolMissing
 from gateway.files import make_private_folder
+from gateway.schedule import Schedule
 from gateway.settings import FolderDestination, RetryTable
 
 UNKNOWN_NAME = "unknown"
@@ -66,6 +67,7 @@ class Folder:
     settings: FolderDestination
     store: ContentStore
     forms: Forms = field(default_factory=Forms)
+    hours: Schedule | None = None
     idle_close_s: float = 5.0
     instant_proof: Proof | None = Proof.STATUS
     _swept: threading.Event = field(default_factory=threading.Event)
@@ -146,9 +148,8 @@ class FolderSession:
         """
         self._destination.prepare()
         for consignment in batch:
-            if self._stopped.is_set():
+            if self._stopped.is_set() or not report(self._outcome(consignment)):
                 return
-            report(self._outcome(consignment))
 
     def stop(self) -> None:
         """Finish the file at hand and begin no other."""
