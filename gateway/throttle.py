@@ -65,6 +65,7 @@ class Throttle:
 
         self._bucket = Bucket(bytes_per_s)
         self._clock = clock
+        self._taken_at = 0.0
         self._lock = threading.Lock()
 
     @classmethod
@@ -72,8 +73,14 @@ class Throttle:
         """Return the throttle of a `max_rate` as the configuration has it; None where it sets none."""
         return None if max_rate is None else cls(parse_rate(max_rate))
 
+    @property
+    def taken_at(self) -> float:
+        """When bytes were last taken, monotonic seconds; 0.0 where none were."""
+        return self._taken_at
+
     def take(self, count: int) -> float:
         """Take `count` bytes and return for how many seconds to wait before they are moved; 0.0 is at once."""
         with self._lock:
-            self._bucket, wait_s = self._bucket.take(count, self._clock())
+            self._taken_at = self._clock()
+            self._bucket, wait_s = self._bucket.take(count, self._taken_at)
         return wait_s

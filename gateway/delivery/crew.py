@@ -33,6 +33,9 @@ from gateway.ledger.deliveries import Change, Claim
 
 MAX_BATCH_INSTANCES = 64
 MAX_BATCH_BYTES = 64 << 20
+THROTTLED_PIECES = 8
+"""A batch for a destination with a `max_rate` has about so many pieces of its throttle: two seconds' worth."""
+
 MAX_SHARES = 8
 """A claim looks at no more than this many batches to share what is due among the workers."""
 
@@ -85,6 +88,9 @@ class Crew:
         self._destination = destination
         self._clock = clock
         self._hours = Hours(destination.hours, clock)
+        # What is claimed is sent before anything more urgent, so it has to be soon over.
+        throttle = destination.throttle
+        self._batch_bytes = MAX_BATCH_BYTES if throttle is None else min(MAX_BATCH_BYTES, THROTTLED_PIECES * throttle.piece_bytes)
         # Nothing is put off for longer than this, unless the clock was set back since.
         self._horizon_s = max(destination.retry.max_s, circuits.MAX_OPEN_S, table.RIVAL_PAUSE_S) + HORIZON_SLACK_S
         self._pull_forward_at = -math.inf
@@ -280,7 +286,7 @@ class Crew:
             self._pull_forward_at = now + LONGEST_SLEEP_S
             mending.pull_forward(connection, name, now=at, horizon_s=self._horizon_s)
         limit, shares = (1, 1) if probe else (MAX_BATCH_INSTANCES, min(len(self._workers), MAX_SHARES))
-        return table.claim(connection, name, now=at, max_instances=limit, max_bytes=MAX_BATCH_BYTES, shares=shares)
+        return table.claim(connection, name, now=at, max_instances=limit, max_bytes=self._batch_bytes, shares=shares)
 
     def _begin(self, worker: _Worker, claim: Claim, *, probe: bool) -> Batch:
         worker.batch = batch = Batch(self._destination, claim.consignments, self._clock, self._note, self._hours.is_open)

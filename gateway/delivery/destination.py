@@ -17,6 +17,7 @@ from typing import Protocol
 from gateway.domain import Consignment, Content, Proof
 from gateway.schedule import Schedule
 from gateway.settings import RetryTable
+from gateway.throttle import Throttle
 
 
 class OutcomeKind(StrEnum):
@@ -148,6 +149,10 @@ class Destination(Protocol):
     @property
     def hours(self) -> Schedule | None:
         """When it may be delivered to; None is always."""
+
+    @property
+    def throttle(self) -> Throttle | None:
+        """How fast it may be sent to, all sessions together; None sets no limit."""
 
     @property
     def instant_proof(self) -> Proof | None:
