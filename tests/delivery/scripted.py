@@ -12,6 +12,7 @@ from gateway.delivery.destination import Outcome, OutcomeKind
 from gateway.domain import Consignment, Proof
 from gateway.schedule import Schedule
 from gateway.settings import RetryTable
+from gateway.throttle import Throttle
 
 FAST = RetryTable(attempts=3, first_s=0.05, max_s=0.1)
 
@@ -27,6 +28,7 @@ class Scripted:
     idle_close_s: float = 0.2
     retry: RetryTable = FAST
     hours: Schedule | None = None
+    throttle: Throttle | None = None
     instant_proof: Proof | None = Proof.STATUS
     batches: list[list[str]] = field(default_factory=list)
     closed: int = 0

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
-from datetime import UTC, datetime
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -16,26 +14,9 @@ from gateway.delivery.dispatcher import Dispatcher
 from gateway.delivery.hours import Hours
 from gateway.domain import Consignment
 from gateway.errors import PeerUnreachable
-from gateway.schedule import Schedule, Span
+from gateway.schedule import Schedule
 from tests.delivery.scripted import Scripted, states_are, until
-
-NIGHTS = Schedule.weekly(ZoneInfo("UTC"), [(day, Span(19 * 60, 30 * 60)) for day in range(7)])
-HOUR = 3600.0
-
-
-class WallClock:
-    """A wall clock that a test sets; it goes on from there."""
-
-    def __init__(self, hour: float) -> None:
-        self._noon = datetime.now(UTC).replace(hour=12, minute=0, second=0).timestamp()
-        self.set(hour)
-
-    def set(self, hour: float) -> None:
-        """Make it `hour` o'clock."""
-        self._ahead = self._noon + (hour - 12) * HOUR - time.monotonic()
-
-    def __call__(self) -> float:
-        return time.monotonic() + self._ahead
+from tests.support.clocks import NIGHTS, WallClock, Watched
 
 
 @pytest.fixture(autouse=True)
@@ -58,19 +39,6 @@ async def looked(hours: list[float], times: int = 5) -> None:
     """Wait until the workers have looked at the clock some more times."""
     seen = len(hours)
     await until(lambda: len(hours) >= seen + times, "a look at the clock")
-
-
-class Watched(WallClock):
-    """A wall clock that knows how often it was looked at."""
-
-    def __init__(self, hour: float) -> None:
-        self.looks: list[float] = []
-        super().__init__(hour)
-
-    def __call__(self) -> float:
-        now = super().__call__()
-        self.looks.append(now)
-        return now
 
 
 def test_hours_say_for_how_long_they_are_shut(monkeypatch):
