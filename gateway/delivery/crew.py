@@ -232,8 +232,11 @@ class Crew:
             return step.act
 
     def _next_step(self, now: float, close_at: float) -> Step:
-        # By the wall clock, which may be set: looked at anew whenever a worker wakes.
-        self._standing.shut_until = now + shut_s if (shut_s := self._hours.shut_s()) else -math.inf
+        """Return what to do next, with the hours as they are by the wall clock, which may be set."""
+        was_shut, shut_s = self._standing.shut_until > -math.inf, self._hours.shut_s()
+        self._standing.shut_until = now + shut_s if shut_s else -math.inf
+        if was_shut != (shut_s > 0):
+            _log.info("hours_ended" if shut_s else "hours_began", destination=self._destination.name)
         return next_step(self._standing, now, close_at)
 
     def _patience_s(self) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
 
 from gateway.schedule import Schedule, Span
@@ -13,10 +13,10 @@ HOUR = 3600.0
 
 
 class WallClock:
-    """A wall clock that a test sets; it goes on from there."""
+    """A wall clock that a test sets, in the days after tomorrow, so that what is recorded now is due; it goes on from there."""
 
     def __init__(self, hour: float) -> None:
-        self._noon = datetime.now(UTC).replace(hour=12, minute=0, second=0).timestamp()
+        self._noon = (datetime.now(UTC) + timedelta(days=2)).replace(hour=12, minute=0, second=0).timestamp()
         self.set(hour)
 
     def set(self, hour: float) -> None:
