@@ -45,6 +45,7 @@ from gateway.retrieve import Retriever
 from gateway.route import compile_routes, route
 from gateway.settings import Settings
 from gateway.spool import Spool, StateLock
+from gateway.throttle import Throttle
 from gateway.tls import acceptor_context, requestor_context
 from gateway.web.api import create_api
 from gateway.web.server import serve_control
@@ -163,7 +164,9 @@ def _assembled(settings: Settings, role: Role, spool: Spool, ledger: Ledger, poo
     """Make every part and give each the others' hints; nothing runs yet. On the trio thread."""
     hints = Hints()
     recorder = Recorder(spool, ledger, recorded=hints.recorded)
-    admission = KnownSources(settings, orders=_learned_orders(ledger), turned_away=hints.turned_away)
+    # Each shared by whatever its source sends, on associations of ours and of its own.
+    throttles = {name: throttle for name, table in settings.sources.items() if (throttle := Throttle.of(table.max_rate))}
+    admission = KnownSources(settings, orders=_learned_orders(ledger), throttles=throttles, turned_away=hints.turned_away)
     retriever = Retriever(
         settings,
         ledger,
@@ -172,6 +175,7 @@ def _assembled(settings: Settings, role: Role, spool: Spool, ledger: Ledger, poo
         barrier=recorder.flush,
         has_room=spool.has_room,
         existing=Existing(settings),
+        throttles=throttles,
     )
     copies = Copies(settings.gateway.state / COPIES_NAME, spool)
     wanted = forms(settings, copies, capabilities(), acceptance=partial(_acceptance, ledger))

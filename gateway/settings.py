@@ -12,10 +12,12 @@ from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
 
 from gateway.codec.syntaxes import SHORT_NAMES, known, uid_of
 from gateway.domain import Mode, is_ae_title
+from gateway.schedule import DAYS, HOURS_EXPECTED, Schedule, parse_days, parse_hours, parse_zone
+from gateway.throttle import RATE_EXPECTED, parse_rate
 
 
 def _ae_title(value: str) -> str:
@@ -46,6 +48,25 @@ def _url(value: str) -> str:
     return value
 
 
+def _time_zone(value: str) -> str:
+    parse_zone(value)
+    return value
+
+
+def _hours(value: object) -> object:
+    if not isinstance(value, str):
+        raise ValueError(HOURS_EXPECTED)  # noqa: TRY004 - pydantic tells of a ValueError
+    parse_hours(value)
+    return value
+
+
+def _rate(value: object) -> object:
+    if not isinstance(value, str):
+        raise ValueError(RATE_EXPECTED)  # noqa: TRY004 - pydantic tells of a ValueError
+    parse_rate(value)
+    return value
+
+
 @dataclass(frozen=True)
 class MustExist:
     """Marks a path whose file has to be there and readable when the configuration is loaded."""
@@ -59,6 +80,9 @@ Url = Annotated[str, AfterValidator(_url)]
 PemFile = Annotated[Path, MustExist()]
 Port = Annotated[int, Field(ge=1, le=65535)]
 Seconds = Annotated[float, Field(gt=0, le=86400)]
+TimeZone = Annotated[str, AfterValidator(_time_zone)]
+Hours = Annotated[str, BeforeValidator(_hours)]
+Rate = Annotated[str, BeforeValidator(_rate)]
 
 
 class Table(BaseModel):
@@ -140,6 +164,10 @@ class SourceTable(Table):
     # With TLS: a name that must stand in its client certificate (subject alternative name or common name).
     certificate_name: str | None = None
     moves: Annotated[int, Field(ge=1, le=64)] = 1
+    # How many associations it may have with us at a time; without a number as many as `[listen]` lets it.
+    associations: Annotated[int, Field(ge=1, le=4096)] | None = None
+    # How fast it may send, all its associations together.
+    max_rate: Rate | None = None
     # No instance and no response for this long ends a C-MOVE.
     progress_timeout_s: Seconds = 120.0
     # Arrivals must have been quiet this long after the final C-MOVE response before the sets are compared.
@@ -168,6 +196,9 @@ class DicomDestination(Table):
     port: Port
     calling_ae_title: AETitle | None = None
     associations: Annotated[int, Field(ge=1, le=64)] = 2
+    # How fast it is sent to, all associations together, and the schedule within whose hours.
+    max_rate: Rate | None = None
+    when: str | None = None
     # What it is given where it accepts more than one transfer syntax. What it does not accept as it is, is transcoded in any case.
     transfer_syntax: Mode = Mode.AS_IS
     # Where it does not accept them as they are: pixels that lost something when they were compressed may be decompressed.
@@ -189,6 +220,8 @@ class FolderDestination(Table):
     kind: Literal["folder"]
     path: Path
     associations: Annotated[int, Field(ge=1, le=64)] = 1
+    max_rate: Rate | None = None
+    when: str | None = None
     transfer_syntax: Mode = Mode.AS_IS
     retry: RetryTable = RetryTable()
 
@@ -204,6 +237,35 @@ class RouteTable(Table):
     to: Annotated[tuple[str, ...], Field(min_length=1)]
     # For the instances of this route, in place of what the destinations say.
     transfer_syntax: Mode | None = None
+
+
+class ScheduleTable(Table):
+    """``[schedule.NAME]``: hours of the week in which something may run, open whenever one of its keys says so.
+
+    Beside these keys there may be ranges of days (``"monday-friday" = "19-6"``), which `gateway.config` checks.
+    """
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    time_zone: TimeZone
+    monday: Hours | None = None
+    tuesday: Hours | None = None
+    wednesday: Hours | None = None
+    thursday: Hours | None = None
+    friday: Hours | None = None
+    saturday: Hours | None = None
+    sunday: Hours | None = None
+    # Of every day.
+    night: Hours | None = None
+    # The whole of Saturday and Sunday.
+    weekends: bool = False
+
+    def schedule(self) -> Schedule:
+        """Return the hours, able to say when they are."""
+        written = [(day, getattr(self, day)) for day in DAYS] + list((self.model_extra or {}).items())
+        written += [("monday-sunday", self.night), ("saturday-sunday", "0-24" if self.weekends else None)]
+        pairs = [(day, span) for days, hours in written if hours for day in parse_days(days) for span in parse_hours(hours)]
+        return Schedule.weekly(parse_zone(self.time_zone), pairs)
 
 
 class LogTable(Table):
@@ -230,6 +292,11 @@ class Settings(Table):
     sources: dict[str, SourceTable] = Field(default_factory=dict)
     destinations: dict[str, DestinationTable] = Field(default_factory=dict)
     routes: tuple[RouteTable, ...] = ()
+    schedule: dict[str, ScheduleTable] = Field(default_factory=dict)
+
+    def hours(self, when: str | None) -> Schedule | None:
+        """Return the hours that a table's `when` names; None where it names none, which is always."""
+        return None if when is None else self.schedule[when].schedule()
 
     def fingerprint(self) -> str:
         """Return what tells two configurations apart (16 hexadecimal digits); secrets and ``[log]`` do not count."""

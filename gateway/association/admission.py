@@ -20,6 +20,7 @@ from gateway.association.negotiation import J2K_FIRST, ORDERS, preferring
 from gateway.association.pdu import rejection
 from gateway.association.services import Admitted
 from gateway.settings import DicomDestination, Settings, SourceTable
+from gateway.throttle import Throttle
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 Resolve = Callable[[str], Collection[str]]
@@ -109,12 +110,13 @@ class KnownSources:
         settings: Settings,
         orders: Mapping[str, str] | None = None,
         *,
+        throttles: Mapping[str, Throttle] | None = None,
         resolve: Resolve | None = None,
         turned_away: TurnedAway = lambda _calling, _called, _address: None,
     ) -> None:
         """Look up the sources' host names, waiting for at most `START_S`.
 
-        `orders` are the acceptance orders that were learned, by source.
+        `orders` are the acceptance orders that were learned, by source; `throttles` say how fast each source with a limit may send.
         """
         self._ae_titles = own_titles(settings)
         self._anyone = settings.listen.accept == "any"
@@ -126,6 +128,8 @@ class KnownSources:
         self._lock = threading.Lock()
         self._usual = preferring(settings.listen.prefer)
         self._preferred = {name: preferring(table.prefer) for name, table in settings.sources.items() if table.prefer}
+        self._limits = {name: table.associations for name, table in settings.sources.items()}
+        self._throttles = throttles or {}
         self._orders: dict[str, tuple[str, ...]] = {}
         self._resolved: dict[str, frozenset[str]] = {}
         self._looked_up: dict[str, float] = {}
@@ -169,7 +173,8 @@ class KnownSources:
             return Admitted(None, self._usual)
         with self._lock:
             name = source.name or ""
-            return Admitted(source.name, self._orders.get(name) or self._order_of(name))
+            order = self._orders.get(name) or self._order_of(name)
+        return Admitted(source.name, order, self._limits.get(name), self._throttles.get(name))
 
     def _order_of(self, source: str) -> tuple[str, ...]:
         """Return the order that the configuration prefers."""

@@ -64,7 +64,8 @@ def establish(
         calling_ae=request.calling_ae, called_ae=request.called_ae, address=connection.address, certificate_names=names
     )
     sender = Sender(stream, max_pdu_bytes=request.user.max_pdu_bytes)
-    if not registry.associate(connection):
+    receiver.throttle = admitted.throttle
+    if not registry.associate(connection, admitted.source, admitted.associations):
         raise rejection(REJECTED_TRANSIENT, BY_PRESENTATION, 2)
     negotiated = negotiate(request, admitted.transfer_syntaxes)
     stream.send(encode_accept(request, negotiated.results, negotiated.roles, max_pdu_bytes=limits.max_pdu_bytes))

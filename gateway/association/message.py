@@ -26,6 +26,7 @@ from gateway.association.services import MAX_FRAGMENTS
 from gateway.association.state import State, received
 from gateway.association.stream import Stream
 from gateway.errors import AssociationAborted, PeerTimeout, ProtocolError
+from gateway.throttle import Throttle
 
 BUFFER_BYTES = 1024 * 1024
 """For each association; only the part that was ever filled takes memory."""
@@ -62,7 +63,8 @@ class Receiver:
     """What comes over `stream`: PDUs while the association is set up or released, messages in between.
 
     `max_pdu_bytes` is the P-DATA-TF length that we advertise. Each PDU must be there whole `pdu_s` after its first byte was
-    due; times are seconds. Who catches a `ProtocolError` sends the A-ABORT.
+    due; times are seconds. Who catches a `ProtocolError` sends the A-ABORT. What comes is taken no faster than `throttle` lets it,
+    so that TCP holds the peer back.
     """
 
     def __init__(
@@ -70,6 +72,7 @@ class Receiver:
     ) -> None:
         self.state = state
         self.pdu_s = pdu_s
+        self.throttle: Throttle | None = None
         self._stream = stream
         self._max_pdu_bytes = max_pdu_bytes
         self._buffer = _lazy_memory(buffer_bytes)
@@ -285,7 +288,14 @@ class Receiver:
             self._fill()
 
     def _fill(self) -> None:
-        self._end += self._stream.receive_into(self._view[self._end :], self._deadline)
+        throttle = self.throttle
+        room = self._view[self._end :] if throttle is None else self._view[self._end : self._end + throttle.piece_bytes]
+        count = self._stream.receive_into(room, self._deadline)
+        self._end += count
+        if throttle is not None and (wait_s := throttle.take(count)):
+            self._stream.pause(wait_s)
+            # The peer is not to blame for it.
+            self._deadline += wait_s
 
     def _aborted(self, body: bytearray) -> AssociationAborted:
         source, reason = decode_abort(body)

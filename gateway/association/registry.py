@@ -32,12 +32,15 @@ _NO_ASSOCIATION = (Phase.HANDSHAKE, Phase.ENDING)
 
 @dataclass(eq=False, slots=True)
 class Connection:
-    """One connection, in the order in which they came; `phase` changes under the registry's lock only."""
+    """One connection, in the order in which they came; `phase` and `source` change under the registry's lock only."""
 
     stream: Stream
     address: str
     number: int
     phase: Phase = Phase.HANDSHAKE
+    source: str | None = None
+    """The name in ``[sources]`` of who associates by it."""
+
     displaced: bool = False
     """It had to make room for another and is on its way out."""
 
@@ -89,12 +92,17 @@ class Registry:
             self._connections.discard(connection)
             self._condition.notify_all()
 
-    def associate(self, connection: Connection) -> bool:
-        """Make `connection` an association; False when there are as many as there may be, or the acceptor is ending."""
+    def associate(self, connection: Connection, source: str | None = None, limit: int | None = None) -> bool:
+        """Make `connection` an association of `source`.
+
+        False when there are as many as there may be, all together or, with `limit`, of `source`, or the acceptor is ending.
+        """
         with self._condition:
             if self._ending or self._associations() >= self._limits.max_associations:
                 return False
-            connection.phase = Phase.IDLE
+            if limit is not None and self._associations(source) >= limit:
+                return False
+            connection.phase, connection.source = Phase.IDLE, source
             return True
 
     def begin(self, connection: Connection) -> bool:
@@ -139,8 +147,11 @@ class Registry:
             for connection in self._connections:
                 connection.stream.kill()
 
-    def _associations(self) -> int:
-        return sum(connection.phase not in _NO_ASSOCIATION for connection in self._connections)
+    def _associations(self, source: str | None = None) -> int:
+        """Return how many connections are associations, of `source` where one is given."""
+        return sum(
+            connection.phase not in _NO_ASSOCIATION and source in {None, connection.source} for connection in self._connections
+        )
 
     def _gone(self, timeout_s: float) -> bool:
         deadline = time.monotonic() + timeout_s

@@ -104,7 +104,8 @@ def associate(
     try:
         accept = _negotiate(stream, receiver, request, contexts, deadlines.associate_s)
         remember(remote, stream)
-        sender = Sender(stream, max_pdu_bytes=accept.user.max_pdu_bytes)
+        sender = Sender(stream, max_pdu_bytes=accept.user.max_pdu_bytes, throttle=remote.sending)
+        receiver.throttle = remote.receiving
     except ProtocolError as error:
         stream.farewell(encode_abort(SERVICE_PROVIDER, error.reason), LAST_WORDS_S)
         raise named(error, str(remote)) from error

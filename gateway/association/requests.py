@@ -8,19 +8,25 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from gateway.association.statuses import StatusRule, is_pending, store_disposition
+from gateway.throttle import Throttle
 
 MAX_MESSAGE_ID = 0xFFFF
 
 
 @dataclass(frozen=True, slots=True)
 class RemoteAE:
-    """A peer to associate with. With `tls` its certificate must hold `server_name`, or `host` where that is left out."""
+    """A peer to associate with. With `tls` its certificate must hold `server_name`, or `host` where that is left out.
+
+    Instances go to it no faster than `sending` lets them, and what it sends is taken no faster than `receiving` does.
+    """
 
     ae_title: str
     host: str
     port: int
     tls: ssl.SSLContext | None = field(default=None, compare=False, repr=False)
     server_name: str | None = None
+    sending: Throttle | None = field(default=None, compare=False, repr=False)
+    receiving: Throttle | None = field(default=None, compare=False, repr=False)
 
     def __str__(self) -> str:
         return f"{self.ae_title}@{self.host}:{self.port}"

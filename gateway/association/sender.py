@@ -18,6 +18,7 @@ from gateway.association.pdu import HEADER_BYTES, PDV_HEADER_BYTES, PduType
 from gateway.association.requests import ByteSource
 from gateway.association.stream import Stream
 from gateway.errors import ProtocolError, SourceDamaged
+from gateway.throttle import Throttle
 
 MAX_PDU_BYTES = 131_072
 """Longer PDUs cost receivers more than they save; a peer that takes any length gets this one."""
@@ -64,12 +65,17 @@ def encode_fragments(context_id: int, payload: bytes, *, command: bool, size: in
 
 
 class Sender:
-    """Sends messages over `stream` to a peer that takes P-DATA-TF of `max_pdu_bytes` (0: of any length). One message at a time."""
+    """Sends messages over `stream` to a peer that takes P-DATA-TF of `max_pdu_bytes` (0: of any length). One message at a time.
 
-    def __init__(self, stream: Stream, *, max_pdu_bytes: int) -> None:
+    A data set out of a `ByteSource` goes no faster than `throttle` lets it.
+    """
+
+    def __init__(self, stream: Stream, *, max_pdu_bytes: int, throttle: Throttle | None = None) -> None:
         self._stream = stream
+        self._throttle = throttle
         self._size = fragment_bytes(max_pdu_bytes)
-        self._pdus = min(MAX_PDUS, max(1, STRETCH_BYTES // (self._size + PDV_OVERHEAD)))
+        stretch = STRETCH_BYTES if throttle is None else min(STRETCH_BYTES, throttle.piece_bytes)
+        self._pdus = min(MAX_PDUS, max(1, stretch // (self._size + PDV_OVERHEAD)))
         self._buffer: memoryview | None = None
 
     def send_message(
@@ -107,6 +113,8 @@ class Sender:
             if check is not None:
                 check.take(rooms, last=last)
             self._head(buffer, start, context_id, count + count % 2, last)
+            if self._throttle is not None and (wait_s := self._throttle.take(end)):
+                self._stream.pause(wait_s)
             self._stream.send(buffer[:end])
             start = 0
 

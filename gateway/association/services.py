@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from gateway.association.commitment import CommitmentReport
+from gateway.throttle import Throttle
 
 MAX_FRAGMENTS = 256
 """`Reception.write` gets at most this many fragments at a time: fewer than the buffers of one ``writev`` (IOV_MAX is 1024)."""
@@ -104,10 +105,15 @@ class CommitmentService(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Admitted:
-    """A caller may associate: its name in ``[sources]`` or None, and the transfer syntaxes for storage, best first."""
+    """A caller may associate: its name in ``[sources]`` or None, and the transfer syntaxes for storage, best first.
+
+    `associations` is how many it may have at a time, `throttle` how fast it may send; None sets no limit.
+    """
 
     source: str | None
     transfer_syntaxes: tuple[str, ...]
+    associations: int | None = None
+    throttle: Throttle | None = field(default=None, compare=False)
 
 
 class Admission(Protocol):

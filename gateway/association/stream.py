@@ -9,6 +9,7 @@ from any.
 from __future__ import annotations
 
 import contextlib
+import math
 import select
 import socket
 import ssl
@@ -224,6 +225,19 @@ class Stream:
         if alert and not self._cut:
             with contextlib.suppress(OSError):
                 self._socket.send(alert, socket.MSG_DONTWAIT)
+
+    def pause(self, seconds: float) -> None:
+        """Leave the connection alone for `seconds`; a reset ends that early, and who sends or receives next is told.
+
+        Raises:
+            AssociationAborted: `kill` was called.
+        """
+        # Without an event to wait for, the kernel still tells of a connection that is down both ways, as after `kill`.
+        poll = select.poll()
+        poll.register(self._socket, 0)
+        poll.poll(math.ceil(seconds * 1000))
+        if self._killed:
+            raise self._lost(None)
 
     def stirs(self) -> bool:
         """Tell at once whether something came, be it the end of the connection. Under TLS it may turn out to be nothing to read."""

@@ -92,7 +92,7 @@ def _destinations(document: Document) -> render.Table:
             item["address"],
             _yes(item["tls"]),
             item["verify"] or "-",
-            _circuit(item["circuit"]) if running else "-",
+            _way(item, running=running),
             render.states(item["queue"]["states"]),
             render.duration(item["queue"]["oldest_s"]),
             render.states(item["settled"]),
@@ -101,6 +101,20 @@ def _destinations(document: Document) -> render.Table:
     ]
     columns = ("name", "address", "TLS", "proof", "circuit", "queue", "oldest", "settled")
     return render.Table(columns, rows, "Destinations", ("circuit", "address", "settled", "queue"))
+
+
+def _way(destination: Document, *, running: bool) -> str:
+    """Say why nothing moves, or that nothing is in the way."""
+    if destination["hours"] is not None and not destination["hours"]["open"]:
+        return hours(destination["hours"])
+    return _circuit(destination["circuit"]) if running else "-"
+
+
+def hours(document: Document) -> str:
+    """Say whether something may run by its schedule, and until when that is so."""
+    words = "open" if document["open"] else "outside its hours"
+    until = f" until {render.moment(document['changes_at'])}" if document["changes_at"] is not None else ""
+    return f"{words}{until} ({document['schedule']})"
 
 
 def _circuit(circuit: Document | None) -> str:

@@ -14,11 +14,12 @@ from pydicom.datadict import keyword_dict
 from gateway.codec.available import capabilities
 from gateway.codec.syntaxes import HTJ2K_LOSSLESS
 from gateway.config.environment import suggestion
-from gateway.config.problems import Finding, step_along
-from gateway.config.schema import KeyPath, Raw
+from gateway.config.problems import Finding, shown, step_along
+from gateway.config.schema import KeyPath, Raw, values
 from gateway.domain import Mode
 from gateway.route.rules import OPERATION_KEYS, unknown_keywords
-from gateway.settings import GatewayTable, ListenTable, ListenTlsTable
+from gateway.schedule import DAYS_EXPECTED, HOURS_EXPECTED, parse_days, parse_hours
+from gateway.settings import GatewayTable, ListenTable, ListenTlsTable, ScheduleTable, SourceTable
 
 _HERE = {"127.0.0.1", "localhost", "::1"}
 
@@ -29,6 +30,8 @@ def check(raw: Raw) -> Iterator[Finding]:
     yield from _listeners(raw)
     yield from _sources(raw)
     yield from _destinations(raw)
+    yield from _schedules(raw)
+    yield from _hours_named(raw)
 
 
 def _table(raw: object, *path: str | int) -> dict[str, Any]:
@@ -95,6 +98,15 @@ def _sources(raw: Raw) -> Iterator[Finding]:
             other = seen.setdefault(identity, name)
             if other != name:
                 yield Finding(("sources", name), f'the AE title, host and port of source "{other}"', "one source for one peer")
+        yield from _room_for_moves(_table(source), ("sources", name))
+
+
+def _room_for_moves(source: dict[str, Any], path: KeyPath) -> Iterator[Finding]:
+    """Each C-MOVE's instances come on an association of their own."""
+    associations, moves = (_number(source.get(key)) for key in ("associations", "moves"))
+    moves = moves or SourceTable.model_fields["moves"].default
+    if 0 < associations < moves:
+        yield Finding((*path, "associations"), f"{associations}", f"as many as `moves` or more: {moves}")
 
 
 def _destinations(raw: Raw) -> Iterator[Finding]:
@@ -107,3 +119,34 @@ def _destinations(raw: Raw) -> Iterator[Finding]:
         if here and table.get("ae_title") == own_title and _number(table.get("port")) in ports:
             yield Finding(("destinations", name, "port"), "the gateway itself", "another peer: instances would go round for ever")
         yield from _encodable(table, ("destinations", name))
+
+
+def _schedules(raw: Raw) -> Iterator[Finding]:
+    for name, schedule in _table(raw, "schedule").items():
+        table, path = _table(schedule), ("schedule", name)
+        for key in table.keys() - ScheduleTable.model_fields.keys():
+            yield from _ranges_of_days(key, table[key], (*path, key))
+        if isinstance(schedule, dict) and not table.keys() - {"time_zone", "weekends"} and table.get("weekends", False) is False:
+            yield Finding(path, "no hours", f'a day with {HOURS_EXPECTED}, "monday-friday" with such hours, `night`, or `weekends`')
+
+
+def _ranges_of_days(key: str, hours: object, path: KeyPath) -> Iterator[Finding]:
+    try:
+        parse_days(key)
+    except ValueError:
+        close = suggestion(key, ScheduleTable.model_fields)
+        yield Finding(path, "unknown key", close if "did you mean" in close else f"{DAYS_EXPECTED}, or {close}")
+        return
+    try:
+        parse_hours(hours if isinstance(hours, str) else "")
+    except ValueError as error:
+        yield Finding(path, shown(hours), str(error))
+
+
+def _hours_named(raw: Raw) -> Iterator[Finding]:
+    """Find each `when` that names no schedule, in whatever table it stands; that of a route is a table itself."""
+    schedules = _table(raw, "schedule")
+    for place in values(raw):
+        if place.path[-1] == "when" and isinstance(place.value, str) and place.value not in schedules:
+            expected = suggestion(place.value, schedules) if schedules else "a [schedule.NAME], and there is none"
+            yield Finding(place.path, f'unknown schedule "{place.value}"', expected)

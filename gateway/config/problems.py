@@ -70,11 +70,11 @@ def _finding(details: ErrorDetails, raw: Raw) -> Finding:
         case "missing":
             return Finding(path, "nothing", expectation(shape))
         case "value_error":
-            return Finding(path, _shown(details["input"], shape), str(details["ctx"]["error"]))
+            return Finding(path, shown(details["input"], shape), str(details["ctx"]["error"]))
         case "too_short" if shape is not None and shape.holds is Holds.LIST:
             return Finding(path, "an empty list", "at least one")
         case _:
-            return Finding(path, _shown(details["input"], shape), expectation(shape))
+            return Finding(path, shown(details["input"], shape), expectation(shape))
 
 
 def _kinds(shape: Shape | None) -> str:
@@ -86,7 +86,7 @@ def _kinds(shape: Shape | None) -> str:
 
 def _kind_found(details: ErrorDetails) -> str:
     given = details["input"]
-    return _shown(given["kind"], None) if isinstance(given, dict) and "kind" in given else "nothing"
+    return shown(given["kind"], None) if isinstance(given, dict) and "kind" in given else "nothing"
 
 
 def _place(loc: tuple[int | str, ...], raw: Raw) -> tuple[KeyPath, Shape | None, Shape]:
@@ -116,7 +116,7 @@ def step_along(raw: object, path: Iterable[str | int]) -> object:
     return raw
 
 
-def _shown(value: object, shape: Shape | None) -> str:
+def shown(value: object, shape: Shape | None = None) -> str:
     """Write a value that was found, shortened; a secret is never shown."""
     if shape is not None and shape.is_secret:
         return "a secret of another type"

@@ -113,7 +113,14 @@ _DESTINATIONS = """\
 # host = "192.0.2.20"
 # port = 4242
 # verify = "exists"  # the proof asked for: status, exists (C-FIND once a study went quiet) or commitment
+# max_rate = "20 MB/s"  # no faster than this
+# when = "night"  # within the hours of this schedule only
 # tls = { ca = "certs/ca.crt", certificate = "certs/gateway.crt", key = "certs/gateway.key" }
+#
+# [schedule.night]
+# time_zone = "Europe/Berlin"
+# night = "19-6"
+# weekends = true
 """
 
 _ROUTES = """\

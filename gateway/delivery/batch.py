@@ -27,13 +27,15 @@ _log = structlog.get_logger()
 class Batch:
     """Claimed consignments on their way. `carry_out` runs on a worker's thread, `leave` and `break_off` on any.
 
-    `note` takes what is to be recorded, each delivery once; it is called on the thread on which that became known.
+    `note` takes what is to be recorded, each delivery once; it is called on the thread on which that became known. `go_on` tells,
+    between instances, whether the next one is to be sent now.
     """
 
     destination: Destination
     consignments: Sequence[Consignment]
     clock: Callable[[], float]
     note: Callable[[Change], None]
+    go_on: Callable[[], bool]
     failure: AssociationError | DestinationUnavailable | None = None
     answered: int = 0
     """How many outcomes show that the destination was there."""
@@ -58,13 +60,13 @@ class Batch:
             session.close()
         self._say(time.monotonic() - began)
 
-    def report(self, outcome: Outcome) -> None:
-        """Take one outcome."""
+    def report(self, outcome: Outcome) -> bool:
+        """Take one outcome and tell whether the next instance is to be sent now."""
         consignment = self._open.pop(outcome.delivery_id, None)
-        if consignment is None:
-            return
-        self.answered += outcome.kind not in _SILENT
-        self.note(self._decided(outcome, consignment))
+        if consignment is not None:
+            self.answered += outcome.kind not in _SILENT
+            self.note(self._decided(outcome, consignment))
+        return self.go_on()
 
     def break_off(self) -> None:
         """From now on an unknown outcome is ours, not the instance's: it costs no attempt."""

@@ -13,6 +13,7 @@ from gateway.delivery.destination import ContentStore, Destination
 from gateway.delivery.folder import Folder
 from gateway.delivery.forms import Forms
 from gateway.settings import DestinationTable, FolderDestination, Settings
+from gateway.throttle import Throttle
 
 
 def forms(
@@ -43,7 +44,8 @@ def destinations(settings: Settings, store: ContentStore, wanted: Mapping[str, F
 
 
 def _destination(name: str, table: DestinationTable, settings: Settings, store: ContentStore, wanted: Forms) -> Destination:
+    hours, throttle = settings.hours(table.when), Throttle.of(table.max_rate)
     if isinstance(table, FolderDestination):
-        return Folder(name, table, store, wanted)
+        return Folder(name, table, store, wanted, hours, throttle)
     context = None if table.tls is None else tls.requestor_context(table.tls, key=f"destinations.{name}.tls")
-    return CStore(name, table, table.calling_ae_title or settings.gateway.ae_title, store, context, wanted)
+    return CStore(name, table, table.calling_ae_title or settings.gateway.ae_title, store, context, wanted, hours, throttle)

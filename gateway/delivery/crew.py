@@ -23,8 +23,9 @@ from gateway.delivery import circuit as circuits
 from gateway.delivery.batch import Batch
 from gateway.delivery.circuit import Circuit, CircuitState, CircuitView
 from gateway.delivery.destination import Destination, Session
+from gateway.delivery.hours import Hours
 from gateway.delivery.outbox import Outbox
-from gateway.delivery.standing import LONGEST_SLEEP_S, Act, Standing, is_probe, next_step
+from gateway.delivery.standing import LONGEST_SLEEP_S, Act, Standing, Step, is_probe, next_step
 from gateway.errors import LedgerUnavailable
 from gateway.ledger import Ledger, mending
 from gateway.ledger import deliveries as table
@@ -32,6 +33,9 @@ from gateway.ledger.deliveries import Change, Claim
 
 MAX_BATCH_INSTANCES = 64
 MAX_BATCH_BYTES = 64 << 20
+THROTTLED_PIECES = 8
+"""A batch for a destination with a `max_rate` has about so many pieces of its throttle: two seconds' worth."""
+
 MAX_SHARES = 8
 """A claim looks at no more than this many batches to share what is due among the workers."""
 
@@ -83,6 +87,10 @@ class Crew:
 
         self._destination = destination
         self._clock = clock
+        self._hours = Hours(destination.hours, clock)
+        # What is claimed is sent before anything more urgent, so it has to be soon over.
+        throttle = destination.throttle
+        self._batch_bytes = MAX_BATCH_BYTES if throttle is None else min(MAX_BATCH_BYTES, THROTTLED_PIECES * throttle.piece_bytes)
         # Nothing is put off for longer than this, unless the clock was set back since.
         self._horizon_s = max(destination.retry.max_s, circuits.MAX_OPEN_S, table.RIVAL_PAUSE_S) + HORIZON_SLACK_S
         self._pull_forward_at = -math.inf
@@ -210,7 +218,7 @@ class Crew:
         """Sleep until there is something to do and return what."""
         with self._lock:
             close_at = time.monotonic() + self._patience_s() if worker.connected else math.inf
-            while (step := next_step(self._standing, now := time.monotonic(), close_at)).act is Act.WAIT:
+            while (step := self._next_step(now := time.monotonic(), close_at)).act is Act.WAIT:
                 worker.until = step.until
                 self._idle.append(worker)
                 worker.awake.wait(None if step.until == math.inf else step.until - now)
@@ -222,6 +230,14 @@ class Crew:
                 worker.connected = False
                 self._wake_for_what_comes(now)
             return step.act
+
+    def _next_step(self, now: float, close_at: float) -> Step:
+        """Return what to do next, with the hours as they are by the wall clock, which may be set."""
+        was_shut, shut_s = self._standing.shut_until > -math.inf, self._hours.shut_s()
+        self._standing.shut_until = now + shut_s if shut_s else -math.inf
+        if was_shut != (shut_s > 0):
+            _log.info("hours_ended" if shut_s else "hours_began", destination=self._destination.name)
+        return next_step(self._standing, now, close_at)
 
     def _patience_s(self) -> float:
         """Return for how long an idle session stays open."""
@@ -273,10 +289,10 @@ class Crew:
             self._pull_forward_at = now + LONGEST_SLEEP_S
             mending.pull_forward(connection, name, now=at, horizon_s=self._horizon_s)
         limit, shares = (1, 1) if probe else (MAX_BATCH_INSTANCES, min(len(self._workers), MAX_SHARES))
-        return table.claim(connection, name, now=at, max_instances=limit, max_bytes=MAX_BATCH_BYTES, shares=shares)
+        return table.claim(connection, name, now=at, max_instances=limit, max_bytes=self._batch_bytes, shares=shares)
 
     def _begin(self, worker: _Worker, claim: Claim, *, probe: bool) -> Batch:
-        worker.batch = batch = Batch(self._destination, claim.consignments, self._clock, self._note)
+        worker.batch = batch = Batch(self._destination, claim.consignments, self._clock, self._note, self._hours.is_open)
         worker.connected = True
         self._standing.at_work += 1
         self._standing.probing = probe

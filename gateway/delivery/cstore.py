@@ -38,7 +38,9 @@ from gateway.errors import (
     SpoolIOError,
     SpoolMissing,
 )
+from gateway.schedule import Schedule
 from gateway.settings import DicomDestination, RetryTable
+from gateway.throttle import Throttle
 
 MAX_PAIRS = MAX_CONTEXTS - 1
 """One context is C-FIND's."""
@@ -80,6 +82,8 @@ class CStore:
     store: ContentStore
     tls: ssl.SSLContext | None = None
     forms: Forms = field(default_factory=Forms)
+    hours: Schedule | None = None
+    throttle: Throttle | None = None
 
     @property
     def workers(self) -> int:
@@ -118,7 +122,7 @@ class CStore:
         """Associate with contexts for `pairs` and for C-FIND. Raises the subclasses of `AssociationError`."""
         settings = self.settings
         server_name = settings.tls.server_name if settings.tls else None
-        remote = RemoteAE(settings.ae_title, settings.host, settings.port, self.tls, server_name)
+        remote = RemoteAE(settings.ae_title, settings.host, settings.port, self.tls, server_name, sending=self.throttle)
         contexts = (*plan_contexts(pairs)[0], FIND_CONTEXT)
         return associate(remote, self.calling_ae, contexts, deadlines=Deadlines(response_s=settings.response_timeout_s))
 
@@ -158,7 +162,8 @@ class CStoreSession:
                     self._drop()
                     report(Outcome(consignment.delivery_id, OutcomeKind.UNKNOWN, reason=f"no answer: {broken.error}"))
                     raise broken.error from broken
-                report(outcome)
+                if not report(outcome):
+                    return
 
     def stop(self) -> None:
         """Finish the C-STORE at hand and begin no other."""

@@ -15,7 +15,9 @@ from enum import StrEnum
 from typing import Protocol
 
 from gateway.domain import Consignment, Content, Proof
+from gateway.schedule import Schedule
 from gateway.settings import RetryTable
+from gateway.throttle import Throttle
 
 
 class OutcomeKind(StrEnum):
@@ -67,8 +69,8 @@ class Outcome:
 DAMAGED = "bytes damaged: their digest is not the one they came with"
 """The reason of an `UNREADABLE` outcome whose bytes are there."""
 
-Report = Callable[[Outcome], None]
-"""Takes one outcome, on the session's thread, as soon as it is known."""
+Report = Callable[[Outcome], bool]
+"""Takes one outcome, on the session's thread, as soon as it is known, and tells whether the next instance is to be sent now."""
 
 
 class OpenBytes(Protocol):
@@ -108,7 +110,8 @@ class Session(Protocol):
     def deliver(self, batch: Sequence[Consignment], report: Report) -> None:
         """Bring the instances of `batch` to the destination and report each as it is done.
 
-        Returns early, without reporting the rest, once `stop` was called. After an error the session may be used again.
+        Returns early, without reporting the rest, once `stop` was called or `report` returned False. After an error the session may
+        be used again.
 
         Raises:
             AssociationError, DestinationUnavailable: the destination or the way to it fails; the rest was not sent.
@@ -142,6 +145,14 @@ class Destination(Protocol):
     @property
     def retry(self) -> RetryTable:
         """How often and when to try again."""
+
+    @property
+    def hours(self) -> Schedule | None:
+        """When it may be delivered to; None is always."""
+
+    @property
+    def throttle(self) -> Throttle | None:
+        """How fast it may be sent to, all sessions together; None sets no limit."""
 
     @property
     def instant_proof(self) -> Proof | None:

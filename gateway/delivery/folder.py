@@ -13,7 +13,7 @@ import os
 import secrets
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -26,7 +26,9 @@ from gateway.delivery.part10 import file_head
 from gateway.domain import Consignment, InstanceIdentity, Proof, is_uid
 from gateway.errors import DestinationUnavailable, SpoolIOError, SpoolMissing
 from gateway.files import make_private_folder
+from gateway.schedule import Schedule
 from gateway.settings import FolderDestination, RetryTable
+from gateway.throttle import Throttle
 
 UNKNOWN_NAME = "unknown"
 _CHUNK_BYTES = 1 << 20
@@ -66,6 +68,8 @@ class Folder:
     settings: FolderDestination
     store: ContentStore
     forms: Forms = field(default_factory=Forms)
+    hours: Schedule | None = None
+    throttle: Throttle | None = None
     idle_close_s: float = 5.0
     instant_proof: Proof | None = Proof.STATUS
     _swept: threading.Event = field(default_factory=threading.Event)
@@ -137,6 +141,7 @@ class FolderSession:
         self._destination = destination
         self._root = destination.settings.path
         self._stopped = threading.Event()
+        self._killed = threading.Event()
 
     def deliver(self, batch: Sequence[Consignment], report: Report) -> None:
         """Write the instances of `batch`.
@@ -145,18 +150,21 @@ class FolderSession:
             DestinationUnavailable: the folder is not writable, has no room, or is not there.
         """
         self._destination.prepare()
-        for consignment in batch:
-            if self._stopped.is_set():
-                return
-            report(self._outcome(consignment))
+        try:
+            for consignment in batch:
+                if self._stopped.is_set() or not report(self._outcome(consignment)):
+                    return
+        except _BrokenOff:
+            return  # nothing of it came to its place
 
     def stop(self) -> None:
         """Finish the file at hand and begin no other."""
         self._stopped.set()
 
     def kill(self) -> None:
-        """As `stop`: a write cannot be broken off."""
+        """As `stop`, and break off a write that waits for `max_rate`: any other cannot be."""
         self._stopped.set()
+        self._killed.set()
 
     def close(self) -> None:
         """Nothing is open."""
@@ -190,7 +198,7 @@ class FolderSession:
             return Outcome(number, OutcomeKind.FOUND, found=True, proof=Proof.EXISTS)
         aside = self._root / _ASIDE / f"{secrets.token_hex(16)}.part"
         try:
-            if _write(aside, head, source) != wanted:
+            if self._write(aside, head, source) != wanted:
                 return Outcome(number, OutcomeKind.UNREADABLE, reason=DAMAGED)
             self._move_in(aside, target)
         finally:
@@ -199,28 +207,46 @@ class FolderSession:
             return Outcome(number, OutcomeKind.UNKNOWN, reason="the file does not read back as it was written")
         return Outcome(number, OutcomeKind.STORED, found=True, proof=Proof.EXISTS)
 
+    def _write(self, path: Path, head: bytes, source: OpenBytes) -> str:
+        """Write `head` and the data set durably to the new file `path`; return the data set's digest."""
+        digest = xxhash.xxh3_128()
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        with os.fdopen(descriptor, "wb", buffering=0) as file:
+            _write_all(file.fileno(), memoryview(head))
+            for chunk in _chunks(source, self._chunk_bytes):
+                self._wait_for_turn(len(chunk))
+                digest.update(chunk)
+                _write_all(file.fileno(), memoryview(chunk))
+            os.fsync(file.fileno())
+        return str(digest.hexdigest())
+
+    def _wait_for_turn(self, count: int) -> None:
+        """Wait until `count` more bytes may be written. Raises _BrokenOff."""
+        throttle = self._destination.throttle
+        if throttle is not None and self._killed.wait(throttle.take(count)):
+            raise _BrokenOff
+
+    @property
+    def _chunk_bytes(self) -> int:
+        throttle = self._destination.throttle
+        return _CHUNK_BYTES if throttle is None else min(_CHUNK_BYTES, throttle.piece_bytes)
+
     def _move_in(self, aside: Path, target: Path) -> None:
         made = [make_private_folder(folder) for folder in (target.parent.parent, target.parent)]
         aside.replace(target)
         self._destination.make_durable(target, new=any(made))
 
 
-def _write(path: Path, head: bytes, source: OpenBytes) -> str:
-    """Write `head` and the data set durably to the new file `path`; return the data set's digest."""
-    digest = xxhash.xxh3_128()
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    with os.fdopen(descriptor, "wb", buffering=0) as file:
-        _write_all(file.fileno(), memoryview(head))
-        position, end = source.offset, source.offset + source.length
-        while position < end:
-            chunk = _read(source, min(_CHUNK_BYTES, end - position), position)
-            if not chunk:
-                break
-            digest.update(chunk)
-            _write_all(file.fileno(), memoryview(chunk))
-            position += len(chunk)
-        os.fsync(file.fileno())
-    return str(digest.hexdigest())
+class _BrokenOff(Exception):
+    """The session was killed while a file was being written."""
+
+
+def _chunks(source: OpenBytes, size: int) -> Iterator[bytes]:
+    """Yield the data set in pieces of at most `size` bytes, as far as it is there."""
+    position, end = source.offset, source.offset + source.length
+    while position < end and (chunk := _read(source, min(size, end - position), position)):
+        yield chunk
+        position += len(chunk)
 
 
 def _read(source: OpenBytes, size: int, position: int) -> bytes:

@@ -77,6 +77,9 @@ class Standing:
     rest_until: float = -math.inf
     """The ledger could not be written and is left alone until then."""
 
+    shut_until: float = -math.inf
+    """The destination is not to be delivered to before, by its hours."""
+
 
 def next_step(standing: Standing, now: float, close_at: float = math.inf) -> Step:
     """Return what a worker without work does at `now`; its session, where it is open, is to be closed at `close_at`."""
@@ -87,7 +90,7 @@ def next_step(standing: Standing, now: float, close_at: float = math.inf) -> Ste
         return Step(Act.CLAIM)
     if record_at <= now:
         return Step(Act.RECORD)
-    if close_at <= now < standing.look_at:
+    if close_at <= now < max(standing.look_at, standing.shut_until):
         return Step(Act.CLOSE)
     return Step(Act.WAIT, min(claim_at, record_at, close_at if close_at > now else math.inf))
 
@@ -101,7 +104,7 @@ def _claim_at(standing: Standing) -> float:
     if standing.looking or standing.probing:
         return math.inf
     gather_s = GATHER_S if standing.at_work and standing.claimed < LITTLE else 0.0
-    return max(standing.look_at + gather_s, standing.circuit.open_until, standing.rest_until)
+    return max(standing.look_at + gather_s, standing.circuit.open_until, standing.rest_until, standing.shut_until)
 
 
 def _record_at(standing: Standing) -> float:

@@ -230,7 +230,8 @@ class Move:
             abandon.cancel()
 
     def _left(self, progress_timeout_s: float) -> float:
-        came = self._watch.last_arrival
+        # An instance that takes long because we hold the source back is no silence.
+        came = max(self._watch.last_arrival, self._watch.flowed_at())
         quiet = max(self._last_response, came) + progress_timeout_s
         return min(quiet, max(self._last_change, came) + HEARTBEATS * progress_timeout_s) - time.monotonic()
 

@@ -33,6 +33,8 @@ class Watch:
     last_arrival: float = 0.0
     last_new: float = 0.0
     """When an instance last came that had not come before; both in monotonic seconds."""
+    flowed_at: Callable[[], float] = lambda: 0.0
+    """When its source last sent anything, be it a part of an instance: known where it has a `max_rate`, else 0.0."""
     turned_away: str = ""
     """The last caller that was refused meanwhile, in words."""
 

@@ -36,6 +36,7 @@ from gateway.retrieve.slots import Slots
 from gateway.retrieve.turns import Turns
 from gateway.retrieve.wanted import Errand
 from gateway.settings import Settings, SourceTable, TlsTable
+from gateway.throttle import Throttle
 
 log = structlog.get_logger()
 
@@ -61,18 +62,20 @@ class Retriever:
         barrier: Callable[[], None],
         has_room: Callable[[], bool] = lambda: True,
         existing: Existing | None = None,
+        throttles: Mapping[str, Throttle] | None = None,
         backoff: Backoff | None = None,
     ) -> None:
         """Make a retriever; it opens nothing before `pull` or `find`.
 
         `tls` makes a requestor's context; `set_order` changes the order in which transfer syntaxes are accepted from a source on
         its next associations; `barrier` blocks until the ledger has everything that was answered 0000 (`Means`); `has_room` says
-        whether the spool takes more; `existing` is asked for `skip_existing`; `backoff` is how a source that is busy or out of
-        reach is waited for.
+        whether the spool takes more; `existing` is asked for `skip_existing`; `throttles` are those of the sources that have one;
+        `backoff` is how a source that is busy or out of reach is waited for.
         """
         self._settings = settings
         self._ledger = ledger
         self._tls = tls
+        self._throttles = throttles or {}
         self._set_order = set_order
         self._arrivals = Arrivals(settings.gateway.ae_title)
         self._sources: dict[str, Source] = {}
@@ -202,20 +205,22 @@ class Retriever:
                 for fact in (learned.ACCEPTANCE_ORDER, learned.ASYNCHRONOUS, BOTH_ORDERS)
             }
         usual: AcceptanceOrder = "uncompressed-first" if taught[learned.ACCEPTANCE_ORDER] == "uncompressed-first" else "j2k-first"
+        throttle = self._throttles.get(name)
         return Source(
             name,
             table,
-            partial(self._associate, table),
+            partial(self._associate, table, throttle),
             Slots(table.moves),
             Turns(usual, partial(self._set_order, name)),
             both_orders=taught[BOTH_ORDERS] == "yes",
             asynchronous=taught[learned.ASYNCHRONOUS] == "yes",
+            throttle=throttle,
         )
 
-    def _associate(self, table: SourceTable, contexts: tuple[ProposedContext, ...]) -> Requestor:
+    def _associate(self, table: SourceTable, throttle: Throttle | None, contexts: tuple[ProposedContext, ...]) -> Requestor:
         tls = None if table.tls is None else self._tls(table.tls)
         name = None if table.tls is None else table.tls.server_name
-        remote = RemoteAE(table.ae_title, table.host, table.port or 0, tls=tls, server_name=name)
+        remote = RemoteAE(table.ae_title, table.host, table.port or 0, tls=tls, server_name=name, receiving=throttle)
         deadlines = Deadlines(response_s=table.response_timeout_s)
         return associate(remote, self._settings.gateway.ae_title, contexts, deadlines=deadlines)
 

@@ -25,6 +25,7 @@ from gateway.retrieve.repair import AcceptanceOrder, Backoff
 from gateway.retrieve.slots import Slots
 from gateway.retrieve.turns import Turns
 from gateway.settings import SourceTable
+from gateway.throttle import Throttle
 
 T = TypeVar("T")
 log = structlog.get_logger()
@@ -56,6 +57,7 @@ class Source:
     turns: Turns
     both_orders: bool = False
     asynchronous: bool = False
+    throttle: Throttle | None = None
     impatient_until: float = 0.0
     """Until then (monotonic seconds) a refused query is taken as refused for good: it was waited for in vain."""
 
@@ -63,6 +65,10 @@ class Source:
     def order(self) -> AcceptanceOrder:
         """The order of transfer syntaxes that works for it, as far as is known."""
         return self.turns.usual
+
+    def flowed_at(self) -> float:
+        """Return when it last sent anything, monotonic seconds; 0.0 where that is not known."""
+        return 0.0 if self.throttle is None else self.throttle.taken_at
 
     @property
     def subject(self) -> str:

@@ -97,7 +97,8 @@ class StudyRetrieval:
         )
         token = trio.lowlevel.current_trio_token()
         nudge = partial(tell_trio, token, self._signal.fire)
-        self._watch = Watch(opened.id, self._source.name, nudge, self._errand.directed, self._errand.priority)
+        errand, source = self._errand, self._source
+        self._watch = Watch(opened.id, source.name, nudge, errand.directed, errand.priority, flowed_at=source.flowed_at)
         self._means.arrivals.open(self._watch)
         try:
             verdict = await self._judged(skip_existing)

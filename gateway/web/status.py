@@ -60,7 +60,7 @@ async def status(engine: Engine) -> Document:
     return {
         "gateway": _gateway(engine, now),
         "sources": sources(engine.settings),
-        "destinations": destinations(engine.settings.destinations, counts, circuits, now),
+        "destinations": destinations(engine.settings, counts, circuits, now),
         "held": [{"destination": name, "reason": reason, "count": number} for name, reason, number in counts.held],
         "verdicts": [asdict(verdict) for verdict in counts.verdicts],
         "conflicts": [asdict(conflict) for conflict in counts.conflicts],
@@ -107,15 +107,15 @@ def sources(settings: Settings) -> list[Document]:
     ]
 
 
-def destinations(
-    configured: Mapping[str, DestinationTable], counts: Counts, circuits: Mapping[str, Mapping[str, Any]], now: float
-) -> list[Document]:
-    """Return the configured destinations, and those that the ledger still has deliveries for, with circuit and queue."""
+def destinations(settings: Settings, counts: Counts, circuits: Mapping[str, Mapping[str, Any]], now: float) -> list[Document]:
+    """Return the configured destinations, and those that the ledger still has deliveries for, with hours, circuit and queue."""
+    configured = settings.destinations
     owed = dict.fromkeys(depth.destination for depth in counts.depths)
     return [
         _address(configured.get(name))
         | {
             "name": name,
+            "hours": hours(settings, configured[name].when, now) if name in configured else None,
             "circuit": circuits.get(name),
             "queue": _queue(name, counts, now),
             "settled": dict(counts.settled.get(name, {})),
@@ -131,6 +131,16 @@ def _address(table: DestinationTable | None) -> Document:
         return {"kind": table.kind, "address": str(table.path), "tls": False, "verify": "read back"}
     address = f"{table.ae_title}@{table.host}:{table.port}"
     return {"kind": table.kind, "address": address, "tls": table.tls is not None, "verify": table.verify}
+
+
+def hours(settings: Settings, when: str | None, now: float) -> Document | None:
+    """Return whether the schedule that a table's `when` names is open, and when that changes; None where it names none."""
+    schedule = settings.hours(when)
+    if schedule is None:
+        return None
+    at = datetime.fromtimestamp(now, UTC)
+    change = schedule.next_change(at)
+    return {"schedule": when, "open": schedule.is_open(at), "changes_at": change.timestamp() if change else None}
 
 
 def _queue(name: str, counts: Counts, now: float) -> Document:

@@ -15,6 +15,7 @@ from gateway.association.negotiation import J2K_FIRST, UNCOMPRESSED_FIRST, prefe
 from gateway.association.services import Admitted
 from gateway.errors import AssociationRejected
 from gateway.settings import Settings
+from gateway.throttle import Throttle
 from tests.support.waiting import wait_until
 
 NAMES = {"pacs.example": {"10.0.0.7", "fd00::7"}, "other.example": {"10.0.0.8"}}
@@ -238,3 +239,18 @@ def test_a_destination_that_is_a_source_too_has_to_show_what_a_source_shows() ->
     known = KnownSources(Settings.model_validate({"gateway": {"ae_title": "GATEWAY"}, **tables}), resolve=NAMES.__getitem__)
     assert decide(known, "ARCHIVE", "10.0.0.9") == (1, 1, 3)
     assert decide(known, "ARCHIVE", "10.0.0.9", names=("archive.example",)) == "archive"
+
+
+def test_a_source_is_admitted_with_its_limits() -> None:
+    tables = {"archive": {**PACS, "associations": 2}, "other": {"ae_title": "OTHER", "host": "10.0.0.8"}}
+    settings = Settings.model_validate({"gateway": {"ae_title": "GATEWAY"}, "listen": {"accept": "any"}, "sources": tables})
+    throttle = Throttle(1_000_000.0)
+    known = KnownSources(settings, throttles={"archive": throttle}, resolve=NAMES.__getitem__)
+
+    def admitted(calling: str, address: str) -> Admitted:
+        return known.admit(calling_ae=calling, called_ae="GATEWAY", address=address, certificate_names=None)
+
+    archive, other, nobody = admitted("PACS", "10.0.0.7"), admitted("OTHER", "10.0.0.8"), admitted("OTHER", "10.0.0.9")
+    assert (archive.associations, archive.throttle) == (2, throttle)
+    assert (other.associations, other.throttle) == (None, None)
+    assert (nobody.source, nobody.associations, nobody.throttle) == (None, None, None)

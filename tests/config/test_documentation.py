@@ -26,6 +26,7 @@ HEADINGS: dict[str, type[BaseModel]] = {
     "retry": settings.RetryTable,
     "TLS": settings.TlsTable,
     "REST": settings.RestTable,
+    "`[schedule.NAME]`": settings.ScheduleTable,
     "`[[routes]]`": settings.RouteTable,
 }
 

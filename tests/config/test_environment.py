@@ -46,6 +46,16 @@ def test_names_are_case_insensitive_and_a_dash_may_be_an_underscore(file: Path, 
     assert settings.destinations["orthanc-a"].port == 5000  # type: ignore[union-attr]
 
 
+def test_hours_come_from_the_environment(file: Path) -> None:
+    environ = {"GATEWAY__SCHEDULE__NIGHT__TIME_ZONE": "UTC", "GATEWAY__SCHEDULE__NIGHT__MONDAY": "19-6"}
+    assert load(file, environ).schedule["night"].monday == "19-6"
+    environ["GATEWAY__SCHEDULE__NIGHT__MONDAY"] = "19"
+    with pytest.raises(
+        ConfigurationError, match=r'GATEWAY__SCHEDULE__NIGHT__MONDAY: schedule\.night\.monday: found "19"; expected hours'
+    ):
+        load(file, environ)
+
+
 def test_a_destination_can_come_from_the_environment_alone(file: Path, tmp_path: Path) -> None:
     settings = load(file, {"GATEWAY__DESTINATIONS__SHELF__PATH": "shelf", "GATEWAY__DESTINATIONS__SHELF__KIND": "folder"})
     assert settings.destinations["shelf"].path == tmp_path / "shelf"  # type: ignore[union-attr]
@@ -111,7 +121,12 @@ def test_an_error_never_shows_a_secret(file: Path) -> None:
 
 def test_the_effective_settings_are_shown_as_toml_that_loads_again_without_secrets(file: Path, tmp_path: Path) -> None:
     loaded = load_with_origins(
-        file, {"GATEWAY__DESTINATIONS__ORTHANC_A__PORT": "5000", "GATEWAY__ROUTES": '[{name = "all", to = ["orthanc-a"]}]'}
+        file,
+        {
+            "GATEWAY__DESTINATIONS__ORTHANC_A__PORT": "5000",
+            "GATEWAY__ROUTES": '[{name = "all", to = ["orthanc-a"]}]',
+            "GATEWAY__SCHEDULE__NIGHT": '{time_zone = "UTC", "monday-friday" = "19-6"}',
+        },
     )
     text = as_toml(loaded.settings, loaded.origins)
     assert "from-the-file" not in text

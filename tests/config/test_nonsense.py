@@ -19,10 +19,26 @@ KEYS = sorted(
         if isinstance(table, type) and issubclass(table, settings.Table)
         for name in table.model_fields
     }
-    | {"password_file", "key_password_file", "orthanc-a", "Modality", "0"}
+    | {"password_file", "key_password_file", "orthanc-a", "Modality", "0", "monday-friday"}
 )
 WORDS = st.sampled_from(
-    ["dicom", "folder", "orthanc-a", "known", "GATEWAY", "127.0.0.1", "", "11112", "CT", "[", "true", "~nobody-here/x", "\0"]
+    [
+        "dicom",
+        "folder",
+        "orthanc-a",
+        "known",
+        "GATEWAY",
+        "127.0.0.1",
+        "",
+        "11112",
+        "CT",
+        "[",
+        "true",
+        "~nobody-here/x",
+        "\0",
+        "19-6",
+        "1 MB/s",
+    ]
 )
 VALUES = st.recursive(
     st.one_of(st.booleans(), st.integers(-10, 100_000), st.floats(allow_nan=False, allow_infinity=False), WORDS),

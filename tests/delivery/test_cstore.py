@@ -17,6 +17,7 @@ from gateway.delivery.dispatcher import Dispatcher
 from gateway.delivery.forms import refusal
 from gateway.domain import Consignment, Content, InstanceIdentity, Proof
 from gateway.errors import AssociationError, AssociationRejected, PeerTimeout
+from tests.delivery.outcomes import Outcomes
 from tests.delivery.sites import dicom_settings
 from tests.support import instances
 from tests.support.archive import Archive
@@ -63,9 +64,9 @@ def opened(store):
 
 
 def deliver(session, *consignments):
-    outcomes = {}
-    session.deliver(consignments, lambda outcome: outcomes.__setitem__(outcome.delivery_id, outcome))
-    return outcomes
+    outcomes = Outcomes()
+    session.deliver(consignments, outcomes)
+    return outcomes.by_number()
 
 
 @asynccontextmanager
@@ -161,10 +162,10 @@ def test_an_association_that_the_destination_closed_while_idle_costs_nothing(ope
 
 def test_a_break_in_the_middle_leaves_one_unknown_and_the_rest_unsent(opened, consign):
     with scripted(answer=lambda nth, _store: "abort" if nth == 2 else 0x0000).running() as scp:
-        session, outcomes = opened(scp.port), {}
+        session, outcomes = opened(scp.port), Outcomes()
         with pytest.raises(AssociationError):
-            session.deliver([consign(n) for n in (1, 2, 3)], lambda outcome: outcomes.__setitem__(outcome.delivery_id, outcome))
-    assert {number: outcome.kind for number, outcome in outcomes.items()} == {1: OutcomeKind.ANSWERED, 2: OutcomeKind.UNKNOWN}
+            session.deliver([consign(n) for n in (1, 2, 3)], outcomes)
+    assert {outcome.delivery_id: outcome.kind for outcome in outcomes} == {1: OutcomeKind.ANSWERED, 2: OutcomeKind.UNKNOWN}
 
 
 def test_a_rejected_association_reports_nothing(opened, consign):
@@ -175,20 +176,20 @@ def test_a_rejected_association_reports_nothing(opened, consign):
 def test_a_destination_that_never_answers_is_given_up_in_time(opened, consign):
     with scripted(answer=lambda _nth, _store: "hang").running() as scp:
         began = time.monotonic()
-        outcomes = []
+        outcomes = Outcomes()
         with pytest.raises(PeerTimeout):
-            opened(scp.port, response_timeout_s=0.3).deliver([consign(1)], outcomes.append)
+            opened(scp.port, response_timeout_s=0.3).deliver([consign(1)], outcomes)
         assert time.monotonic() - began < 5
         assert [outcome.kind for outcome in outcomes] == [OutcomeKind.UNKNOWN]
 
 
 def test_killing_a_session_ends_a_hanging_c_store_at_once(opened, consign):
     with scripted(answer=lambda _nth, _store: "hang").running() as scp:
-        session, outcomes = opened(scp.port), []
+        session, outcomes = opened(scp.port), Outcomes()
 
         def run():
             with pytest.raises(AssociationError):
-                session.deliver([consign(1), consign(2)], outcomes.append)
+                session.deliver([consign(1), consign(2)], outcomes)
 
         thread = threading.Thread(target=run)
         thread.start()

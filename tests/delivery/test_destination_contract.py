@@ -11,6 +11,7 @@ from gateway.domain import Consignment, Content
 from gateway.domain import DeliveryState as S
 from gateway.errors import AssociationError, DestinationUnavailable
 from gateway.settings import RetryTable
+from tests.delivery.outcomes import Outcomes
 from tests.delivery.sites import dicom_site, folder_site
 from tests.support import instances
 
@@ -42,9 +43,9 @@ def consign(store):
 
 
 def deliver(session, *consignments):
-    outcomes = {}
-    session.deliver(consignments, lambda outcome: outcomes.__setitem__(outcome.delivery_id, outcome))
-    return outcomes
+    outcomes = Outcomes()
+    session.deliver(consignments, outcomes)
+    return outcomes.by_number()
 
 
 def state(outcome, consignment):
@@ -129,9 +130,9 @@ def test_a_large_data_set_is_delivered(site, session, consign):
 
 def test_a_destination_that_is_not_there_is_no_instances_fault(site, session, consign):
     site.close()
-    reported = []
+    reported = Outcomes()
     with pytest.raises((AssociationError, DestinationUnavailable)):
-        session.deliver([consign(1), consign(2)], reported.append)
+        session.deliver([consign(1), consign(2)], reported)
     assert reported == []
 
 
@@ -152,10 +153,21 @@ def test_a_session_told_to_stop_begins_nothing_more(site, session, consign):
     def stop_after_one(outcome):
         reported.append(outcome)
         session.stop()
+        return True
 
     session.deliver([consign(1), consign(2), consign(3)], stop_after_one)
     assert len(reported) == 1
     assert len(site.contents()) == 1
+
+
+def test_a_session_sends_the_rest_later_where_it_is_not_to_go_on_now(site, session, consign):
+    batch = [consign(1), consign(2), consign(3)]
+    reported = Outcomes(go_on=lambda: len(reported) < 2)
+    session.deliver(batch, reported)
+    assert list(reported.by_number()) == [1, 2]
+    assert len(site.contents()) == 2
+    assert list(deliver(session, *batch[2:])) == [3]
+    assert len(site.contents()) == 3
 
 
 def test_a_closed_session_may_be_used_and_closed_again(site, session, consign):

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
 
 import pytest
 import trio
@@ -23,62 +21,9 @@ from gateway.ledger import deliveries as table
 from gateway.ledger import mending
 from gateway.ledger.schema import deliveries
 from gateway.settings import FolderDestination, RetryTable
+from tests.delivery.scripted import Scripted, ScriptedSession, states_are, until
 
 FAR = 10.0**12
-FAST = RetryTable(attempts=3, first_s=0.05, max_s=0.1)
-
-
-@dataclass
-class Scripted:
-    """A destination whose every answer a test decides. `answer` is called on the session's thread for each instance."""
-
-    name: str
-    answer: Callable[[Consignment], Outcome] = lambda item: Outcome(item.delivery_id, OutcomeKind.ANSWERED, status=0)
-    connect: Callable[[], None] = lambda: None
-    workers: int = 1
-    idle_close_s: float = 0.2
-    retry: RetryTable = FAST
-    instant_proof: Proof | None = Proof.STATUS
-    batches: list[list[str]] = field(default_factory=list)
-    closed: int = 0
-    forgot: int = 0
-    killed: threading.Event = field(default_factory=threading.Event)
-
-    def open(self) -> ScriptedSession:
-        return ScriptedSession(self)
-
-    def forget_refusals(self) -> None:
-        self.forgot += 1
-
-    @property
-    def delivered(self) -> list[str]:
-        return [uid for batch in self.batches for uid in batch]
-
-
-class ScriptedSession:
-    def __init__(self, destination: Scripted) -> None:
-        self.destination = destination
-        self.stopped = threading.Event()
-
-    def deliver(self, batch: Sequence[Consignment], report: Callable[[Outcome], None]) -> None:
-        self.destination.connect()
-        done: list[str] = []
-        self.destination.batches.append(done)
-        for item in batch:
-            if self.stopped.is_set():
-                return
-            report(self.destination.answer(item))
-            done.append(item.identity.sop_instance_uid)
-
-    def stop(self) -> None:
-        self.stopped.set()
-
-    def kill(self) -> None:
-        self.stopped.set()
-        self.destination.killed.set()
-
-    def close(self) -> None:
-        self.destination.closed += 1
 
 
 class Changes:
@@ -91,14 +36,6 @@ class Changes:
         self.seen.append(destination)
 
 
-async def until(condition, what, deadline_s=10.0):
-    with trio.move_on_after(deadline_s):
-        while not condition():  # noqa: ASYNC110 - what is awaited lies in the ledger
-            await trio.sleep(0.005)
-        return
-    raise AssertionError(f"never: {what}")
-
-
 @asynccontextmanager
 async def running(store, *destinations, changed=lambda _name: None):
     dispatcher = Dispatcher(store.ledger, destinations, changed=changed)
@@ -106,10 +43,6 @@ async def running(store, *destinations, changed=lambda _name: None):
         await nursery.start(dispatcher.run)
         yield dispatcher
         nursery.cancel_scope.cancel()
-
-
-def states_are(store, *expected, to=None):
-    return lambda: store.states(to=to) == list(expected)
 
 
 async def test_what_is_pending_at_start_is_delivered_in_order(store):

@@ -13,6 +13,7 @@ from gateway.delivery.folder import Folder, relative_path
 from gateway.domain import Consignment, InstanceIdentity, Proof
 from gateway.errors import DestinationUnavailable
 from gateway.settings import FolderDestination
+from tests.delivery.outcomes import Outcomes
 from tests.support import instances
 
 
@@ -32,8 +33,8 @@ def consign(store, number=1, data=b"data set", identity=None):
 
 
 def deliver(session, *consignments):
-    outcomes = []
-    session.deliver(consignments, outcomes.append)
+    outcomes = Outcomes()
+    session.deliver(consignments, outcomes)
     return outcomes
 
 

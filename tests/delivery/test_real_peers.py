@@ -13,11 +13,15 @@ from gateway.association.admission import KnownSources
 from gateway.association.services import Limits, ListenerSpec
 from gateway.confirm import Confirmer
 from gateway.delivery import CircuitState, Dispatcher, destinations
+from gateway.delivery import hours as hours_module
+from gateway.delivery.cstore import CStore
 from gateway.settings import Settings
+from tests.support.clocks import NIGHTS, WallClock
 from tests.support.comparing import differences
 from tests.support.dcmtk import storescp
 from tests.support.orthanc import orthanc
 from tests.support.ports import HOST, free_port
+from tests.support.throttles import Counting
 from tests.support.waiting import until
 
 pytestmark = pytest.mark.peers
@@ -194,3 +198,31 @@ async def test_a_restart_in_the_middle_loses_nothing(store, ct_series, tmp_path)
         async with working(store, configuration):
             await until(lambda: store.states() == ["verified"] * len(uids), "all verified")
         assert set(peer.instances()) == set(uids)
+
+
+async def test_when_the_hours_end_storescp_gets_the_instance_at_hand_and_the_rest_when_they_begin_again(
+    store, ct_series, tmp_path, monkeypatch, nursery
+):
+    monkeypatch.setattr(hours_module, "LONGEST_SLEEP_S", 0.02)
+    clock, paths = WallClock(5), ct_series(8)
+    uids = {store.add_file(path, "scp"): path for path in paths}
+
+    def end_with_the_fourth(_asked_s):
+        if len(throttle.taken) == 4:
+            clock.set(6)
+        return 0.001
+
+    throttle = Counting(1_000_000.0, end_with_the_fourth)
+    with storescp(tmp_path / "scp") as scp:
+        table = settings(scp=(scp.port, {"verify": "status", "associations": 1})).destinations["scp"]
+        destination = CStore("scp", table, "GATEWAY", store.spool, hours=NIGHTS, throttle=throttle)
+        await nursery.start(Dispatcher(store.ledger, [destination], clock=clock).run)
+        await until(lambda: store.states() == ["verified"] * 4 + ["pending"] * 4, "the rest waits")
+        assert len(scp.received()) == 4
+        assert {row.attempts for row in store.rows() if row.state == "pending"} == {0}
+        clock.set(19)
+        await until(settled(store), "the rest at night")
+        received = scp.received()
+    nursery.cancel_scope.cancel()
+    assert {uid: found for uid, path in uids.items() if (found := differences(path, received[uid]))} == {}
+    assert sum(throttle.taken) >= sum(path.stat().st_size for path in paths) - 8 * 1000

@@ -83,6 +83,16 @@ def test_an_idle_session_is_closed_unless_there_is_work():
     assert until(close_at=NOW, look_at=NOW, at_work=1) == NOW + GATHER_S
 
 
+def test_outside_the_hours_nothing_is_claimed_and_what_is_done_is_recorded():
+    assert until(look_at=NOW, shut_until=NOW + 60) == NOW + 60
+    assert act(look_at=NOW, shut_until=NOW + 60, settled_at=NOW) is Act.RECORD
+    assert act(now=NOW + 60, look_at=NOW, shut_until=NOW + 60) is Act.CLAIM
+
+
+def test_outside_the_hours_an_idle_session_is_closed_although_there_is_work():
+    assert act(close_at=NOW, look_at=NOW, shut_until=NOW + 60) is Act.CLOSE
+
+
 def test_a_lane_that_stops_begins_nothing():
     assert act(look_at=NOW, settled_at=NOW, stopping=True) is Act.LEAVE
     assert act(looking=True, stopping=True) is Act.LEAVE

@@ -14,6 +14,7 @@ from gateway.association.commitment import CommitmentReport
 from gateway.association.negotiation import J2K_FIRST
 from gateway.association.pdu import rejection
 from gateway.association.services import Admitted, AssociationInfo, Limits, ListenerSpec, StoreRequest
+from gateway.throttle import Throttle
 from tests.support.ports import HOST
 
 
@@ -90,15 +91,21 @@ class Commitment:
 
 @dataclass
 class Anyone:
-    """Admits whoever calls GATEWAY; `order` is the acceptance order. What callers showed is in `callers`."""
+    """Admits whoever calls GATEWAY, as the source that its AE title names in `limits`; what callers showed is in `callers`.
+
+    `order` is the acceptance order; `limits` are how many associations a source may have, and how fast it may send.
+    """
 
     order: tuple[str, ...] = J2K_FIRST
+    limits: dict[str, tuple[int | None, Throttle | None]] = field(default_factory=dict)
     callers: list[tuple[str, str, tuple[str, ...] | None]] = field(default_factory=list)
 
     def admit(self, *, calling_ae: str, called_ae: str, address: str, certificate_names: tuple[str, ...] | None) -> Admitted:
         self.callers.append((calling_ae, address, certificate_names))
         if called_ae != "GATEWAY":
             raise rejection(1, 1, 7)
+        if calling_ae in self.limits:
+            return Admitted(calling_ae, self.order, *self.limits[calling_ae])
         return Admitted(None, self.order)
 
 

@@ -44,13 +44,15 @@ class Store:
         arrival = Arrival(identity, PROVENANCE, self.keep(identity, data), tuple(to), at=time.time())
         return self.ledger.write(lambda connection: record(connection, arrival)).instance_id
 
-    def add_synthetic(self, *to: str, count: int = 1, study: int = 1, syntax: str = "1.2.840.10008.1.2.1") -> list[str]:
-        """Record instances that are no images but have everything that delivery looks at; returns their UIDs."""
+    def add_synthetic(
+        self, *to: str, count: int = 1, study: int = 1, syntax: str = "1.2.840.10008.1.2.1", size: int = 64
+    ) -> list[str]:
+        """Record instances that are no images but have everything that delivery looks at, `size` bytes; returns their UIDs."""
         uids = []
         for _ in range(count):
             self._made += 1
             identity = synthetic(self._made, study=study, syntax=syntax)
-            self.add(identity, b"\x08\x00\x18\x00UI" + bytes(64) + str(self._made).encode(), *to)
+            self.add(identity, b"\x08\x00\x18\x00UI" + bytes(size) + str(self._made).encode(), *to)
             uids.append(identity.sop_instance_uid)
         return uids
 

@@ -3,13 +3,16 @@ from pathlib import Path
 
 import pytest
 
+from gateway.cli.render import moment
+from gateway.cli.status import hours as words
 from gateway.domain import DeliveryState
 from gateway.ledger.overview import Holdings, QueueDepth
-from gateway.settings import FolderDestination
+from gateway.settings import FolderDestination, ScheduleTable, Settings
 from gateway.tls import Certificate
-from gateway.web.status import Counts, destinations, expiry_warning
+from gateway.web.status import Counts, destinations, expiry_warning, hours
 
 NOW = 1_000_000.0
+FOLDER = FolderDestination(kind="folder", path=Path("a"))
 
 
 def counts(*depths: QueueDepth) -> Counts:
@@ -19,14 +22,25 @@ def counts(*depths: QueueDepth) -> Counts:
 def test_the_oldest_is_the_oldest_that_still_waits_by_itself() -> None:
     held = QueueDepth("a", DeliveryState.HELD, 1, 100, NOW - 9000)
     waiting = QueueDepth("a", DeliveryState.DEFERRED, 2, 200, NOW - 60)
-    (document,) = destinations({"a": FolderDestination(kind="folder", path=Path("a"))}, counts(held, waiting), {}, NOW)
+    (document,) = destinations(Settings(destinations={"a": FOLDER}), counts(held, waiting), {}, NOW)
     assert document["queue"] == {"states": {"held": 1, "deferred": 2}, "size_bytes": 300, "oldest_s": 60.0}
 
 
 def test_a_destination_that_is_no_longer_configured_but_still_owed_is_shown() -> None:
     owed = QueueDepth("gone", DeliveryState.PENDING, 3, 300, NOW - 60)
-    (document,) = destinations({}, counts(owed), {}, NOW)
+    (document,) = destinations(Settings(), counts(owed), {}, NOW)
     assert (document["name"], document["kind"]) == ("gone", "gone")
+
+
+def test_a_destination_with_hours_says_whether_it_is_within_them_and_until_when() -> None:
+    night = ScheduleTable(time_zone="UTC", night="19-6")
+    settings = Settings(destinations={"a": FOLDER.model_copy(update={"when": "night"}), "b": FOLDER}, schedule={"night": night})
+    noon, seven = (datetime(2026, 11, 25, hour, tzinfo=UTC).timestamp() for hour in (12, 19))
+    at_noon, always = destinations(settings, counts(), {}, noon)
+    assert at_noon["hours"] == {"schedule": "night", "open": False, "changes_at": seven}
+    assert always["hours"] is None
+    assert hours(settings, "night", seven) == {"schedule": "night", "open": True, "changes_at": seven + 11 * 3600}
+    assert words(at_noon["hours"]) == f"outside its hours until {moment(seven)} (night)"
 
 
 @pytest.mark.parametrize(("days", "warning"), [(40, None), (30, None), (29, "expires in 29 days"), (-1, "expired on 2024-02-28")])

@@ -1,0 +1,62 @@
+"""A source that we hold back by its `max_rate` takes its time, and is not given up for it."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+
+import trio
+from pydicom.dataset import Dataset
+
+from gateway.association.requests import SubOperations
+from gateway.retrieve.call import Move
+from gateway.retrieve.correlate import Watch
+from gateway.retrieve.repair import End
+
+PROGRESS_TIMEOUT_S = 0.1
+
+
+class Sending:
+    """A requestor whose source says nothing until it has sent all."""
+
+    def __init__(self) -> None:
+        self.sent_all = threading.Event()
+
+    def __enter__(self) -> Sending:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        return None
+
+    def move(self, _identifier: Dataset, *, destination_ae: str, message_id: int) -> Iterator[SubOperations]:
+        assert self.sent_all.wait(20), f"{destination_ae} waits for {message_id}"
+        yield SubOperations(0x0000, completed=1)
+
+    def cancel(self, _message_id: int) -> None:
+        self.sent_all.set()
+
+    def kill(self) -> None:
+        self.sent_all.set()
+
+
+async def moved(watch: Watch, source: Sending) -> End:
+    move = Move(lambda: source, Dataset(), destination_ae="GATEWAY", message_id=1, watch=watch)  # type: ignore[arg-type, return-value]
+    return (await move.result(trio.CapacityLimiter(1), PROGRESS_TIMEOUT_S)).end
+
+
+async def test_as_long_as_bytes_come_a_large_instance_may_take_its_time() -> None:
+    source, looks = Sending(), list[float]()
+
+    def flowed_at() -> float:
+        looks.append(time.monotonic())
+        if len(looks) == 5:
+            source.sent_all.set()
+        return looks[-1]
+
+    assert await moved(Watch(1, "archive", lambda: None, flowed_at=flowed_at), source) is End.ANSWERED
+    assert len(looks) >= 5
+
+
+async def test_when_no_bytes_come_either_it_has_stalled() -> None:
+    assert await moved(Watch(1, "archive", lambda: None, flowed_at=lambda: 0.0), Sending()) is End.STALLED
