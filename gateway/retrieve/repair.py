@@ -178,6 +178,8 @@ def lesson(rounds: Sequence[Round]) -> AcceptanceOrder | Literal["both"] | None:
     An order that brought instances after the usual one had brought none is learned; when both brought some, both are needed.
     To prefer lossy compression is never learned.
     """
+    if not rounds:
+        return None
     usual = rounds[0].step.order
     swapped = sum(one.gained for one in rounds if one.step.order == other(usual))
     if not swapped:

@@ -115,7 +115,8 @@ class StudyRetrieval:
             await self._plan(skip_existing)
         except AssociationError as error:
             return self._verdict(VerdictKind.FAILED, f"the source could not be asked what it has: {error}")
-        await self._fetch_in_turn()
+        if not self._tally.whole:
+            await self._fetch_with_progress()
         registration = partial(self._means.registration, self._source.table)
         trouble = remarks.trouble(self._moved, self._watch, registration)
         conflicts = await self._means.read(partial(retrievals.conflicts, retrieval_id=self._watch.retrieval_id))
@@ -212,20 +213,6 @@ class StudyRetrieval:
 
     # Moving and repairing
 
-    async def _fetch_in_turn(self) -> None:
-        """Fetch what is missing in a slot of the source, and carry on in another where that one is asked back."""
-        number: int | None = None
-        while not self._tally.whole:
-            async with self._source.moves.take(self._errand.priority, number=number) as slot:
-                number = slot.number
-                with slot.scope:
-                    await self._fetch_with_progress()
-                if not slot.asked_back:
-                    return
-                log.info("study_made_way", study=self._study, source=self._source.name)
-                await self._means.caught_up()
-                await self._compare()
-
     async def _fetch_with_progress(self) -> None:
         failure: LedgerError | None = None
         async with trio.open_nursery() as nursery:
@@ -251,14 +238,30 @@ class StudyRetrieval:
 
     async def _fetch(self) -> None:
         for _ in range(MAX_GROWTH):
-            rounds = await self._rounds()
+            rounds = await self._rounds_in_turn()
             await self._learn(rounds)
-            if rounds[-1].end is End.REFUSED or not await self._grew():
+            if (rounds and rounds[-1].end is End.REFUSED) or not await self._grew():
                 return
             await self._hint(self._repairing("growth", 0))
 
-    async def _rounds(self) -> list[Round]:
-        source, rounds = self._source, list[Round]()
+    async def _rounds_in_turn(self) -> list[Round]:
+        """Fetch what is missing in a slot of the source, and carry on in another where that one is asked back."""
+        number: int | None = None
+        while not self._tally.whole:
+            rounds = list[Round]()
+            async with self._source.moves.take(self._errand.priority, number=number) as slot:
+                number = slot.number
+                with slot.scope:
+                    await self._rounds(rounds)
+                if not slot.asked_back:
+                    return rounds
+                log.info("study_made_way", study=self._study, source=self._source.name)
+                await self._means.caught_up()
+                await self._compare()
+        return []
+
+    async def _rounds(self, rounds: list[Round]) -> None:
+        source = self._source
         step: Step | None = Step(Way.FIRST, source.order)
         while step is not None:
             if rounds:
@@ -267,7 +270,6 @@ class StudyRetrieval:
             async with source.turns.take(step.order):
                 rounds.append(await self._round(step))
             step = repair.next_step(rounds, self._tally.short, basis=self._expectation.basis, both_orders=source.both_orders)
-        return rounds
 
     def _repairing(self, step: str, number: int) -> Repairing:
         missing = self._tally.short if self._tally.short is not None else 0
