@@ -174,7 +174,7 @@ def _assembled(settings: Settings, role: Role, spool: Spool, ledger: Ledger, poo
         set_order=admission.set_order,
         barrier=recorder.flush,
         has_room=spool.has_room,
-        existing=Existing(settings),
+        existing=Existing(settings, ledger),
         throttles=throttles,
     )
     copies = Copies(settings.gateway.state / COPIES_NAME, spool)

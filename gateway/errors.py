@@ -24,6 +24,9 @@
     │   ├── PixelsDiffer          the proof failed: decoded again, the pixels are not what they were
     │   └── CodecFailed           the codec refused it, crashed, took too long or too much memory
     ├── SourceDamaged             what was being sent is not what its digest says: it was not sent whole
+    ├── WebServiceError           a peer's HTTP service (REST, DICOMweb) answers what makes no sense
+    │   ├── WebServiceUnreachable no connection, or no answer in time                 (retryable)
+    │   └── WebServiceRefused     a status that is no success                  (retryable when 429 or 5xx)
     ├── DestinationUnavailable    a destination without association (a folder) takes nothing now (retryable)
     └── AssociationError
         ├── PeerUnreachable       no TCP connection                                   (retryable)
@@ -167,6 +170,30 @@ class PixelsDiffer(CodecError):
 
 class CodecFailed(CodecError):
     """A codec refused the instance, crashed on it, or needed more time or memory than one instance may cost."""
+
+
+class WebServiceError(GatewayError):
+    """A peer's HTTP service did not do what was asked; `url` is its root, without user and password."""
+
+    def __init__(self, message: str, *, url: str = "") -> None:
+        self.url = url
+        super().__init__(f"{url}: {message}" if url else message)
+
+
+class WebServiceUnreachable(WebServiceError):
+    """No connection to the service, no trust in its certificate, or no answer in time."""
+
+    retryable = True
+
+
+class WebServiceRefused(WebServiceError):
+    """The service answered with `status`, which is no success (RFC 9110 §15). What it says beside is no part of the message."""
+
+    def __init__(self, status: int, *, url: str = "") -> None:
+        self.status = status
+        self.retryable = status == 429 or status >= 500
+        hint = {401: ": check username and password", 403: ": this user may not", 404: ": not found"}.get(status, "")
+        super().__init__(f"answered {status}{hint}", url=url)
 
 
 class DestinationUnavailable(GatewayError):

@@ -1,4 +1,4 @@
-"""What destinations hold already, for ``gateway pull --skip-existing``: asked by C-FIND, or looked up in a folder.
+"""What destinations hold already, for ``gateway pull --skip-existing``: each is asked as its table says.
 
 Where an instance will be routed depends on attributes that are not known before it is here. So an instance counts as held only
 where *every* destination holds it that the routes may lead to from its source. Blocking; called on a thread.
@@ -7,17 +7,16 @@ where *every* destination holds it that the routes may lead to from its source. 
 from __future__ import annotations
 
 from collections.abc import Collection
+from contextlib import closing
 
 import structlog
 
-from gateway.association.presence import FIND_CONTEXT, instances_of_series
-from gateway.association.requestor import Deadlines, RemoteAE, associate
-from gateway.delivery.folder import instances_in
 from gateway.domain import Attributes
-from gateway.errors import AssociationError, ConfigurationError
+from gateway.errors import AssociationError, ConfigurationError, LedgerError, WebServiceError
+from gateway.holdings import place
+from gateway.ledger import Ledger
 from gateway.route import OPERATION_KEYS, Rule, compile_routes
-from gateway.settings import DicomDestination, FolderDestination, Settings
-from gateway.tls import requestor_context
+from gateway.settings import Settings
 
 log = structlog.get_logger()
 
@@ -36,8 +35,10 @@ def possible_destinations(settings: Settings, source: str) -> tuple[str, ...]:
 class Existing:
     """Asks destinations which instances they hold."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, ledger: Ledger | None = None) -> None:
+        """Ask the destinations of `settings`; `ledger` is for those that are not to be asked (``ask = "ledger"``)."""
         self._settings = settings
+        self._ledger = ledger
 
     def __call__(self, source: str, study: str, series: Collection[str], destinations: Collection[str] = ()) -> set[str]:
         """Return the SOP Instance UIDs of these series that each of `destinations`, else every possible one, holds.
@@ -53,22 +54,9 @@ class Existing:
         return held or set()
 
     def _held_at(self, name: str, study: str, series: Collection[str]) -> set[str]:
-        table = self._settings.destinations[name]
-        if isinstance(table, FolderDestination):
-            return {uid for one in series for uid in instances_in(table.path, study, one)}
         try:
-            return self._listed(table, study, series)
-        except (AssociationError, ConfigurationError) as error:
+            with closing(place(self._settings, name, self._ledger)) as asked:
+                return {uid for one in series for uid in asked.instances(study, one)}
+        except (AssociationError, WebServiceError, ConfigurationError, LedgerError) as error:
             log.warning("existing_not_known", destination=name, study=study, error=str(error))
             return set()
-
-    def _listed(self, table: DicomDestination, study: str, series: Collection[str]) -> set[str]:
-        calling = table.calling_ae_title or self._settings.gateway.ae_title
-        deadlines = Deadlines(response_s=table.response_timeout_s)
-        with associate(_remote(table), calling, (FIND_CONTEXT,), deadlines=deadlines) as association:
-            return {uid for one in series for uid in instances_of_series(association, study, one)}
-
-
-def _remote(table: DicomDestination) -> RemoteAE:
-    secure = requestor_context(table.tls) if table.tls else None
-    return RemoteAE(table.ae_title, table.host, table.port, secure, table.tls.server_name if table.tls else None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import BinaryIO
 
 PRIVATE = 0o600
 PUBLIC = 0o644
@@ -36,3 +37,9 @@ def make_private_folder(path: Path) -> bool:
         return False
     path.chmod(0o700)
     return True
+
+
+def create_private(path: Path) -> BinaryIO:
+    """Open the new file `path` for writing, readable by its owner only; replaces what is there. Raises OSError."""
+    path.unlink(missing_ok=True)
+    return os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, PRIVATE), "wb")

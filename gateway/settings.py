@@ -146,11 +146,13 @@ class SpoolTable(Table):
 
 
 class RestTable(Table):
-    """The REST address of an Orthanc, for what DICOM cannot ask of it."""
+    """An HTTP address of a peer: an Orthanc's REST API (`rest`), or a DICOMweb service (`dicomweb`)."""
 
     url: Url
     username: str | None = None
     password: SecretStr | None = None
+    # With https: what its certificate is checked against, in place of the system's CAs.
+    ca: PemFile | None = None
 
 
 class SourceTable(Table):
@@ -177,6 +179,9 @@ class SourceTable(Table):
     prefer: tuple[TransferSyntax, ...] = ()
     tls: TlsTable | None = None
     rest: RestTable | None = None
+    dicomweb: RestTable | None = None
+    # How it is asked what it holds; left out: `rest`, else `dicomweb`, where there is such a table, else by C-FIND.
+    ask: Literal["find", "dicomweb", "rest"] | None = None
 
 
 class RetryTable(Table):
@@ -212,6 +217,10 @@ class DicomDestination(Table):
     idle_close_s: Seconds = 5.0
     retry: RetryTable = RetryTable()
     tls: TlsTable | None = None
+    rest: RestTable | None = None
+    dicomweb: RestTable | None = None
+    # As for a source; `ledger` does not ask: it is taken to hold what was verified there.
+    ask: Literal["find", "dicomweb", "rest", "ledger"] | None = None
 
 
 class FolderDestination(Table):

@@ -32,6 +32,7 @@ def check(raw: Raw) -> Iterator[Finding]:
     yield from _destinations(raw)
     yield from _schedules(raw)
     yield from _hours_named(raw)
+    yield from _askable(raw)
 
 
 def _table(raw: object, *path: str | int) -> dict[str, Any]:
@@ -150,3 +151,12 @@ def _hours_named(raw: Raw) -> Iterator[Finding]:
         if place.path[-1] == "when" and isinstance(place.value, str) and place.value not in schedules:
             expected = suggestion(place.value, schedules) if schedules else "a [schedule.NAME], and there is none"
             yield Finding(place.path, f'unknown schedule "{place.value}"', expected)
+
+
+def _askable(raw: Raw) -> Iterator[Finding]:
+    """Yield who is to be asked over an address that is not given."""
+    for kind in ("sources", "destinations"):
+        for name, peer in _table(raw, kind).items():
+            ask = _table(peer).get("ask")
+            if ask in {"rest", "dicomweb"} and ask not in _table(peer):
+                yield Finding((kind, name, "ask"), f'"{ask}", and no {ask} to ask', f'{ask} = {{ url = "https://..." }} beside it')

@@ -158,3 +158,14 @@ def held_reasons(connection: Connection, limit: int = 20) -> list[tuple[str, str
 def stopped_jobs(connection: Connection) -> int:
     """Count the commands that were interrupted and carry on when they are given again."""
     return connection.execute(select(func.count()).select_from(jobs).where(jobs.c.state == "stopped")).scalar_one()
+
+
+def verified_of_study(connection: Connection, destination: str, study_instance_uid: str) -> list[tuple[str, str]]:
+    """Return what of a study is verified at a destination: Series Instance UID and SOP Instance UID of each instance."""
+    statement = (
+        select(instances.c.series_instance_uid, instances.c.sop_instance_uid)
+        .join(deliveries, deliveries.c.instance_id == instances.c.id)
+        .where(instances.c.study_instance_uid == study_instance_uid)
+        .where(deliveries.c.destination == destination, deliveries.c.state == S.VERIFIED)
+    )
+    return [(series, instance) for series, instance in connection.execute(statement)]

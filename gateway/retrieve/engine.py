@@ -17,13 +17,13 @@ from typing import Any, Literal, cast
 import structlog
 import trio
 
+from gateway.association import query
 from gateway.association.contexts import STUDY_ROOT_CONTEXTS, ProposedContext
 from gateway.association.requestor import Deadlines, RemoteAE, Requestor, associate
 from gateway.domain import Provenance, Purpose
 from gateway.errors import UsageError
 from gateway.ledger import Ledger, learned
 from gateway.ledger.retrievals import JobState
-from gateway.retrieve import plan
 from gateway.retrieve.call import converse
 from gateway.retrieve.correlate import Arrivals
 from gateway.retrieve.events import Event, PullRequest
@@ -103,7 +103,7 @@ class Retriever:
             UsageError: no such source, it has no port, a query key is no DICOM keyword, or the same pull is running.
         """
         source = self._source(request.source)
-        plan.identifier("STUDY", request.query)
+        query.identifier("STUDY", request.query)
         self._destinations(request.destinations)
         tell, events = trio.open_memory_channel[Event](EVENT_BACKLOG)
         failure: Exception | None = None
@@ -166,11 +166,11 @@ class Retriever:
             AssociationError: the source could not be asked, or refused.
 
         """
-        wanted = plan.identifier(level, keys, plan.RETURN_KEYS[level])
+        wanted = query.identifier(level, keys, query.RETURN_KEYS[level])
 
         def ask(requestor: Requestor) -> list[dict[str, str]]:
             with closing(cast(Any, requestor.find(wanted))) as answers:
-                return [plan.as_values(answer) for answer in islice(answers, limit)]
+                return [query.as_values(answer) for answer in islice(answers, limit)]
 
         return await converse(partial(self._source(source).connect, STUDY_ROOT_CONTEXTS), ask, self._means.threads)
 

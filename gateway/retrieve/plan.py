@@ -8,61 +8,18 @@ do not know.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
 
-import pydicom.config
-from pydicom.datadict import dictionary_VR, tag_for_keyword
 from pydicom.dataset import Dataset
-from pydicom.multival import MultiValue
 
+from gateway.association.query import Finder, bounded, contradicts, count_of, identifier, text
 from gateway.association.statuses import StatusKind, find_meaning
 from gateway.domain import Basis, is_uid
-from gateway.errors import DimseFailed, ProtocolError, UsageError
+from gateway.errors import DimseFailed
 from gateway.retrieve.repair import Level, Target
 from gateway.retrieve.tally import Expectation, instances
 from gateway.retrieve.wanted import Wanted
-
-# Values come from strangers and are judged here; pydicom would quote those it finds odd, patients' names too, in warnings.
-pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE
-
-RETURN_KEYS: Mapping[str, tuple[str, ...]] = {
-    "STUDY": (
-        "StudyInstanceUID",
-        "PatientID",
-        "PatientName",
-        "AccessionNumber",
-        "StudyDate",
-        "StudyTime",
-        "StudyDescription",
-        "ModalitiesInStudy",
-        "NumberOfStudyRelatedSeries",
-        "NumberOfStudyRelatedInstances",
-    ),
-    "SERIES": (
-        "StudyInstanceUID",
-        "SeriesInstanceUID",
-        "Modality",
-        "SeriesNumber",
-        "SeriesDescription",
-        "NumberOfSeriesRelatedInstances",
-    ),
-    "IMAGE": ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "SOPClassUID", "InstanceNumber"),
-}
-"""What `gateway find` asks for at each level beside the keys that are given."""
-
-_AT_STUDY_LEVEL = {"Modality": "ModalitiesInStudy"}
-
-MAX_MATCHES = 1_000_000
-"""Matches of one query at most: more is a source that does not end."""
-
-
-class Finder(Protocol):
-    """What planning needs of an association."""
-
-    def find(self, identifier: Dataset) -> Iterator[Dataset]:
-        """Yield the matches of `identifier`; raises `DimseFailed` for a failure status."""
 
 
 @dataclass(frozen=True)
@@ -77,36 +34,6 @@ class SeriesListing:
     count: int | None
     uids: tuple[str, ...] | None
     unreadable: int = 0
-
-
-def identifier(level: str, keys: Mapping[str, str], wanted: Iterable[str] = ()) -> Dataset:
-    """Return a C-FIND identifier: `keys` to match, `wanted` keywords to be returned (empty values).
-
-    Raises:
-        UsageError: a key is no keyword of a DICOM attribute that can be matched.
-
-    """
-    dataset = Dataset()
-    dataset.QueryRetrieveLevel = level
-    for keyword in wanted:
-        setattr(dataset, keyword, "")
-    for keyword, value in keys.items():
-        name = _AT_STUDY_LEVEL.get(keyword, keyword) if level == "STUDY" else keyword
-        if tag_for_keyword(name) is None or dictionary_VR(name).startswith(("O", "SQ", "UN")):
-            raise UsageError(
-                f"{keyword} is no keyword of a DICOM attribute to match by (for example PatientID, StudyDate, Modality)"
-            )
-        _set(dataset, name, keyword, value)
-    if not all(value.isascii() for value in keys.values()):
-        dataset.SpecificCharacterSet = "ISO_IR 192"
-    return dataset
-
-
-def _set(dataset: Dataset, name: str, keyword: str, value: str) -> None:
-    try:
-        setattr(dataset, name, value.split("\\") if "\\" in value else value)
-    except (ValueError, TypeError, OverflowError) as error:
-        raise UsageError(f"{keyword} cannot have that value") from error
 
 
 def move_identifier(target: Target) -> Dataset:
@@ -131,7 +58,7 @@ def find_studies(finder: Finder, keys: Mapping[str, str]) -> tuple[Wanted, ...]:
     """
     wanted = ("StudyInstanceUID", "NumberOfStudyRelatedSeries", "NumberOfStudyRelatedInstances")
     found: dict[str, Wanted] = {}
-    for answer in _bounded(finder.find(identifier("STUDY", keys, wanted))):
+    for answer in bounded(finder.find(identifier("STUDY", keys, wanted))):
         uid = text(answer, "StudyInstanceUID")
         if uid and not contradicts(answer, keys):
             named = uid if is_uid(uid) else ""
@@ -181,7 +108,7 @@ def is_busy(error: DimseFailed) -> bool:
 def _find_series(finder: Finder, study: str) -> dict[str, int | None]:
     keys = {"StudyInstanceUID": study}
     found: dict[str, int | None] = {}
-    for answer in _bounded(finder.find(identifier("SERIES", keys, ("SeriesInstanceUID", "NumberOfSeriesRelatedInstances")))):
+    for answer in bounded(finder.find(identifier("SERIES", keys, ("SeriesInstanceUID", "NumberOfSeriesRelatedInstances")))):
         uid = text(answer, "SeriesInstanceUID")
         if uid and not contradicts(answer, keys):
             found.setdefault(uid if is_uid(uid) else "", count_of(answer, "NumberOfSeriesRelatedInstances"))
@@ -193,7 +120,7 @@ def _list_series(finder: Finder, study: str, series: str, count: int | None, bus
         return SeriesListing("", count, None)
     keys = {"StudyInstanceUID": study, "SeriesInstanceUID": series}
     try:
-        answers = _bounded(finder.find(identifier("IMAGE", keys, ("SOPInstanceUID",))))
+        answers = bounded(finder.find(identifier("IMAGE", keys, ("SOPInstanceUID",))))
         uids = dict.fromkeys(text(answer, "SOPInstanceUID") for answer in answers if not contradicts(answer, keys))
     except DimseFailed as error:
         if is_busy(error) and not busy:
@@ -246,55 +173,3 @@ def _disagreement(wanted: Wanted, listings: Sequence[SeriesListing], listed: int
     if counted is None or counted == listed:
         return ()
     return (f"the source counts {instances(counted)} and lists {listed} UIDs",)
-
-
-def contradicts(answer: Dataset, keys: Mapping[str, str]) -> bool:
-    """Tell whether `answer` has another value where `keys` asks for exactly one (no wildcard, list or range)."""
-    for keyword, wanted in keys.items():
-        asked = wanted.strip()
-        if not asked or any(mark in asked for mark in "*?\\^") or keyword not in _EXACT:
-            continue
-        found = text(answer, keyword)
-        if found and found != asked:
-            return True
-    return False
-
-
-_EXACT = frozenset({"StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "AccessionNumber", "PatientID", "StudyID"})
-"""Keys whose values are compared as they are: others may be matched without regard to case, or as ranges (PS3.4 §C.2.2.2)."""
-
-
-def text(dataset: Dataset, keyword: str) -> str:
-    """Return a value as text, several joined by a backslash; empty where there is none or it cannot be read."""
-    try:
-        value = dataset.get(keyword)
-    except (ValueError, TypeError, OverflowError, NotImplementedError, KeyError):
-        return ""
-    if value is None:
-        return ""
-    if isinstance(value, MultiValue):
-        return "\\".join(str(one).strip(_PADDING) for one in value)
-    return str(value).strip(_PADDING)
-
-
-_PADDING = "\0 \t\r\n"
-"""A value may be padded by a NUL or by spaces (PS3.5 §6.2), and some sources use the one where the other belongs, or both."""
-
-
-def count_of(dataset: Dataset, keyword: str) -> int | None:
-    """Return a count that a source gave, or None where it is no natural number."""
-    value = text(dataset, keyword)
-    return int(value) if value.isdecimal() and len(value) < 12 else None
-
-
-def as_values(dataset: Dataset) -> dict[str, str]:
-    """Return a match as keyword → value, sequences and group 0000 left out."""
-    keywords = (element.keyword for element in dataset if element.VR != "SQ" and element.tag.group != 0)
-    return {keyword: text(dataset, keyword) for keyword in keywords if keyword}
-
-
-def _bounded(answers: Iterator[Dataset]) -> Iterator[Dataset]:
-    for number, answer in enumerate(answers):
-        if number >= MAX_MATCHES:
-            raise ProtocolError(f"the source answers a query with more than {MAX_MATCHES} matches")
-        yield answer

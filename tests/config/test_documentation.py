@@ -25,7 +25,7 @@ HEADINGS: dict[str, type[BaseModel]] = {
     '`[destinations.NAME]` with `kind = "folder"`': settings.FolderDestination,
     "retry": settings.RetryTable,
     "TLS": settings.TlsTable,
-    "REST": settings.RestTable,
+    "REST and DICOMweb": settings.RestTable,
     "`[schedule.NAME]`": settings.ScheduleTable,
     "`[[routes]]`": settings.RouteTable,
 }

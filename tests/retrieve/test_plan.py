@@ -9,18 +9,10 @@ from pydicom.config import IGNORE
 from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 
+from gateway.association.query import as_values, contradicts, identifier
 from gateway.domain import Basis
 from gateway.errors import AssociationAborted, DimseFailed, UsageError
-from gateway.retrieve.plan import (
-    SeriesListing,
-    as_values,
-    contradicts,
-    expectation_of,
-    find_studies,
-    identifier,
-    list_study,
-    move_identifier,
-)
+from gateway.retrieve.plan import SeriesListing, expectation_of, find_studies, list_study, move_identifier
 from gateway.retrieve.repair import Level, Target
 from gateway.retrieve.wanted import Wanted
 

@@ -1,0 +1,149 @@
+"""A place that is asked by C-FIND (PS3.4 §C.4.1): study by study, series by series, never relationally."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
+
+from gateway.association.presence import FIND_CONTEXT, instances_of_series
+from gateway.association.query import bounded, contradicts, count_of, identifier, text
+from gateway.association.requestor import Deadlines, RemoteAE, Requestor, associate
+from gateway.domain import is_uid
+from gateway.errors import AssociationAborted
+from gateway.holdings.exhaust import Limit, everything
+from gateway.holdings.matching import value_matches
+from gateway.holdings.place import SeriesHeld, StudyHeld, Unheld
+from gateway.settings import DicomDestination, SourceTable
+from gateway.tls import requestor_context
+
+T = TypeVar("T")
+
+_STUDY_KEYS = (
+    "StudyInstanceUID",
+    "StudyDate",
+    "StudyTime",
+    "ModalitiesInStudy",
+    "NumberOfStudyRelatedSeries",
+    "NumberOfStudyRelatedInstances",
+)
+_SERIES_KEYS = ("SeriesInstanceUID", "Modality", "SeriesDescription", "NumberOfSeriesRelatedInstances")
+
+
+def remote_of(table: SourceTable | DicomDestination) -> RemoteAE:
+    """Return the AE of a source or destination, which has a port.
+
+    Raises:
+        ConfigurationError: a certificate or key cannot be used.
+
+    """
+    assert table.port is not None
+    secure = requestor_context(table.tls) if table.tls else None
+    return RemoteAE(table.ae_title, table.host, table.port, secure, table.tls.server_name if table.tls else None)
+
+
+class DicomPlace:
+    """A `Place` behind a Query/Retrieve SCP. Keeps the associations that are not in use, for the next question."""
+
+    gives_files = False
+
+    def __init__(self, name: str, remote: RemoteAE, calling_ae: str, *, deadlines: Deadlines) -> None:
+        self.name = name
+        self._connect = partial(associate, remote, calling_ae, (FIND_CONTEXT,), deadlines=deadlines)
+        self._lock = threading.Lock()
+        self._idle: list[Requestor] = []
+        self._busy: set[Requestor] = set()
+        self._limit = Limit()
+
+    def studies(self, keys: Mapping[str, str]) -> dict[str, StudyHeld]:
+        """As `Place.studies`; an archive that cuts its answers short is asked in parts."""
+        return everything(self._studies, keys, self._limit)
+
+    def series(self, study: str) -> dict[str, SeriesHeld]:
+        """As `Place.series`."""
+        return self._ask(lambda requestor: _series(requestor, study))
+
+    def instances(self, study: str, series: str) -> set[str]:
+        """As `Place.instances`."""
+        return self._ask(lambda requestor: {uid for uid in instances_of_series(requestor, study, series) if is_uid(uid)})
+
+    def fetch(self, study: str, series: str, instance: str, to: Path) -> None:
+        """Raise Unheld: C-FIND gives no files."""
+        raise Unheld(f"{self.name} is asked by C-FIND, which gives no files")
+
+    def remarks(self) -> tuple[str, ...]:
+        """As `Place.remarks`."""
+        said = []
+        if self._limit.hit is not None:
+            said.append(f"{self.name} gives no more than {self._limit.hit} studies at a time: it was asked in parts")
+        if self._limit.doubtful:
+            said.append(f"{self.name} may have more studies than it lists: an answer may have been cut short")
+        return tuple(said)
+
+    def close(self) -> None:
+        """As `Place.close`."""
+        with self._lock:
+            idle, self._idle = self._idle, []
+            for requestor in self._busy:
+                requestor.kill()
+        for requestor in idle:
+            requestor.release()
+
+    def _studies(self, keys: Mapping[str, str]) -> dict[str, StudyHeld]:
+        return self._ask(lambda requestor: _studies(requestor, keys))
+
+    def _ask(self, question: Callable[[Requestor], T]) -> T:
+        """Ask on an association that is open already, or on a new one where there is none or it turns out to have ended."""
+        with self._lock:
+            kept = self._idle.pop() if self._idle else None
+        if kept is not None:
+            try:
+                return self._on(kept, question)
+            except AssociationAborted:
+                pass
+        return self._on(self._connect(), question)
+
+    def _on(self, requestor: Requestor, question: Callable[[Requestor], T]) -> T:
+        with self._lock:
+            self._busy.add(requestor)
+        try:
+            answer = question(requestor)
+        except BaseException:
+            requestor.abort()
+            raise
+        else:
+            with self._lock:
+                self._idle.append(requestor)
+            return answer
+        finally:
+            with self._lock:
+                self._busy.discard(requestor)
+
+
+def _studies(requestor: Requestor, keys: Mapping[str, str]) -> dict[str, StudyHeld]:
+    found: dict[str, StudyHeld] = {}
+    for answer in bounded(requestor.find(identifier("STUDY", keys, _STUDY_KEYS))):
+        uid, date = text(answer, "StudyInstanceUID"), text(answer, "StudyDate")
+        if (
+            not is_uid(uid)
+            or contradicts(answer, keys)
+            or (date and not value_matches("StudyDate", date, keys.get("StudyDate", "")))
+        ):
+            continue
+        modalities = tuple(part for part in text(answer, "ModalitiesInStudy").split("\\") if part)
+        counts = count_of(answer, "NumberOfStudyRelatedSeries"), count_of(answer, "NumberOfStudyRelatedInstances")
+        found.setdefault(uid, StudyHeld(uid, *counts, date, text(answer, "StudyTime"), modalities))
+    return found
+
+
+def _series(requestor: Requestor, study: str) -> dict[str, SeriesHeld]:
+    keys = {"StudyInstanceUID": study}
+    found: dict[str, SeriesHeld] = {}
+    for answer in bounded(requestor.find(identifier("SERIES", keys, _SERIES_KEYS))):
+        uid = text(answer, "SeriesInstanceUID")
+        if is_uid(uid) and not contradicts(answer, keys):
+            count = count_of(answer, "NumberOfSeriesRelatedInstances")
+            found.setdefault(uid, SeriesHeld(uid, count, text(answer, "Modality"), text(answer, "SeriesDescription")))
+    return found

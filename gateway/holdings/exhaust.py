@@ -1,0 +1,115 @@
+"""Getting all that matches from an archive that gives only so many answers, without saying so. Pure but for the asking.
+
+An archive that cuts at N gives N to each query that matches more. So where an answer is large, both halves of its range of dates
+are asked too: when they bring something new, the answer was cut at its size, and each half that is as large is halved again. What
+proves a size proves all below it, so an archive without such a limit costs a few queries once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import date, timedelta
+from typing import TypeVar
+
+Held = TypeVar("Held")
+Ask = Callable[[Mapping[str, str]], dict[str, Held]]
+
+SMALLEST_LIMIT = 20
+"""No archive gives fewer answers at most than this."""
+
+FIRST, LAST = date(1950, 1, 1), date(2049, 12, 31)
+"""What is halved where no dates are asked for."""
+
+NOON = 12 * 3600
+
+
+@dataclass
+class Limit:
+    """What is known of an archive's limit."""
+
+    proved: int = SMALLEST_LIMIT - 1
+    """Answers of this size and less are whole."""
+
+    hit: int | None = None
+    """At this size answers were cut."""
+
+    doubtful: bool = False
+    """An answer may have been cut, and its range could not be halved any further."""
+
+    def saw(self, count: int) -> None:
+        """Take note of an answer of this size: smaller ones were not cut."""
+        self.proved = max(self.proved, count - 1)
+
+    def doubts(self, count: int) -> bool:
+        """Tell whether an answer of this size may have been cut."""
+        return count > self.proved if self.hit is None else count >= self.hit
+
+
+def everything(ask: Ask[Held], keys: Mapping[str, str], limit: Limit) -> dict[str, Held]:
+    """Return all that matches `keys`, as far as halving its range of dates can tell; notes in `limit` what it learned."""
+    return _completed(ask, keys, ask(keys), limit)
+
+
+def _completed(ask: Ask[Held], keys: Mapping[str, str], found: dict[str, Held], limit: Limit) -> dict[str, Held]:
+    limit.saw(len(found))
+    if not limit.doubts(len(found)):
+        return found
+    answers = [(part, ask(part)) for part in halves(keys)]
+    together = {uid: one for _, answer in answers for uid, one in answer.items()} | found
+    if len(together) > len(found):
+        limit.hit = min(len(found), limit.hit or len(found))
+    for part, answer in answers:
+        # As large as the whole: if that was cut, so is this.
+        if len(answer) >= len(found) or limit.hit is not None:
+            together |= _completed(ask, part, answer, limit)
+    if not sum(len(answer) for _, answer in answers) >= len(found):
+        limit.doubtful = True
+    elif limit.hit is None and not limit.doubtful:
+        limit.proved = max(limit.proved, len(found))
+    return together
+
+
+def halves(keys: Mapping[str, str]) -> list[dict[str, str]]:
+    """Return `keys` with each half of their range of dates, or of times within one day; nothing where neither can be halved."""
+    days = _days(keys.get("StudyDate", ""))
+    if days is None:
+        return []
+    begin, end = days
+    if begin < end:
+        middle = begin + (end - begin) // 2
+        return [{**keys, "StudyDate": _date_range(*part)} for part in ((begin, middle), (middle + timedelta(days=1), end))]
+    seconds = _seconds(keys.get("StudyTime", ""))
+    if seconds is None or seconds[0] >= seconds[1]:
+        return []
+    middle_s = (seconds[0] + seconds[1]) // 2
+    parts = ((seconds[0], middle_s), (middle_s + 1, seconds[1]))
+    return [{**keys, "StudyTime": f"{_time(first)}-{_time(last)}.999999"} for first, last in parts]
+
+
+def _days(value: str) -> tuple[date, date] | None:
+    begin, dash, end = value.partition("-")
+    try:
+        first = date.fromisoformat(begin) if begin else FIRST
+        last = first if not dash and begin else date.fromisoformat(end) if end else LAST
+    except ValueError:
+        return None
+    return first, last
+
+
+def _date_range(begin: date, end: date) -> str:
+    return f"{begin:%Y%m%d}" if begin == end else f"{begin:%Y%m%d}-{end:%Y%m%d}"
+
+
+def _seconds(value: str) -> tuple[int, int] | None:
+    """Return the range of seconds of a day that `halves` wrote, the whole day where nothing is asked; None for other forms."""
+    if not value:
+        return 0, 24 * 3600 - 1
+    begin, _, end = value.removesuffix(".999999").partition("-")
+    if not (len(begin) == len(end) == 6 and (begin + end).isdecimal()):
+        return None
+    return tuple(int(text[:2]) * 3600 + int(text[2:4]) * 60 + int(text[4:]) for text in (begin, end))  # type: ignore[return-value]
+
+
+def _time(seconds: int) -> str:
+    return f"{seconds // 3600:02}{seconds // 60 % 60:02}{seconds % 60:02}"

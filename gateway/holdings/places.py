@@ -1,0 +1,81 @@
+"""Which place a name or a path is, and how it is asked. A name in ``[sources]`` and ``[destinations]`` is one place."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal
+
+from gateway.association.requestor import Deadlines
+from gateway.errors import UsageError
+from gateway.holdings.dicom import DicomPlace, remote_of
+from gateway.holdings.folder import DeliveredFolder, FilesPlace
+from gateway.holdings.place import Place
+from gateway.holdings.rest import RestPlace
+from gateway.holdings.verified import VerifiedPlace
+from gateway.holdings.web import WebPlace
+from gateway.ledger import Ledger
+from gateway.settings import DicomDestination, FolderDestination, Settings, SourceTable
+
+Way = Literal["find", "dicomweb", "rest", "ledger", "folder"]
+
+
+def way_of(table: SourceTable | DicomDestination | FolderDestination) -> Way:
+    """Return how a source or destination is asked: as its table says, else the best way that it has. Pure."""
+    if isinstance(table, FolderDestination):
+        return "folder"
+    if table.ask is not None:
+        return table.ask
+    return "rest" if table.rest is not None else "dicomweb" if table.dicomweb is not None else "find"
+
+
+def place(settings: Settings, name: str, ledger: Ledger | None = None) -> Place:
+    """Return the place that is called `name`: the destination, else the source; `ledger` is for ``ask = "ledger"``.
+
+    Nothing is asked yet.
+
+    Raises:
+        UsageError: no source or destination has this name, or it cannot be asked.
+        ConfigurationError: a certificate or key cannot be used.
+
+    """
+    table = _table(settings, name)
+    if isinstance(table, FolderDestination):
+        return DeliveredFolder(name, table.path)
+    ways: dict[Way, Callable[[], Place | None]] = {
+        "rest": lambda: RestPlace(name, table.rest) if table.rest is not None else None,
+        "dicomweb": lambda: WebPlace(name, table.dicomweb) if table.dicomweb is not None else None,
+        "ledger": lambda: VerifiedPlace(name, ledger) if ledger is not None else None,
+        "find": lambda: _asked_by_find(settings, name, table),
+    }
+    found = ways[way_of(table)]()
+    if found is None:
+        raise UsageError(f"{name} cannot be asked what it holds: it has no port, no rest and no dicomweb")
+    return found
+
+
+def folder(path: Path) -> FilesPlace:
+    """Return the place that is the folder `path`, of whatever files. Raises UsageError where there is none."""
+    return FilesPlace(str(path), path)
+
+
+def _table(settings: Settings, name: str) -> SourceTable | DicomDestination | FolderDestination:
+    source, destination = settings.sources.get(name), settings.destinations.get(name)
+    if destination is not None and (source is None or not _better(source, destination)):
+        return destination
+    if source is None:
+        known = ", ".join(dict.fromkeys([*settings.sources, *settings.destinations])) or "none"
+        raise UsageError(f"no source or destination is called {name} (known: {known})")
+    return source
+
+
+def _better(source: SourceTable, destination: DicomDestination | FolderDestination) -> bool:
+    """Tell whether a place that is both is better asked as the source: where only that table says how, beside C-FIND."""
+    return way_of(destination) == "find" and getattr(destination, "ask", None) is None and way_of(source) != "find"
+
+
+def _asked_by_find(settings: Settings, name: str, table: SourceTable | DicomDestination) -> Place | None:
+    if table.port is None:
+        return None
+    calling = getattr(table, "calling_ae_title", None) or settings.gateway.ae_title
+    return DicomPlace(name, remote_of(table), calling, deadlines=Deadlines(response_s=table.response_timeout_s))

@@ -1,0 +1,73 @@
+"""A place that is a DICOMweb service, asked by QIDO-RS (PS3.18 §10.6)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from gateway.dicomweb import DicomWeb
+from gateway.errors import WebServiceRefused
+from gateway.files import create_private
+from gateway.holdings.matching import value_matches
+from gateway.holdings.place import SeriesHeld, StudyHeld, Unheld
+from gateway.settings import RestTable
+
+_STUDY_FIELDS = ("StudyDate", "StudyTime", "ModalitiesInStudy", "NumberOfStudyRelatedSeries", "NumberOfStudyRelatedInstances")
+_SERIES_FIELDS = ("Modality", "SeriesDescription", "NumberOfSeriesRelatedInstances")
+
+
+class WebPlace:
+    """A `Place` behind a DICOMweb service."""
+
+    gives_files = True
+
+    def __init__(self, name: str, table: RestTable) -> None:
+        self.name = name
+        self._web = DicomWeb(table)
+
+    def studies(self, keys: Mapping[str, str]) -> dict[str, StudyHeld]:
+        """As `Place.studies`."""
+        asked = {
+            "ModalitiesInStudy" if key == "Modality" else key: value.replace("\\", ",") for key, value in keys.items() if value
+        }
+        found: dict[str, StudyHeld] = {}
+        for match in self._web.search("/studies", "StudyInstanceUID", asked, _STUDY_FIELDS):
+            uid, date = match.uid("StudyInstanceUID"), match.text("StudyDate")
+            if not uid or (date and not value_matches("StudyDate", date, keys.get("StudyDate", ""))):
+                continue
+            modalities = tuple(part for part in match.text("ModalitiesInStudy").split("\\") if part)
+            counts = match.count("NumberOfStudyRelatedSeries"), match.count("NumberOfStudyRelatedInstances")
+            found.setdefault(uid, StudyHeld(uid, *counts, date, match.text("StudyTime"), modalities))
+        return found
+
+    def series(self, study: str) -> dict[str, SeriesHeld]:
+        """As `Place.series`."""
+        found: dict[str, SeriesHeld] = {}
+        for match in self._web.search(f"/studies/{study}/series", "SeriesInstanceUID", {}, _SERIES_FIELDS):
+            if uid := match.uid("SeriesInstanceUID"):
+                count = match.count("NumberOfSeriesRelatedInstances")
+                found[uid] = SeriesHeld(uid, count, match.text("Modality"), match.text("SeriesDescription"))
+        return found
+
+    def instances(self, study: str, series: str) -> set[str]:
+        """As `Place.instances`."""
+        path = f"/studies/{study}/series/{series}/instances"
+        return {match.uid("SOPInstanceUID") for match in self._web.search(path, "SOPInstanceUID", {})} - {""}
+
+    def fetch(self, study: str, series: str, instance: str, to: Path) -> None:
+        """As `Place.fetch`."""
+        try:
+            with create_private(to) as file:
+                self._web.fetch(study, series, instance, file)
+        except WebServiceRefused as error:
+            if error.status == 404:
+                raise Unheld(f"{self.name} does not hold it") from error
+            raise
+
+    def remarks(self) -> tuple[str, ...]:
+        """Nothing: it is asked page by page until nothing new comes."""
+        return ()
+
+    def close(self) -> None:
+        """As `Place.close`."""
+        self._web.close()

@@ -1,0 +1,179 @@
+"""A client of Orthanc's REST API (1.10 and later). Blocking, thread-safe; errors are `WebServiceError`.
+
+Orthanc has identifiers of its own: one for each study *and patient id*, so that one Study Instance UID may have several.
+``LimitFindResults`` cuts ``/tools/find`` without a word: what may have been cut is found out by listing everything instead.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, BinaryIO, Literal
+
+from gateway.domain import is_uid
+from gateway.errors import WebServiceError, WebServiceRefused
+from gateway.http import Service, document
+from gateway.settings import RestTable
+
+Level = Literal["Study", "Series", "Instance"]
+
+PAGE = 500
+"""Resources asked for at a time."""
+
+_PLACES: Mapping[Level, str] = {"Study": "/studies", "Series": "/series", "Instance": "/instances"}
+_UNIQUE: Mapping[Level, str] = {"Study": "StudyInstanceUID", "Series": "SeriesInstanceUID", "Instance": "SOPInstanceUID"}
+_COUNTS = ("NumberOfStudyRelatedInstances", "ModalitiesInStudy")
+"""Asked for beside the main tags; only 1.11 and later answer."""
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """How full an Orthanc is; sizes in bytes."""
+
+    disk_bytes: int
+    studies: int
+    series: int
+    instances: int
+
+
+@dataclass(frozen=True)
+class Resource:
+    """A study, series or instance: Orthanc's identifier, its main tags by keyword, and its children's identifiers."""
+
+    id: str
+    tags: Mapping[str, str]
+    children: tuple[str, ...] = ()
+
+    def uid(self, level: Level) -> str:
+        """Return its UID, which is empty where Orthanc shows none that is one."""
+        value = self.tags.get(_UNIQUE[level], "").strip("\0 ")
+        return value if is_uid(value) else ""
+
+
+class Orthanc:
+    """One Orthanc. Every method raises WebServiceError where it cannot be asked or refuses."""
+
+    def __init__(self, table: RestTable) -> None:
+        self._service = Service(table)
+        self.url = self._service.url
+
+    def close(self) -> None:
+        """End its connections."""
+        self._service.close()
+
+    def statistics(self) -> Statistics:
+        """Return how much it holds."""
+        found = self._get("/statistics")
+        try:
+            keys = ("TotalDiskSize", "CountStudies", "CountSeries", "CountInstances")
+            return Statistics(*(int(found[key]) for key in keys))
+        except (KeyError, TypeError, ValueError) as error:
+            raise WebServiceError("no statistics as Orthanc has them", url=self.url) from error
+
+    def lookup(self, level: Level, uid: str) -> tuple[str, ...]:
+        """Return the identifiers of what it holds under the UID `uid`: none, one, or one for each patient id."""
+        found = document(self._service.post("/tools/lookup", uid), self.url)
+        return tuple(str(one["ID"]) for one in _objects(found) if one.get("Type") == level and "ID" in one)
+
+    def studies(self, query: Mapping[str, str]) -> Iterator[Resource]:
+        """Yield the studies that match `query` (StudyDate, StudyInstanceUID, PatientID, AccessionNumber …), or more than those.
+
+        More, where it cuts its answers short: then they are all its studies.
+        """
+        found = list(self._find(query))
+        yield from self._all() if self._may_be_cut(len(found), query) else found
+
+    def series_of(self, study: str) -> list[Resource]:
+        """Return the series of a study, by its identifier; none where it is gone meanwhile."""
+        return self._children(f"/studies/{study}/series", "Instances")
+
+    def instances_of(self, series: str) -> list[Resource]:
+        """Return the instances of a series, by its identifier; none where it is gone meanwhile."""
+        return self._children(f"/series/{series}/instances", "")
+
+    def count_instances(self, study: str) -> int | None:
+        """Return how many instances a study has, None where it is gone meanwhile."""
+        try:
+            return int(self._get(f"/studies/{study}/statistics")["CountInstances"])
+        except WebServiceRefused as error:
+            if error.status == 404:
+                return None
+            raise
+        except (KeyError, TypeError, ValueError) as error:
+            raise WebServiceError("no statistics as Orthanc has them", url=self.url) from error
+
+    def fetch(self, instance: str, file: BinaryIO) -> None:
+        """Write the Part 10 file of an instance, by its identifier, into `file`."""
+        with self._service.stream(f"/instances/{instance}/file") as response:
+            for chunk in response.iter_bytes():
+                file.write(chunk)
+
+    def delete(self, level: Level, identifier: str) -> bool:
+        """Delete a study, series or instance by its identifier; False where it is not there."""
+        try:
+            self._service.delete(f"{_PLACES[level]}/{identifier}")
+        except WebServiceRefused as error:
+            if error.status == 404:
+                return False
+            raise
+        return True
+
+    def _find(self, query: Mapping[str, str]) -> Iterator[Resource]:
+        since = 0
+        while True:
+            asked = {
+                "Level": "Study",
+                "Query": dict(query),
+                "Expand": True,
+                "RequestedTags": list(_COUNTS),
+                "Since": since,
+                "Limit": PAGE,
+            }
+            page = _objects(document(self._service.post("/tools/find", asked), self.url))
+            yield from (_resource(one, "Series") for one in page)
+            since += len(page)
+            if len(page) < PAGE:
+                return
+
+    def _may_be_cut(self, found: int, query: Mapping[str, str]) -> bool:
+        """Tell whether `found` results are as many as it ever gives: it holds more, and gives no more when asked for one more."""
+        if not found or self.statistics().studies <= found:
+            return False
+        if not query:
+            return True
+        one_more = {"Level": "Study", "Query": {}, "Expand": False, "Since": found, "Limit": 1}
+        return not document(self._service.post("/tools/find", one_more), self.url)
+
+    def _all(self) -> Iterator[Resource]:
+        since = 0
+        while True:
+            page = _objects(self._get("/studies", {"expand": "", "since": str(since), "limit": str(PAGE)}))
+            yield from (_resource(one, "Series") for one in page)
+            since += len(page)
+            if len(page) < PAGE:
+                return
+
+    def _children(self, path: str, children: str) -> list[Resource]:
+        try:
+            return [_resource(one, children) for one in _objects(self._get(path))]
+        except WebServiceRefused as error:
+            if error.status == 404:
+                return []
+            raise
+
+    def _get(self, path: str, parameters: Mapping[str, str] | None = None) -> Any:
+        return document(self._service.get(path, parameters), self.url)
+
+
+def _objects(found: object) -> list[dict[str, Any]]:
+    return [one for one in found if isinstance(one, dict)] if isinstance(found, list) else []
+
+
+def _resource(found: Mapping[str, Any], children: str) -> Resource:
+    tags = {**_texts(found.get("PatientMainDicomTags")), **_texts(found.get("MainDicomTags")), **_texts(found.get("RequestedTags"))}
+    below = found.get(children)
+    return Resource(str(found.get("ID", "")), tags, tuple(map(str, below)) if isinstance(below, list) else ())
+
+
+def _texts(tags: object) -> dict[str, str]:
+    return {key: value for key, value in tags.items() if isinstance(value, str)} if isinstance(tags, dict) else {}
