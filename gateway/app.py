@@ -22,7 +22,7 @@ from functools import partial
 import structlog
 import trio
 
-from gateway import housekeeping
+from gateway import housekeeping, planners
 from gateway.association.acceptor import Acceptor, Limits, ListenerSpec
 from gateway.association.admission import KnownSources
 from gateway.codec.available import capabilities
@@ -98,7 +98,7 @@ async def serve(settings: Settings, drained: Callable[[], None]) -> None:
     with first_of_ours():
         async with trio.open_nursery() as nursery:
             await nursery.start(heed_signals)
-            await run(settings, role=Role.GATEWAY, stop=stop, lock_s=LOCK_S, drained=drained)
+            await run(settings, role=Role.GATEWAY, stop=stop, by_itself=True, lock_s=LOCK_S, drained=drained)
             nursery.cancel_scope.cancel()
 
 
@@ -107,6 +107,7 @@ async def run(
     *,
     role: Role,
     stop: Stop,
+    by_itself: bool = False,
     lock_s: float = 0.0,
     drain_s: float | None = None,
     drained: Callable[[], None] = lambda: None,
@@ -114,7 +115,8 @@ async def run(
 ) -> None:
     """Run a gateway in `role` until `stop` is requested; started once it answers on its control socket and listens.
 
-    `lock_s` is how long to wait for the state folder; `drain_s` overrides ``[serve] drain_timeout_s``; `drained` is called once
+    `by_itself` has it do what the configuration asks without a command (``[[sync]]``), which is for `serve` alone. `lock_s` is how
+    long to wait for the state folder; `drain_s` overrides ``[serve] drain_timeout_s``; `drained` is called once
     nothing but control connections is left to end. Raises as `serve` does.
     """
     with first_of_ours(), ExitStack() as stack:
@@ -125,6 +127,8 @@ async def run(
             try:
                 async with trio.open_nursery() as parts:
                     await _start(engine, parts, control, closing)
+                    if by_itself:
+                        _start_planners(engine, parts)
                     task_status.started(engine)
                     await stop.requested.wait()
                     await _drain(engine, stop, drain_s or settings.serve.drain_timeout_s)
@@ -199,6 +203,7 @@ def _assembled(settings: Settings, role: Role, spool: Spool, ledger: Ledger, poo
         transcoder=transcoder,
         confirmer=confirmer,
         releaser=Releaser(spool, ledger, history_s=settings.spool.history_days * 86_400.0),
+        syncs=planners.syncs(settings, ledger, retriever, barrier=recorder.flush),
         settled=hints.settled,
     )
 
@@ -302,6 +307,12 @@ async def _start_stages(engine: Engine, parts: trio.Nursery) -> None:
     parts.start_soon(_chore("forget", partial(housekeeping.forget_history, engine.releaser)))
     parts.start_soon(_chore("certificates", partial(housekeeping.warn_of_certificates, engine.settings)))
     parts.start_soon(_chore("room", partial(housekeeping.watch_room, engine.spool)))
+
+
+def _start_planners(engine: Engine, parts: trio.Nursery) -> None:
+    """Start what the configuration asks for by itself; the listener is open by now, so that sources can call back."""
+    for table in engine.settings.sync:
+        parts.start_soon(_chore(f"sync {table.name}", partial(engine.syncs.run, table, engine.jobs.running)))
 
 
 def _listen(engine: Engine) -> None:

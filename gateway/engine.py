@@ -21,6 +21,7 @@ from gateway.ledger import Ledger
 from gateway.retrieve import Retriever
 from gateway.settings import Settings
 from gateway.spool import Spool
+from gateway.sync.serving import Syncs
 
 
 class Role(StrEnum):
@@ -84,6 +85,7 @@ class Engine:
     transcoder: Transcoder
     confirmer: Confirmer
     releaser: Releaser
+    syncs: Syncs
     # Given a hint whenever deliveries may have settled, so that their bytes can go.
     settled: Hint
     jobs: Jobs = field(default_factory=Jobs)

@@ -9,11 +9,12 @@ import hashlib
 import ipaddress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, model_validator
 
+from gateway import dates
 from gateway.codec.syntaxes import SHORT_NAMES, known, uid_of
 from gateway.domain import Mode, is_ae_title
 from gateway.schedule import DAYS, HOURS_EXPECTED, Schedule, parse_days, parse_hours, parse_zone
@@ -67,6 +68,16 @@ def _rate(value: object) -> object:
     return value
 
 
+def _duration(value: str) -> str:
+    dates.seconds(value)
+    return value
+
+
+def _days(value: str) -> str:
+    dates.days(value)
+    return value
+
+
 @dataclass(frozen=True)
 class MustExist:
     """Marks a path whose file has to be there and readable when the configuration is loaded."""
@@ -83,6 +94,8 @@ Seconds = Annotated[float, Field(gt=0, le=86400)]
 TimeZone = Annotated[str, AfterValidator(_time_zone)]
 Hours = Annotated[str, BeforeValidator(_hours)]
 Rate = Annotated[str, BeforeValidator(_rate)]
+Duration = Annotated[str, AfterValidator(_duration)]
+Days = Annotated[str, AfterValidator(_days)]
 
 
 class Table(BaseModel):
@@ -277,6 +290,45 @@ class ScheduleTable(Table):
         return Schedule.weekly(parse_zone(self.time_zone), pairs)
 
 
+class SyncTable(Table):
+    """``[[sync]]``: what `source` has and the destinations `to` lack is fetched, again and again."""
+
+    name: Annotated[str, Field(min_length=1, max_length=64)]
+    source: str
+    # Empty: where the routes may lead to from the source, and they decide.
+    to: tuple[str, ...] = ()
+    # The window; the last twelve hours where none of these is given.
+    last: Duration | None = None
+    days: tuple[Days, ...] = ()
+    patients: tuple[Annotated[str, Field(min_length=1)], ...] = ()
+    query: dict[str, str] = Field(default_factory=dict)
+    # Where StudyDate and StudyTime are local; the machine's time zone where it is left out.
+    time_zone: TimeZone | None = None
+    series: Literal["all", "smallest", "fewer_than"] = "all"
+    fewer_than: Annotated[int, Field(ge=1)] | None = None
+    modalities: tuple[str, ...] = ()
+    description: tuple[str, ...] = ()
+    # In place of two looks in a row that saw the series unchanged.
+    stable_for: Duration | None = None
+    interval_s: Seconds = 60.0
+    compare_every: Duration = "6h"
+    known: Literal["destination", "ledger"] = "destination"
+    when: str | None = None
+    priority: Literal["low", "normal", "high"] = "normal"
+
+    @model_validator(mode="after")
+    def _agrees(self) -> Self:
+        if self.last is not None and self.days:
+            raise ValueError("last or days, not both")
+        if "StudyDate" in self.query and (self.last is not None or self.days):
+            raise ValueError("StudyDate in query, or last or days, not both")
+        if "PatientID" in self.query and self.patients:
+            raise ValueError("PatientID in query or patients, not both")
+        if (self.series == "fewer_than") != (self.fewer_than is not None):
+            raise ValueError('fewer_than = N with series = "fewer_than", and only then')
+        return self
+
+
 class LogTable(Table):
     """``[log]``: ``auto`` writes text on a terminal and JSON otherwise."""
 
@@ -302,6 +354,8 @@ class Settings(Table):
     destinations: dict[str, DestinationTable] = Field(default_factory=dict)
     routes: tuple[RouteTable, ...] = ()
     schedule: dict[str, ScheduleTable] = Field(default_factory=dict)
+
+    sync: tuple[SyncTable, ...] = ()
 
     def hours(self, when: str | None) -> Schedule | None:
         """Return the hours that a table's `when` names; None where it names none, which is always."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -37,6 +38,7 @@ def init(
     ] = None,
     use_tls: Annotated[bool, typer.Option("--tls", help="Listen on TLS too, and call the destinations over TLS.")] = False,
     source_tls: Annotated[bool, typer.Option("--source-tls", help="Call the sources over TLS.")] = False,
+    use_sync: Annotated[bool, typer.Option("--sync", help="Fetch what the sources have and the destinations lack.")] = False,
     path: Annotated[Path, typer.Option("--config", envvar="GATEWAY_CONFIG", help=_CONFIG_HELP, dir_okay=False)] = DEFAULT_CONFIG,
     force: Annotated[bool, typer.Option("--force", help="Replace the file if it is there.")] = False,
 ) -> None:
@@ -45,8 +47,10 @@ def init(
         raise UsageError(f"{path} is there already; --force replaces it")
     if sys.stdin.isatty() and not (ae_title or source or destination):
         ae_title, source, destination, use_tls = _ask()
+    if use_sync and not source:
+        raise UsageError("--sync needs a --source to fetch from")
     plan = plan_of(ae_title or "GATEWAY", host, port, source or [], destination or [], use_tls=use_tls, source_tls=source_tls)
-    text = render(plan)
+    text = render(replace(plan, sync=use_sync))
     config.check_text(text, path)
     write_file(path, text.encode())
     typer.echo(f"{path} is written.")

@@ -178,6 +178,12 @@ class SendProgress:
 
 
 def _print(summary: Document, *, waited: bool) -> None:
+    print_studies(summary)
+    typer.echo(conclusion(summary, waited=waited))
+
+
+def print_studies(summary: Document) -> None:
+    """Print what became of each study of a summary, and what is missing, not delivered or without a route."""
     destinations = list(dict.fromkeys(name for study in summary["studies"] for name in study["destinations"]))
     columns = ("study", "asked for", "expected", "received", *destinations, "verdict", "note")
     if summary["studies"]:
@@ -190,7 +196,6 @@ def _print(summary: Document, *, waited: bool) -> None:
         typer.echo(f"{render.plural(summary['unrouted'], 'instance')} matched no route and stayed here: see [[routes]]")
     if summary["error"]:
         typer.echo(f"gateway: {summary['error']}", err=True)
-    typer.echo(conclusion(summary, waited=waited))
 
 
 def conclusion(summary: Document, *, waited: bool) -> str:

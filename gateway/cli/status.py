@@ -35,6 +35,8 @@ def _tables(document: Document) -> Iterator[render.Table]:
     if document["held"]:
         rows = [(item["destination"], str(item["count"]), item["reason"]) for item in document["held"]]
         yield render.Table(("destination", "instances", "why"), rows, "Held (gateway queue list --state held)", ("why",))
+    if document.get("syncs"):
+        yield _syncs(document)
     if document["verdicts"]:
         yield _verdicts(document)
     if document["conflicts"]:
@@ -124,6 +126,31 @@ def _circuit(circuit: Document | None) -> str:
         return "closed (fine)"
     again = f", next try in {render.duration(circuit['retry_in_s'])}" if circuit["retry_in_s"] is not None else ""
     return f"{circuit['state']} after {render.plural(circuit['failures'], 'failure')}{again}: {circuit['reason']}"
+
+
+def _syncs(document: Document) -> render.Table:
+    columns = ("name", "source", "to", "last look", "found", "missing", "under way", "growing", "moved", "note")
+    rows = [
+        (item["name"], item["source"], ", ".join(item["to"]), *_cycle(item["cycle"]), _sync_note(item))
+        for item in document["syncs"]
+    ]
+    return render.Table(columns, rows, "Syncs", ("note", "to"))
+
+
+def _cycle(cycle: Document | None) -> tuple[str, ...]:
+    if cycle is None:
+        return ("-",) * 6
+    counts = (str(cycle[key]) for key in ("found", "missing", "underway", "growing"))
+    moved = f"{render.plural(cycle['moved'], 'study', 'studies')}, {render.plural(cycle['instances'], 'instance')}"
+    return (render.moment(cycle["at"]), *counts, moved)
+
+
+def _sync_note(item: Document) -> str:
+    if not item["open"]:
+        return f"outside its hours until {render.moment(item['changes_at'])}"
+    if item["cycle"] is None:
+        return "looking for the first time"
+    return "; ".join(note for note in (item["cycle"]["error"], *item["cycle"]["remarks"]) if note)
 
 
 def _verdicts(document: Document) -> render.Table:

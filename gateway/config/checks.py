@@ -33,6 +33,7 @@ def check(raw: Raw) -> Iterator[Finding]:
     yield from _schedules(raw)
     yield from _hours_named(raw)
     yield from _askable(raw)
+    yield from _syncs(raw)
 
 
 def _table(raw: object, *path: str | int) -> dict[str, Any]:
@@ -49,7 +50,7 @@ def _routes(raw: Raw) -> Iterator[Finding]:
         names = step_along(route, ["to"])
         for name in names if isinstance(names, list) else []:
             if isinstance(name, str) and name not in destinations:
-                expected = suggestion(name, destinations) if destinations else "a destination, and there is none"
+                expected = _one_of(name, destinations, "a destination")
                 yield Finding(("routes", index, "to"), f'unknown destination "{name}"', expected)
 
 
@@ -160,3 +161,37 @@ def _askable(raw: Raw) -> Iterator[Finding]:
             ask = _table(peer).get("ask")
             if ask in {"rest", "dicomweb"} and ask not in _table(peer):
                 yield Finding((kind, name, "ask"), f'"{ask}", and no {ask} to ask', f'{ask} = {{ url = "https://..." }} beside it')
+
+
+def _syncs(raw: Raw) -> Iterator[Finding]:
+    syncs, sources, destinations = raw.get("sync"), _table(raw, "sources"), _table(raw, "destinations")
+    names: set[object] = set()
+    for index, table in enumerate(_table(sync) for sync in (syncs if isinstance(syncs, list) else [])):
+        name, source, to = table.get("name"), table.get("source"), table.get("to")
+        if isinstance(name, str) and name in names:
+            yield Finding(("sync", index, "name"), f'the name of another sync, "{name}"', "a name of its own")
+        names.add(name)
+        if isinstance(source, str) and source not in sources:
+            yield Finding(("sync", index, "source"), f'unknown source "{source}"', _one_of(source, sources, "a source"))
+        elif isinstance(source, str) and _table(sources, source).get("port") is None:
+            yield Finding(("sync", index, "source"), f'"{source}", which has no port', f"a port in [sources.{source}]: it is asked")
+        for name in to if isinstance(to, list) else []:
+            if isinstance(name, str) and name not in destinations:
+                expected = _one_of(name, destinations, "a destination")
+                yield Finding(("sync", index, "to"), f'unknown destination "{name}"', expected)
+        if not to and not raw.get("routes"):
+            yield Finding(("sync", index, "to"), "none, and there is no route", "a destination, or a route that leads to one")
+        yield from _query(table, ("sync", index))
+
+
+def _query(table: dict[str, Any], path: KeyPath) -> Iterator[Finding]:
+    for keyword in _table(table, "query"):
+        if keyword not in keyword_dict:
+            expected = suggestion(keyword, sorted(keyword_dict))
+            yield Finding(
+                (*path, "query", keyword), "no DICOM keyword", expected if "did you mean" in expected else "one such as Modality"
+            )
+
+
+def _one_of(name: str, known: dict[str, Any], what: str) -> str:
+    return suggestion(name, known) if known else f"{what}, and there is none"

@@ -37,6 +37,7 @@ class Plan:
     listen_tls: bool = False
     sources: tuple[Peer, ...] = ()
     destinations: tuple[Peer | Folder, ...] = (Folder("archive", "archive"),)
+    sync: bool = False
 
 
 SHIPPED = Plan(listen_tls=True)
@@ -46,7 +47,7 @@ SHIPPED = Plan(listen_tls=True)
 def render(plan: Plan) -> str:
     """Return the text of config.toml for `plan`."""
     parts = [_HEAD, _gateway(plan), _listen(plan), _SOURCES, *map(_source, plan.sources), _DESTINATIONS]
-    return "\n".join([*parts, *map(_destination, plan.destinations), _ROUTES, _route(plan)])
+    return "\n".join([*parts, *map(_destination, plan.destinations), _ROUTES, _route(plan), _SYNC, *_syncs(plan)])
 
 
 _HEAD = """\
@@ -151,6 +152,23 @@ def _address(peer: Peer) -> Iterator[str]:
 def _route(plan: Plan) -> str:
     names = ", ".join(_text(to.name) for to in plan.destinations)
     return f'[[routes]]\nname = "everything"\nto = [{names}]\n'
+
+
+_SYNC = """\
+# Syncs: what a source has and the destinations lack is fetched, every minute (docs/sync.md).
+#
+# [[sync]]
+# name = "day"
+# source = "pacs"
+# last = "12h"  # or days = ["yesterday", "today"]
+# series = "all"  # smallest: of each study; fewer_than: with fewer instances than fewer_than = 10
+# when = "night"  # within the hours of this schedule only
+"""
+
+
+def _syncs(plan: Plan) -> Iterator[str]:
+    for peer in plan.sources if plan.sync else ():
+        yield f'[[sync]]\nname = {_text(peer.name)}\nsource = {_text(peer.name)}\nlast = "12h"\n'
 
 
 def _text(value: str) -> str:

@@ -156,8 +156,9 @@ def held_reasons(connection: Connection, limit: int = 20) -> list[tuple[str, str
 
 
 def stopped_jobs(connection: Connection) -> int:
-    """Count the commands that were interrupted and carry on when they are given again."""
-    return connection.execute(select(func.count()).select_from(jobs).where(jobs.c.state == "stopped")).scalar_one()
+    """Count the commands that were interrupted and carry on when given again. What a sync left undone, its next look finds."""
+    stopped = (jobs.c.state == "stopped", jobs.c.kind != "sync")
+    return connection.execute(select(func.count()).select_from(jobs).where(*stopped)).scalar_one()
 
 
 def verified_of_study(connection: Connection, destination: str, study_instance_uid: str) -> list[tuple[str, str]]:

@@ -11,9 +11,10 @@
     POST /find          FindCommand → matches
     POST /pull          PullCommand → NDJSON events
     POST /send          SendCommand → NDJSON events
+    POST /sync          SyncCommand → NDJSON events
 
-An error is a JSON object ``{"kind", "message", "retryable"}`` (see `gateway.web.wire`). Closing the stream of ``/pull``, ``/send``
-or ``/queue/export`` stops the operation; the same request carries on where it stopped. Runs on trio; only the
+An error is a JSON object ``{"kind", "message", "retryable"}`` (see `gateway.web.wire`). Closing the stream of ``/pull``, ``/send``,
+``/sync`` or ``/queue/export`` stops the operation; the same request carries on where it stopped. Runs on trio; only the
 socket's owner gets here.
 """
 
@@ -37,7 +38,7 @@ from gateway import __version__
 from gateway.engine import Engine
 from gateway.errors import AssociationError, GatewayError, UsageError
 from gateway.ledger import queue
-from gateway.web import jobs, peers, status, wire
+from gateway.web import jobs, peers, status, syncing, wire
 from gateway.web.export import export_instances
 from gateway.web.server import Emit, EventStream
 from gateway.web.wire import Document
@@ -60,6 +61,7 @@ def create_api(engine: Engine) -> Starlette:
         Route("/find", _answering(partial(_find, engine)), methods=["POST"]),
         Route("/pull", _streaming(wire.PullCommand, partial(jobs.pull, engine)), methods=["POST"]),
         Route("/send", _streaming(wire.SendCommand, partial(jobs.send, engine)), methods=["POST"]),
+        Route("/sync", _streaming(wire.SyncCommand, partial(syncing.sync, engine)), methods=["POST"]),
     ]
     return Starlette(routes=routes)
 

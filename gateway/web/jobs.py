@@ -64,7 +64,7 @@ async def pull(engine: Engine, command: PullCommand, emit: Emit) -> None:
         GatewayStopping: the gateway is told to stop meanwhile.
 
     """
-    _needs_everything(engine)
+    needs_everything(engine)
     request = PullRequest(
         source=command.source,
         study_uids=command.study_uids,
@@ -78,7 +78,7 @@ async def pull(engine: Engine, command: PullCommand, emit: Emit) -> None:
     async with engine.jobs.running():
         verdicts, ended = await _retrieve(engine, request, emit)
         scope = Scope(job_id=ended.job_id, destinations=command.destinations)
-        outcome = await _deliver(engine, scope, command.wait, command.wait_s, emit)
+        outcome = await deliver(engine, scope, command.wait, command.wait_s, emit)
         await emit(_pull_summary(verdicts, ended, outcome))
 
 
@@ -105,11 +105,12 @@ def _pull_summary(verdicts: Sequence[Verdict], ended: JobEnded, outcome: Outcome
         "error": ended.error,
         "complete": ended.all_complete,
         "done": ended.all_complete and outcome.done,
-        **_delivered(outcome),
+        **delivered(outcome),
     }
 
 
-def _delivered(outcome: Outcome) -> Document:
+def delivered(outcome: Outcome) -> Document:
+    """Return what became of deliveries as it stands in a summary."""
     return {
         "delivered": outcome.done,
         "unrouted": outcome.unrouted,
@@ -138,7 +139,7 @@ async def send(engine: Engine, command: SendCommand, emit: Emit) -> None:
         GatewayStopping: the gateway is told to stop meanwhile.
 
     """
-    _needs_everything(engine)
+    needs_everything(engine)
     paths = _existing(command.paths)
     _known_destinations(engine.settings, command.to)
     async with engine.jobs.running():
@@ -148,7 +149,7 @@ async def send(engine: Engine, command: SendCommand, emit: Emit) -> None:
                 taken.add(batch)
                 await emit({"event": "files", **taken.counted()})
         scope = Scope(instance_ids=tuple(taken.files), destinations=tuple(command.to))
-        outcome = await _deliver(engine, scope, command.wait, command.wait_s, emit)
+        outcome = await deliver(engine, scope, command.wait, command.wait_s, emit)
         await emit(_send_summary(taken, outcome))
 
 
@@ -215,7 +216,13 @@ def _batch(events: Iterator[FileEvent]) -> list[FileEvent]:
     return batch
 
 
-def _needs_everything(engine: Engine) -> None:
+def needs_everything(engine: Engine) -> None:
+    """Refuse what a desk cannot do.
+
+    Raises:
+        UsageError: only a desk runs.
+
+    """
     if engine.role is not Role.GATEWAY:
         raise UsageError("another command has the state folder open for a moment; try again")
 
@@ -236,7 +243,7 @@ def _known_destinations(settings: Settings, names: Sequence[str]) -> None:
         )
 
 
-async def _deliver(engine: Engine, scope: Scope, wait: bool, wait_s: float | None, emit: Emit) -> Outcome:
+async def deliver(engine: Engine, scope: Scope, wait: bool, wait_s: float | None, emit: Emit) -> Outcome:
     """Wait until nothing in `scope` is worked on any more, or `wait_s` passed, telling each change; return what it came to."""
     deadline = trio.current_time() + wait_s if wait_s is not None else math.inf
     told: Document = {}

@@ -20,6 +20,8 @@ from gateway.engine import Engine
 from gateway.errors import ConfigurationError
 from gateway.ledger import Ledger, overview
 from gateway.settings import DestinationTable, Settings
+from gateway.sync.report import cycle_json
+from gateway.sync.serving import Syncs
 from gateway.tls import Certificate, configured_certificates
 from gateway.web.wire import Document
 
@@ -63,12 +65,29 @@ async def status(engine: Engine) -> Document:
         "destinations": destinations(engine.settings, counts, circuits, now),
         "held": [{"destination": name, "reason": reason, "count": number} for name, reason, number in counts.held],
         "verdicts": [asdict(verdict) for verdict in counts.verdicts],
+        "syncs": syncs(engine.syncs),
         "conflicts": [asdict(conflict) for conflict in counts.conflicts],
         "instances": asdict(counts.holdings),
         "stopped_jobs": counts.stopped_jobs,
         "spool": asdict(usage) | {"has_room": usage.has_room},
         "certificates": await trio.to_thread.run_sync(certificates, engine.settings, now),
     }
+
+
+def syncs(running: Syncs) -> list[Document]:
+    """Return the syncs that run by configuration, each with its last cycle and, outside its hours, when they begin."""
+    return [
+        {
+            "name": name,
+            "source": sync.plan.source,
+            "to": list(sync.plan.to),
+            "interval_s": sync.plan.interval_s,
+            "open": sync.hours.is_open(),
+            "changes_at": None if (change := sync.hours.next_change()) is None else change.timestamp(),
+            "cycle": None if sync.last is None else cycle_json(sync.last),
+        }
+        for name, sync in running.running.items()
+    ]
 
 
 def _gateway(engine: Engine, now: float) -> Document:

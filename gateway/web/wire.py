@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from gateway import errors
 from gateway.domain import DeliveryState, Priority
 from gateway.ledger.queue import Action, Selection
+from gateway.settings import SyncTable
 
 Document = dict[str, Any]
 """A JSON object as it crosses the socket."""
@@ -104,6 +105,16 @@ class SendCommand(Request):
     paths: tuple[str, ...]
     to: tuple[str, ...]
     priority: Priority = Priority.NORMAL
+    wait: bool = True
+    wait_s: Annotated[float, Field(gt=0)] | None = None
+
+
+class SyncCommand(Request):
+    """``POST /sync``: a sync as a table of ``[[sync]]`` tells it, endless or for one cycle (`once`); `dry_run` moves nothing."""
+
+    table: SyncTable
+    once: bool = False
+    dry_run: bool = False
     wait: bool = True
     wait_s: Annotated[float, Field(gt=0)] | None = None
 

@@ -43,6 +43,14 @@ def test_init_without_anything_listens_on_loopback_and_keeps_in_a_folder(here: P
     assert list(settings.destinations) == ["archive"]
 
 
+def test_init_with_sync_supplies_the_destinations_from_each_source(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run(["init", "--sync"]) == 2
+    assert "--source" in capsys.readouterr().err
+    assert cli.run(["init", "--sync", "--source", "pacs=PACS@192.0.2.1:104", "--destination", "a=A@192.0.2.2:4242"]) == 0
+    (sync,) = load(here / "config.toml", {}).sync
+    assert (sync.name, sync.source, sync.to, sync.last) == ("pacs", "pacs", (), "12h")
+
+
 def test_init_with_tls_and_then_certs_is_a_configuration_without_problems(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.run(["init", "--tls", "--source-tls", "--source", "s=S@localhost:104", "--destination", "a=A@localhost:4242"]) == 0
     assert cli.run(["config", "--check"]) == 2

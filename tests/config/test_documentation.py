@@ -28,6 +28,7 @@ HEADINGS: dict[str, type[BaseModel]] = {
     "REST and DICOMweb": settings.RestTable,
     "`[schedule.NAME]`": settings.ScheduleTable,
     "`[[routes]]`": settings.RouteTable,
+    "`[[sync]]`": settings.SyncTable,
 }
 
 

@@ -1,0 +1,76 @@
+"""The syncs of a gateway: those of its configuration, which `serve` runs, and those that commands ask for. Runs in trio."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field, replace
+
+import structlog
+
+from gateway.association.query import identifier
+from gateway.errors import GatewayStopping, UsageError
+from gateway.settings import Settings, SyncTable
+from gateway.sync.growth import AT_ONCE
+from gateway.sync.means import Means
+from gateway.sync.plan import Plan, plan_of
+from gateway.sync.runner import Sync, Tell, nobody
+from gateway.windows import Window
+
+log = structlog.get_logger()
+
+
+@dataclass
+class Syncs:
+    """Makes syncs, and knows those that run by configuration; `possible` names where the routes may lead to from a source."""
+
+    settings: Settings
+    means: Means
+    possible: Callable[[str], tuple[str, ...]]
+    running: dict[str, Sync] = field(default_factory=dict)
+
+    def make(self, table: SyncTable, *, tell: Tell = nobody, at_once: bool = False) -> Sync:
+        """Return a sync that does what `table` says; with `at_once` it takes what is there without waiting for it to stop growing.
+
+        Raises:
+            UsageError: its source, a destination or its schedule is not configured, it has no destination, or a query key is no
+                DICOM keyword.
+
+        """
+        plan = self._plan(table)
+        if at_once:
+            plan = replace(plan, patience=AT_ONCE)
+        hours = Window(self.settings.hours(plan.hours))
+        return Sync(plan, self.means, hours, self.settings.sources[plan.source].moves, tell)
+
+    async def run(self, table: SyncTable, running: Callable[[], AbstractAsyncContextManager[None]]) -> None:
+        """Run a configured sync until the gateway stops; `running` is entered for as long, and cancels it then."""
+        try:
+            sync = self.running[table.name] = self.make(table)
+        except UsageError as error:
+            log.error("sync_not_started", sync=table.name, error=str(error))
+            return
+        log.info("sync_started", sync=table.name, source=table.source, to=list(sync.plan.to), interval_s=table.interval_s)
+        try:
+            async with running():
+                await sync.run()
+        except GatewayStopping:
+            log.info("sync_stopped", sync=table.name)
+
+    def _plan(self, table: SyncTable) -> Plan:
+        _known("source", [table.source], self.settings.sources)
+        _known("destination", table.to, self.settings.destinations)
+        _known("schedule", [table.when] if table.when else [], self.settings.schedule)
+        if self.settings.sources[table.source].port is None:
+            raise UsageError(f"source {table.source!r} has no port: add it to [sources.{table.source}], so that it can be asked")
+        identifier("STUDY", table.query)
+        plan = plan_of(table, self.possible(table.source))
+        if not plan.to:
+            raise UsageError(f"no route leads anywhere from source {table.source!r}: name the destinations")
+        return plan
+
+
+def _known(what: str, names: Iterable[str], known: Collection[str]) -> None:
+    for name in names:
+        if name not in known:
+            raise UsageError(f"no {what} is called {name!r} (known: {', '.join(known) or 'none'})")
