@@ -38,7 +38,7 @@ _LOSSLESS = (
     "1.2.840.10008.1.2.4.110",  # JPEG XL Lossless
     "1.2.840.10008.1.2.8.1",  # Deflated Image Frame Compression
 )
-_UNCOMPRESSED = (
+UNCOMPRESSED: tuple[str, ...] = (
     "1.2.840.10008.1.2.1",  # Explicit VR Little Endian
     "1.2.840.10008.1.2",  # Implicit VR Little Endian
     "1.2.840.10008.1.2.1.99",  # Deflated Explicit VR Little Endian
@@ -46,20 +46,18 @@ _UNCOMPRESSED = (
 )
 _OTHERS = tuple(
     sorted(
-        uid
-        for uid, (_, kind, *_) in UID_dictionary.items()
-        if kind == "Transfer Syntax" and uid not in (*_LOSSLESS, *_UNCOMPRESSED)
+        uid for uid, (_, kind, *_) in UID_dictionary.items() if kind == "Transfer Syntax" and uid not in (*_LOSSLESS, *UNCOMPRESSED)
     )
 )
 """The lossy ones, video, references to pixels elsewhere, and what is retired."""
 
-J2K_FIRST: tuple[str, ...] = _LOSSLESS + _UNCOMPRESSED + _OTHERS
+J2K_FIRST: tuple[str, ...] = _LOSSLESS + UNCOMPRESSED + _OTHERS
 """JPEG 2000 Lossless first; lossy ones only where nothing else is offered, lest a source compresses with loss for us."""
 
-UNCOMPRESSED_FIRST: tuple[str, ...] = _UNCOMPRESSED + _LOSSLESS + _OTHERS
+UNCOMPRESSED_FIRST: tuple[str, ...] = UNCOMPRESSED + _LOSSLESS + _OTHERS
 """For a source that offers what it cannot send of every instance beside the uncompressed ones."""
 
-COMPRESSED_FIRST: tuple[str, ...] = _LOSSLESS + _OTHERS + _UNCOMPRESSED
+COMPRESSED_FIRST: tuple[str, ...] = _LOSSLESS + _OTHERS + UNCOMPRESSED
 """For a source whose instances are stored with loss, and which cannot decompress them."""
 
 

@@ -80,6 +80,11 @@ class Storing:
         uid = ascii(command.get("AffectedSOPInstanceUID", ""))[1:65]
         self._log.warning("instance_refused", sop_instance_uid=uid, status=f"{refusal.status:04X}")
 
+    def log_tally(self) -> None:
+        """Tell the log what came, for an association that has no last line of its own."""
+        tally = self.tally
+        self._log.info("instances_fetched", stored=tally.stored, refused=tally.refused, bytes=tally.bytes)
+
     def _count(self, status: int) -> None:
         # Warnings (PS3.4 Table B.2-1) are stored too.
         if status == SUCCESS or status >> 12 == 0xB:
