@@ -104,6 +104,10 @@ def is_storage(sop_class_uid: str) -> bool:
     return "SOP Class" in kind and "Storage" in name and "Commitment" not in name and "Directory" not in name
 
 
+STORAGE: tuple[str, ...] = tuple(sorted(filter(is_storage, UID_dictionary)))
+"""Every storage SOP class that is known, those too that the standard has retired: archives still hold their instances."""
+
+
 def _order(abstract_syntax: str, transfer_syntaxes: Sequence[str]) -> Sequence[str]:
     """Return the transfer syntaxes that we take for `abstract_syntax`, best first; none where we do not serve it."""
     if abstract_syntax in (VERIFICATION, STORAGE_COMMITMENT):

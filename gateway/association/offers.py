@@ -11,8 +11,8 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from itertools import islice
 
-from gateway.association.contexts import LITTLE_ENDIAN, MAX_CONTEXTS, STORAGE_SOP_CLASSES, STUDY_ROOT_GET, ProposedContext
-from gateway.association.negotiation import UNCOMPRESSED, is_storage
+from gateway.association.contexts import LITTLE_ENDIAN, MAX_CONTEXTS, STUDY_ROOT_GET, ProposedContext
+from gateway.association.negotiation import STORAGE, UNCOMPRESSED, is_storage
 
 GET_CONTEXT = ProposedContext(STUDY_ROOT_GET, LITTLE_ENDIAN)
 
@@ -41,25 +41,10 @@ USUAL_SYNTAXES = frozenset(
 MAX_CLASSES = STORAGE_CONTEXTS // len(USUAL_SYNTAXES)
 """So many SOP classes may be asked for at once with all of their usual transfer syntaxes on one association."""
 
-_IMAGES = ("2", "4", "1", "1.1", "1.2", "6.1", "3.1", "7", "128", "130", "20", "12.1", "12.2", "2.1", "4.1", "1.3")
-_BESIDE = (
-    "104.1",
-    "11.1",
-    "88.11",
-    "88.22",
-    "88.33",
-    "88.59",
-    "88.67",
-    "66.4",
-    "77.1.4",
-    "130",
-    "481.1",
-    "481.2",
-    "481.3",
-    "481.5",
-)
-_USUAL_CLASSES = tuple(f"1.2.840.10008.5.1.4.1.1.{tail}" for tail in _IMAGES + _BESIDE)
-"""CT, MR, CR, DX, MG, US, SC, PET, NM, XA, RF, enhanced CT and MR, PDF, presentation states, reports, segmentations, RT."""
+_IMAGES = "2 4 1 1.1 1.2 6.1 3.1 7 128 130 20 12.1 12.2 2.1 4.1 1.3 6 3 5"
+_BESIDE = "104.1 11.1 88.11 88.22 88.33 88.59 88.67 66.4 77.1.4 481.1 481.2 481.3 481.5"
+_USUAL_CLASSES = tuple("1.2.840.10008.5.1.4.1.1." + tail for tail in f"{_IMAGES} {_BESIDE}".split())
+"""CT, MR, CR, DX, MG, US, SC, PET, NM, XA, RF, enhanced CT and MR, retired US and NM; PDF, presentation states, reports, RT …"""
 
 
 def offers(sop_classes: Collection[str] | None, transfer_syntaxes: Sequence[str]) -> list[tuple[ProposedContext, ...]]:
@@ -80,7 +65,7 @@ def _any_class(syntaxes: Sequence[str]) -> Iterator[ProposedContext]:
     uncompressed = tuple(syntax for syntax in usual if syntax in UNCOMPRESSED)
     compressed = tuple(syntax for syntax in usual if syntax not in UNCOMPRESSED)
     kinds = (uncompressed, compressed) if usual[0] in UNCOMPRESSED else (compressed, uncompressed)
-    for sop_class in dict.fromkeys((*_USUAL_CLASSES, *STORAGE_SOP_CLASSES)):
+    for sop_class in dict.fromkeys((*_USUAL_CLASSES, *STORAGE)):
         yield from (_context(sop_class, kind) for kind in kinds)
 
 
