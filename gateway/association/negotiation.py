@@ -22,7 +22,7 @@ from gateway.association.associate import (
     RequestedContext,
     presentation_context,
 )
-from gateway.association.contexts import LITTLE_ENDIAN, STORAGE_COMMITMENT, VERIFICATION, AcceptedContext
+from gateway.association.contexts import LITTLE_ENDIAN, STORAGE_COMMITMENT, STORAGE_SOP_CLASSES, VERIFICATION, AcceptedContext
 from gateway.codec.syntaxes import uid_of
 from gateway.domain import is_uid
 
@@ -104,7 +104,7 @@ def is_storage(sop_class_uid: str) -> bool:
     return "SOP Class" in kind and "Storage" in name and "Commitment" not in name and "Directory" not in name
 
 
-STORAGE: tuple[str, ...] = tuple(sorted(filter(is_storage, UID_dictionary)))
+STORAGE: tuple[str, ...] = tuple(sorted({*STORAGE_SOP_CLASSES, *filter(is_storage, UID_dictionary)}))
 """Every storage SOP class that is known, those too that the standard has retired: archives still hold their instances."""
 
 
