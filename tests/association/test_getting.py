@@ -260,6 +260,27 @@ def test_kill_ends_it_at_once_and_half_an_instance_is_discarded(where: str) -> N
     assert len(storage.committed) == (where == "between")
 
 
+def test_messages_that_come_together_are_served_one_after_the_other() -> None:
+    """A peer need not wait for our answers to speak."""
+
+    def script(peer: Conversation) -> None:
+        message = asked(peer)
+        together = bytearray()
+        peer.send = together.extend  # type: ignore[method-assign]
+        send(peer, "1.2.3.1")
+        send(peer, "1.2.3.2")
+        peer.answer(message, 0x0000)
+        peer.connection.sendall(together)
+        del peer.send
+        assert [peer.read_message().command.CommandField for _ in range(2)] == [0x8001, 0x8001]
+        peer.release()
+
+    storage = Storage()
+    with scripted_peer(script) as peer, request(peer.port) as association:
+        assert [response.status for response in get(association, storage)] == [0x0000]
+    assert len(storage.committed) == 2
+
+
 def test_an_instance_that_does_not_end_is_given_up_in_time_and_discarded() -> None:
     def script(peer: Conversation) -> None:
         asked(peer)

@@ -21,7 +21,7 @@ from tests.differential.stock import CT
 from tests.differential.transcript import REQUESTOR, split, transcripts
 from tests.fuzz.acceptor import IMPOSSIBLE, check_instances
 from tests.fuzz.log import watched
-from tests.fuzz.played import Played
+from tests.fuzz.played import Answering
 from tests.fuzz.requestor import DEADLINES
 from tests.support.accepting import Storage
 from tests.support.raw import EXPLICIT_LE, P_DATA, command_set, pdu, pdv
@@ -64,7 +64,7 @@ def _in_storage(data: bytes) -> bytes:
 
 def one_input(data: bytes) -> None:
     """Ask a source that accepts, sends `data` and closes."""
-    storage, stream = Storage(), Played(ACCEPTED + data)
+    storage, stream = Storage(), Answering(ACCEPTED + data)
     dialled, requestor.dial = requestor.dial, lambda remote, deadlines: stream
     try:
         with watched(IMPOSSIBLE):
