@@ -77,10 +77,7 @@ def _head(document: Document) -> str:
 
 
 def _sources(document: Document) -> render.Table:
-    rows = [
-        (item["name"], item["ae_title"], item["address"], _yes(item["tls"]), _asked_by(item))
-        for item in document["sources"]
-    ]
+    rows = [(item["name"], item["ae_title"], item["address"], _yes(item["tls"]), _asked_by(item)) for item in document["sources"]]
     return render.Table(("name", "AE title", "address", "TLS", "is asked by"), rows, "Sources", ("address",))
 
 
