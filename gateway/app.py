@@ -177,6 +177,7 @@ def _assembled(settings: Settings, role: Role, spool: Spool, ledger: Ledger, poo
         tls=requestor_context,
         set_order=admission.set_order,
         barrier=recorder.flush,
+        storage=lambda: intake,
         has_room=spool.has_room,
         existing=Existing(settings, ledger),
         throttles=throttles,

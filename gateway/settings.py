@@ -169,7 +169,7 @@ class RestTable(Table):
 
 
 class SourceTable(Table):
-    """``[sources.NAME]``: who may send, and whom we may ask (C-FIND, C-MOVE)."""
+    """``[sources.NAME]``: who may send, and whom we may ask (C-FIND, C-MOVE, C-GET)."""
 
     ae_title: AETitle
     host: Host
@@ -183,7 +183,9 @@ class SourceTable(Table):
     associations: Annotated[int, Field(ge=1, le=4096)] | None = None
     # How fast it may send, all its associations together.
     max_rate: Rate | None = None
-    # No instance and no response for this long ends a C-MOVE.
+    # By C-MOVE, by C-GET where it cannot reach us, or whichever brings something.
+    retrieve: Literal["move", "get", "auto"] = "move"
+    # No instance and no response for this long ends a C-MOVE or C-GET.
     progress_timeout_s: Seconds = 120.0
     # Arrivals must have been quiet this long after the final C-MOVE response before the sets are compared.
     settle_s: Seconds = 2.0

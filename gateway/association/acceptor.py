@@ -30,7 +30,8 @@ from gateway.association.services import (
     StorageService,
     StoreRequest,
 )
-from gateway.association.serving import Draining, Server, origin
+from gateway.association.serving import Draining, Server
+from gateway.association.storing import origin
 from gateway.association.stream import Stream
 from gateway.errors import AssociationAborted, AssociationError, AssociationRejected, PeerTimeout, ProtocolError
 

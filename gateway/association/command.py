@@ -108,16 +108,21 @@ _GROUP_LENGTH = struct.Struct("<HHII")
 def decode_command(data: bytes | bytearray | memoryview) -> CommandSet:
     """Return the elements of the command set `data`; those that Annex E does not name are left out.
 
+    What another group begins exactly where the Command Group Length says that the command ends is left out, too: Orthanc puts
+    the failed list of a C-GET there.
+
     Raises:
         ProtocolError: `data` is no command set, or lacks Command Field or Command Data Set Type.
     """
     found: dict[str, object] = {}
-    offset, end = 0, len(data)
+    offset, end, declared_end = 0, len(data), 0
     while offset < end:
         if end - offset < 8:
             raise _malformed("it ends within an element")
         group, number, length = _ELEMENT.unpack_from(data, offset)
         offset += 8
+        if group and offset - 8 == declared_end:
+            break
         if group:
             raise _malformed(f"an element of group {group:04X}")
         if length > end - offset:
@@ -125,6 +130,8 @@ def decode_command(data: bytes | bytearray | memoryview) -> CommandSet:
         if number in _BY_NUMBER:
             vr, keyword = _BY_NUMBER[number]
             found[keyword] = _value(vr, data, offset, length)
+        elif number == 0 and length == 4:
+            declared_end = offset + 4 + int.from_bytes(data[offset : offset + 4], "little")
         offset += length
     if "CommandField" not in found or "CommandDataSetType" not in found:
         raise _malformed("Command Field or Command Data Set Type is missing")

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 
+from gateway.association.identifier import readable
+
 ACTION_TYPE = 1
 """Request Storage Commitment (PS3.4 §J.3.2.1)."""
 
@@ -53,12 +55,17 @@ def commitment_request(transaction_uid: str, references: Iterable[InstanceRefere
 
 
 def commitment_report(event: Dataset) -> CommitmentReport:
-    """Read the Event Information `event` (PS3.4 §J.3.3.1.1); what it lacks reads as empty."""
-    return CommitmentReport(
-        transaction_uid=str(event.get("TransactionUID") or ""),
-        committed=tuple(InstanceReference(*_uids(item)) for item in _items(event, "ReferencedSOPSequence")),
-        failed=tuple(FailedReference(*_uids(item), reason=_reason(item)) for item in _items(event, "FailedSOPSequence")),
-    )
+    """Read the Event Information `event` (PS3.4 §J.3.3.1.1); what it lacks reads as empty.
+
+    Raises:
+        ProtocolError: a value cannot be read.
+    """
+    with readable():
+        return CommitmentReport(
+            transaction_uid=str(event.get("TransactionUID") or ""),
+            committed=tuple(InstanceReference(*_uids(item)) for item in _items(event, "ReferencedSOPSequence")),
+            failed=tuple(FailedReference(*_uids(item), reason=_reason(item)) for item in _items(event, "FailedSOPSequence")),
+        )
 
 
 def _item(reference: InstanceReference) -> Dataset:

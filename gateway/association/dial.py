@@ -10,12 +10,17 @@ import ssl
 import time
 from typing import Any
 
+from gateway.association.message import Receiver
 from gateway.association.requests import Deadlines, RemoteAE
 from gateway.association.resumption import Sessions, TlsPeer
 from gateway.association.stream import Stream
-from gateway.errors import PeerUnreachable, TlsFailed
+from gateway.errors import AssociationAborted, AssociationError, ConnectionLost, PeerUnreachable, TlsFailed
+from gateway.tls import handshake_failure
 
 Address = tuple[socket.AddressFamily, Any]
+
+ALERT_S = 0.5
+"""How long the alert that ended a TLS connection may take to be read."""
 
 _sessions = Sessions()
 
@@ -55,6 +60,30 @@ def forget(remote: RemoteAE) -> None:
     """Have the next connection to `remote` begin a TLS session of its own, for a peer that did not answer on this one."""
     if remote.tls is not None:
         _sessions.forget(_tls_peer(remote, remote.tls))
+
+
+def why_lost(stream: Stream, receiver: Receiver, error: AssociationAborted) -> AssociationError:
+    """Return `TlsFailed` where it was TLS that ended the connection: in TLS 1.3 a peer refuses our certificate only now.
+
+    Its alert may still wait to be read when sending already fails. A peer that expects TLS takes a plain A-ASSOCIATE-RQ for
+    nonsense and hangs up without a word of DICOM.
+    """
+    if not stream.tls:
+        if not isinstance(error, ConnectionLost):
+            return error
+        what = str(error).removeprefix(f"{stream.peer}: ")
+        return ConnectionLost(f"{what} before it had answered: does it expect TLS on this port?", peer=stream.peer)
+    try:
+        receiver.wait(ALERT_S)
+    except AssociationAborted as later:
+        cause = next((found for found in (error.__cause__, later.__cause__) if _is_alert(found)), None)
+        if isinstance(cause, ssl.SSLError):
+            return TlsFailed(handshake_failure(cause), peer=stream.peer)
+    return error
+
+
+def _is_alert(cause: BaseException | None) -> bool:
+    return isinstance(cause, ssl.SSLError) and not isinstance(cause, ssl.SSLEOFError | ssl.SSLZeroReturnError)
 
 
 def _tls_peer(remote: RemoteAE, context: ssl.SSLContext) -> TlsPeer:

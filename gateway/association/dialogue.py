@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from gateway.association.answers import response as answer_to
 from gateway.association.command import NO_DATA_SET, RESPONSE, CommandSet, Operation
 from gateway.association.commitment import CommitmentReport, commitment_report
 from gateway.association.contexts import STORAGE_COMMITMENT, AcceptedContext
@@ -54,6 +55,10 @@ _GLANCE_S = 0.01
 _SOP_CLASS_NOT_SUPPORTED = 0x0122
 
 
+Serve = Callable[[Message], int]
+"""Takes the C-STORE-RQ that comes for a C-GET, with its data set, and returns the status to answer."""
+
+
 @dataclass(frozen=True, slots=True)
 class Response:
     """The response to our request: its status, its command, and the bytes of its data set, if it has one."""
@@ -65,10 +70,11 @@ class Response:
 
 @dataclass(slots=True)
 class _UnderWay:
-    """A C-FIND or C-MOVE whose final response is awaited."""
+    """A C-FIND, C-MOVE or C-GET whose final response is awaited; with `serve` C-STORE requests may come before it."""
 
     message_id: int
     waker: Waker
+    serve: Serve | None
     cancelled: bool = False
 
     def take_cancel(self) -> bool:
@@ -91,7 +97,7 @@ class Dialogue:
     ) -> None:
         self.events: deque[CommitmentReport] = deque()
         self._stream = stream
-        self._receiver = receiver
+        self.receiver = receiver
         self._sender = sender
         self._syntaxes = {context.context_id: context.transfer_syntax for context in contexts}
         self._deadlines = deadlines
@@ -139,13 +145,15 @@ class Dialogue:
         self._context_id = context.context_id
         self._send(context.context_id, command, data_set, digest)
 
-    def responses(self, operation: Operation, message_id: int, wait_s: float) -> Generator[Response, None, None]:
-        """Yield the responses to `message_id`, each awaited for `wait_s`, the final one last.
+    def responses(
+        self, operation: Operation, message_id: int, wait_s: float, serve: Serve | None = None
+    ) -> Generator[Response, None, None]:
+        """Yield the responses to `message_id`, each awaited for `wait_s`, the final one last; `serve` takes C-STOREs meanwhile.
 
         `cancel` is heeded meanwhile. Closing the iterator before the final response cancels the operation.
         """
         with Waker() as waker:
-            self._under_way = _UnderWay(message_id, waker)
+            self._under_way = _UnderWay(message_id, waker, serve)
             try:
                 while is_pending((response := self._heeding(operation, self._under_way, wait_s)).status):
                     yield response
@@ -164,21 +172,24 @@ class Dialogue:
             under_way.waker.wake()
 
     def response(self, operation: Operation, message_id: int, wait_s: float) -> Response:
-        """Wait `wait_s` for the next response to `message_id`; reports that come before it are taken.
+        """Wait `wait_s` for the next response to `message_id`; what may come before it is served.
 
         Raises:
             PeerTimeout, AssociationAborted: it did not come.
             ProtocolError: something else came.
         """
-        response = None
+        deadline = time.monotonic() + wait_s
+        response = self._response_or_request(operation, message_id, wait_s)
         while response is None:
-            response = self._response_or_report(operation, message_id, wait_s)
+            if (remaining := deadline - time.monotonic()) <= 0:
+                raise PeerTimeout(f"no response within {wait_s:g} s", peer=self._stream.peer)
+            response = self._response_or_request(operation, message_id, remaining)
         return response
 
     def event(self, timeout_s: float) -> CommitmentReport | None:
         """Wait `timeout_s` for a commitment report."""
         deadline = time.monotonic() + timeout_s
-        while not self.events and self._receiver.wait(max(deadline - time.monotonic(), 0.0)):
+        while not self.events and self.receiver.wait(max(deadline - time.monotonic(), 0.0)):
             message = self._receive(self._deadlines.response_s)
             if message is None:
                 self._released()
@@ -194,7 +205,7 @@ class Dialogue:
         self._over = True
         try:
             self._stream.send(encode_release_request())
-            self._receiver.state = State.AWAITING_RELEASE
+            self.receiver.state = State.AWAITING_RELEASE
             self._await_release()
             self._stream.close()
         except AssociationAborted:
@@ -224,27 +235,33 @@ class Dialogue:
         while True:
             if under_way.take_cancel():
                 self._send_cancel(under_way.message_id)
-            if self._arrived():
-                response = self._response_or_report(operation, under_way.message_id, self._deadlines.response_s)
+            if arrived := self._arrived():
+                response = self._response_or_request(operation, under_way.message_id, self._deadlines.response_s)
                 if response is not None:
                     return response
             if (remaining := deadline - time.monotonic()) <= 0:
                 raise PeerTimeout(f"no response within {wait_s:g} s", peer=self._stream.peer)
-            under_way.waker.wait(self._stream.fileno(), remaining)
+            if not arrived:
+                # What came may have brought the next message with it.
+                under_way.waker.wait(self._stream.fileno(), remaining)
 
-    def _response_or_report(self, operation: Operation, message_id: int, wait_s: float) -> Response | None:
-        """Return the response that comes next; None where it is a report instead, which is taken."""
+    def _response_or_request(self, operation: Operation, message_id: int, wait_s: float) -> Response | None:
+        """Return the response that comes next; None where it is a report or a C-STORE instead, which is served."""
         message = self._message(wait_s)
-        if message.command["CommandField"] == Operation.N_EVENT_REPORT:
+        field = message.command["CommandField"]
+        if field == Operation.N_EVENT_REPORT:
             self._take_event(message)
             return None
+        if field == Operation.C_STORE and self._under_way is not None and self._under_way.serve is not None:
+            self._send(message.context_id, answer_to(message.command, self._under_way.serve(message)))
+            return None
         _check(message, operation, message_id)
-        data = self._receiver.receive_bytes(message, MAX_DATA_SET_BYTES) if message.has_data_set else None
+        data = self.receiver.receive_bytes(message, MAX_DATA_SET_BYTES) if message.has_data_set else None
         return Response(message.command["Status"], message.command, data)
 
     def _arrived(self) -> bool:
         """Tell at once whether something of a message is there."""
-        return self._receiver.wait(0.0) or (self._stream.stirs() and self._receiver.wait(_GLANCE_S))
+        return self.receiver.wait(0.0) or (self._stream.stirs() and self.receiver.wait(_GLANCE_S))
 
     def _drain(self, operation: Operation, message_id: int) -> None:
         """Cancel `message_id` and take its responses to the final one; the association ends where that takes too long."""
@@ -305,7 +322,7 @@ class Dialogue:
         return message
 
     def _receive(self, wait_s: float) -> Message | None:
-        message = self._receiver.receive_message(wait_s)
+        message = self.receiver.receive_message(wait_s)
         if message is not None and message.context_id not in self._syntaxes:
             raise ProtocolError(f"a message in presentation context {message.context_id}, which was not accepted")
         return message
@@ -315,7 +332,7 @@ class Dialogue:
         command = message.command
         if command["CommandField"] != Operation.N_EVENT_REPORT:
             raise ProtocolError(f"a message with Command Field {command['CommandField']:04X} that nobody asked for")
-        data = self._receiver.receive_bytes(message, MAX_DATA_SET_BYTES) if message.has_data_set else b""
+        data = self.receiver.receive_bytes(message, MAX_DATA_SET_BYTES) if message.has_data_set else b""
         known = command.get("AffectedSOPClassUID", STORAGE_COMMITMENT) == STORAGE_COMMITMENT
         if known:
             self.events.append(commitment_report(decode_identifier(data, self._syntaxes[message.context_id])))
@@ -329,10 +346,10 @@ class Dialogue:
     def _await_release(self) -> None:
         """Wait for A-RELEASE-RP; where both sides asked, the requestor answers first (PS3.8 §9.2.1, Sta9 to Sta11)."""
         deadline = time.monotonic() + self._deadlines.release_s
-        kind, _ = self._receiver.receive_pdu(deadline)
+        kind, _ = self.receiver.receive_pdu(deadline)
         if kind is PduType.RELEASE_RQ:
             self._stream.send(encode_release_response())
-            self._receiver.receive_pdu(deadline)
+            self.receiver.receive_pdu(deadline)
 
 
 def named(error: ProtocolError, peer: str) -> ProtocolError:

@@ -6,7 +6,8 @@ Values stay as they came until someone asks for them: an element that a peer fil
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from io import BytesIO
 
 from pydicom.dataset import Dataset
@@ -19,7 +20,7 @@ from pydicom.uid import ImplicitVRLittleEndian
 from gateway.errors import ProtocolError
 
 _UNREADABLE = (AttributeError, BytesLengthException, EOFError, InvalidDicomError, KeyError, NotImplementedError, OSError, TypeError)
-"""What pydicom raises for bytes that are no data set; the rest of it is in `decode_identifier`."""
+"""What pydicom raises for bytes that are no data set; the rest of it is in `readable`."""
 
 
 def encode_identifier(identifier: Dataset, transfer_syntax: str) -> bytes:
@@ -37,14 +38,26 @@ def decode_identifier(data: bytes, transfer_syntax: str) -> Dataset:
     Raises:
         ProtocolError: the bytes are no data set. The message says nothing of what is in them.
     """
-    try:
+    with readable():
         return read_dataset(BytesIO(data), is_implicit_VR=transfer_syntax == ImplicitVRLittleEndian, is_little_endian=True)
+
+
+@contextmanager
+def readable() -> Iterator[None]:
+    """Have what pydicom raises for a peer's data set, or for a value in it, leave as ProtocolError."""
+    try:
+        yield
     except (*_UNREADABLE, ValueError, struct.error) as error:
         raise ProtocolError(f"a data set that cannot be read ({type(error).__name__})") from error
 
 
 def uids(identifier: Dataset, keyword: str) -> tuple[str, ...]:
-    """Return the UIDs under `keyword`, of which there may be none, one (not a list then) or many."""
-    value = identifier.get(keyword) or ()
-    values: Iterable[object] = (value,) if isinstance(value, str) else value
-    return tuple(str(uid) for uid in values if uid)
+    """Return the UIDs under `keyword`, of which there may be none, one (not a list then) or many.
+
+    Raises:
+        ProtocolError: the value cannot be read.
+    """
+    with readable():
+        value = identifier.get(keyword) or ()
+        values: Iterable[object] = (value,) if isinstance(value, str) else value
+        return tuple(str(uid) for uid in values if uid)

@@ -22,7 +22,7 @@ from gateway.association.associate import (
     RequestedContext,
     presentation_context,
 )
-from gateway.association.contexts import LITTLE_ENDIAN, STORAGE_COMMITMENT, VERIFICATION, AcceptedContext
+from gateway.association.contexts import LITTLE_ENDIAN, STORAGE_COMMITMENT, STORAGE_SOP_CLASSES, VERIFICATION, AcceptedContext
 from gateway.codec.syntaxes import uid_of
 from gateway.domain import is_uid
 
@@ -38,7 +38,7 @@ _LOSSLESS = (
     "1.2.840.10008.1.2.4.110",  # JPEG XL Lossless
     "1.2.840.10008.1.2.8.1",  # Deflated Image Frame Compression
 )
-_UNCOMPRESSED = (
+UNCOMPRESSED: tuple[str, ...] = (
     "1.2.840.10008.1.2.1",  # Explicit VR Little Endian
     "1.2.840.10008.1.2",  # Implicit VR Little Endian
     "1.2.840.10008.1.2.1.99",  # Deflated Explicit VR Little Endian
@@ -46,20 +46,18 @@ _UNCOMPRESSED = (
 )
 _OTHERS = tuple(
     sorted(
-        uid
-        for uid, (_, kind, *_) in UID_dictionary.items()
-        if kind == "Transfer Syntax" and uid not in (*_LOSSLESS, *_UNCOMPRESSED)
+        uid for uid, (_, kind, *_) in UID_dictionary.items() if kind == "Transfer Syntax" and uid not in (*_LOSSLESS, *UNCOMPRESSED)
     )
 )
 """The lossy ones, video, references to pixels elsewhere, and what is retired."""
 
-J2K_FIRST: tuple[str, ...] = _LOSSLESS + _UNCOMPRESSED + _OTHERS
+J2K_FIRST: tuple[str, ...] = _LOSSLESS + UNCOMPRESSED + _OTHERS
 """JPEG 2000 Lossless first; lossy ones only where nothing else is offered, lest a source compresses with loss for us."""
 
-UNCOMPRESSED_FIRST: tuple[str, ...] = _UNCOMPRESSED + _LOSSLESS + _OTHERS
+UNCOMPRESSED_FIRST: tuple[str, ...] = UNCOMPRESSED + _LOSSLESS + _OTHERS
 """For a source that offers what it cannot send of every instance beside the uncompressed ones."""
 
-COMPRESSED_FIRST: tuple[str, ...] = _LOSSLESS + _OTHERS + _UNCOMPRESSED
+COMPRESSED_FIRST: tuple[str, ...] = _LOSSLESS + _OTHERS + UNCOMPRESSED
 """For a source whose instances are stored with loss, and which cannot decompress them."""
 
 
@@ -104,6 +102,10 @@ def is_storage(sop_class_uid: str) -> bool:
         return False
     name, kind, *_ = UID_dictionary.get(sop_class_uid, ("Storage", "SOP Class"))
     return "SOP Class" in kind and "Storage" in name and "Commitment" not in name and "Directory" not in name
+
+
+STORAGE: tuple[str, ...] = tuple(sorted({*STORAGE_SOP_CLASSES, *filter(is_storage, UID_dictionary)}))
+"""Every storage SOP class that is known, those too that the standard has retired: archives still hold their instances."""
 
 
 def _order(abstract_syntax: str, transfer_syntaxes: Sequence[str]) -> Sequence[str]:

@@ -1,4 +1,4 @@
-"""An association that we request (PS3.8 §9.2): C-ECHO, C-FIND, C-MOVE, C-STORE and Storage Commitment as SCU.
+"""An association that we request (PS3.8 §9.2): C-ECHO, C-FIND, C-MOVE, C-GET, C-STORE and Storage Commitment as SCU.
 
 One thread at a time uses a `Requestor`, one operation at a time; `kill` may come from any thread. Every wait ends by a deadline
 or by `kill`. What breaks an operation ends the association, and every error is one of `gateway.errors`.
@@ -7,10 +7,10 @@ or by `kill`. What breaks an operation ends the association, and every error is 
 from __future__ import annotations
 
 import math
-import ssl
 import time
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing
+from functools import partial
 from types import TracebackType
 from typing import Self, Unpack
 
@@ -29,14 +29,16 @@ from gateway.association.contexts import (
     STORAGE_COMMITMENT,
     STORAGE_COMMITMENT_INSTANCE,
     STUDY_ROOT_FIND,
+    STUDY_ROOT_GET,
     STUDY_ROOT_MOVE,
     VERIFICATION,
     AcceptedContext,
     ProposedContext,
 )
-from gateway.association.dial import dial, forget, remember
-from gateway.association.dialogue import LAST_WORDS_S, Dialogue, Response, named
-from gateway.association.identifier import decode_identifier, encode_identifier, uids
+from gateway.association.dial import dial, forget, remember, why_lost
+from gateway.association.dialogue import LAST_WORDS_S, Dialogue, Response, Serve, named
+from gateway.association.getting import originated, sub_operation, sub_operation_contexts
+from gateway.association.identifier import decode_identifier, encode_identifier
 from gateway.association.message import Receiver
 from gateway.association.pdu import SERVICE_PROVIDER, PduType, decode_reject, encode_abort
 from gateway.association.requests import (
@@ -47,22 +49,21 @@ from gateway.association.requests import (
     StoreResponse,
     SubOperations,
     next_message_id,
+    sub_operations,
 )
 from gateway.association.sender import Sender
+from gateway.association.services import AssociationInfo, StorageService
 from gateway.association.state import State
 from gateway.association.statuses import SUCCESS, is_pending
+from gateway.association.storing import Storing
 from gateway.association.stream import Stream
 from gateway.errors import (
     AssociationAborted,
-    AssociationError,
-    ConnectionLost,
     DimseFailed,
     NoPresentationContext,
     PeerTimeout,
     ProtocolError,
-    TlsFailed,
 )
-from gateway.tls import handshake_failure
 
 __all__ = [
     "ByteSource",
@@ -132,34 +133,10 @@ def _negotiate(
         stream.hasten()
         kind, body = receiver.receive_pdu(deadline)
     except AssociationAborted as error:
-        raise _why_lost(stream, receiver, error) from error
+        raise why_lost(stream, receiver, error) from error
     if kind is PduType.ASSOCIATE_RJ:
         raise decode_reject(body, peer=stream.peer)
     return decode_accept(body, contexts)
-
-
-def _why_lost(stream: Stream, receiver: Receiver, error: AssociationAborted) -> AssociationError:
-    """Return `TlsFailed` where it was TLS that ended the connection: in TLS 1.3 a peer refuses our certificate only now.
-
-    Its alert may still wait to be read when sending already fails. A peer that expects TLS takes a plain A-ASSOCIATE-RQ for
-    nonsense and hangs up without a word of DICOM.
-    """
-    if not stream.tls:
-        if not isinstance(error, ConnectionLost):
-            return error
-        what = str(error).removeprefix(f"{stream.peer}: ")
-        return ConnectionLost(f"{what} before it had answered: does it expect TLS on this port?", peer=stream.peer)
-    try:
-        receiver.wait(LAST_WORDS_S)
-    except AssociationAborted as later:
-        cause = next((found for found in (error.__cause__, later.__cause__) if _is_alert(found)), None)
-        if isinstance(cause, ssl.SSLError):
-            return TlsFailed(handshake_failure(cause), peer=stream.peer)
-    return error
-
-
-def _is_alert(cause: BaseException | None) -> bool:
-    return isinstance(cause, ssl.SSLError) and not isinstance(cause, ssl.SSLEOFError | ssl.SSLZeroReturnError)
 
 
 class Requestor:
@@ -252,10 +229,38 @@ class Requestor:
         wait_s = math.inf if response_s is None else response_s
         with closing(self._responses(Operation.C_MOVE, context, command, data, wait_s)) as responses:
             for response in responses:
-                yield _sub_operations(response, context.transfer_syntax)
+                yield sub_operations(response.command, response.data, context.transfer_syntax)
+
+    def get(
+        self, identifier: Dataset, *, storage: StorageService, info: AssociationInfo, message_id: int, model: str = STUDY_ROOT_GET
+    ) -> Iterator[SubOperations]:
+        """Ask for `identifier` to be sent on this association; yield each response, the final one last (PS3.4 §C.4.3).
+
+        What comes goes to `storage` as sent by `info`, with our own AE title and `message_id` for its originator: what is sent
+        here was asked for here. No status raises: the caller judges by what arrives. The wait for each response or instance has
+        no end but `kill`. Closing the iterator early cancels the operation and waits for its end.
+
+        Raises:
+            NoPresentationContext: `model`, or all storage, was not accepted.
+            AssociationError: the association ended.
+        """
+        context = self._context(model)
+        if not (contexts := sub_operation_contexts(self.accepted)):
+            raise NoPresentationContext("no context of a storage SOP class was accepted", peer=str(self.remote))
+        storing = Storing(info, self._dialogue.receiver, storage, requested=partial(originated, info.called_ae, message_id))
+        data = encode_identifier(identifier, context.transfer_syntax)
+        command = self._command(Operation.C_GET, HAS_DATA_SET, AffectedSOPClassUID=model, Priority=MEDIUM)
+        command["MessageID"] = message_id
+        serve = partial(sub_operation, storing, contexts)
+        try:
+            with closing(self._responses(Operation.C_GET, context, command, data, math.inf, serve=serve)) as responses:
+                for response in responses:
+                    yield sub_operations(response.command, response.data, context.transfer_syntax)
+        finally:
+            storing.log_tally()
 
     def cancel(self, message_id: int) -> None:
-        """Ask the peer to stop C-FIND or C-MOVE `message_id` (PS3.7 §9.3.2.3); its final response still comes.
+        """Ask the peer to stop C-FIND, C-MOVE or C-GET `message_id` (PS3.7 §9.3.2.3); its final response still comes.
 
         From any thread. The thread that awaits the next response sends it; where nothing of the kind is under way, nothing happens.
         Never raises.
@@ -354,12 +359,19 @@ class Requestor:
             raise DimseFailed(operation.name.replace("_", "-"), response.status, peer=str(self.remote))
 
     def _responses(
-        self, operation: Operation, context: AcceptedContext, command: CommandSet, data: bytes, wait_s: float
+        self,
+        operation: Operation,
+        context: AcceptedContext,
+        command: CommandSet,
+        data: bytes,
+        wait_s: float,
+        *,
+        serve: Serve | None = None,
     ) -> Generator[Response, None, None]:
         """Send a request and yield its responses; the operation is over before the final one is handed on."""
         with self._dialogue.operation():
             self._dialogue.ask(context, command, data)
-            with closing(self._dialogue.responses(operation, command["MessageID"], wait_s)) as responses:
+            with closing(self._dialogue.responses(operation, command["MessageID"], wait_s, serve)) as responses:
                 for response in responses:
                     if not is_pending(response.status):
                         break
@@ -375,23 +387,3 @@ def _by_syntax(accepted: Iterable[AcceptedContext]) -> dict[tuple[str, str | Non
             found.setdefault((context.abstract_syntax, context.transfer_syntax), context)
             found.setdefault((context.abstract_syntax, None), context)
     return found
-
-
-def _sub_operations(response: Response, transfer_syntax: str) -> SubOperations:
-    """Return what a C-MOVE response says; a failed list that cannot be read is no reason to lose the rest."""
-    command = response.command
-    return SubOperations(
-        status=response.status,
-        remaining=command.get("NumberOfRemainingSuboperations"),
-        completed=command.get("NumberOfCompletedSuboperations"),
-        failed=command.get("NumberOfFailedSuboperations"),
-        warning=command.get("NumberOfWarningSuboperations"),
-        failed_uids=_failed_uids(response.data, transfer_syntax) if response.data else (),
-    )
-
-
-def _failed_uids(data: bytes, transfer_syntax: str) -> tuple[str, ...]:
-    try:
-        return uids(decode_identifier(data, transfer_syntax), "FailedSOPInstanceUIDList")
-    except ProtocolError:
-        return ()

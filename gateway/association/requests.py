@@ -7,7 +7,10 @@ import ssl
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from gateway.association.command import CommandSet
+from gateway.association.identifier import decode_identifier, uids
 from gateway.association.statuses import StatusRule, is_pending, store_disposition
+from gateway.errors import ProtocolError
 from gateway.throttle import Throttle
 
 MAX_MESSAGE_ID = 0xFFFF
@@ -80,7 +83,7 @@ class StoreResponse:
 
 @dataclass(frozen=True, slots=True)
 class SubOperations:
-    """One C-MOVE response (PS3.7 §9.1.4): the peer's own counts, which prove nothing, and None where it gave none."""
+    """One C-MOVE or C-GET response (PS3.7 §9.1.3, §9.1.4): the peer's own counts, which prove nothing; None where it gave none."""
 
     status: int
     remaining: int | None = None
@@ -95,12 +98,32 @@ class SubOperations:
         return not is_pending(self.status)
 
 
+def sub_operations(command: CommandSet, data: bytes | None, transfer_syntax: str) -> SubOperations:
+    """Return what a C-MOVE or C-GET response says; a failed list that cannot be read is no reason to lose the rest."""
+    return SubOperations(
+        status=command["Status"],
+        remaining=command.get("NumberOfRemainingSuboperations"),
+        completed=command.get("NumberOfCompletedSuboperations"),
+        failed=command.get("NumberOfFailedSuboperations"),
+        warning=command.get("NumberOfWarningSuboperations"),
+        failed_uids=_failed_uids(data, transfer_syntax) if data else (),
+    )
+
+
+def _failed_uids(data: bytes, transfer_syntax: str) -> tuple[str, ...]:
+    try:
+        return uids(decode_identifier(data, transfer_syntax), "FailedSOPInstanceUIDList")
+    except ProtocolError:
+        return ()
+
+
 _message_ids = itertools.count()
 
 
 def next_message_id() -> int:
     """Return a Message ID from 1 to 65535 that this process did not use for its last 65,534 calls. Thread-safe.
 
-    C-MOVEs take theirs here, since their sub-operations come back under it on other associations.
+    C-MOVEs take theirs here, since their sub-operations come back under it on other associations; and C-GETs, so that what
+    comes for either is counted in the same way.
     """
     return next(_message_ids) % MAX_MESSAGE_ID + 1

@@ -49,13 +49,14 @@ def register(
     if table is None:
         raise UsageError(f"no source {source!r} (known: {', '.join(settings.sources) or 'none'})")
     ours = our_address(settings, table, host, name)
-    entries = dict(instructions(ours))
+    by_get = table.retrieve == "get"
+    entries = dict(instructions(ours, by_get=by_get))
     done = _enter(table.rest, ours) if table.rest is not None else None
     if as_json:
         render.print_json({"address": asdict(ours), "entries": entries, "rest": done})
     else:
-        _print(ours, entries, done)
-    if done is not None and not done["reachable"]:
+        _print(ours, entries, done, by_get=by_get)
+    if done is not None and not done["reachable"] and not by_get:
         raise typer.Exit(1)
 
 
@@ -99,11 +100,15 @@ def orthanc_modality(ours: OurAddress) -> dict[str, Any]:
     return modality | {"UseDicomTls": True} if ours.tls else modality
 
 
-def instructions(ours: OurAddress) -> Iterator[tuple[str, str]]:
-    """Yield for each kind of source what to enter where; pure."""
+def instructions(ours: OurAddress, *, by_get: bool = False) -> Iterator[tuple[str, str]]:
+    """Yield for each kind of source what to enter where; pure. A source that is asked `by_get` has only to let us ask."""
     with_tls = ", over TLS with a client certificate" if ours.tls else ""
-    yield "Any PACS", f"AE title {ours.ae_title}, host {ours.host}, port {ours.port}{with_tls}: a move destination and storage node"
     entry = json.dumps({"DicomModalities": {ours.name: orthanc_modality(ours)}}, indent=2)
+    if by_get:
+        yield "Any PACS", f"nothing: C-GET brings instances on our own association; AE title {ours.ae_title} must be allowed to ask"
+        yield "Orthanc (configuration file), where it lets only those ask whom it knows", entry
+        return
+    yield "Any PACS", f"AE title {ours.ae_title}, host {ours.host}, port {ours.port}{with_tls}: a move destination and storage node"
     yield "Orthanc (configuration file)", entry
     yield (
         "dcmqrscp (dcmqrscp.cfg)",
@@ -165,11 +170,13 @@ def _same(entered: Any, wanted: Mapping[str, Any]) -> bool:
     return isinstance(entered, Mapping) and all(entered.get(key) == value for key, value in wanted.items())
 
 
-def _print(ours: OurAddress, entries: Mapping[str, str], done: Mapping[str, Any] | None) -> None:
+def _print(ours: OurAddress, entries: Mapping[str, str], done: Mapping[str, Any] | None, *, by_get: bool) -> None:
     if done is not None:
         typer.echo(f"entered at {done['url']} as modality {ours.name}: {ours.ae_title}@{ours.host}:{ours.port}")
         if done["reachable"]:
             typer.echo("and it reaches this gateway: C-ECHO answered")
+        elif by_get:
+            typer.echo("it does not reach this gateway, which C-GET does not need")
         else:
             typer.echo("but it does NOT reach this gateway: is `gateway serve` running, is the address right (--host)?", err=True)
         return

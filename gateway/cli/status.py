@@ -79,11 +79,13 @@ def _head(document: Document) -> str:
 
 
 def _sources(document: Document) -> render.Table:
-    rows = [
-        (item["name"], item["ae_title"], item["address"], _yes(item["tls"]), "yes" if item["can_be_asked"] else "no (sends only)")
-        for item in document["sources"]
-    ]
-    return render.Table(("name", "AE title", "address", "TLS", "can be asked"), rows, "Sources", ("address",))
+    rows = [(item["name"], item["ae_title"], item["address"], _yes(item["tls"]), _asked_by(item)) for item in document["sources"]]
+    return render.Table(("name", "AE title", "address", "TLS", "is asked by"), rows, "Sources", ("address",))
+
+
+def _asked_by(source: Document) -> str:
+    operation = {"move": "C-MOVE", "get": "C-GET", "auto": "C-MOVE or C-GET"}[source["retrieve"]]
+    return operation if source["can_be_asked"] else "nothing (sends only)"
 
 
 def _destinations(document: Document) -> render.Table:

@@ -21,7 +21,7 @@ from gateway.route.rules import OPERATION_KEYS, unknown_keywords
 from gateway.schedule import DAYS_EXPECTED, HOURS_EXPECTED, parse_days, parse_hours
 from gateway.settings import GatewayTable, ListenTable, ListenTlsTable, ScheduleTable, SourceTable
 
-_HERE = {"127.0.0.1", "localhost", "::1"}
+_HERE = ("127.0.0.1", "localhost", "::1")
 
 
 def check(raw: Raw) -> Iterator[Finding]:

@@ -15,6 +15,8 @@ ACCEPTANCE_ORDER = "acceptance_order"
 ASYNCHRONOUS = "asynchronous"
 """About a source: ``yes`` when it answers C-MOVE before its sub-operations are done."""
 
+RETRIEVE = "retrieve"
+"""About a source: the operation that brings its instances, ``move`` or ``get``, where that has to be found out."""
 
 REFUSED_CONTEXTS = "refused_contexts"
 """About a destination: the presentation contexts that it refused, as `gateway.delivery.acceptance` writes them."""

@@ -1,20 +1,19 @@
 """One association on a thread of its own, killed when the trio task that waits for it is cancelled.
 
-`converse` is for short conversations (C-ECHO, C-FIND). `Move` is one C-MOVE, which is asked to stop by C-CANCEL first and
-ended by the no-progress deadline rather than by a time of its own.
+`converse` is for short conversations (C-ECHO, C-FIND). `Move` is one C-MOVE or C-GET, which is asked to stop by C-CANCEL first
+and ended by the no-progress deadline rather than by a time of its own.
 """
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 import structlog
 import trio
-from pydicom.dataset import Dataset
 
 from gateway.association.requestor import Requestor, SubOperations
 from gateway.errors import (
@@ -26,6 +25,7 @@ from gateway.errors import (
     TlsFailed,
 )
 from gateway.retrieve.correlate import Watch
+from gateway.retrieve.method import Method
 from gateway.retrieve.repair import End
 
 T = TypeVar("T")
@@ -126,11 +126,12 @@ async def converse(open_association: Callable[[], Requestor], work: Callable[[Re
 
 @dataclass(frozen=True)
 class Moved:
-    """How one C-MOVE ended: the source's last answer (never believed), or what broke."""
+    """How one C-MOVE or C-GET ended: the source's last answer (never believed), or what broke."""
 
     end: End
     last: SubOperations | None = None
     error: GatewayError | None = None
+    method: Method = Method.MOVE
 
     @property
     def claimed(self) -> int:
@@ -159,9 +160,9 @@ _NEVER = frozenset({UNKNOWN_DESTINATION, 0x0122, 0x0124, 0x0210, 0x0211, 0x0212}
 
 
 def end_of(last: SubOperations) -> End:
-    """Classify a final response (PS3.4 §C.4.2.1.5).
+    """Classify a final response (PS3.4 §C.4.2.1.5, §C.4.3.1.4).
 
-    A702 also ends a C-MOVE whose sub-operations failed: only without any of them was it refused for being busy.
+    A702 also ends one whose sub-operations failed: only without any of them was it refused for being busy.
     """
     if last.status in _NEVER:
         return End.REFUSED
@@ -170,22 +171,29 @@ def end_of(last: SubOperations) -> End:
 
 
 class Move:
-    """One C-MOVE: run it, watch its progress, end it when nothing moves."""
+    """One C-MOVE or C-GET: run it, watch its progress, end it when nothing moves."""
 
     def __init__(
-        self, open_association: Callable[[], Requestor], identifier: Dataset, *, destination_ae: str, message_id: int, watch: Watch
+        self,
+        open_association: Callable[[], Requestor],
+        request: Callable[[Requestor], Iterator[SubOperations]],
+        *,
+        message_id: int,
+        watch: Watch,
+        heard: Callable[[], float] = lambda: 0.0,
     ) -> None:
-        self._identifier = identifier
-        self._destination_ae = destination_ae
+        """`request` sends it under `message_id`. `heard` tells when something of an instance last came, in monotonic seconds."""
+        self._request = request
         self._message_id = message_id
         self._watch = watch
+        self._heard = heard
         self._last: SubOperations | None = None
         self._last_response = self._last_change = time.monotonic()
         self._stalled = False
         self._call = _MoveCall(open_association, self._ask, message_id)
 
     async def result(self, limiter: trio.CapacityLimiter, progress_timeout_s: float) -> Moved:
-        """Carry the C-MOVE out; returns, never raises an AssociationError. When cancelled: C-CANCEL, then abort."""
+        """Carry it out; returns, never raises an AssociationError. When cancelled: C-CANCEL, then abort."""
         self._last_response = self._last_change = time.monotonic()
         moved = Moved(End.BROKEN)
         async with trio.open_nursery() as nursery:
@@ -200,7 +208,7 @@ class Move:
 
     def _answered(self) -> Moved:
         if self._last is None or not self._last.final:
-            return self._broken(AssociationAborted("the C-MOVE ended without a final response"))
+            return self._broken(AssociationAborted("it ended without a final response"))
         return Moved(End.STALLED if self._stalled else end_of(self._last), self._last)
 
     def _broken(self, error: AssociationError) -> Moved:
@@ -212,7 +220,7 @@ class Move:
         return Moved(End.REFUSED if permanent else End.BROKEN, self._last, error)
 
     def _ask(self, requestor: Requestor) -> None:
-        for response in requestor.move(self._identifier, destination_ae=self._destination_ae, message_id=self._message_id):
+        for response in self._request(requestor):
             changed = self._last is None or self._last != response
             self._last, self._last_response = response, time.monotonic()
             if changed:
@@ -230,8 +238,8 @@ class Move:
             abandon.cancel()
 
     def _left(self, progress_timeout_s: float) -> float:
-        # An instance that takes long because we hold the source back is no silence.
-        came = max(self._watch.last_arrival, self._watch.flowed_at())
+        # An instance that takes long, be it because we hold the source back, is no silence.
+        came = max(self._watch.last_arrival, self._watch.flowed_at(), self._heard())
         quiet = max(self._last_response, came) + progress_timeout_s
         return min(quiet, max(self._last_change, came) + HEARTBEATS * progress_timeout_s) - time.monotonic()
 

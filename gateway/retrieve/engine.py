@@ -19,7 +19,9 @@ import trio
 
 from gateway.association import query
 from gateway.association.contexts import STUDY_ROOT_CONTEXTS, ProposedContext
+from gateway.association.negotiation import preferring
 from gateway.association.requestor import Deadlines, RemoteAE, Requestor, associate
+from gateway.association.services import StorageService
 from gateway.domain import Provenance, Purpose
 from gateway.errors import UsageError
 from gateway.ledger import Ledger, learned
@@ -29,6 +31,7 @@ from gateway.retrieve.correlate import Arrivals
 from gateway.retrieve.events import Event, PullRequest
 from gateway.retrieve.job import Job
 from gateway.retrieve.means import BOTH_ORDERS, Existing, Means, Source
+from gateway.retrieve.method import Method
 from gateway.retrieve.reachable import address_towards
 from gateway.retrieve.repair import AcceptanceOrder, Backoff
 from gateway.retrieve.session import Session
@@ -60,6 +63,7 @@ class Retriever:
         tls: Callable[[TlsTable], ssl.SSLContext],
         set_order: Callable[[str, AcceptanceOrder], None],
         barrier: Callable[[], None],
+        storage: Callable[[], StorageService],
         has_room: Callable[[], bool] = lambda: True,
         existing: Existing | None = None,
         throttles: Mapping[str, Throttle] | None = None,
@@ -68,9 +72,10 @@ class Retriever:
         """Make a retriever; it opens nothing before `pull` or `find`.
 
         `tls` makes a requestor's context; `set_order` changes the order in which transfer syntaxes are accepted from a source on
-        its next associations; `barrier` blocks until the ledger has everything that was answered 0000 (`Means`); `has_room` says
-        whether the spool takes more; `existing` is asked for `skip_existing`; `throttles` are those of the sources that have one;
-        `backoff` is how a source that is busy or out of reach is waited for.
+        its next associations; `barrier` blocks until the ledger has everything that was answered 0000 (`Means`); `storage` gives
+        what takes in the instances that come by C-GET; `has_room` says whether the spool takes more; `existing` is asked for
+        `skip_existing`; `throttles` are those of the sources that have one; `backoff` is how a source that is busy or out of reach
+        is waited for.
         """
         self._settings = settings
         self._ledger = ledger
@@ -89,6 +94,7 @@ class Retriever:
             barrier=barrier,
             has_room=has_room,
             existing=existing,
+            storage=storage,
             backoff=backoff or Backoff(),
         )
 
@@ -202,7 +208,7 @@ class Retriever:
         with self._ledger.read() as connection:
             taught = {
                 fact: learned.get(connection, subject, fact, now=now)
-                for fact in (learned.ACCEPTANCE_ORDER, learned.ASYNCHRONOUS, BOTH_ORDERS)
+                for fact in (learned.ACCEPTANCE_ORDER, learned.ASYNCHRONOUS, learned.RETRIEVE, BOTH_ORDERS)
             }
         usual: AcceptanceOrder = "uncompressed-first" if taught[learned.ACCEPTANCE_ORDER] == "uncompressed-first" else "j2k-first"
         throttle = self._throttles.get(name)
@@ -215,6 +221,8 @@ class Retriever:
             both_orders=taught[BOTH_ORDERS] == "yes",
             asynchronous=taught[learned.ASYNCHRONOUS] == "yes",
             throttle=throttle,
+            preferred=preferring(table.prefer or self._settings.listen.prefer),
+            works=next((method for method in Method if taught[learned.RETRIEVE] == method), None),
         )
 
     def _associate(self, table: SourceTable, throttle: Throttle | None, contexts: tuple[ProposedContext, ...]) -> Requestor:
@@ -222,7 +230,8 @@ class Retriever:
         name = None if table.tls is None else table.tls.server_name
         remote = RemoteAE(table.ae_title, table.host, table.port or 0, tls=tls, server_name=name, receiving=throttle)
         deadlines = Deadlines(response_s=table.response_timeout_s)
-        return associate(remote, self._settings.gateway.ae_title, contexts, deadlines=deadlines)
+        longest = self._settings.listen.max_pdu_bytes
+        return associate(remote, self._settings.gateway.ae_title, contexts, deadlines=deadlines, max_pdu_bytes=longest)
 
     def _registration(self, table: SourceTable) -> str:
         listen = self._settings.listen

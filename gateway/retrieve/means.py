@@ -14,13 +14,16 @@ import trio
 from sqlalchemy import Connection
 
 from gateway.association.contexts import STUDY_ROOT_CONTEXTS, ProposedContext
+from gateway.association.negotiation import J2K_FIRST, ORDERS
 from gateway.association.requestor import Requestor
+from gateway.association.services import StorageService
 from gateway.errors import AssociationError, DimseFailed
 from gateway.ledger import Ledger, learned
 from gateway.retrieve import plan
 from gateway.retrieve.call import converse
 from gateway.retrieve.correlate import Arrivals
 from gateway.retrieve.events import Waiting
+from gateway.retrieve.method import Method, methods
 from gateway.retrieve.repair import AcceptanceOrder, Backoff
 from gateway.retrieve.slots import Slots
 from gateway.retrieve.turns import Turns
@@ -35,6 +38,12 @@ LESSON_S = 90 * 86400.0
 
 BOTH_ORDERS = "both_orders"
 """About a source: ``yes`` when some of its studies came whole only with both acceptance orders, one after the other."""
+
+ROOM_WAIT_S = 3600.0
+"""How long is waited for room in the spool before a study is given up."""
+
+ROOM_LOOK_S = 1.0
+"""How often it is looked for meanwhile."""
 
 IMPATIENT_S = 600.0
 """How long a source that refused a query for want of resources again and again is not waited for once more."""
@@ -58,6 +67,10 @@ class Source:
     both_orders: bool = False
     asynchronous: bool = False
     throttle: Throttle | None = None
+    preferred: tuple[str, ...] = J2K_FIRST
+    """The transfer syntaxes in the order that the configuration prefers, which is the one called ``j2k-first``."""
+    works: Method | None = None
+    """The operation that brought instances from it, where that has to be found out."""
     impatient_until: float = 0.0
     """Until then (monotonic seconds) a refused query is taken as refused for good: it was waited for in vain."""
 
@@ -71,6 +84,15 @@ class Source:
         return 0.0 if self.throttle is None else self.throttle.taken_at
 
     @property
+    def methods(self) -> tuple[Method, ...]:
+        """By which operation to ask it, and by which where that is in vain."""
+        return methods(self.table.retrieve, self.works)
+
+    def syntaxes(self, order: AcceptanceOrder) -> tuple[str, ...]:
+        """Return the transfer syntaxes that it is offered, in `order`."""
+        return self.preferred if ORDERS[order] is J2K_FIRST else ORDERS[order]
+
+    @property
     def subject(self) -> str:
         """The subject of what is learned about it."""
         return learned.source_subject(self.name)
@@ -81,7 +103,8 @@ class Means:
     """What every retrieval works with.
 
     `registration` tells a person what to register in a source. `barrier` returns once the ledger has, and the arrivals count,
-    everything that was answered 0000 before; it blocks and raises LedgerUnavailable.
+    everything that was answered 0000 before; it blocks and raises LedgerUnavailable. `storage` gives what takes in the instances
+    that come by C-GET.
     """
 
     ledger: Ledger
@@ -92,6 +115,7 @@ class Means:
     barrier: Callable[[], None]
     has_room: Callable[[], bool]
     existing: Existing | None
+    storage: Callable[[], StorageService]
     backoff: Backoff = field(default_factory=Backoff)
     jitter: Callable[[], float] = random.random
     clock: Callable[[], float] = time.time
@@ -113,6 +137,23 @@ class Means:
     async def caught_up(self) -> None:
         """Wait until everything that was answered 0000 before is recorded and counted."""
         await trio.to_thread.run_sync(self.barrier, limiter=self.threads)
+
+    async def remember(self, source: Source, fact: str, value: str) -> None:
+        """Have the ledger keep what `source` taught."""
+        log.info("source_taught", source=source.name, fact=fact, value=value)
+        now = self.clock()
+        await self.write(partial(learned.put, subject=source.subject, fact=fact, value=value, now=now, expires_at=now + LESSON_S))
+
+    async def room(self, waiting: Callable[[Waiting], Awaitable[None]], study: str) -> bool:
+        """Wait for room in the spool; tell whether it came."""
+        if self.has_room():
+            return True
+        await waiting(Waiting(study, "room", ROOM_LOOK_S))
+        for _ in range(int(ROOM_WAIT_S / ROOM_LOOK_S)):
+            await trio.sleep(ROOM_LOOK_S)
+            if self.has_room():
+                return True
+        return False
 
     async def ask(
         self, source: Source, query: Callable[[Requestor, bool], T], waiting: Callable[[Waiting], Awaitable[None]], study: str = ""

@@ -9,7 +9,7 @@ do not know.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from pydicom.dataset import Dataset
 
@@ -27,17 +27,18 @@ class SeriesListing:
     """A series that a source lists: its count where it gave one, and the instances it lists, None where it did not answer.
 
     `series_instance_uid` is empty for one that is listed under something that is no UID; `unreadable` is the number of
-    instances that are.
+    instances that are. `sop_classes` has the SOP classes of those instances of which the source tells it.
     """
 
     series_instance_uid: str
     count: int | None
     uids: tuple[str, ...] | None
     unreadable: int = 0
+    sop_classes: Mapping[str, str] = field(default_factory=dict)
 
 
 def move_identifier(target: Target) -> Dataset:
-    """Return the C-MOVE identifier of `target`: one unique key a level (PS3.4 §C.4.2.2.1)."""
+    """Return the C-MOVE or C-GET identifier of `target`: one unique key a level (PS3.4 §C.4.2.2.1, §C.4.3.2.1)."""
     dataset = Dataset()
     dataset.QueryRetrieveLevel = str(target.level)
     dataset.StudyInstanceUID = target.study
@@ -89,7 +90,9 @@ def list_study(finder: Finder, wanted: Wanted, *, busy: bool = False) -> Expecta
     if wanted.instances is not None:
         listings = [_only(one, wanted.instances) for one in listings]
     part = replace(wanted, instance_count=None if listings else 0) if wanted.partial else wanted
-    return replace(expectation_of(part, listings), whole_study=not wanted.partial, whole_series=wanted.instances is None)
+    classes = {uid: sop_class for one in listings for uid, sop_class in one.sop_classes.items()}
+    expectation = expectation_of(part, listings)
+    return replace(expectation, whole_study=not wanted.partial, whole_series=wanted.instances is None, sop_classes=classes)
 
 
 def _only(listing: SeriesListing, instances: Collection[str]) -> SeriesListing:
@@ -97,7 +100,7 @@ def _only(listing: SeriesListing, instances: Collection[str]) -> SeriesListing:
     if listing.uids is None:
         return replace(listing, count=None)
     uids = tuple(uid for uid in listing.uids if uid in instances)
-    return SeriesListing(listing.series_instance_uid, len(uids), uids)
+    return SeriesListing(listing.series_instance_uid, len(uids), uids, sop_classes=listing.sop_classes)
 
 
 def is_busy(error: DimseFailed) -> bool:
@@ -120,15 +123,16 @@ def _list_series(finder: Finder, study: str, series: str, count: int | None, bus
         return SeriesListing("", count, None)
     keys = {"StudyInstanceUID": study, "SeriesInstanceUID": series}
     try:
-        answers = bounded(finder.find(identifier("IMAGE", keys, ("SOPInstanceUID",))))
-        uids = dict.fromkeys(text(answer, "SOPInstanceUID") for answer in answers if not contradicts(answer, keys))
+        answers = bounded(finder.find(identifier("IMAGE", keys, ("SOPInstanceUID", "SOPClassUID"))))
+        classes = {text(one, "SOPInstanceUID"): text(one, "SOPClassUID") for one in answers if not contradicts(one, keys)}
     except DimseFailed as error:
         if is_busy(error) and not busy:
             raise
         return SeriesListing(series, count, None)
-    uids.pop("", None)
-    good = tuple(uid for uid in uids if is_uid(uid))
-    return SeriesListing(series, count, good, len(uids) - len(good))
+    classes.pop("", None)
+    good = tuple(uid for uid in classes if is_uid(uid))
+    known = {uid: classes[uid] for uid in good if is_uid(classes[uid])}
+    return SeriesListing(series, count, good, len(classes) - len(good), known)
 
 
 def expectation_of(wanted: Wanted, series: Sequence[SeriesListing] | None) -> Expectation:

@@ -7,18 +7,25 @@ from collections.abc import Callable
 from gateway.errors import PeerTimeout, PeerUnreachable
 from gateway.retrieve.call import UNKNOWN_DESTINATION, Moved
 from gateway.retrieve.correlate import Watch
+from gateway.retrieve.method import Method
 from gateway.retrieve.repair import AcceptanceOrder, End, Step
 from gateway.retrieve.tally import instances
 
 
 def trouble(moved: Moved | None, watch: Watch, registration: Callable[[], str]) -> list[str]:
-    """Return what went wrong with the last C-MOVE, worst first; `registration` is what a source has to know of us."""
+    """Return what went wrong with the last C-MOVE or C-GET, worst first; `registration` is what a source has to know of us."""
     if moved is None:
         return []
+    if moved.method is Method.GET:
+        return [f"C-GET: {moved.words()}" if moved.words() else ""]
     if moved.last is not None and moved.last.status == UNKNOWN_DESTINATION:
         return [f"the source does not know us as a move destination (A801): register {registration()} in it"]
-    if watch.arrivals or moved.end is End.REFUSED:
-        return [moved.words()]
+    if not (watch.arrivals or moved.end is End.REFUSED):
+        return _nothing_came(moved, watch, registration)
+    return [moved.words()]
+
+
+def _nothing_came(moved: Moved, watch: Watch, registration: Callable[[], str]) -> list[str]:
     if watch.turned_away:
         who = f"a caller that is no source of ours was refused meanwhile ({watch.turned_away})"
         return [moved.words(), f"{who}: if it is this source, enter it so in [sources]"]

@@ -1,6 +1,7 @@
 """What to ask for first, what to try next when instances are missing, and how long to wait. Pure.
 
-A *target* is one C-MOVE; a *step* is a way to ask for what is missing; a *round* is one step carried out, with what it gained.
+A *target* is one C-MOVE, or what a C-GET asks for in its place; a *step* is a way to ask for what is missing; a *round* is one
+step carried out, with what it gained.
 """
 
 from __future__ import annotations
@@ -221,6 +222,12 @@ def targets(step: Step, study: str, expectation: Expectation, wanted: Collection
         return tuple(Target(Level.SERIES, study, uid) for uid in series) or (Target(Level.STUDY, study),)
     size = 1 if step.way is Way.SINGLY else CHUNK
     return tuple(target for series, uids in by_series.items() for target in _images(study, series, uids, size))
+
+
+def image_targets(study: str, listed: Mapping[str, str], wanted: Collection[str]) -> tuple[Target, ...]:
+    """Return the requests at IMAGE level for the instances `wanted`, of which `listed` tells the series."""
+    by_series = _by_series(listed, wanted)
+    return tuple(target for series, uids in by_series.items() for target in _images(study, series, uids, CHUNK))
 
 
 def _by_series(listed: Mapping[str, str], wanted: Collection[str]) -> dict[str, list[str]]:

@@ -15,17 +15,18 @@ import structlog
 import trio
 from sqlalchemy import Connection
 
-from gateway.association.contexts import STUDY_ROOT_CONTEXTS
-from gateway.association.requestor import Requestor, next_message_id
+from gateway.association.requestor import Requestor
 from gateway.domain import Basis, Priority, VerdictKind
 from gateway.errors import AssociationError, LedgerError, SpoolFull
 from gateway.ledger import learned, retrievals
 from gateway.retrieve import plan, remarks, repair
-from gateway.retrieve.call import Move, Moved, tell_trio
+from gateway.retrieve.asking import Asking
+from gateway.retrieve.call import Moved, tell_trio
 from gateway.retrieve.correlate import Watch
 from gateway.retrieve.events import Event, Progress, Repairing, StudyPlanned, Verdict, Waiting
-from gateway.retrieve.means import BOTH_ORDERS, LESSON_S, Means, Signal, Source
-from gateway.retrieve.repair import End, Patience, Round, Step, Target, Way
+from gateway.retrieve.means import BOTH_ORDERS, Means, Signal, Source
+from gateway.retrieve.method import Method, in_vain
+from gateway.retrieve.repair import AcceptanceOrder, End, Patience, Round, Step, Target, Way
 from gateway.retrieve.settle import settle
 from gateway.retrieve.tally import NOT_LISTED_AGAIN, Expectation, Tally, grown, judge, tally
 from gateway.retrieve.wanted import Errand, Wanted
@@ -34,12 +35,6 @@ log = structlog.get_logger()
 
 MAX_GROWTH = 3
 """How often a study is listed again after its instances came: one that still grows then is left as it is, and said so."""
-
-ROOM_WAIT_S = 3600.0
-"""How long a C-MOVE waits for room in the spool before the study is given up."""
-
-ROOM_LOOK_S = 1.0
-"""How often it looks for room meanwhile."""
 
 PROGRESS_EVERY_S = 0.25
 """How often progress is told at most."""
@@ -75,6 +70,7 @@ class StudyRetrieval:
         self._skipped: set[str] = set()
         self._tally = Tally((), 0, (), None)
         self._moved: Moved | None = None
+        self._method = source.methods[0]
         self._disproved = False
         self._began = time.monotonic()
 
@@ -252,7 +248,7 @@ class StudyRetrieval:
             async with self._source.moves.take(self._errand.priority, number=number) as slot:
                 number = slot.number
                 with slot.scope:
-                    await self._rounds(rounds)
+                    rounds = await self._by_what_works()
                 if not slot.asked_back:
                     return rounds
                 log.info("study_made_way", study=self._study, source=self._source.name)
@@ -260,16 +256,53 @@ class StudyRetrieval:
                 await self._compare()
         return []
 
-    async def _rounds(self, rounds: list[Round]) -> None:
+    async def _by_what_works(self) -> list[Round]:
+        """Ask by the operation that the source carries out; where that seems not to be the usual one, try the other."""
+        self._method, *others = self._source.methods
+        rounds = await self._rounds([], persist=not others)
+        if not others or not self._in_vain(rounds):
+            await self._worked(rounds)
+            return rounds
+        usual, moved = self._method, self._moved
+        self._method = others[0]
+        await self._hint(self._repairing(str(self._method), len(rounds)))
+        instead = await self._rounds([], persist=False)
+        if await self._worked(instead):
+            return instead
+        self._method, self._moved = usual, moved
+        return await self._rounds(rounds, persist=True)
+
+    def _in_vain(self, rounds: list[Round]) -> bool:
+        if self._moved is not None and isinstance(self._moved.error, SpoolFull):
+            return False
+        return in_vain(rounds, proven=self._source.works is self._method)
+
+    async def _worked(self, rounds: list[Round]) -> bool:
+        """Tell whether anything came by the operation, and learn it where it was to be found out."""
+        source, came = self._source, any(one.gained for one in rounds)
+        if came and len(source.methods) > 1 and source.works is not self._method:
+            source.works = self._method
+            await self._means.remember(self._source, learned.RETRIEVE, str(self._method))
+        return came
+
+    async def _rounds(self, rounds: list[Round], *, persist: bool) -> list[Round]:
+        """Carry out the steps that follow `rounds`; without `persist` only as long as they are not in vain."""
         source = self._source
-        step: Step | None = Step(Way.FIRST, source.order)
+        step = self._next_step(rounds)
         while step is not None:
             if rounds:
                 await self._hint(self._repairing(remarks.name(step, source.order), len(rounds)))
                 await self._pause_after(rounds)
             async with source.turns.take(step.order):
                 rounds.append(await self._round(step))
-            step = repair.next_step(rounds, self._tally.short, basis=self._expectation.basis, both_orders=source.both_orders)
+            step = self._next_step(rounds) if persist or not self._in_vain(rounds) else None
+        return rounds
+
+    def _next_step(self, rounds: list[Round]) -> Step | None:
+        source = self._source
+        if not rounds:
+            return Step(Way.FIRST, source.order)
+        return repair.next_step(rounds, self._tally.short, basis=self._expectation.basis, both_orders=source.both_orders)
 
     def _repairing(self, step: str, number: int) -> Repairing:
         missing = self._tally.short if self._tally.short is not None else 0
@@ -292,13 +325,14 @@ class StudyRetrieval:
         before, arrivals_before = self._tally.received, self._watch.arrivals
         asked, end = list[Moved](), End.ANSWERED
         for target in repair.targets(step, self._study, self._expectation, self._tally.missing):
-            moved = await self._move(target)
+            moved = await self._move(target, step.order)
             asked.append(moved)
             end = moved.end
             if end is not End.ANSWERED and not (step.way is Way.SINGLY and remarks.only_this_one(moved)):
                 break
         claimed = sum(one.claimed for one in asked)
-        await self._settle(lambda: claimed > self._watch.arrivals - arrivals_before, answered=end is End.ANSWERED)
+        if self._method is Method.MOVE:
+            await self._settle(lambda: claimed > self._watch.arrivals - arrivals_before, answered=end is End.ANSWERED)
         gained = (await self._compare()).received - before
         return Round(step, end, gained, sum(one.failed for one in asked))
 
@@ -316,18 +350,19 @@ class StudyRetrieval:
         )
         if answered and settled.arrived and not source.asynchronous:
             source.asynchronous = True
-            await self._remember(learned.ASYNCHRONOUS, "yes")
+            await self._means.remember(self._source, learned.ASYNCHRONOUS, "yes")
         elif settled.in_vain:
             self._disproved = True
 
-    async def _move(self, target: Target) -> Moved:
-        """Carry out one C-MOVE, again and again while the source refuses because it is busy."""
+    async def _move(self, target: Target, order: AcceptanceOrder) -> Moved:
+        """Carry out one C-MOVE, or the C-GETs in its place, again and again while the source refuses because it is busy."""
         attempt = 0
         while True:
             attempt += 1
-            if not await self._room():
-                return self._note(Moved(End.REFUSED, error=SpoolFull("the spool has no room for further instances")))
-            moved = self._note(await self._ask(target))
+            if not await self._means.room(self._hint, self._study):
+                full = SpoolFull("the spool has no room for further instances")
+                return self._note(Moved(End.REFUSED, error=full, method=self._method))
+            moved = self._note(await self._ask(target, order))
             pause = self._means.backoff.delay(attempt, self._means.jitter()) if moved.end is End.BUSY else None
             if pause is None:
                 return moved
@@ -338,45 +373,11 @@ class StudyRetrieval:
         self._moved = moved
         return moved
 
-    async def _ask(self, target: Target) -> Moved:
-        message_id = next_message_id()
-        self._means.arrivals.register(self._watch, message_id)
-        move = Move(
-            partial(self._source.connect, STUDY_ROOT_CONTEXTS),
-            plan.move_identifier(target),
-            destination_ae=self._means.ae_title,
-            message_id=message_id,
-            watch=self._watch,
-        )
-        before = self._watch.arrivals
-        moved = await move.result(self._means.threads, self._source.table.progress_timeout_s)
-        # What came before the final response must not count as come after it.
-        await self._means.caught_up()
-        if moved.end is End.BUSY and self._watch.arrivals > before:
-            moved = replace(moved, end=End.ANSWERED)  # it sent some, and says nothing of how many: it was not too busy to begin
-        log.info(
-            "move_ended",
-            study=self._study,
-            source=self._source.name,
-            level=str(target.level),
-            message_id=message_id,
-            end=str(moved.end),
-            status=None if moved.last is None else f"{moved.last.status:04X}",
-            claimed=moved.claimed,
-            failed=moved.failed,
-            arrived=self._watch.arrivals,
-        )
-        return moved
-
-    async def _room(self) -> bool:
-        if self._means.has_room():
-            return True
-        await self._hint(Waiting(self._study, "room", ROOM_LOOK_S))
-        for _ in range(int(ROOM_WAIT_S / ROOM_LOOK_S)):
-            await trio.sleep(ROOM_LOOK_S)
-            if self._means.has_room():
-                return True
-        return False
+    async def _ask(self, target: Target, order: AcceptanceOrder) -> Moved:
+        asking = Asking(self._means, self._source, self._watch)
+        if self._method is Method.GET:
+            return await asking.get(target, order, self._expectation)
+        return await asking.move(target)
 
     # Growing and learning
 
@@ -400,17 +401,10 @@ class StudyRetrieval:
         lesson = repair.lesson(rounds)
         if lesson == "both":
             self._source.both_orders = True
-            await self._remember(BOTH_ORDERS, "yes")
+            await self._means.remember(self._source, BOTH_ORDERS, "yes")
         elif lesson is not None:
             self._source.turns.learn(lesson)
-            await self._remember(learned.ACCEPTANCE_ORDER, lesson)
-
-    async def _remember(self, fact: str, value: str) -> None:
-        log.info("source_taught", source=self._source.name, fact=fact, value=value)
-        now = self._means.clock()
-        await self._means.write(
-            partial(learned.put, subject=self._source.subject, fact=fact, value=value, now=now, expires_at=now + LESSON_S)
-        )
+            await self._means.remember(self._source, learned.ACCEPTANCE_ORDER, lesson)
 
 
 def _list_study(wanted: Wanted, requestor: Requestor, busy: bool) -> Expectation:

@@ -7,7 +7,8 @@ responses have no part in it.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 from gateway.domain import Basis, VerdictKind
 
@@ -16,7 +17,8 @@ from gateway.domain import Basis, VerdictKind
 class Expectation:
     """What a source lists of a study.
 
-    `listed` maps each SOP Instance UID to its Series Instance UID and `series` names all series, also those whose instances
+    `listed` maps each SOP Instance UID to its Series Instance UID, `sop_classes` to its SOP class where the source gave that;
+    `series` names all series, also those whose instances
     the source did not list. With basis counts `count` is the source's own number of instances, or None where it gave none.
     """
 
@@ -29,11 +31,20 @@ class Expectation:
     """False where only a part of the study is wanted: it must not be asked for at STUDY level."""
     whole_series: bool = True
     """False where only some instances are: not at SERIES level either."""
+    sop_classes: Mapping[str, str] = field(default_factory=dict, compare=False)
 
     @property
     def empty(self) -> bool:
         """Tell whether the source has no instance of the study."""
         return self.count == 0 and not self.listed
+
+    @cached_property
+    def by_series(self) -> Mapping[str, tuple[str, ...]]:
+        """The SOP Instance UIDs of each series, in the order listed."""
+        groups: dict[str, list[str]] = {}
+        for uid, series in self.listed.items():
+            groups.setdefault(series, []).append(uid)
+        return {series: tuple(uids) for series, uids in groups.items()}
 
 
 @dataclass(frozen=True)
@@ -86,6 +97,7 @@ def grown(first: Expectation, again: Expectation) -> Expectation:
         listed=listed,
         series=tuple(dict.fromkeys((*first.series, *again.series))),
         notes=tuple(notes),
+        sop_classes={**first.sop_classes, **again.sop_classes},
     )
 
 

@@ -121,6 +121,7 @@ def sources(settings: Settings) -> list[Document]:
             "can_be_asked": source.port is not None,
             "tls": source.tls is not None,
             "moves": source.moves,
+            "retrieve": source.retrieve,
         }
         for name, source in settings.sources.items()
     ]

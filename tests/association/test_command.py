@@ -58,6 +58,27 @@ def test_unknown_elements_are_passed_over() -> None:
     assert decode_command(retired + known) == {"CommandField": 0x30, "CommandDataSetType": 0x0101}
 
 
+FAILED_LIST = b"\x08\0\x58\0\x06\0\0\0" + b"1.2.3\0"
+
+
+def test_a_failed_list_behind_the_end_of_the_command_is_passed_over() -> None:
+    """As Orthanc answers a C-GET that failed."""
+    command: CommandSet = {"CommandField": 0x8010, "CommandDataSetType": 0x0101, "Status": 0xC000}
+    assert decode_command(encode_command(command) + FAILED_LIST) == command
+
+
+def test_another_group_anywhere_else_is_refused() -> None:
+    """Its place must be the one that the Command Group Length names."""
+    encoded = encode_command({"CommandField": 0x8010, "CommandDataSetType": 0x0101})
+    for damaged in (
+        encoded[:8] + b"\x01" + encoded[9:] + FAILED_LIST,
+        encoded[12:] + FAILED_LIST,
+        encoded + b"\0" * 8 + FAILED_LIST,
+    ):
+        with pytest.raises(ProtocolError):
+            decode_command(damaged + FAILED_LIST)
+
+
 def test_padding_is_no_part_of_a_value() -> None:
     data = command_set(command_field=1, data_set_type=1, affected_sop_class="1.2.3\0", move_originator_ae=" PACS   ")
     decoded = decode_command(data)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from pydicom.dataset import Dataset
 
 from gateway.association.commitment import (
@@ -11,6 +12,8 @@ from gateway.association.commitment import (
     commitment_report,
     commitment_request,
 )
+from gateway.association.identifier import decode_identifier
+from gateway.errors import ProtocolError
 
 CT = "1.2.840.10008.5.1.4.1.1.2"
 
@@ -36,6 +39,14 @@ def test_a_failed_instance_without_a_reason_is_still_failed() -> None:
     event = Dataset()
     event.FailedSOPSequence = commitment_request("", [InstanceReference(CT, "1.2.3.2")]).ReferencedSOPSequence
     assert commitment_report(event).failed == (FailedReference(CT, "1.2.3.2", 0x0110),)
+
+
+def test_a_value_that_cannot_be_read_is_the_peer_s_fault() -> None:
+    reference = b"\x08\x00\x50\x11UI\x04\x001.2\x00" + b"\x08\x00\x55\x11U\xff\x04\x001.2\x00"
+    item = b"\xfe\xff\x00\xe0" + len(reference).to_bytes(4, "little") + reference
+    event = b"\x08\x00\x99\x11SQ\x00\x00" + len(item).to_bytes(4, "little") + item
+    with pytest.raises(ProtocolError, match="cannot be read"):
+        commitment_report(decode_identifier(event, "1.2.840.10008.1.2.1"))
 
 
 def test_an_empty_report_is_empty() -> None:

@@ -51,5 +51,12 @@ def test_an_orthanc_is_told_to_use_tls() -> None:
     assert orthanc_modality(OurAddress("gateway", "GATEWAY", "h", 2762, tls=True))["UseDicomTls"] is True
 
 
+def test_a_source_that_is_asked_by_c_get_needs_no_move_destination() -> None:
+    printed = dict(instructions(OURS, by_get=True))
+    assert printed["Any PACS"].startswith("nothing")
+    assert "GATEWAY" in printed["Any PACS"]
+    assert not [kind for kind in printed if "dcmqrscp" in kind]
+
+
 def test_what_is_printed_for_dcmqrscp_is_a_host_table() -> None:
     assert "gateway = (GATEWAY, 10.0.0.5, 11112)" in dict(instructions(OURS))["dcmqrscp (dcmqrscp.cfg)"]

@@ -198,18 +198,22 @@ _NUMBERS = {0x0100, 0x0110, 0x0120, 0x0700, 0x0800, 0x0900, 0x0903, 0x1002, 0x10
 
 
 def elements(command: bytes) -> dict[int, bytes]:
-    """Return the elements of a command set by their number. Raises Violation."""
+    """Return the elements of a command set by their number, up to another group behind its group length. Raises Violation."""
     found: dict[int, bytes] = {}
-    at = 0
+    at = declared_end = 0
     while at < len(command):
         if len(command) - at < 8:
             raise Violation("command", "a command set that ends within an element")
         group, number, length = struct.unpack_from("<HHI", command, at)
         value = command[at + 8 : at + 8 + length]
+        if group and at == declared_end:
+            break
         if group or len(value) < length or (number in _NUMBERS and length != 2):
             raise Violation("command", f"element {group:04X},{number:04X} of {length} bytes")
         found[number] = value
         at += 8 + length
+        if number == 0 and length == 4:
+            declared_end = at + int.from_bytes(value, "little")
     if COMMAND_FIELD not in found or DATA_SET_TYPE not in found:
         raise Violation("command", "a command set without Command Field or Command Data Set Type")
     return found

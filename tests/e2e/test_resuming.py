@@ -18,23 +18,25 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.mark.peers("Orthanc")
-def test_a_pull_that_was_killed_is_completed_by_the_same_command(tmp_path: Path) -> None:
+@pytest.mark.parametrize("operation", ["move", "get"])
+def test_a_pull_that_was_killed_is_completed_by_the_same_command(tmp_path: Path, operation: str) -> None:
     studies = [data.ct_series(tmp_path / f"study-{seed}", 25, rows=128, seed=seed) for seed in range(1, 5)]
     with ScriptedScp().running() as peer:
         gateway = Gateway(tmp_path / "gateway", {"destinations": {"peer": dicom_destination(peer.port, verify="status")}})
-        with orthanc(tmp_path / "source", ae_title="SOURCE", modalities={"GATEWAY": (HOST, gateway.port)}) as archive:
+        known = {"GATEWAY": (HOST, gateway.port)} if operation == "move" else {}
+        with orthanc(tmp_path / "source", ae_title="SOURCE", modalities=known, DicomAlwaysAllowGet=True) as archive:
             archive.upload(path for files in studies for path in files)
-            gateway.write(sources={"archive": source(archive.port, ae_title="SOURCE")})
+            gateway.write(sources={"archive": source(archive.port, ae_title="SOURCE", retrieve=operation)})
             asked = [part for uid in archive.studies() for part in ("--study", uid)]
             with Running(gateway.command("pull", "archive", *asked, "--json"), cwd=gateway.folder) as pulling:
                 wait_until(lambda: len(peer.stores) >= 30, "some of it delivered")
                 pulling.kill()
                 interrupted = len(peer.stores)
-            known = [row.state for row in deliveries(gateway)].count("verified")
+            recorded = [row.state for row in deliveries(gateway)].count("verified")
             summary = gateway.json("pull", "archive", *asked)
     assert [study["kind"] for study in summary["studies"]] == ["complete"] * 4
     assert set(peer.uids) == {data.identity(path)[2] for files in studies for path in files}
-    assert len(peer.uids) <= 100 + interrupted - known, "what was recorded is not sent again"
+    assert len(peer.uids) <= 100 + interrupted - recorded, "what was recorded is not sent again"
 
 
 def test_a_send_that_was_killed_sends_only_what_is_missing(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from tests.fuzz.harness import MAX_INPUT_BYTES, SLOW_S
 
-TARGETS = ("acceptor", "requestor", "head")
+TARGETS = ("acceptor", "requestor", "getting", "head")
 RESIDENT_MB = 2048
 
 

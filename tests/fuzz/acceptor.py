@@ -52,7 +52,7 @@ def check(data: bytes, sent: bytes, storage: Storage) -> None:
     accepted = dict(feeding.answered_contexts(answers[0][6:]))
     reading = reference.read(data[6 + int.from_bytes(data[2:6], "big") :])
     served = _served(reading, {number for number, (result, _) in accepted.items() if result == 0})
-    _check_instances(served, storage)
+    check_instances(served, storage)
     _check_end(served, answers)
 
 
@@ -69,7 +69,8 @@ def _served(reading: reference.Reading, accepted: set[int]) -> reference.Reading
     return served
 
 
-def _check_instances(served: reference.Reading, storage: Storage) -> None:
+def check_instances(served: reference.Reading, storage: Storage) -> None:
+    """Make sure that of what `served` holds, instances were kept as they came, and what did not end was discarded."""
     taken = [one for one in storage.instances if one.state == "committed"]
     assert all(one.state in ("committed", "discarded") for one in storage.instances)
     stored = iter([message for message in served.messages if message.operation == 1 and message.data is not None])

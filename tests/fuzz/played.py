@@ -6,7 +6,7 @@ import random
 import zlib
 
 from gateway.association.stream import Stream
-from gateway.errors import ConnectionLost
+from gateway.errors import ConnectionLost, PeerTimeout
 
 
 class Played(Stream):
@@ -63,3 +63,28 @@ class Played(Stream):
 
     def close(self) -> None:
         self.closed = True
+
+
+class Answering(Played):
+    """What an acceptor says: the first PDU answers the association, the rest comes once something was asked on it."""
+
+    def __init__(self, data: bytes) -> None:
+        super().__init__(data)
+        first = 6 + int.from_bytes(data[2:6], "big")
+        self._later = self._left[first:]
+        self._left = self._left[:first]
+        self._sent_pdus = 0
+
+    def send(self, data: memoryview | bytes | bytearray) -> None:
+        super().send(data)
+        self._sent_pdus += 1
+        if self._sent_pdus > 1 and self._later:
+            self._left, self._later = self._later, self._later[:0]
+
+    def receive_into(self, view: memoryview, deadline: float) -> int:
+        if self._later and not self._left:
+            raise PeerTimeout("nothing was asked", peer=self.peer)
+        return super().receive_into(view, deadline)
+
+    def stirs(self) -> bool:
+        return bool(self._left) or not self._later

@@ -18,7 +18,7 @@ from gateway.errors import AssociationError
 from tests.differential import reference
 from tests.differential.stock import CT, LITTLE, abstract_syntaxes
 from tests.differential.transcript import ACCEPTOR, transcripts
-from tests.fuzz.played import Played
+from tests.fuzz.played import Answering
 
 DEADLINES = Deadlines(connect_s=5.0, associate_s=5.0, response_s=5.0, send_s=5.0, release_s=5.0)
 
@@ -98,7 +98,7 @@ def one_input(data: bytes) -> None:
     """Associate with an acceptor that says `data` and closes, and ask for operations."""
     if not data:
         return
-    stream = Played(data[1:])
+    stream = Answering(data[1:])
     dialled, requestor.dial = requestor.dial, lambda remote, deadlines: stream
     try:
         _ask(data[0])

@@ -99,7 +99,9 @@ def retriever(ledger: Ledger, reception: Reception, made: Settings, orders: list
 
     backoff = more.pop("backoff", Backoff(first_s=0.05, max_s=0.2, tries=5))
     secure, barrier = more.pop("secure", no_tls), reception.recorder.flush
-    return Retriever(made, ledger, tls=secure, set_order=set_order, barrier=barrier, backoff=backoff, **more)
+    return Retriever(
+        made, ledger, tls=secure, set_order=set_order, barrier=barrier, storage=lambda: reception, backoff=backoff, **more
+    )
 
 
 def study(*, series: Sequence[int] = (3, 2), seed: int = 1, rows: int = 8) -> list[Dataset]:

@@ -7,7 +7,6 @@ import time
 from collections.abc import Iterator
 
 import trio
-from pydicom.dataset import Dataset
 
 from gateway.association.requests import SubOperations
 from gateway.retrieve.call import Move
@@ -29,8 +28,8 @@ class Sending:
     def __exit__(self, *_error: object) -> None:
         return None
 
-    def move(self, _identifier: Dataset, *, destination_ae: str, message_id: int) -> Iterator[SubOperations]:
-        assert self.sent_all.wait(20), f"{destination_ae} waits for {message_id}"
+    def answers(self) -> Iterator[SubOperations]:
+        assert self.sent_all.wait(20), "the source was never told to end"
         yield SubOperations(0x0000, completed=1)
 
     def cancel(self, _message_id: int) -> None:
@@ -41,7 +40,7 @@ class Sending:
 
 
 async def moved(watch: Watch, source: Sending) -> End:
-    move = Move(lambda: source, Dataset(), destination_ae="GATEWAY", message_id=1, watch=watch)  # type: ignore[arg-type, return-value]
+    move = Move(lambda: source, lambda _source: source.answers(), message_id=1, watch=watch)  # type: ignore[arg-type, return-value]
     return (await move.result(trio.CapacityLimiter(1), PROGRESS_TIMEOUT_S)).end
 
 

@@ -2,63 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
-import trio
 
 from gateway.domain import VerdictKind
-from gateway.ledger import Ledger, learned
-from gateway.retrieve import Event, JobEnded, PullRequest, Retriever, StudyEnded
-from gateway.settings import Settings
+from gateway.ledger import learned
+from gateway.retrieve import JobEnded, StudyEnded
 from tests.support import data
 from tests.support.dcmtk import by_option, dcmqrscp
 from tests.support.orthanc import orthanc
 from tests.support.ports import HOST, free_port
-from tests.support.reception import Reception, reception
+from tests.support.retrieving import ours, studies_of
 
 pytestmark = pytest.mark.peers
-
-DEADLINE_S = 110.0
-
-
-@dataclass
-class Ours:
-    """The retriever and what it received; `port` is where the archive sends."""
-
-    retriever: Retriever
-    reception: Reception
-    ledger: Ledger
-
-    async def pull(self, **keys: Any) -> list[Event]:
-        with trio.fail_after(DEADLINE_S):
-            async with self.retriever.pull(PullRequest("archive", **keys)) as events:
-                return [event async for event in events]
-
-
-@contextmanager
-def ours(folder: Path, *, ae_title: str, port: int, listen: int) -> Iterator[Ours]:
-    table = {"ae_title": ae_title, "host": HOST, "port": port, "settle_s": 0.5, "progress_timeout_s": 30.0}
-    settings = Settings.model_validate({"listen": {"port": listen}, "sources": {"archive": table}})
-    folder.mkdir()
-    with ExitStack() as stack:
-        ledger = stack.enter_context(Ledger(folder / "ledger.sqlite"))
-        here = reception(folder, settings, ledger)
-        stack.enter_context(here.running(listen))
-        here.retriever = Retriever(settings, ledger, tls=_no_tls, set_order=here.admission.set_order, barrier=here.recorder.flush)
-        yield Ours(here.retriever, here, ledger)
-
-
-def _no_tls(_table: object) -> Any:
-    raise AssertionError("no source here has TLS")
-
-
-def studies_of(files: Sequence[Path]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(data.identity(path)[0] for path in files))
 
 
 async def test_every_instance_that_dcmqrscp_lists_is_received(tmp_path: Path, real_files: tuple[Path, ...]) -> None:
@@ -102,8 +60,7 @@ async def test_a_study_that_needs_the_other_order_is_learned_from_dcmqrscp(
         ours(tmp_path / "ours", ae_title=archive.ae_title, port=archive.port, listen=listen) as here,
     ):
         events = await here.pull(study_uids=studies_of(files))
-        with here.ledger.read() as connection:
-            order = learned.get(connection, "source:archive", learned.ACCEPTANCE_ORDER, now=0.0)
+        order = here.learned(learned.ACCEPTANCE_ORDER)
 
     assert events[-1] == JobEnded(1, complete=1)
     assert order == "uncompressed-first"

@@ -1,7 +1,7 @@
 """A source PACS made of stock pynetdicom whose every C-MOVE a test decides: it may lie, forget, refuse, break and grow.
 
 C-ECHO and C-FIND are answered from `datasets`; each C-MOVE is carried out by `script`, which gets an `Order` and says by its
-methods what is sent to the move destination and what is answered. `honest` is what a good PACS does.
+methods what is sent to the move destination and what is answered. `honest` is what a good PACS does. With `gets` it serves C-GET.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from pynetdicom.dsutils import decode, encode
 from pynetdicom.service_class import QueryRetrieveServiceClass
 from pynetdicom.sop_class import (
     StudyRootQueryRetrieveInformationModelFind,
+    StudyRootQueryRetrieveInformationModelGet,
     StudyRootQueryRetrieveInformationModelMove,
     Verification,
 )
@@ -184,6 +185,14 @@ class Pacs:
     refuse_find: Callable[[str, int], int | None] = lambda _level, _finds: None
     """The status with which the nth C-FIND, at a level, is refused; None answers it."""
 
+    gets: Callable[[int, str], int | None] | None = None
+    """How the nth instance that is sent by C-GET, by its UID, fails: with a status that ends the C-GET; None sends it.
+
+    None in place of the function: C-GET is not supported.
+    """
+
+    get_orders: list[Dataset] = field(default_factory=list)
+    got: list[str] = field(default_factory=list)
     tls: Any = None
     """The SSL contexts of the acceptor and of the requestor; None: plain."""
 
@@ -202,8 +211,12 @@ class Pacs:
         ae.maximum_associations = 32
         for service in (Verification, StudyRootQueryRetrieveInformationModelFind, StudyRootQueryRetrieveInformationModelMove):
             ae.add_supported_context(service, _LITTLE)
+        if self.gets is not None:
+            ae.add_supported_context(StudyRootQueryRetrieveInformationModelGet, _LITTLE)
+            for sop_class, syntaxes in _contexts(self.datasets, one_context=True):
+                ae.add_supported_context(sop_class, syntaxes, scu_role=False, scp_role=True)
         _ORDERS[id(ae)] = self._ordered
-        handlers: list[Any] = [(evt.EVT_C_FIND, self._find)]
+        handlers: list[Any] = [(evt.EVT_C_FIND, self._find), (evt.EVT_C_GET, self._get)]
         server = ae.make_server((HOST, 0), ssl_context=self.tls and self.tls[0], evt_handlers=handlers)
         self.port = server.socket.getsockname()[1]
         ae._servers.append(server)
@@ -251,6 +264,23 @@ class Pacs:
             order.final(0xA801)
             return
         self.script(order)
+
+    def _get(self, event: evt.Event) -> Iterator[Any]:
+        """Send what is selected on the association itself, until it is cancelled or `gets` ends it."""
+        assert self.gets is not None
+        self.get_orders.append(event.identifier)
+        todo = [dataset for dataset in self.datasets if _matches(dataset, event.identifier)]
+        yield len(todo)
+        for dataset in todo:
+            if event.is_cancelled:
+                yield 0xFE00, None
+                return
+            self.got.append(str(dataset.SOPInstanceUID))
+            status = self.gets(len(self.got), self.got[-1])
+            if status is not None:
+                yield status, None
+                return
+            yield 0xFF00, dataset
 
     def _find(self, event: evt.Event) -> Iterator[tuple[int, Dataset | None]]:
         query = event.identifier
