@@ -1,7 +1,7 @@
 """The words of the field as types. Pure: no I/O, no clock, no library but the standard one.
 
 An *instance* is one SOP Instance with its bytes; a *delivery* is one instance on its way to one destination; a
-*retrieval* is one study asked of one source by C-FIND and C-MOVE.
+*retrieval* is one study asked of one source by C-FIND, then C-MOVE or C-GET.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ class Basis(StrEnum):
 
 
 class Priority(IntEnum):
-    """What goes first where not everything can go at once: C-MOVEs at a source, deliveries at a destination."""
+    """What goes first where not everything can go at once: C-MOVEs and C-GETs at a source, deliveries at a destination."""
 
     LOW = 0
     """What nobody waits for: a migration."""
@@ -122,7 +122,7 @@ class Provenance:
     """Who sent an instance, and under which operation.
 
     `move_originator_ae` and `move_originator_message_id` are (0000,1030) and (0000,1031), present when the C-STORE is a
-    sub-operation of a C-MOVE (PS3.7 §9.3.1.1).
+    sub-operation of a C-MOVE (PS3.7 §9.3.1.1); of one of our C-GETs they are our own AE title and the C-GET's Message ID.
     """
 
     calling_ae: str

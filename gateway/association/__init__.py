@@ -6,6 +6,7 @@ length a bound before anything is read, and what a peer sends is never trusted f
 and it negotiates; P-DATA and command sets, the data path, are ours.
 
 `acceptor` and `requestor` are the two ways in. Behind both: `stream` (a connection on which every wait ends), `message` and
-`sender` (P-DATA in and out), and the pure modules `pdu`, `items`, `associate`, `negotiation`, `contexts`, `command`, `state`
-and `statuses`.
+`sender` (P-DATA in and out), `storing` (instances on their way to a storage service, whoever asked for the association: a C-GET's
+come on ours), and the pure modules `pdu`, `items`, `associate`, `negotiation`, `contexts`, `offers`, `command`, `state` and
+`statuses`.
 """

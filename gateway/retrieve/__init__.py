@@ -2,11 +2,11 @@
 
 A retrieval ends as complete, incomplete (with the missing UIDs), empty or failed: never by a status, a count or a timer
 alone, for with real sources each of these lies. The plan lists by C-FIND what the source has; C-MOVE asks for it to be
-sent to our own AE; intake counts each arrival to its retrieval through `Retriever.correlate`; once arrivals went quiet the
-sets are compared and what is missing is asked for again in other ways.
+sent to our own AE, or C-GET on the association on which it is asked; intake counts each arrival to its retrieval through
+`Retriever.correlate`; once arrivals went quiet the sets are compared and what is missing is asked for again in other ways.
 
-`events` (requests, events, verdicts), `lists`, `tally` and `repair` are pure; `plan` and `move` drive associations on
-threads; `engine` is the trio orchestration.
+`events` (requests, events, verdicts), `lists`, `tally`, `repair`, `method` and `getting` are pure; `plan` and `call` drive
+associations on threads; `asking` carries out what is asked for, by either operation; `engine` is the trio orchestration.
 """
 
 from gateway.retrieve.engine import Retriever

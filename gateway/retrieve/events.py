@@ -139,7 +139,10 @@ class Progress:
 
 @dataclass(frozen=True)
 class Repairing:
-    """Instances are missing after the arrivals went quiet; `step` says what is tried next (image, series, other-order, growth)."""
+    """Instances are missing after the arrivals went quiet.
+
+    `step` says what is tried next: image, series, other-order and the like, growth, get or move.
+    """
 
     name: ClassVar[str] = "repairing"
     study_instance_uid: str

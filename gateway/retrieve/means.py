@@ -144,6 +144,12 @@ class Means:
         now = self.clock()
         await self.write(partial(learned.put, subject=source.subject, fact=fact, value=value, now=now, expires_at=now + LESSON_S))
 
+    async def worked(self, source: Source, method: Method) -> None:
+        """Learn that `method` brings instances from `source`, where that was to be found out."""
+        if len(source.methods) > 1 and source.works is not method:
+            source.works = method
+            await self.remember(source, learned.RETRIEVE, str(method))
+
     async def room(self, waiting: Callable[[Waiting], Awaitable[None]], study: str) -> bool:
         """Wait for room in the spool; tell whether it came."""
         if self.has_room():

@@ -168,7 +168,10 @@ class StudyRetrieval:
         )
 
     async def _list(self) -> Expectation:
-        return await self._means.ask(self._source, partial(_list_study, self._wanted), self._hint, self._study)
+        def listing(requestor: Requestor, busy: bool) -> Expectation:
+            return plan.list_study(requestor, self._wanted, busy=busy)
+
+        return await self._means.ask(self._source, listing, self._hint, self._study)
 
     async def _expect(self) -> None:
         expectation = self._expectation
@@ -278,11 +281,10 @@ class StudyRetrieval:
         return in_vain(rounds, proven=self._source.works is self._method)
 
     async def _worked(self, rounds: list[Round]) -> bool:
-        """Tell whether anything came by the operation, and learn it where it was to be found out."""
-        source, came = self._source, any(one.gained for one in rounds)
-        if came and len(source.methods) > 1 and source.works is not self._method:
-            source.works = self._method
-            await self._means.remember(self._source, learned.RETRIEVE, str(self._method))
+        """Tell whether anything came by the operation, which is learned then."""
+        came = any(one.gained for one in rounds)
+        if came:
+            await self._means.worked(self._source, self._method)
         return came
 
     async def _rounds(self, rounds: list[Round], *, persist: bool) -> list[Round]:
@@ -405,7 +407,3 @@ class StudyRetrieval:
         elif lesson is not None:
             self._source.turns.learn(lesson)
             await self._means.remember(self._source, learned.ACCEPTANCE_ORDER, lesson)
-
-
-def _list_study(wanted: Wanted, requestor: Requestor, busy: bool) -> Expectation:
-    return plan.list_study(requestor, wanted, busy=busy)

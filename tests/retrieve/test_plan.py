@@ -59,6 +59,21 @@ def test_instances_are_listed_series_by_series_never_relationally() -> None:
     assert [(query.StudyInstanceUID, query.SeriesInstanceUID) for query in images] == [("1.2", "1.2.1"), ("1.2", "1.2.2")]
 
 
+def test_the_sop_classes_that_a_source_tells_are_kept() -> None:
+    def images(query: Dataset) -> list[Dataset]:
+        first, second = two_images(query)
+        first.SOPClassUID = "1.2.840.10008.5.1.4.1.1.2"
+        second.SOPClassUID = "nonsense"
+        return [first, second]
+
+    found = list_study(Source(SERIES=two_series, IMAGE=images), Wanted("1.2", 4))
+
+    assert found.sop_classes == dict.fromkeys(("1.2.1.1", "1.2.2.1"), "1.2.840.10008.5.1.4.1.1.2")
+    assert set(found.listed) == {"1.2.1.1", "1.2.1.2", "1.2.2.1", "1.2.2.2"}
+    part = list_study(Source(SERIES=two_series, IMAGE=images), Wanted("1.2", instances=frozenset({"1.2.2.1"})))
+    assert part.sop_classes["1.2.2.1"] == "1.2.840.10008.5.1.4.1.1.2"
+
+
 def test_a_source_without_image_level_is_judged_by_its_counts_and_that_is_said() -> None:
     found = list_study(Source(SERIES=two_series), Wanted("1.2"))
 
