@@ -34,7 +34,7 @@ from gateway.delivery.build import destinations, forms
 from gateway.delivery.copies import Copies
 from gateway.delivery.transcoder import Transcoder
 from gateway.domain import Provenance, Purpose
-from gateway.engine import Engine, Role
+from gateway.engine import Engine, Jobs, Role
 from gateway.errors import ConfigurationError, GatewayError, Problem, StateFolderInUse, TaskCrashed
 from gateway.existing import Existing
 from gateway.housekeeping import Hint
@@ -166,7 +166,7 @@ def _opened(settings: Settings, role: Role) -> Iterator[Engine]:
 
 def _assembled(settings: Settings, role: Role, spool: Spool, ledger: Ledger, pool: Pool) -> Engine:
     """Make every part and give each the others' hints; nothing runs yet. On the trio thread."""
-    hints = Hints()
+    hints, jobs = Hints(), Jobs()
     recorder = Recorder(spool, ledger, recorded=hints.recorded)
     # Each shared by whatever its source sends, on associations of ours and of its own.
     throttles = {name: throttle for name, table in settings.sources.items() if (throttle := Throttle.of(table.max_rate))}
@@ -205,7 +205,11 @@ def _assembled(settings: Settings, role: Role, spool: Spool, ledger: Ledger, poo
         confirmer=confirmer,
         releaser=Releaser(spool, ledger, history_s=settings.spool.history_days * 86_400.0),
         syncs=planners.syncs(settings, ledger, retriever, barrier=recorder.flush),
+        migrations=planners.migrations(
+            settings, ledger, retriever, barrier=recorder.flush, has_room=spool.has_room, whole=jobs.running
+        ),
         settled=hints.settled,
+        jobs=jobs,
     )
 
 
@@ -304,6 +308,7 @@ async def _start_stages(engine: Engine, parts: trio.Nursery) -> None:
     await parts.start(_part("transcoding", engine.transcoder.run))
     await parts.start(_part("delivery", engine.dispatcher.run))
     await parts.start(_part("confirm", engine.confirmer.run))
+    await parts.start(_part("migrations", engine.migrations.run))
     parts.start_soon(_chore("release", partial(housekeeping.release_bytes, engine.releaser, engine.settled)))
     parts.start_soon(_chore("forget", partial(housekeeping.forget_history, engine.releaser)))
     parts.start_soon(_chore("certificates", partial(housekeeping.warn_of_certificates, engine.settings)))
@@ -314,6 +319,7 @@ def _start_planners(engine: Engine, parts: trio.Nursery) -> None:
     """Start what the configuration asks for by itself; the listener is open by now, so that sources can call back."""
     for table in engine.settings.sync:
         parts.start_soon(_chore(f"sync {table.name}", partial(engine.syncs.run, table, engine.jobs.running)))
+    parts.start_soon(_chore("migrations carried on", engine.migrations.carry_on))
 
 
 def _listen(engine: Engine) -> None:

@@ -18,6 +18,7 @@ from gateway.errors import GatewayStopping
 from gateway.housekeeping import Hint
 from gateway.intake import Recorder, Releaser
 from gateway.ledger import Ledger
+from gateway.migrate import Migrations
 from gateway.retrieve import Retriever
 from gateway.settings import Settings
 from gateway.spool import Spool
@@ -86,6 +87,7 @@ class Engine:
     confirmer: Confirmer
     releaser: Releaser
     syncs: Syncs
+    migrations: Migrations
     # Given a hint whenever deliveries may have settled, so that their bytes can go.
     settled: Hint
     jobs: Jobs = field(default_factory=Jobs)

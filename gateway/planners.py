@@ -2,17 +2,88 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from contextlib import AbstractAsyncContextManager, closing
+from dataclasses import dataclass
 from functools import partial
 
+from gateway import migrate
 from gateway.existing import possible_destinations
 from gateway.holdings import Place, place
 from gateway.holdings.verified import VerifiedPlace
 from gateway.ledger import Ledger
+from gateway.migrate import Migrations
+from gateway.migrate.listing import list_studies
+from gateway.migrate.room import Room
+from gateway.orthanc import Orthanc
 from gateway.retrieve import Retriever
-from gateway.settings import Settings
+from gateway.settings import DicomDestination, Settings
 from gateway.sync.means import Means
 from gateway.sync.serving import Syncs
+
+
+def migrations(
+    settings: Settings,
+    ledger: Ledger,
+    retriever: Retriever,
+    *,
+    barrier: Callable[[], None],
+    has_room: Callable[[], bool],
+    whole: Callable[[], AbstractAsyncContextManager[None]],
+) -> Migrations:
+    """Return what makes migrations; `whole` is entered for as long as one runs, and cancels it when the gateway stops."""
+    room = Room(settings, has_room, partial(_stored_bytes, settings))
+    means = migrate.Means(
+        retriever,
+        ledger,
+        barrier,
+        lists=partial(list_studies, retriever, ledger, settings.sources),
+        crowded=room.crowded,
+        original=partial(_original, settings),
+    )
+    return Migrations(settings, means, possible=partial(possible_destinations, settings), whole=whole)
+
+
+def _stored_bytes(settings: Settings, destination: str) -> int:
+    """Return how much a destination holds on its disk. Raises WebServiceError."""
+    table = settings.destinations[destination]
+    assert isinstance(table, DicomDestination)
+    assert table.rest is not None
+    with closing(Orthanc(table.rest)) as orthanc:
+        return orthanc.statistics().disk_bytes
+
+
+def _original(settings: Settings, source: str) -> OrthancOriginal:
+    rest = settings.sources[source].rest
+    assert rest is not None
+    return OrthancOriginal(Orthanc(rest))
+
+
+@dataclass(frozen=True)
+class OrthancOriginal:
+    """A source that may be deleted from, by its REST API; see `gateway.migrate.means.Original`."""
+
+    orthanc: Orthanc
+
+    def instances(self, study_instance_uid: str) -> dict[str, set[str]]:
+        """Return the SOP Instance UIDs that it holds, by its identifiers: one study for each patient id. Raises WebServiceError."""
+        return {
+            study: {
+                instance.uid("Instance")
+                for series in self.orthanc.series_of(study)
+                for instance in self.orthanc.instances_of(series.id)
+            }
+            for study in self.orthanc.lookup("Study", study_instance_uid)
+        }
+
+    def delete(self, identifiers: Collection[str]) -> None:
+        """Delete studies by its identifiers. Raises WebServiceError."""
+        for identifier in identifiers:
+            self.orthanc.delete("Study", identifier)
+
+    def close(self) -> None:
+        """End its connections."""
+        self.orthanc.close()
 
 
 def syncs(settings: Settings, ledger: Ledger, retriever: Retriever, *, barrier: Callable[[], None]) -> Syncs:

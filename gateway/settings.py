@@ -68,6 +68,31 @@ def _rate(value: object) -> object:
     return value
 
 
+def _share(value: object) -> object:
+    """Return a share of 1: a number from 0 to 1, or a percentage such as ``90%``."""
+    expected = 'a share such as "90%" or 0.9'
+    if isinstance(value, str) and value.strip().endswith("%"):
+        try:
+            return float(value.strip()[:-1]) / 100
+        except ValueError as error:
+            raise ValueError(expected) from error
+    return value
+
+
+_SIZES = {"MB": 10**6, "GB": 10**9, "TB": 10**12}
+
+
+def _size(value: object) -> object:
+    """Return a number of bytes: one, or a size such as ``500 GB`` with a decimal prefix."""
+    if not isinstance(value, str):
+        return value
+    number, unit = value.strip()[:-2].strip(), value.strip()[-2:]
+    try:
+        return int(float(number) * _SIZES[unit])
+    except (KeyError, ValueError, OverflowError) as error:
+        raise ValueError('a size such as "500 GB" or "1.5 TB"') from error
+
+
 def _duration(value: str) -> str:
     dates.seconds(value)
     return value
@@ -96,6 +121,8 @@ Hours = Annotated[str, BeforeValidator(_hours)]
 Rate = Annotated[str, BeforeValidator(_rate)]
 Duration = Annotated[str, AfterValidator(_duration)]
 Days = Annotated[str, AfterValidator(_days)]
+Share = Annotated[float, BeforeValidator(_share), Field(gt=0, le=1)]
+Size = Annotated[int, BeforeValidator(_size), Field(gt=0)]
 
 
 class Table(BaseModel):
@@ -179,6 +206,8 @@ class SourceTable(Table):
     # With TLS: a name that must stand in its client certificate (subject alternative name or common name).
     certificate_name: str | None = None
     moves: Annotated[int, Field(ge=1, le=64)] = 1
+    # How many matches it gives to a C-FIND at most; without a number a migration finds out.
+    max_results: Annotated[int, Field(ge=1)] | None = None
     # How many associations it may have with us at a time; without a number as many as `[listen]` lets it.
     associations: Annotated[int, Field(ge=1, le=4096)] | None = None
     # How fast it may send, all its associations together.
@@ -236,6 +265,8 @@ class DicomDestination(Table):
     dicomweb: RestTable | None = None
     # As for a source; `ledger` does not ask: it is taken to hold what was verified there.
     ask: Literal["find", "dicomweb", "rest", "ledger"] | None = None
+    # A migration waits while its Orthanc, asked by `rest`, holds more than this on its disk.
+    max_stored: Size | None = None
 
 
 class FolderDestination(Table):
@@ -248,6 +279,8 @@ class FolderDestination(Table):
     when: str | None = None
     transfer_syntax: Mode = Mode.AS_IS
     retry: RetryTable = RetryTable()
+    # A migration waits while more than this share of its file system is used.
+    max_used: Share | None = None
 
 
 DestinationTable = Annotated[DicomDestination | FolderDestination, Field(discriminator="kind")]

@@ -10,7 +10,7 @@ import sys
 
 import typer
 
-from gateway.cli import certs, config, init, peers, pull, queue, register, send, serve, status, sync
+from gateway.cli import certs, config, init, jobs, migrate, peers, pull, queue, register, send, serve, status, sync
 from gateway.errors import ConfigurationError, GatewayError, StateFolderInUse, UsageError
 from gateway.log import raised_at
 
@@ -32,6 +32,8 @@ app.command("find")(peers.find)
 app.command("register")(register.register)
 app.command("pull")(pull.pull)
 app.command("send")(send.send)
+app.command("migrate")(migrate.migrate)
+app.add_typer(jobs.jobs, name="jobs")
 app.command("sync")(sync.sync)
 
 INTERRUPTED = 130

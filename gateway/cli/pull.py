@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Protocol
 
 import typer
 
@@ -52,7 +52,7 @@ def pull(
 
     Given again after an interruption, the same command carries on where it stopped.
     """
-    named = _named(study, accession, patient, _listed(list_file, column, kind))
+    which = named(study, accession, patient, listed_in(list_file, column, kind))
     command = PullCommand(
         source=source,
         query=keys_of(keys or ()),
@@ -61,7 +61,7 @@ def pull(
         priority=priority_of(priority),
         wait=not no_wait,
         wait_s=wait_timeout,
-        **named,
+        **which,
     )
     with reach(path, works=True) as (client, _), meter(as_json) as shown, client.stream("/pull", command) as events:
         summary = follow(events, PullProgress(shown))
@@ -73,7 +73,12 @@ def pull(
         raise typer.Exit(1)
 
 
-def _listed(path: Path | None, column: str | None, kind: ListKind | None) -> dict[ListKind, tuple[str, ...]]:
+def listed_in(path: Path | None, column: str | None, kind: ListKind | None) -> dict[ListKind, tuple[str, ...]]:
+    """Return what the list file `path` names, by what it is; nothing without a file.
+
+    Raises:
+        UsageError: it cannot be read or is no such list, or `column` or `kind` is given without it.
+    """
     if path is None:
         if column is not None or kind is not None:
             raise UsageError("--column and --kind say how to read a --list")
@@ -86,12 +91,13 @@ def _listed(path: Path | None, column: str | None, kind: ListKind | None) -> dic
     return {found.kind: found.values}
 
 
-def _named(
+def named(
     study: Sequence[str] | None,
     accession: Sequence[str] | None,
     patient: Sequence[str] | None,
     listed: Mapping[ListKind, tuple[str, ...]],
 ) -> dict[str, Any]:
+    """Return the studies that options and a list name, as requests have them. Pure."""
     return {
         "study_uids": (*(study or ()), *listed.get(ListKind.STUDY, ())),
         "accession_numbers": (*(accession or ()), *listed.get(ListKind.ACCESSION, ())),
@@ -99,7 +105,14 @@ def _named(
     }
 
 
-def follow(events: Iterable[Document], progress: PullProgress | SendProgress) -> Document:
+class Follower(Protocol):
+    """Shows the events of a long operation."""
+
+    def tell(self, event: Document) -> None:
+        """Show one event."""
+
+
+def follow(events: Iterable[Document], progress: Follower) -> Document:
     """Show each event and return the last one, the summary.
 
     Raises:

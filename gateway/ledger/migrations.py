@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from sqlalchemy import Connection, insert, inspect, select, text
 
 from gateway.errors import LedgerTooNew
-from gateway.ledger.schema import metadata, schema_version
+from gateway.ledger.schema import metadata, planned_portions, planned_studies, schema_version
 
 Migration = Callable[[Connection], None]
 
@@ -76,7 +76,14 @@ def _priorities(connection: Connection) -> None:
         connection.execute(text(statement))
 
 
-MIGRATIONS: Sequence[Migration] = (_indexes_for_many, _narrow_indexes, _transfer_syntaxes, _directed_jobs, _priorities)
+def _migrations(connection: Connection) -> None:
+    """Version 7: what migrations planned, and jobs that go on by themselves."""
+    connection.execute(text("ALTER TABLE jobs ADD COLUMN detached BOOLEAN DEFAULT FALSE NOT NULL"))
+    planned_portions.create(connection)
+    planned_studies.create(connection)
+
+
+MIGRATIONS: Sequence[Migration] = (_indexes_for_many, _narrow_indexes, _transfer_syntaxes, _directed_jobs, _priorities, _migrations)
 """The first one takes version 1 to version 2."""
 
 

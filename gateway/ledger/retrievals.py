@@ -22,10 +22,11 @@ JobState = Literal["running", "stopped", "done"]
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A command in the ledger; `resumed` when an earlier run of it is carried on."""
+    """A command in the ledger; `resumed` when an earlier run of it is carried on, `reopened` when that one had come to its end."""
 
     id: int
     resumed: bool
+    reopened: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,18 +53,19 @@ def open_job(
     *,
     destinations: Sequence[str] = (),
     priority: Priority = Priority.NORMAL,
+    reopen: bool = False,
     now: float,
 ) -> Job:
-    """Start a job, or carry on the newest of the same `fingerprint` where it was stopped or left a study undone.
+    """Start a job, or carry on the newest of the same `fingerprint` where it was stopped or left a study undone, or to `reopen` it.
 
     What comes for it goes to `destinations`, where there are any, else where the routes lead.
     """
     same = (jobs.c.kind == kind, jobs.c.fingerprint == fingerprint)
     newest = connection.execute(select(jobs.c.id, jobs.c.state).where(*same).order_by(jobs.c.id.desc()).limit(1)).one_or_none()
-    if newest is not None and (newest.state != "done" or _undone(connection, int(newest.id))):
+    if newest is not None and (reopen or newest.state != "done" or _undone(connection, int(newest.id))):
         set_job_state(connection, int(newest.id), "running", now=now)
         connection.execute(update(jobs).where(jobs.c.id == newest.id).values(priority=int(priority)))
-        return Job(int(newest.id), resumed=True)
+        return Job(int(newest.id), resumed=True, reopened=reopen and newest.state == "done")
     values = {"kind": kind, "fingerprint": fingerprint, "criteria": criteria, "created_at": now, "changed_at": now}
     values |= {"destinations": json.dumps(list(destinations)) if destinations else None, "priority": int(priority)}
     return Job(_key(connection, insert(jobs).values(state="running", **values)), resumed=False)

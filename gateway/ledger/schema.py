@@ -166,9 +166,37 @@ jobs = Table(
     Column("destinations", Text, nullable=True),
     # gateway.domain.Priority
     Column("priority", Integer, nullable=False, server_default=text("1")),
+    # It goes on without anyone listening, and is carried on by itself when the gateway starts again.
+    Column("detached", Boolean, nullable=False, server_default=text("FALSE")),
     CheckConstraint("state IN ('running', 'stopped', 'done')", name="state"),
 )
 Index("jobs_by_fingerprint", jobs.c.fingerprint, jobs.c.id)
+
+# What a migration has listed: a day, or an entry of its list.
+planned_portions = Table(
+    "planned_portions",
+    metadata,
+    Column("job_id", _Key, ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True),
+    Column("label", String(16), primary_key=True),
+    Column("found", Integer, nullable=False),
+    # Why there may be more than what was found; NULL where there is not.
+    Column("doubt", Text, nullable=True),
+    Column("listed_at", Double, nullable=False),
+)
+
+# The studies found in it, each in the portion in which it was found first; what became of them is in `retrievals`.
+planned_studies = Table(
+    "planned_studies",
+    metadata,
+    Column("job_id", _Key, ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True),
+    Column("study_instance_uid", String(64), primary_key=True),
+    Column("label", String(16), nullable=False),
+    # In the order in which they are to be moved.
+    Column("position", Integer, nullable=False),
+    Column("instance_count", Integer, nullable=True),
+    # When it was deleted from its source, proved to be at every destination.
+    Column("deleted_at", Double, nullable=True),
+)
 
 retrievals = Table(
     "retrievals",

@@ -25,6 +25,7 @@ from gateway.retrieve.events import (
     to_json,
 )
 from gateway.retrieve.lists import ListKind, StudyList, decode_list, parse_list
+from gateway.retrieve.questions import Questions, Reply
 from gateway.retrieve.session import Session
 from gateway.retrieve.wanted import Errand, Wanted
 
@@ -36,7 +37,9 @@ __all__ = [
     "ListKind",
     "Progress",
     "PullRequest",
+    "Questions",
     "Repairing",
+    "Reply",
     "Retriever",
     "Session",
     "StudyEnded",

@@ -32,9 +32,10 @@ from gateway.retrieve.events import Event, PullRequest
 from gateway.retrieve.job import Job
 from gateway.retrieve.means import BOTH_ORDERS, Existing, Means, Source
 from gateway.retrieve.method import Method
+from gateway.retrieve.questions import Questions, go_through
 from gateway.retrieve.reachable import address_towards
 from gateway.retrieve.repair import AcceptanceOrder, Backoff
-from gateway.retrieve.session import Session
+from gateway.retrieve.session import Session, nobody
 from gateway.retrieve.slots import Slots
 from gateway.retrieve.turns import Turns
 from gateway.retrieve.wanted import Errand
@@ -163,7 +164,12 @@ class Retriever:
             raise UsageError(f"no destination is called {', '.join(unknown)} (known: {known})")
 
     async def find(
-        self, source: str, keys: Mapping[str, str], level: QueryLevel = "STUDY", *, limit: int | None = None
+        self,
+        source: str,
+        keys: Mapping[str, str],
+        level: QueryLevel = "STUDY",
+        *,
+        limit: int | None = None,
     ) -> list[dict[str, str]]:
         """Return the matches of `keys` at `level` as keyword → value, in the source's order, at most `limit` of them.
 
@@ -179,6 +185,18 @@ class Retriever:
                 return [query.as_values(answer) for answer in islice(answers, limit)]
 
         return await converse(partial(self._source(source).connect, STUDY_ROOT_CONTEXTS), ask, self._means.threads)
+
+    async def ask(self, source: str, questions: Questions) -> None:
+        """Ask the source what `questions` want to know, on one association; they are called on its thread.
+
+        While it is busy or cannot be reached it is waited for, and asked what it has not answered.
+
+        Raises:
+            UsageError: no such source, it has no port, or a key is no DICOM keyword.
+            AssociationError: it cannot help, or the tries are used up.
+
+        """
+        await self._means.ask(self._source(source), partial(go_through, questions), nobody)
 
     def correlate(self, provenance: Provenance, sop_instance_uid: str) -> Purpose | None:
         """Return what an arriving instance came for, or None for unsolicited. Thread-safe, in memory."""

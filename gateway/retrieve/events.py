@@ -141,7 +141,8 @@ class Progress:
 class Repairing:
     """Instances are missing after the arrivals went quiet.
 
-    `step` says what is tried next: image, series, other-order and the like, growth, get or move.
+    `step` says what is tried next: image, series, other-order and the like, growth, get or move. `after` says how the
+    operation before ended: answered, busy, stalled or broken.
     """
 
     name: ClassVar[str] = "repairing"
@@ -150,6 +151,7 @@ class Repairing:
     step: str
     round: int
     missing: int
+    after: str = "answered"
 
 
 @dataclass(frozen=True)

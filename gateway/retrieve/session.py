@@ -35,6 +35,7 @@ class Session:
     def __init__(self, means: Means, source: Source, errand: Errand, job: retrievals.Job) -> None:
         self.job_id = job.id
         self.resumed = job.resumed
+        self.reopened = job.reopened
         self.source = source.name
         self._means = means
         self._source = source
@@ -57,6 +58,7 @@ class Session:
                 criteria=errand.criteria,
                 destinations=errand.destinations,
                 priority=errand.priority,
+                reopen=errand.reopen,
                 now=means.clock(),
             )
         )

@@ -293,7 +293,7 @@ class StudyRetrieval:
         step = self._next_step(rounds)
         while step is not None:
             if rounds:
-                await self._hint(self._repairing(remarks.name(step, source.order), len(rounds)))
+                await self._hint(self._repairing(remarks.name(step, source.order), len(rounds), rounds[-1].end))
                 await self._pause_after(rounds)
             async with source.turns.take(step.order):
                 rounds.append(await self._round(step))
@@ -306,10 +306,10 @@ class StudyRetrieval:
             return Step(Way.FIRST, source.order)
         return repair.next_step(rounds, self._tally.short, basis=self._expectation.basis, both_orders=source.both_orders)
 
-    def _repairing(self, step: str, number: int) -> Repairing:
+    def _repairing(self, step: str, number: int, after: End = End.ANSWERED) -> Repairing:
         missing = self._tally.short if self._tally.short is not None else 0
         log.info("study_repair", study=self._study, source=self._source.name, step=step, round=number, missing=missing)
-        return Repairing(self._study, self._watch.retrieval_id, step, number, missing)
+        return Repairing(self._study, self._watch.retrieval_id, step, number, missing, str(after))
 
     async def _pause_after(self, rounds: list[Round]) -> None:
         """Give a source whose association broke some time before it is asked again."""

@@ -33,7 +33,8 @@ class Errand:
     """What a job is done for: the same `fingerprint` given again carries on where the job stopped.
 
     `criteria` is canonical JSON for people and recovery. `destinations` are names of ``[destinations]`` to which everything that
-    comes goes, whatever the routes say; empty is where the routes lead.
+    comes goes, whatever the routes say; empty is where the routes lead. With `reopen` the same job is carried on also when it had
+    come to its end, so that what was complete stays so.
     """
 
     kind: JobKind
@@ -41,6 +42,7 @@ class Errand:
     criteria: str
     destinations: tuple[str, ...] = ()
     priority: Priority = Priority.NORMAL
+    reopen: bool = False
 
     @property
     def directed(self) -> tuple[str, ...] | None:

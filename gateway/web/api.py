@@ -12,10 +12,15 @@
     POST /pull          PullCommand → NDJSON events
     POST /send          SendCommand → NDJSON events
     POST /sync          SyncCommand → NDJSON events
+    POST /migrate       MigrateCommand → NDJSON events
+    GET  /jobs          every migration, the newest first
+    POST /jobs/show     JobQuery → how far a migration is
+    POST /jobs/report   JobQuery → what became of each of its studies
+    POST /jobs/act      JobAction → how far it is then
 
 An error is a JSON object ``{"kind", "message", "retryable"}`` (see `gateway.web.wire`). Closing the stream of ``/pull``, ``/send``,
-``/sync`` or ``/queue/export`` stops the operation; the same request carries on where it stopped. Runs on trio; only the
-socket's owner gets here.
+``/sync``, ``/migrate`` (without `detach`) or ``/queue/export`` stops the operation; the same request carries on where it stopped.
+Runs on trio; only the socket's owner gets here.
 """
 
 from __future__ import annotations
@@ -38,7 +43,7 @@ from gateway import __version__
 from gateway.engine import Engine
 from gateway.errors import AssociationError, GatewayError, UsageError
 from gateway.ledger import queue
-from gateway.web import jobs, peers, status, syncing, wire
+from gateway.web import jobs, migrating, peers, status, syncing, wire
 from gateway.web.export import export_instances
 from gateway.web.server import Emit, EventStream
 from gateway.web.wire import Document
@@ -61,6 +66,11 @@ def create_api(engine: Engine) -> Starlette:
         Route("/find", _answering(partial(_find, engine)), methods=["POST"]),
         Route("/pull", _streaming(wire.PullCommand, partial(jobs.pull, engine)), methods=["POST"]),
         Route("/send", _streaming(wire.SendCommand, partial(jobs.send, engine)), methods=["POST"]),
+        Route("/migrate", _streaming(wire.MigrateCommand, partial(migrating.migrate, engine)), methods=["POST"]),
+        Route("/jobs", _answering(lambda _: migrating.listed(engine))),
+        Route("/jobs/show", _answering(partial(_job, engine, migrating.shown)), methods=["POST"]),
+        Route("/jobs/report", _answering(partial(_job, engine, migrating.reported)), methods=["POST"]),
+        Route("/jobs/act", _answering(partial(_job_act, engine)), methods=["POST"]),
         Route("/sync", _streaming(wire.SyncCommand, partial(syncing.sync, engine)), methods=["POST"]),
     ]
     return Starlette(routes=routes)
@@ -163,6 +173,14 @@ def _tell(engine: Engine, action: queue.Action, selection: queue.Selection) -> N
     else:
         engine.dispatcher.nudge()
     engine.settled.give()
+
+
+async def _job(engine: Engine, answer: Callable[[Engine, int], Awaitable[Document]], request: Request) -> Document:
+    return await answer(engine, (await _command(request, wire.JobQuery)).id)
+
+
+async def _job_act(engine: Engine, request: Request) -> Document:
+    return await migrating.act(engine, await _command(request, wire.JobAction))
 
 
 async def _echo(engine: Engine, request: Request) -> Document:

@@ -109,6 +109,43 @@ class SendCommand(Request):
     wait_s: Annotated[float, Field(gt=0)] | None = None
 
 
+class MigrateCommand(Request):
+    """``POST /migrate``: what to migrate and how, see `gateway.migrate.MigrationRequest`.
+
+    With `detach` it goes on in the gateway; without `wait` it ends before the deliveries do.
+    """
+
+    source: str
+    first: str = ""
+    last: str = ""
+    study_uids: tuple[str, ...] = ()
+    accession_numbers: tuple[str, ...] = ()
+    patient_ids: tuple[str, ...] = ()
+    reverse: bool = False
+    destinations: tuple[str, ...] = ()
+    moves: Annotated[int, Field(ge=1)] | None = None
+    skip_existing: bool = False
+    max_used: Annotated[float, Field(gt=0, le=1)] | None = None
+    delete_from_source: bool = False
+    when: str | None = None
+    priority: Priority = Priority.LOW
+    detach: bool = False
+    wait: bool = True
+
+
+class JobAction(Request):
+    """``POST /jobs/act``: stop a migration until it is resumed, or carry it on in the gateway."""
+
+    id: int
+    action: Literal["pause", "resume"]
+
+
+class JobQuery(Request):
+    """``POST /jobs/show`` and ``/jobs/report``: of which migration."""
+
+    id: int
+
+
 class SyncCommand(Request):
     """``POST /sync``: a sync as a table of ``[[sync]]`` tells it, endless or for one cycle (`once`); `dry_run` moves nothing."""
 

@@ -1,0 +1,94 @@
+"""``gateway jobs``: the migrations that the gateway knows, and what a person may do with them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from gateway.cli import render
+from gateway.cli.link import reach
+from gateway.cli.migrate import ReportOption, check_report, conclude, words
+from gateway.cli.options import DEFAULT_CONFIG, ConfigOption, JsonOption
+from gateway.web.wire import JobAction, JobQuery
+
+Document = Mapping[str, Any]
+
+jobs = typer.Typer(help="Migrations: how far they are, pausing and resuming, reports.", no_args_is_help=True)
+
+JobId = Annotated[int, typer.Argument(help="The number of the migration (gateway jobs list).", metavar="ID")]
+
+
+@jobs.command("list")
+def list_(path: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) -> None:
+    """List the migrations, the newest first."""
+    with reach(path) as (client, _):
+        found = client.get("/jobs")
+    if as_json:
+        render.print_json(found)
+        return
+    rows = [(str(job["job_id"]), job["state"], _what(job), words(job), render.moment(job["changed_at"])) for job in found["jobs"]]
+    if rows:
+        render.show(render.Table(("id", "state", "what", "how far", "changed"), rows, apart=("what", "how far")))
+    else:
+        typer.echo("no migration")
+
+
+@jobs.command()
+def show(job_id: JobId, path: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) -> None:
+    """Show how far a migration is."""
+    with reach(path) as (client, _):
+        _print(client.post("/jobs/show", JobQuery(id=job_id)), as_json)
+
+
+@jobs.command()
+def report(job_id: JobId, report: ReportOption = None, path: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) -> None:
+    """Report what became of every study of a migration; exit code 1 where not all of it is done."""
+    check_report(report)
+    with reach(path) as (client, _):
+        query = JobQuery(id=job_id)
+        summary = {**client.post("/jobs/show", query), **client.post("/jobs/report", query)}
+    conclude(summary, report, as_json=as_json)
+
+
+@jobs.command()
+def pause(job_id: JobId, path: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) -> None:
+    """Stop a migration between instances; it goes on when it is resumed."""
+    _act(path, job_id, "pause", as_json)
+
+
+@jobs.command()
+def resume(job_id: JobId, path: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) -> None:
+    """Carry a migration on in the running gateway, also what did not come whole (retry)."""
+    _act(path, job_id, "resume", as_json)
+
+
+@jobs.command()
+def retry(job_id: JobId, path: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) -> None:
+    """Try again, in the running gateway, what did not come whole or could not be listed."""
+    _act(path, job_id, "resume", as_json)
+
+
+def _act(path: Path, job_id: int, action: Literal["pause", "resume"], as_json: bool) -> None:
+    with reach(path) as (client, _):
+        _print(client.post("/jobs/act", JobAction(id=job_id, action=action)), as_json)
+
+
+def _print(job: Document, as_json: bool) -> None:
+    if as_json:
+        render.print_json(job)
+        return
+    typer.echo(f"migration {job['job_id']}: {job['state']}: {_what(job)}")
+    typer.echo(words(job))
+    for what, why in job.get("problems", {}).items():
+        typer.echo(f"  {what}: {why}")
+
+
+def _what(job: Document) -> str:
+    asked = job["request"]
+    entries = asked["study_uids"] + asked["accession_numbers"] + asked["patient_ids"]
+    what = f"{asked['first']} to {asked['last']}" if asked["first"] else f"a list of {entries}"
+    to = ", ".join(asked["destinations"]) or "where the routes lead"
+    return f"{asked['source']}, {what}, to {to}"

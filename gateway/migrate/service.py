@@ -1,0 +1,203 @@
+"""The migrations of a gateway: those that commands ask for, and those that go on by themselves. Runs in trio.
+
+A migration runs in the gateway's own nursery. A command follows it; one that leaves without having detached it stops it. What is
+detached goes on, and is carried on at the next start, until it is done, paused, or cannot be done at all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Collection, Iterable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass, field
+from functools import partial
+
+import structlog
+import trio
+
+from gateway.errors import GatewayError, GatewayStopping, UsageError
+from gateway.ledger import planning
+from gateway.ledger.planning import MigrationJob
+from gateway.migrate.means import Means
+from gateway.migrate.request import MigrationRequest
+from gateway.migrate.runner import Migration
+from gateway.settings import DicomDestination, Settings
+from gateway.windows import Window
+
+log = structlog.get_logger()
+
+Whole = Callable[[], AbstractAsyncContextManager[None]]
+"""Entered for as long as a long operation runs; cancels it, with `GatewayStopping`, when the gateway stops."""
+
+
+@dataclass(eq=False)
+class Running:
+    """A migration under way: what it is, whether it goes on without its command, and how it ended."""
+
+    migration: Migration
+    detached: bool
+    scope: trio.CancelScope = field(default_factory=trio.CancelScope)
+    ended: trio.Event = field(default_factory=trio.Event)
+    error: GatewayError | None = None
+
+
+class Migrations:
+    """Starts, follows and stops migrations. `running` are those under way, by the id of their job."""
+
+    def __init__(self, settings: Settings, means: Means, *, possible: Callable[[str], tuple[str, ...]], whole: Whole) -> None:
+        """`possible` names where the routes may lead to from a source."""
+        self.running: dict[int, Running] = {}
+        self._settings = settings
+        self._means = means
+        self._possible = possible
+        self._whole = whole
+        self._nursery: trio.Nursery | None = None
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Be there for `start` until cancelled."""
+        async with trio.open_nursery() as nursery:
+            self._nursery = nursery
+            task_status.started()
+            await trio.sleep_forever()
+
+    async def carry_on(self) -> None:
+        """Start what was detached and did not come to its end."""
+        for job in await self._means.read(planning.jobs_of_kind):
+            if not job.detached or job.state == "done" or job.id in self.running:
+                continue
+            try:
+                await self.start(MigrationRequest.of(job.criteria), detached=True)
+            except GatewayError as error:
+                log.error("migration_not_carried_on", job=job.id, error=str(error))
+            else:
+                log.info("migration_carried_on", job=job.id)
+
+    async def start(self, request: MigrationRequest, *, detached: bool) -> Running:
+        """Begin a migration, or carry on the same one, and return it once it has its job.
+
+        Raises:
+            UsageError: it asks for what is not configured, or the same migration is running.
+            LedgerError: the ledger cannot be used.
+        """
+        if self._nursery is None:
+            raise UsageError("migrations need a whole gateway")
+        running = Running(self._make(request), detached)
+        await self._nursery.start(self._root, running)
+        if running.error is not None:
+            raise running.error
+        await self.detach(running, detached)
+        return running
+
+    async def detach(self, running: Running, detached: bool) -> None:
+        """Have a migration go on without its command, or no longer."""
+        running.detached = detached
+        await self._means.write(partial(planning.detach, job_id=running.migration.job_id or 0, detached=detached))
+
+    @asynccontextmanager
+    async def followed(self, running: Running) -> AsyncIterator[None]:
+        """Follow a migration inside the ``async with``: leaving early stops it, unless it is detached."""
+        try:
+            yield
+        finally:
+            if not running.detached:
+                running.scope.cancel()
+                with trio.CancelScope(shield=True):
+                    await running.ended.wait()
+
+    async def pause(self, job_id: int) -> None:
+        """Stop a migration between instances; it is not carried on by itself.
+
+        Raises:
+            UsageError: there is no such migration.
+        """
+        await self.job(job_id)
+        running = self.running.get(job_id)
+        await self._means.write(partial(planning.detach, job_id=job_id, detached=False))
+        if running is not None:
+            running.detached = False
+            running.scope.cancel()
+            await running.ended.wait()
+
+    async def resume(self, job_id: int) -> Running:
+        """Carry a migration on in the gateway, with what did not come whole.
+
+        Raises:
+            UsageError: there is no such migration, or it asks for what is not configured any more.
+        """
+        job = await self.job(job_id)
+        running = self.running.get(job_id)
+        if running is not None:
+            await self.detach(running, True)
+            return running
+        return await self.start(MigrationRequest.of(job.criteria), detached=True)
+
+    async def job(self, job_id: int) -> MigrationJob:
+        """Return a migration that the ledger knows.
+
+        Raises:
+            UsageError: it knows none with this id.
+        """
+        found = await self._means.read(partial(planning.jobs_of_kind, job_id=job_id))
+        if not found:
+            raise UsageError(f"there is no migration {job_id} (gateway jobs list)")
+        return found[0]
+
+    async def _root(self, running: Running, task_status: trio.TaskStatus[int]) -> None:
+        """Run one to its end; what ends it is its own, and never the gateway's."""
+        migration = running.migration
+        told = False
+
+        try:
+            with running.scope:
+                async with self._whole(), trio.open_nursery() as nursery:
+                    job_id = await nursery.start(migration.run)
+                    self.running[job_id] = running
+                    told = True
+                    task_status.started(job_id)
+        except* GatewayStopping as group:
+            running.error = _first(group)
+        except* GatewayError as group:
+            running.error = _first(group)
+            log.error("migration_failed", job=migration.job_id, error=str(running.error))
+        finally:
+            if migration.job_id is not None:
+                self.running.pop(migration.job_id, None)
+            running.ended.set()
+            migration.changed.set()
+        if not told:
+            task_status.started(0)
+
+    def _make(self, request: MigrationRequest) -> Migration:
+        settings = self._settings
+        _known("source", [request.source], settings.sources)
+        _known("destination", request.destinations, settings.destinations)
+        _known("schedule", [request.when] if request.when else [], settings.schedule)
+        table = settings.sources[request.source]
+        destinations = request.destinations or self._possible(request.source)
+        if not destinations:
+            raise UsageError(f"no route leads anywhere from source {request.source!r}: name a --destination")
+        if request.delete_from_source:
+            self._may_delete(request.source, destinations)
+        most = min(request.moves or table.moves, table.moves)
+        return Migration(request, self._means, Window(settings.hours(request.when)), most)
+
+    def _may_delete(self, source: str, destinations: Collection[str]) -> None:
+        if self._settings.sources[source].rest is None:
+            raise UsageError(f"--delete-from-source: source {source!r} has no `rest`: only an Orthanc can be deleted from")
+        for name in destinations:
+            table = self._settings.destinations[name]
+            if isinstance(table, DicomDestination) and table.verify == "status":
+                raise UsageError(f'--delete-from-source: destination {name!r} proves nothing with verify = "status"')
+
+
+def _known(what: str, names: Iterable[str], known: Collection[str]) -> None:
+    for name in names:
+        if name not in known:
+            raise UsageError(f"no {what} is called {name!r} (known: {', '.join(known) or 'none'})")
+
+
+def _first(group: BaseExceptionGroup[GatewayError]) -> GatewayError:
+    first: BaseException = group
+    while isinstance(first, BaseExceptionGroup):
+        first = first.exceptions[0]
+    assert isinstance(first, GatewayError)
+    return first

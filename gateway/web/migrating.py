@@ -1,0 +1,184 @@
+"""Migrations for clients: started and followed as a stream, listed, shown, reported, paused and resumed. Runs on trio.
+
+A stream that ends early stops its migration, unless it was detached. Its last line is ``summary``, with what became of every study.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from functools import partial
+from typing import Any
+
+import trio
+
+from gateway.domain import DeliveryState
+from gateway.engine import Engine
+from gateway.ledger import planning, progress
+from gateway.ledger.planning import MigrationJob, Standing, StudyReport
+from gateway.ledger.progress import Scope
+from gateway.migrate import Migration, MigrationRequest, Running
+from gateway.web.jobs import by_destination, deliver, needs_everything
+from gateway.web.server import Emit
+from gateway.web.wire import Document, JobAction, MigrateCommand
+
+LOOK_S = 0.5
+"""Between two looks at how far a migration is; more where one look takes long."""
+
+LOOK_SHARE = 10
+"""A client that follows costs the gateway no more than one part in this many of its time."""
+
+
+async def migrate(engine: Engine, command: MigrateCommand, emit: Emit) -> None:
+    """Start a migration, or carry on the same one, and follow it.
+
+    Raises:
+        UsageError: it asks for what is not configured, or the same migration is running.
+        GatewayStopping: the gateway is told to stop meanwhile.
+    """
+    needs_everything(engine)
+    request = MigrationRequest(**command.model_dump(exclude={"detach", "wait"}))
+    running = await engine.migrations.start(request, detached=command.detach)
+    job_id = running.migration.job_id or 0
+    await emit({"event": "migration_started", "job_id": job_id, "source": request.source, "detached": command.detach})
+    if command.detach:
+        await emit({"event": "summary", "detached": True, **await shown(engine, job_id)})
+        return
+    async with engine.migrations.followed(running):
+        await _follow(running, emit)
+        if running.error is not None:
+            raise running.error
+    async with engine.jobs.running():
+        await deliver(engine, _scope(job_id, request), command.wait, None, emit)
+        await emit(
+            {"event": "summary", "detached": False, **await shown(engine, job_id), **await reported(engine, job_id, running)}
+        )
+
+
+async def _follow(running: Running, emit: Emit) -> None:
+    """Tell how far a migration is, as often as that changes, until it has ended."""
+    while not running.ended.is_set():
+        began, changed = trio.current_time(), running.migration.changed
+        await emit({"event": "migrating", **await _progress(running.migration)})
+        await trio.sleep(max(LOOK_S, LOOK_SHARE * (trio.current_time() - began)))
+        with trio.move_on_after(LOOK_S):
+            await changed.wait()
+
+
+async def _progress(migration: Migration) -> Document:
+    standing = await migration.standing()
+    listed, of = migration.portions
+    return {
+        **_counts(standing),
+        "portions": {"listed": listed, "of": of},
+        "at_a_time": migration.pace.limit,
+        "waiting": migration.waiting,
+        "seconds_left": migration.seconds_left(standing),
+        "problems": migration.problems,
+    }
+
+
+async def listed(engine: Engine) -> Document:
+    """Return every migration that the ledger knows, the newest first."""
+    jobs = await trio.to_thread.run_sync(_read, engine, planning.jobs_of_kind)
+    return {"jobs": [await _entry(engine, job) for job in jobs]}
+
+
+async def shown(engine: Engine, job_id: int) -> Document:
+    """Return how far a migration is. Raises UsageError where there is none with this id."""
+    return await _entry(engine, await engine.migrations.job(job_id))
+
+
+async def act(engine: Engine, action: JobAction) -> Document:
+    """Pause or resume a migration and return how far it is."""
+    if action.action == "pause":
+        await engine.migrations.pause(action.id)
+    else:
+        needs_everything(engine)
+        await engine.migrations.resume(action.id)
+    return await shown(engine, action.id)
+
+
+async def reported(engine: Engine, job_id: int, running: Running | None = None) -> Document:
+    """Return what became of each study of a migration, and whether all of it was done. Raises UsageError."""
+    job = await engine.migrations.job(job_id)
+    request = MigrationRequest.of(job.criteria)
+    running = running or engine.migrations.running.get(job_id)
+    kept = {} if running is None else running.migration.kept
+
+    def read() -> Document:
+        engine.recorder.flush()
+        with engine.ledger.read() as connection:
+            studies = planning.report(connection, job_id)
+            portions = planning.portions(connection, job_id)
+            states = progress.count_states(connection, _scope(job_id, request))
+        rows = [_row(study, by_destination(states, study.study_instance_uid), kept, request) for study in studies]
+        doubts = {portion.label: portion.doubt for portion in portions.values() if portion.doubt}
+        unlisted = [label for label in request.portions() if label not in portions]
+        done = not doubts and not unlisted and all(row["done"] for row in rows)
+        return {"studies": rows, "doubts": doubts, "unlisted": unlisted, "done": done}
+
+    return await trio.to_thread.run_sync(read)
+
+
+def _row(study: StudyReport, destinations: Mapping[str, Any], kept: Mapping[str, str], request: MigrationRequest) -> Document:
+    """Return a study's line of the report.
+
+    It is done when it is complete, all of it is verified everywhere, and it is deleted from its source where that was asked.
+    """
+    verified = [of["states"].get(DeliveryState.VERIFIED, 0) == sum(of["states"].values()) for of in destinations.values()]
+    delivered, to_delete = bool(destinations) or study.received == 0, request.delete_from_source
+    return {
+        **asdict(study),
+        "destinations": destinations,
+        "kept": kept.get(study.study_instance_uid, ""),
+        "done": study.verdict == "complete" and delivered and all(verified) and (bool(study.deleted_at) or not to_delete),
+    }
+
+
+async def _entry(engine: Engine, job: MigrationJob) -> Document:
+    request = MigrationRequest.of(job.criteria)
+    running = engine.migrations.running.get(job.id)
+    document = {
+        "job_id": job.id,
+        "state": _state(job, running),
+        "request": _described(request),
+        "created_at": job.created_at,
+        "changed_at": job.changed_at,
+    }
+    if running is not None:
+        return document | await _progress(running.migration)
+    portions = await trio.to_thread.run_sync(_read, engine, partial(planning.portions, job_id=job.id))
+    standing = await trio.to_thread.run_sync(_read, engine, partial(planning.standing, job_id=job.id))
+    return document | {**_counts(standing), "portions": {"listed": len(portions), "of": len(request.portions())}}
+
+
+def _described(request: MigrationRequest) -> Document:
+    """Return what was asked, without what names patients."""
+    document = json.loads(request.criteria())
+    for key in ("study_uids", "accession_numbers", "patient_ids"):
+        document[key] = len(document[key])
+    return dict(document)
+
+
+def _state(job: MigrationJob, running: Running | None) -> str:
+    """Say how a migration stands: running, waiting for the gateway's start, paused, or done."""
+    if running is not None:
+        return "waiting" if running.migration.waiting else "running"
+    if job.state == "done":
+        return "done"
+    return "carried on at the next start" if job.detached else "paused"
+
+
+def _counts(standing: Standing) -> Document:
+    return {"studies": {**asdict(standing), "ended": standing.ended}}
+
+
+def _scope(job_id: int, request: MigrationRequest) -> Scope:
+    return Scope(job_id=job_id, destinations=request.destinations)
+
+
+def _read(engine: Engine, query: Any) -> Any:
+    with engine.ledger.read() as connection:
+        return query(connection)

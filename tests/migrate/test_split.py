@@ -1,0 +1,264 @@
+"""Listing the studies of a day at a source that cuts its answers short: all are found, or it is said that they may not be."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gateway.migrate import split
+from gateway.migrate.evidence import Answer, Evidence, Study
+from gateway.migrate.parts import CHARACTERS
+from gateway.migrate.split import MAX_QUERIES
+from tests.migrate.cutting import DAY, Cutting, Says, listed, uids
+
+
+def studies(count: int, *, time: str | None = None, patient_id: str | None = None, name: str = "") -> list[Study]:
+    """So many studies, spread over the day, of patients numbered as hospitals do."""
+    return [
+        Study(
+            f"1.2.{number}",
+            1,
+            time=f"{number * 251 % 86_400 // 3600:02d}{number * 7 % 60:02d}{number * 13 % 60:02d}" if time is None else time,
+            patient_id=f"HOSP-{number:06d}" if patient_id is None else patient_id,
+            patient_name=name,
+        )
+        for number in range(count)
+    ]
+
+
+@pytest.mark.parametrize("says", ["nothing", "cut", "refuses"])
+def test_all_studies_of_a_day_are_found_behind_a_cap(says: Any) -> None:
+    source = Cutting(studies(350), cap=100, says=says)
+    assert uids(listed(source).studies) == uids(source.studies)
+    assert listed(source).doubt == ""
+
+
+def test_a_known_cap_that_is_not_reached_costs_one_query() -> None:
+    source = Cutting(studies(99), cap=100)
+    assert listed(source, Evidence(cap=100)).queries == 1
+
+
+def test_a_source_that_gave_more_before_is_asked_once() -> None:
+    source, evidence = Cutting(studies(80)), Evidence(most=81)
+    assert listed(source, evidence).queries == 1
+
+
+def test_a_source_that_says_when_it_cuts_is_believed_when_it_does_not() -> None:
+    evidence = Evidence()
+    listed(Cutting(studies(250), cap=100, says="cut"), evidence)
+    assert evidence.tells
+    assert listed(Cutting(studies(100), cap=100, says="cut"), evidence).queries == 1
+
+
+def test_a_size_that_was_whole_before_costs_the_two_halves_of_the_day() -> None:
+    evidence = Evidence()
+    first = listed(Cutting(studies(200)), evidence)
+    assert first.doubt == ""
+    assert evidence.cap is None
+    again = listed(Cutting(studies(200)), evidence)
+    assert (again.queries, again.doubt) == (3, "")
+
+
+def test_a_cap_of_the_size_that_was_whole_before_is_found_out() -> None:
+    evidence = Evidence()
+    listed(Cutting(studies(100), cap=100), evidence)
+    source = Cutting(studies(350), cap=100)
+    result = listed(source, evidence)
+    assert uids(result.studies) == uids(source.studies)
+    assert (evidence.cap, result.doubt) == (100, "")
+
+
+def test_small_days_cost_one_query_each() -> None:
+    evidence = Evidence()
+    assert [listed(Cutting(studies(count)), evidence).queries for count in (1, 5, 9, 9)] == [1, 1, 1, 1]
+
+
+def test_a_day_without_studies_costs_one_query() -> None:
+    assert listed(Cutting([]), Evidence(cap=1)).queries == 1
+
+
+def test_studies_without_a_time_are_found_by_their_patients() -> None:
+    source = Cutting([*studies(150), *studies(300, time="")[150:]], cap=50)
+    result = listed(source)
+    assert uids(result.studies) == uids(source.studies)
+    assert result.doubt == ""
+
+
+def test_studies_of_one_patient_are_found_by_their_times() -> None:
+    source = Cutting([*studies(120), *studies(260, patient_id="UNKNOWN", name="X")[120:]], cap=50)
+    result = listed(source)
+    assert uids(result.studies) == uids(source.studies)
+    assert "studies without a time could not all be listed" in result.doubt
+
+
+def test_that_studies_of_one_time_and_one_patient_are_cut_is_said() -> None:
+    source = Cutting(studies(120, time="000000", patient_id="0"), cap=50)
+    result = listed(source)
+    assert len(result.studies) < 120
+    assert "cannot be asked for them in parts" in result.doubt
+
+
+def test_a_large_day_at_one_time_raises_no_alarm_without_a_cap() -> None:
+    assert listed(Cutting(studies(120, time="000000"))).doubt == ""
+
+
+def test_a_source_that_looks_at_no_key_is_not_believed_and_costs_little() -> None:
+    source = Cutting(studies(120), ignores=frozenset({"StudyTime", "PatientID", "PatientName"}))
+    result = listed(source)
+    assert "cannot be asked for them in parts" in result.doubt
+    assert result.queries < 40
+
+
+def test_a_data_base_with_wild_cards_of_its_own_costs_no_more() -> None:
+    source = Cutting(studies(350), cap=100, says="cut", sql=True)
+    result = listed(source)
+    assert (uids(result.studies), result.doubt) == (uids(source.studies), "")
+    assert result.queries < 150
+
+
+def test_a_source_that_refuses_parts_is_not_believed() -> None:
+    splitter = split.Splitter(DAY, Evidence())
+    splitter.feed(Answer(tuple(studies(100)), 100))
+    while splitter.query is not None:
+        splitter.feed(Answer(refused=True))
+    assert "cannot be asked for them in parts" in splitter.found.doubt
+    assert splitter.found.queries < 10
+
+
+def test_a_refusal_for_finding_too_much_is_no_cap() -> None:
+    evidence = Evidence()
+    listed(Cutting(studies(150), cap=40, says="refuses"), evidence)
+    assert (evidence.cap, evidence.tells) == (None, False)
+    smaller = listed(Cutting(studies(12), cap=40, says="refuses"), evidence)
+    assert (smaller.queries, smaller.doubt) == (1, "")
+
+
+def test_a_source_that_refuses_everything_for_finding_too_much_is_left_alone() -> None:
+    splitter = split.Splitter(DAY, Evidence())
+    while splitter.query is not None:
+        splitter.feed(Answer(cut=True))
+    assert splitter.found.doubt
+    assert splitter.found.queries < 100
+
+
+def test_matches_that_come_twice_count_twice_towards_the_cap() -> None:
+    source = Cutting(studies(60), cap=100, twice=True)
+    result = listed(source, Evidence(cap=100))
+    assert uids(result.studies) == uids(source.studies)
+    assert result.doubt == ""
+
+
+def test_a_declared_cap_that_is_exceeded_is_none() -> None:
+    evidence = Evidence(cap=100)
+    assert listed(Cutting(studies(150)), evidence).doubt == ""
+    assert evidence.cap is None
+
+
+def test_what_is_not_split_says_that_it_may_be_cut() -> None:
+    source = Cutting(studies(150), cap=100, says="cut")
+    result = listed(source, splits=False)
+    assert "may be more" in result.doubt
+    assert result.queries == 1
+
+
+def test_evidence_is_kept_as_text() -> None:
+    evidence = Evidence(cap=100, tells=True, most=99, checked=50)
+    assert Evidence.from_text(evidence.text()) == evidence
+    assert Evidence.from_text(evidence.text(), max_results=500).cap == 500
+    assert Evidence.from_text(None) == Evidence()
+
+
+times = st.one_of(
+    st.just(""),
+    st.sampled_from(["000000", "120000", "235959", "08"]),
+    st.builds("{:02d}{:02d}{:02d}".format, st.integers(0, 23), st.integers(0, 59), st.integers(0, 59)),
+    st.builds("{:02d}{:02d}00.{:03d}".format, st.integers(0, 23), st.integers(0, 59), st.integers(0, 999)),
+)
+ids = st.one_of(
+    st.just(""),
+    st.sampled_from(["0", "UNKNOWN", "unknown", "PAT_1", "PAT_12", "A%_"]),
+    st.builds("P{:04d}".format, st.integers(0, 9999)),
+    st.text(CHARACTERS, min_size=1, max_size=4),
+)
+
+
+@st.composite
+def days(draw: st.DrawFn) -> list[Study]:
+    drawn = draw(st.lists(st.tuples(times, ids, st.sampled_from(["", "Doe^J", "doe^a", "Roe^R"])), max_size=90))
+    # Many of a kind fill answers up.
+    time, patient_id = draw(times), draw(ids)
+    drawn += [(time or at, patient_id or who, name) for at, who, name in drawn[: draw(st.integers(0, 60))]]
+    return [Study(f"1.2.{number}", 1, *kind) for number, kind in enumerate(draw(st.permutations(drawn)))]
+
+
+@st.composite
+def sources(draw: st.DrawFn, cap: st.SearchStrategy[int | None]) -> Cutting:
+    says: Says = draw(st.sampled_from(["nothing", "cut", "refuses"]))
+    return Cutting(
+        draw(days()),
+        cap=draw(cap),
+        says=says,
+        sql=says == "cut" and draw(st.booleans()),
+        folds=draw(st.booleans()),
+        truncates=draw(st.booleans()),
+        untimed_match=draw(st.booleans()),
+        ignores=draw(st.sampled_from([frozenset[str](), frozenset({"StudyTime"}), frozenset({"PatientID"})])),
+        twice=draw(st.booleans()),
+    )
+
+
+@pytest.fixture(autouse=True)
+def _few_queries(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(split, "MAX_QUERIES", 1500)
+
+
+def _has_everything(study: Study) -> bool:
+    return bool(study.time and study.patient_id and study.patient_name)
+
+
+def _has_something(study: Study) -> bool:
+    return bool(study.time or (study.patient_id and study.patient_name))
+
+
+def _missing(source: Cutting, found: Sequence[Study]) -> list[Study]:
+    return [study for study in source.studies if study.study_instance_uid not in uids(found)]
+
+
+@settings(deadline=None)
+@given(source=sources(cap=st.integers(2, 40)))
+def test_a_source_with_a_known_cap_lists_all_or_is_doubted(source: Cutting) -> None:
+    result = listed(source, Evidence(cap=source.cap))
+    assert result.doubt or not [
+        study for study in _missing(source, result.studies) if study.time or (study.patient_id and study.patient_name)
+    ]
+    assert result.queries <= MAX_QUERIES
+
+
+@settings(deadline=None)
+@given(source=sources(cap=st.one_of(st.none(), st.integers(10, 40))))
+def test_a_source_of_which_nothing_is_known_lists_all_or_is_doubted(source: Cutting) -> None:
+    evidence = Evidence()
+    result = listed(source, evidence)
+    assert result.doubt or not any(map(_has_everything, _missing(source, result.studies)))
+    assert uids(result.studies) <= uids(source.studies)
+
+
+@settings(deadline=None)
+@given(first=days(), source=sources(cap=st.one_of(st.none(), st.integers(10, 40))))
+def test_what_one_day_taught_does_not_mislead_the_next(first: list[Study], source: Cutting) -> None:
+    evidence = Evidence()
+    today, source.studies = source.studies, first
+    listed(source, evidence)
+    source.studies = today
+    result = listed(source, evidence)
+    assert result.doubt or not any(map(_has_everything, _missing(source, result.studies)))
+
+
+@settings(deadline=None)
+@given(source=sources(cap=st.none()))
+def test_what_is_found_is_what_is_there_without_a_cap(source: Cutting) -> None:
+    assert uids(listed(source).studies) == uids(source.studies)
