@@ -16,12 +16,20 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from benchmarks import memory, plot, report, rows_codec, rows_latency, rows_lock, rows_receive, rows_relay, rows_send
+from benchmarks import memory, plot, report, rows_codec, rows_latency, rows_lock, rows_migrate, rows_receive, rows_relay, rows_send
 from benchmarks.datasets import FULL, QUICK, DataSets
 from benchmarks.harness import Bench, Result, Row, chosen, run_row
 from benchmarks.machine import ROOT, machine
 
-ROWS: list[Row] = [*rows_receive.ROWS, *rows_send.ROWS, *rows_relay.ROWS, *rows_latency.ROWS, *rows_codec.ROWS, *rows_lock.ROWS]
+ROWS: list[Row] = [
+    *rows_receive.ROWS,
+    *rows_send.ROWS,
+    *rows_relay.ROWS,
+    *rows_migrate.ROWS,
+    *rows_latency.ROWS,
+    *rows_codec.ROWS,
+    *rows_lock.ROWS,
+]
 DOCS = ROOT / "docs"
 
 PICTURE = "![How far each goal is reached; to the right of the line at 1 is better](performance.svg)\n\n"

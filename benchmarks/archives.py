@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from benchmarks.datasets import DataSet
 from benchmarks.harness import Bench
 from benchmarks.senders import NODELAY, Target, dcmtk
 from tests.support import dcmtk as dcmtk_peers
@@ -36,18 +37,19 @@ def _dcmqrscp(bench: Bench) -> Archive:
     return Archive(made.port, *ports)
 
 
-def orthanc_archive(bench: Bench) -> Archive:
-    """Return an Orthanc that holds the CT set."""
-    return bench.once("orthanc-archive", lambda: _orthanc(bench))
+def orthanc_archive(bench: Bench, data: DataSet | None = None) -> Archive:
+    """Return an Orthanc that holds `data`, else the CT set."""
+    held = data or bench.data.ct
+    return bench.once(f"orthanc-archive-{held.name}", lambda: _orthanc(bench, held))
 
 
-def _orthanc(bench: Bench) -> Archive:
+def _orthanc(bench: Bench, data: DataSet) -> Archive:
     ports = free_port(), free_port()
     with bench.kept_if_made() as stack:
         folder = stack.enter_context(bench.scratch())
         hosts = _hosts(*ports)
         made = stack.enter_context(orthancs.orthanc(folder, ae_title=AE_TITLE, modalities=hosts, environ=NODELAY))
-        dcmtk("dcmsend", Target(made.port, AE_TITLE), data=bench.data.ct, folder=folder, senders=4)
+        dcmtk("dcmsend", Target(made.port, AE_TITLE), data=data, folder=folder, senders=4)
     return Archive(made.port, *ports)
 
 

@@ -6,6 +6,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
+from datetime import date, timedelta
 from functools import cache, cached_property
 from itertools import cycle, islice
 from pathlib import Path
@@ -29,6 +30,10 @@ MODELS = 32
 
 FORMAT = 1
 """Counts up whenever what is generated changes, so that kept data sets of an older form are not taken."""
+
+FIRST_DAY, STUDIES_A_DAY = date(2024, 1, 1), 10
+MODEL_DAY = b"20240229"
+"""The study date of what `tests.support.data` makes."""
 
 ENHANCED_CT = UID("1.2.840.10008.5.1.4.1.1.2.1")
 
@@ -88,13 +93,17 @@ class Sizes:
     idle_s: float = 10.0
     echoes: int = 1000
     singles: int = 60
+    studies: int = 200
+    of_study: int = 20
 
 
 Encode = Callable[[int, int, int], bytes]
 """Return the file of an instance, by seed, instance number and rows."""
 
 FULL = Sizes()
-QUICK = Sizes(ct=96, small=320, slow=48, stalled=32, frames=160, slices=24, large=4, volume=64, idle_s=3.0, echoes=200, singles=20)
+QUICK = Sizes(
+    ct=96, small=320, slow=48, stalled=32, frames=160, slices=24, large=4, volume=64, idle_s=3.0, echoes=200, singles=20, studies=40
+)
 
 
 class DataSets:
@@ -134,6 +143,12 @@ class DataSets:
     def earlier(self) -> DataSet:
         """What a gateway took and let go of before: as many CT slices as are measured."""
         return self._series("earlier", seed=28, count=self.sizes.ct, rows=FRAME_ROWS)
+
+    @property
+    def studies(self) -> DataSet:
+        """Studies of a few instances of 20 KB each, ten on each day from `FIRST_DAY` on."""
+        studies, instances = self.sizes.studies, self.sizes.of_study
+        return self._once("studies", 1000, studies * instances, lambda folder: _write_studies(folder, studies, instances))
 
     @property
     def warm(self) -> DataSet:
@@ -192,6 +207,22 @@ def _write(folder: Path, seed: int, count: int, rows: int, encode: Encode) -> No
     for index in range(count):
         part = folder / f"{index % PARTS:02d}" / f"{FIRST + index}.dcm"
         part.write_bytes(encode(seed, FIRST + index, rows))
+
+
+def study_uid(number: int) -> str:
+    """Return the Study Instance UID of the nth study (from 0) of `DataSets.studies`."""
+    return f"{data.UID_ROOT}.{1000 + number}.1"
+
+
+def _write_studies(folder: Path, studies: int, instances: int) -> None:
+    """Write each study into a folder of its own; the model's date and the digits of its instance number are replaced."""
+    for study in range(studies):
+        part = folder / f"{study:04d}"
+        part.mkdir(parents=True)
+        day = (FIRST_DAY + timedelta(days=study // STUDIES_A_DAY)).strftime("%Y%m%d").encode()
+        for index in range(instances):
+            encoded = _plain(1000 + study, FIRST + index, 100)
+            (part / f"{FIRST + index}.dcm").write_bytes(encoded.replace(MODEL_DAY, day))
 
 
 def _plain(seed: int, number: int, rows: int) -> bytes:
