@@ -17,6 +17,7 @@ ASYNCHRONOUS = "asynchronous"
 
 RETRIEVE = "retrieve"
 """About a source: the operation that brings its instances, ``move`` or ``get``, where that has to be found out."""
+
 MAX_RESULTS = "max_results"
 """About a source: how many matches it gives to a query, as `gateway.migrate.evidence` writes it."""
 

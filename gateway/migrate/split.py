@@ -8,7 +8,8 @@ An answer that may have been cut is asked for again in parts, in two ways, and w
 
 Neither way finds everything for certain, so both are gone through. Where both came to their end, only a study could be missing
 that has neither a time nor an id; as soon as one of those is seen, and wherever a way did not come to its end, it is said that
-there may be more (`Found.doubt`).
+there may be more (`Found.doubt`). Only that many studies have the same time raises no doubt, as long as all have ids: every study
+should have one, and many devices write one time for all.
 
 Where nothing but the size of an answer raises the suspicion, and neither way brings anything new, one that came to its end is
 enough; and where so many matches were all there was before, the two halves of the day are.
@@ -26,8 +27,8 @@ from gateway.migrate.parts import Keyword, Like, Part, Times, Way, way_of
 MAX_QUERIES = 5000
 """Queries for one day at most: a source that leads further than this is not understood."""
 
-MAX_TIMES = MAX_QUERIES // 2
-"""Of them, queries by time."""
+TIMES_SHARE = 0.5
+"""How many of them may be queries by time."""
 
 MAX_VAIN = 60
 """Refusals for finding too much, one after the other and without a single match, after which a source is not asked in parts."""
@@ -145,7 +146,8 @@ class Splitter:
     def _judged(self, whole: Answer, ended: frozenset[Way]) -> str:
         """Return what may be missing, given which ways came to their end."""
         by_all = "time" in ended and any(not self._unreached("time", way) for way in ended - {"time"})
-        by_one = not self._cuts(whole) and any(not self._unreached(way) for way in ended)
+        enough = {"id-end", "id-begin"} if self._cuts(whole) else ended
+        by_one = any(not self._unreached(way) for way in ended & enough)
         if by_all or by_one:
             return ""
         if not self._cuts(whole):
@@ -155,8 +157,9 @@ class Splitter:
         without = "a time" if ended == {"time"} else "a patient id" if "time" not in ended else "a time and a patient id"
         return f"{CUTS}: studies without {without} could not all be listed"
 
-    def _spent(self, limit: int = MAX_QUERIES) -> bool:
-        return self.queries >= limit or self._vain >= MAX_VAIN
+    def _spent(self, share: float = 1.0) -> bool:
+        """Tell whether so large a share of the queries of a day is used up, or all of the last were in vain."""
+        return self.queries >= MAX_QUERIES * share or self._vain >= MAX_VAIN
 
     def _took(self, part: Part, answer: Answer) -> bool:
         """Note what a part lists; tells whether the source answers such a query, and by its key."""
@@ -171,7 +174,7 @@ class Splitter:
         """Ask for the two halves of a range of times, and for theirs where they may have been cut."""
         answers: list[Answer] = []
         for half in times.halves():
-            if self._spent(MAX_TIMES):
+            if self._spent(TIMES_SHARE):
                 return False
             answers.append((yield half))
             if not self._took(half, answers[-1]):
@@ -204,6 +207,9 @@ class Splitter:
         return whole and bool(asked)
 
     def _exactly(self, like: Like) -> Steps:
+        """Ask for what is just that; returns whether it was had whole."""
+        if self._spent():
+            return False
         answer = yield like
         return self._took(like, answer) and self._evidence.whole(answer)
 

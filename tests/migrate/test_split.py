@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 
 from gateway.migrate import split
 from gateway.migrate.evidence import Answer, Evidence, Study
-from gateway.migrate.parts import CHARACTERS
-from gateway.migrate.split import MAX_QUERIES
+from gateway.migrate.parts import CHARACTERS, seconds_of
 from tests.migrate.cutting import DAY, Cutting, Says, listed, uids
 
 
@@ -102,6 +101,18 @@ def test_that_studies_of_one_time_and_one_patient_are_cut_is_said() -> None:
     assert "cannot be asked for them in parts" in result.doubt
 
 
+def test_studies_of_one_time_are_found_by_their_patients() -> None:
+    source = Cutting(studies(350, time="120000"), cap=100)
+    result = listed(source)
+    assert (uids(result.studies), result.doubt) == (uids(source.studies), "")
+
+
+def test_what_neither_times_nor_ids_tell_apart_is_doubted() -> None:
+    source = Cutting([*studies(152, time="", patient_id="")[150:], *studies(150)], cap=100, says="cut")
+    result = listed(source)
+    assert "without a time and a patient id" in result.doubt
+
+
 def test_a_large_day_at_one_time_raises_no_alarm_without_a_cap() -> None:
     assert listed(Cutting(studies(120, time="000000"))).doubt == ""
 
@@ -172,23 +183,35 @@ def test_evidence_is_kept_as_text() -> None:
     assert Evidence.from_text(None) == Evidence()
 
 
+@pytest.mark.parametrize(
+    ("time", "seconds"),
+    [("", None), ("12", 43200), ("1200", 43200), ("120000.5", 43200), ("12:00:01", 43201), ("noon", None), ("250000", None)],
+)
+def test_times_are_read_as_devices_write_them(time: str, seconds: int | None) -> None:
+    assert seconds_of(time) == seconds
+
+
 times = st.one_of(
     st.just(""),
-    st.sampled_from(["000000", "120000", "235959", "08"]),
+    st.sampled_from(["000000", "120000", "235959", "08", "noon"]),
     st.builds("{:02d}{:02d}{:02d}".format, st.integers(0, 23), st.integers(0, 59), st.integers(0, 59)),
     st.builds("{:02d}{:02d}00.{:03d}".format, st.integers(0, 23), st.integers(0, 59), st.integers(0, 999)),
 )
 ids = st.one_of(
     st.just(""),
-    st.sampled_from(["0", "UNKNOWN", "unknown", "PAT_1", "PAT_12", "A%_"]),
+    st.sampled_from(["0", "UNKNOWN", "unknown", "PAT_1", "PAT_12", "A%_", "[y]", "(x", "a b", "Z" * 70]),
     st.builds("P{:04d}".format, st.integers(0, 9999)),
     st.text(CHARACTERS, min_size=1, max_size=4),
 )
 
+names = st.sampled_from(["", "Doe^J", "doe^a", "Roe^R", "Müller^X", "Ärztin"])
+
 
 @st.composite
 def days(draw: st.DrawFn) -> list[Study]:
-    drawn = draw(st.lists(st.tuples(times, ids, st.sampled_from(["", "Doe^J", "doe^a", "Roe^R"])), max_size=90))
+    drawn = draw(
+        st.lists(st.tuples(times, ids, st.sampled_from(["", "Doe^J", "doe^a", "Roe^R", "Müller^X", "Ärztin"])), max_size=90)
+    )
     # Many of a kind fill answers up.
     time, patient_id = draw(times), draw(ids)
     drawn += [(time or at, patient_id or who, name) for at, who, name in drawn[: draw(st.integers(0, 60))]]
@@ -221,7 +244,7 @@ def _has_everything(study: Study) -> bool:
 
 
 def _has_something(study: Study) -> bool:
-    return bool(study.time or (study.patient_id and study.patient_name))
+    return bool(study.patient_id and (study.time or study.patient_name))
 
 
 def _missing(source: Cutting, found: Sequence[Study]) -> list[Study]:
@@ -232,10 +255,8 @@ def _missing(source: Cutting, found: Sequence[Study]) -> list[Study]:
 @given(source=sources(cap=st.integers(2, 40)))
 def test_a_source_with_a_known_cap_lists_all_or_is_doubted(source: Cutting) -> None:
     result = listed(source, Evidence(cap=source.cap))
-    assert result.doubt or not [
-        study for study in _missing(source, result.studies) if study.time or (study.patient_id and study.patient_name)
-    ]
-    assert result.queries <= MAX_QUERIES
+    assert result.doubt or not any(map(_has_something, _missing(source, result.studies)))
+    assert result.queries <= split.MAX_QUERIES
 
 
 @settings(deadline=None)
