@@ -126,7 +126,7 @@ class Goal:
 
 @dataclass(frozen=True)
 class Row:
-    """One kind of work. `name` begins with its family: receive, send, relay, small, codec, lock."""
+    """One kind of work. `name` begins with its family: receive, send, relay, migrate, small, codec, lock."""
 
     name: str
     title: str

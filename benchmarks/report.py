@@ -19,6 +19,7 @@ FAMILIES = {
     "receive": "Receiving",
     "send": "Sending",
     "relay": "Relaying",
+    "migrate": "Migrating",
     "small": "Small things",
     "codec": "Transcoding",
     "lock": "The interpreter lock",
