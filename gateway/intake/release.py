@@ -23,6 +23,7 @@ from gateway.ledger.keeping import (
     movable,
     releasable,
     relocate,
+    remembered_since,
 )
 from gateway.spool import Spool
 
@@ -113,6 +114,7 @@ class Releaser:
     def forget_once(self, *, limit: int = 200) -> bool:
         """Delete some of what is older than the history: up to `limit` released instances, and what was asked of peers.
 
+        A migration may take longer than that: while one runs, its instances are remembered, for its report and for its proofs.
         Returns whether there may be more.
 
         Raises:
@@ -127,6 +129,8 @@ class Releaser:
     def _forget_instances(self, before: float, limit: int) -> int:
         """Forget released instances, once nothing of them can be found in the spool any more: it would be taken for new."""
         with self._ledger.read() as connection:
+            since = remembered_since(connection)
+            before = before if since is None else min(before, since)
             found = forgettable(connection, before=before, limit=limit)
         if not found:
             return 0

@@ -74,6 +74,13 @@ def mark_kept(connection: Connection, instance_ids: Sequence[int]) -> int:
     return changed
 
 
+def remembered_since(connection: Connection) -> float | None:
+    """Return when the oldest migration that runs was begun, None where none does: what came since then is its to report."""
+    running = and_(jobs.c.kind == "migrate", jobs.c.state == "running")
+    begun = connection.execute(select(func.min(jobs.c.created_at)).where(running)).scalar_one()
+    return None if begun is None else float(begun)
+
+
 def forgettable(connection: Connection, *, before: float, limit: int = 500) -> list[tuple[int, str]]:
     """Return (id, location) of up to `limit` instances received before `before` whose bytes are released, the oldest first.
 

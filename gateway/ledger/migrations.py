@@ -78,7 +78,12 @@ def _priorities(connection: Connection) -> None:
 
 def _migrations(connection: Connection) -> None:
     """Version 7: what migrations planned, and jobs that go on by themselves."""
-    connection.execute(text("ALTER TABLE jobs ADD COLUMN detached BOOLEAN DEFAULT FALSE NOT NULL"))
+    for statement in (
+        "ALTER TABLE jobs ADD COLUMN detached BOOLEAN DEFAULT FALSE NOT NULL",
+        "DROP INDEX retrievals_by_job",
+        "CREATE INDEX retrievals_by_job ON retrievals (job_id, study_instance_uid, id)",
+    ):
+        connection.execute(text(statement))
     planned_portions.create(connection)
     planned_studies.create(connection)
 

@@ -13,6 +13,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, Select, and_, delete, func, insert, or_, select, true, update
 
 from gateway.domain import SETTLED, DeliveryState, Proof, VerdictKind
+from gateway.ledger.deliveries import rivals
 from gateway.ledger.schema import (
     arrivals,
     deliveries,
@@ -216,16 +217,19 @@ def proved(connection: Connection, retrieval_id: int, destinations: Sequence[str
 
     Without `destinations` every one that an instance was routed to counts.
 
-    A destination's status alone proves nothing here. What was skipped is what destinations listed when they were asked.
+    A destination's status alone proves nothing here, nor does an instance of another study, nor one under whose SOP Instance UID
+    other content is known. What was skipped is what destinations listed when they were asked.
     """
     expected = select(expected_instances).where(expected_instances.c.retrieval_id == retrieval_id).subquery()
+    study = select(retrievals.c.study_instance_uid).where(retrievals.c.id == retrieval_id).scalar_subquery()
     asked_for = deliveries.c.proof.in_([Proof.EXISTS, Proof.COMMITMENT])
     good = and_(deliveries.c.state == DeliveryState.VERIFIED, asked_for)
     waits = deliveries.c.state.not_in([*SETTLED, DeliveryState.HELD])
     statement = (
         select(instances.c.sop_instance_uid, func.count(), func.count().filter(good), func.count().filter(waits))
         .join_from(instances, deliveries, deliveries.c.instance_id == instances.c.id)
-        .where(instances.c.sop_instance_uid.in_(select(expected.c.sop_instance_uid)), instances.c.superseded_by.is_(None))
+        .where(instances.c.study_instance_uid == study, instances.c.sop_instance_uid.in_(select(expected.c.sop_instance_uid)))
+        .where(instances.c.superseded_by.is_(None), ~rivals(instances))
         .where(deliveries.c.destination.in_(destinations) if destinations else true())
         .group_by(instances.c.id)
     )

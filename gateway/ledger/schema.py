@@ -216,7 +216,8 @@ retrievals = Table(
     Column("ended_at", Double, nullable=True),
     CheckConstraint("verdict IN ('complete', 'incomplete', 'empty', 'failed')", name="verdict"),
 )
-Index("retrievals_by_job", retrievals.c.job_id)
+# By study too: a job may have very many, and each is looked up among them.
+Index("retrievals_by_job", retrievals.c.job_id, retrievals.c.study_instance_uid, retrievals.c.id)
 Index("retrievals_by_study", retrievals.c.study_instance_uid)
 
 expected_instances = Table(

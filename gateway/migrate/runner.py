@@ -1,8 +1,8 @@
 """A migration at work: lists what is to be moved portion by portion, moves it study by study, and keeps count in the ledger.
 
 Runs in trio. Cancelling stops the running C-MOVEs between instances; given again, or carried on by the gateway, nothing is listed
-again and nothing that is complete is moved again. Every study ends with a verdict; a portion that could not be listed is listed in
-the next run.
+again and nothing that is complete is moved again. Every study ends with a verdict; a portion that could not be listed is tried once
+more after all others, and then in the next run.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ from gateway.windows import Window
 log = structlog.get_logger()
 
 RETRIES = 1
-"""How often in one run the studies that did not come whole are tried once more, after all others."""
+"""How often in one run is tried once more, after all else, what could not be listed and what did not come whole."""
 
 RETRY_PAUSE_S = 5.0
-"""How long they are left alone before."""
+"""How long it is left alone before."""
 
 CROWDED_LOOK_S = 10.0
 """How often it is looked whether there is room; for so long an answer holds."""
@@ -121,11 +121,10 @@ class Migration:
                 nursery.start_soon(self._delete, session.job_id, moved)
             await self._move_all(session)
             for _ in range(RETRIES):
-                left = await self._undone(session.job_id)
-                if not left:
+                if not await self._left(session.job_id):
                     break
                 await trio.sleep(RETRY_PAUSE_S)
-                await self._move(session, left)
+                await self._move_all(session)
             moved.set()
 
     async def _delete(self, job_id: int, moved: trio.Event) -> None:
@@ -137,6 +136,10 @@ class Migration:
 
     async def _undone(self, job_id: int) -> list[PlannedStudy]:
         return await self.means.read(partial(planning.undone, job_id=job_id))
+
+    async def _left(self, job_id: int) -> bool:
+        """Tell whether portions could not be listed, or studies did not come whole."""
+        return self._listed < len(self._portions) or bool(await self._undone(job_id))
 
     async def _move_all(self, session: Session) -> None:
         """Move what earlier runs left, then what is listed, portion by portion."""
@@ -150,13 +153,6 @@ class Migration:
                     if label not in known:
                         for study in await self._list(session.job_id, label):
                             await todo.send(study)
-
-    async def _move(self, session: Session, studies: list[PlannedStudy]) -> None:
-        async with trio.open_nursery() as nursery:
-            todo = self._workers(nursery, session)
-            async with todo:
-                for study in studies:
-                    await todo.send(study)
 
     def _workers(self, nursery: trio.Nursery, session: Session) -> trio.MemorySendChannel[PlannedStudy]:
         todo, studies = trio.open_memory_channel[PlannedStudy](0)

@@ -176,17 +176,19 @@ class Migrations:
         if not destinations:
             raise UsageError(f"no route leads anywhere from source {request.source!r}: name a --destination")
         if request.delete_from_source:
-            self._may_delete(request.source, destinations)
+            self._may_delete(request, destinations)
         most = min(request.moves or table.moves, table.moves)
         return Migration(request, self._means, Window(settings.hours(request.when)), most)
 
-    def _may_delete(self, source: str, destinations: Collection[str]) -> None:
-        if self._settings.sources[source].rest is None:
-            raise UsageError(f"--delete-from-source: source {source!r} has no `rest`: only an Orthanc can be deleted from")
+    def _may_delete(self, request: MigrationRequest, destinations: Collection[str]) -> None:
+        if self._settings.sources[request.source].rest is None:
+            raise UsageError(f"--delete-from-source: source {request.source!r} has no `rest`: only an Orthanc can be deleted from")
         for name in destinations:
             table = self._settings.destinations[name]
             if isinstance(table, DicomDestination) and table.verify == "status":
                 raise UsageError(f'--delete-from-source: destination {name!r} proves nothing with verify = "status"')
+            if request.skip_existing and isinstance(table, DicomDestination) and table.ask == "ledger":
+                raise UsageError(f'--delete-from-source: what is skipped for {name!r} is not proved with ask = "ledger"')
 
 
 def _known(what: str, names: Iterable[str], known: Collection[str]) -> None:

@@ -3,6 +3,7 @@ import itertools
 import os
 import threading
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -426,6 +427,19 @@ def test_history_is_forgotten_after_its_time_only(intake: StorageIntake, spool: 
     assert Releaser(spool, ledger, history_s=500, clock=lambda: 1600.0).forget_once() is True
     assert found(ledger) == []
     assert states(ledger) == {}
+
+
+def test_what_came_since_a_running_migration_began_is_not_forgotten(intake: StorageIntake, spool: Spool, ledger: Ledger) -> None:
+    store(intake, request(UID), data_set(UID))
+    settle(ledger)
+    Releaser(spool, ledger, history_s=1).run_once()
+    releaser = Releaser(spool, ledger, history_s=500, clock=lambda: 1e6)
+    job = ledger.write(partial(retrievals.open_job, kind="migrate", fingerprint="f", criteria="{}", now=900.0))
+    assert releaser.forget_once() is False
+    assert len(found(ledger)) == 1
+    ledger.write(partial(retrievals.set_job_state, job_id=job.id, state="done", now=1e6))
+    assert releaser.forget_once() is True
+    assert found(ledger) == []
 
 
 def test_what_was_asked_of_peers_is_forgotten_too_but_for_what_still_runs(spool: Spool, ledger: Ledger) -> None:

@@ -8,7 +8,19 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, event
 
-from gateway.ledger import Ledger, commitments, instances, keeping, mending, overview, progress, proofs, retrievals, transcoding
+from gateway.ledger import (
+    Ledger,
+    commitments,
+    instances,
+    keeping,
+    mending,
+    overview,
+    planning,
+    progress,
+    proofs,
+    retrievals,
+    transcoding,
+)
 from gateway.ledger import deliveries as table
 
 QUERIES: dict[str, Callable[[Connection], Any]] = {
@@ -39,6 +51,14 @@ QUERIES: dict[str, Callable[[Connection], Any]] = {
 OF_ONE_STUDY: dict[str, Callable[[Connection], Any]] = {
     "unverified": lambda connection: proofs.unverified(connection, "a", "1.2"),
     "busy": lambda connection: proofs.is_busy(connection, "a", "1.2"),
+}
+
+OF_A_MIGRATION: dict[str, Callable[[Connection], Any]] = {
+    "how far it is": lambda connection: planning.standing(connection, 1),
+    "what is left": lambda connection: planning.undone(connection, 1),
+    "what may be deleted": lambda connection: planning.to_delete(connection, 1),
+    "its report": lambda connection: planning.report(connection, 1),
+    "carrying a study on": lambda connection: retrievals.open_retrieval(connection, 1, "archive", "1.2", now=1.0),
 }
 
 FOREIGN_KEYS = (
@@ -91,6 +111,13 @@ def test_what_is_asked_of_one_study_begins_with_the_study(ledger: Ledger, name: 
     taken = steps(ledger, OF_ONE_STUDY[name])
     assert "instances_by_study" in taken[0]
     assert not any("deliveries_by_state" in step for step in taken)
+
+
+@pytest.mark.parametrize("name", OF_A_MIGRATION)
+def test_a_study_is_looked_up_among_all_of_its_migration(ledger: Ledger, name: str) -> None:
+    ledger.write(lambda connection: retrievals.open_job(connection, "migrate", "f", "{}", now=1.0))
+    taken = [step for step in steps(ledger, OF_A_MIGRATION[name]) if "retrievals_by_job" in step]
+    assert any("job_id=? AND study_instance_uid=?" in step for step in taken)
 
 
 @pytest.mark.parametrize("statement", FOREIGN_KEYS)

@@ -25,15 +25,16 @@ from tests.support.pacs import Order, honest
 from tests.support.waiting import until
 
 Start = Callable[..., Bench]
+Days = dict[str, Listed | Exception | list[Listed | Exception]]
 DAY = "2024-02-29"
 
 
 @dataclass
 class Office:
-    """Migrations on a bench; `days` says what each day lists, by label, or how that fails."""
+    """Migrations on a bench; `days` says what each day lists, by label, or how that fails, or one after the other."""
 
     desk: Bench
-    days: dict[str, Listed | Exception]
+    days: Days
     asked: list[str] = field(default_factory=list)
     why: str = ""
     jobs: Jobs = field(default_factory=Jobs)
@@ -53,6 +54,8 @@ class Office:
         day = datetime.strptime(keys["StudyDate"], "%Y%m%d").replace(tzinfo=UTC).date().isoformat()
         self.asked.append(day)
         found = self.days.get(day, Listed(()))
+        if isinstance(found, list):
+            found = found.pop(0)
         if isinstance(found, Exception):
             raise found
         return found
@@ -91,7 +94,7 @@ def listed(studies: Collection[str], doubt: str = "") -> Listed:
     return Listed(tuple((uid, 2) for uid in studies), doubt)
 
 
-async def office(nursery: trio.Nursery, desk: Bench, days: dict[str, Listed | Exception]) -> Office:
+async def office(nursery: trio.Nursery, desk: Bench, days: Days) -> Office:
     made = Office(desk, days)
     await nursery.start(made.migrations.run)
     return made
@@ -199,7 +202,7 @@ async def test_it_waits_while_there_is_no_room_and_says_why(bench: Start, nurser
 
 async def test_a_day_that_cannot_be_listed_is_told_and_listed_in_the_next_run(bench: Start, nursery: trio.Nursery) -> None:
     desk = bench(datasets=datasets(2))
-    days: dict[str, Listed | Exception] = {DAY: PeerUnreachable("refused"), "2024-03-01": listed(uids(desk)[:1])}
+    days: Days = {DAY: PeerUnreachable("refused"), "2024-03-01": listed(uids(desk)[:1])}
     made = await office(nursery, desk, days)
 
     running = await made.migrate(last="2024-03-01")
@@ -211,6 +214,18 @@ async def test_a_day_that_cannot_be_listed_is_told_and_listed_in_the_next_run(be
     assert again.migration.problems == {}
     assert {row.verdict for row in made.report()} == {VerdictKind.COMPLETE}
     assert len(desk.pacs.orders) == 2
+
+
+async def test_a_day_that_cannot_be_listed_is_tried_once_more_after_the_others(bench: Start, nursery: trio.Nursery) -> None:
+    desk = bench(datasets=datasets(2))
+    first, second = uids(desk)
+    made = await office(nursery, desk, {DAY: [PeerUnreachable("refused"), listed([first])], "2024-03-01": listed([second])})
+
+    running = await made.migrate(last="2024-03-01")
+
+    assert running.migration.problems == {}
+    assert made.asked == [DAY, "2024-03-01", DAY]
+    assert {row.study_instance_uid: row.verdict for row in made.report()} == dict.fromkeys((first, second), VerdictKind.COMPLETE)
 
 
 async def test_a_study_that_did_not_come_whole_is_tried_once_more_after_the_others(bench: Start, nursery: trio.Nursery) -> None:
