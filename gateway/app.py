@@ -56,6 +56,7 @@ log = structlog.get_logger()
 LEDGER_NAME = "ledger.db"
 SPOOL_NAME = "spool"
 COPIES_NAME = "transcoded"
+COMPARE_NAME = "comparing"
 
 LOCK_S = 3.0
 """A short command may have the state folder open; `serve` waits this long for it."""
@@ -208,6 +209,7 @@ def _assembled(settings: Settings, role: Role, spool: Spool, ledger: Ledger, poo
         migrations=planners.migrations(
             settings, ledger, retriever, barrier=recorder.flush, has_room=spool.has_room, whole=jobs.running
         ),
+        comparisons=planners.comparisons(settings, ledger, retriever, settings.gateway.state / COMPARE_NAME),
         settled=hints.settled,
         jobs=jobs,
     )

@@ -11,6 +11,7 @@ from enum import StrEnum
 import trio
 
 from gateway.association.acceptor import Acceptor
+from gateway.compare import Comparisons
 from gateway.confirm import Confirmer
 from gateway.delivery import Dispatcher
 from gateway.delivery.transcoder import Transcoder
@@ -88,6 +89,7 @@ class Engine:
     releaser: Releaser
     syncs: Syncs
     migrations: Migrations
+    comparisons: Comparisons
     # Given a hint whenever deliveries may have settled, so that their bytes can go.
     settled: Hint
     jobs: Jobs = field(default_factory=Jobs)

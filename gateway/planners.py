@@ -6,10 +6,12 @@ from collections.abc import Callable, Collection
 from contextlib import AbstractAsyncContextManager, closing
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 from gateway import migrate
+from gateway.compare import Comparisons
 from gateway.existing import possible_destinations
-from gateway.holdings import Place, place
+from gateway.holdings import Place, folder, place
 from gateway.holdings.verified import VerifiedPlace
 from gateway.ledger import Ledger
 from gateway.migrate import Migrations
@@ -42,6 +44,15 @@ def migrations(
         original=partial(_original, settings),
     )
     return Migrations(settings, means, possible=partial(possible_destinations, settings), whole=whole)
+
+
+def comparisons(settings: Settings, ledger: Ledger, retriever: Retriever, scratch: Path) -> Comparisons:
+    """Return what makes comparisons; `scratch` is the folder for files while they are compared."""
+
+    def opened(name: str) -> Place:
+        return folder(Path(name)) if Path(name).is_absolute() else place(settings, name, ledger)
+
+    return Comparisons(settings, retriever, opened, scratch)
 
 
 def _stored_bytes(settings: Settings, destination: str) -> int:

@@ -10,7 +10,7 @@ import sys
 
 import typer
 
-from gateway.cli import certs, config, init, jobs, migrate, peers, pull, queue, register, send, serve, status, sync
+from gateway.cli import certs, compare, config, init, jobs, migrate, peers, pull, queue, register, send, serve, status, sync
 from gateway.errors import ConfigurationError, GatewayError, StateFolderInUse, UsageError
 from gateway.log import raised_at
 
@@ -33,6 +33,7 @@ app.command("register")(register.register)
 app.command("pull")(pull.pull)
 app.command("send")(send.send)
 app.command("migrate")(migrate.migrate)
+app.command("compare")(compare.compare)
 app.add_typer(jobs.jobs, name="jobs")
 app.command("sync")(sync.sync)
 

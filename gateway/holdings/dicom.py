@@ -14,6 +14,7 @@ from gateway.association.requestor import Deadlines, RemoteAE, Requestor, associ
 from gateway.domain import is_uid
 from gateway.errors import AssociationAborted
 from gateway.holdings.exhaust import Limit, everything
+from gateway.holdings.getting import get
 from gateway.holdings.matching import value_matches
 from gateway.holdings.place import SeriesHeld, StudyHeld, Unheld
 from gateway.settings import DicomDestination, SourceTable
@@ -47,11 +48,13 @@ def remote_of(table: SourceTable | DicomDestination) -> RemoteAE:
 class DicomPlace:
     """A `Place` behind a Query/Retrieve SCP. Keeps the associations that are not in use, for the next question."""
 
-    gives_files = False
+    gives_files = True
 
     def __init__(self, name: str, remote: RemoteAE, calling_ae: str, *, deadlines: Deadlines) -> None:
         self.name = name
-        self._connect = partial(associate, remote, calling_ae, (FIND_CONTEXT,), deadlines=deadlines)
+        self._calling_ae = calling_ae
+        self._associate = partial(associate, remote, calling_ae, deadlines=deadlines)
+        self._connect = partial(self._associate, (FIND_CONTEXT,))
         self._lock = threading.Lock()
         self._idle: list[Requestor] = []
         self._busy: set[Requestor] = set()
@@ -70,8 +73,11 @@ class DicomPlace:
         return self._ask(lambda requestor: {uid for uid in instances_of_series(requestor, study, series) if is_uid(uid)})
 
     def fetch(self, study: str, series: str, instance: str, to: Path) -> None:
-        """Raise Unheld: C-FIND gives no files."""
-        raise Unheld(f"{self.name} is asked by C-FIND, which gives no files")
+        """As `Place.fetch`, by C-GET."""
+        sop_class = self._ask(lambda requestor: _sop_class(requestor, study, series, instance))
+        if sop_class is None:
+            raise Unheld(f"{self.name} does not list it")
+        get(self._associate, self._calling_ae, (study, series, instance), sop_class, to)
 
     def remarks(self) -> tuple[str, ...]:
         """As `Place.remarks`."""
@@ -136,6 +142,15 @@ def _studies(requestor: Requestor, keys: Mapping[str, str]) -> dict[str, StudyHe
         counts = count_of(answer, "NumberOfStudyRelatedSeries"), count_of(answer, "NumberOfStudyRelatedInstances")
         found.setdefault(uid, StudyHeld(uid, *counts, date, text(answer, "StudyTime"), modalities))
     return found
+
+
+def _sop_class(requestor: Requestor, study: str, series: str, instance: str) -> str | None:
+    """Return the SOP class of an instance, empty where the place does not say; None where it does not list the instance."""
+    keys = {"StudyInstanceUID": study, "SeriesInstanceUID": series, "SOPInstanceUID": instance}
+    for answer in bounded(requestor.find(identifier("IMAGE", keys, ("SOPClassUID",)))):
+        if not contradicts(answer, keys):
+            return text(answer, "SOPClassUID")
+    return None
 
 
 def _series(requestor: Requestor, study: str) -> dict[str, SeriesHeld]:

@@ -13,6 +13,7 @@
     POST /send          SendCommand → NDJSON events
     POST /sync          SyncCommand → NDJSON events
     POST /migrate       MigrateCommand → NDJSON events
+    POST /compare       CompareCommand → NDJSON events
     GET  /jobs          every migration, the newest first
     POST /jobs/show     JobQuery → how far a migration is
     POST /jobs/report   JobQuery → what became of each of its studies
@@ -43,7 +44,7 @@ from gateway import __version__
 from gateway.engine import Engine
 from gateway.errors import AssociationError, GatewayError, UsageError
 from gateway.ledger import queue
-from gateway.web import jobs, migrating, peers, status, syncing, wire
+from gateway.web import comparing, jobs, migrating, peers, status, syncing, wire
 from gateway.web.export import export_instances
 from gateway.web.server import Emit, EventStream
 from gateway.web.wire import Document
@@ -67,6 +68,7 @@ def create_api(engine: Engine) -> Starlette:
         Route("/pull", _streaming(wire.PullCommand, partial(jobs.pull, engine)), methods=["POST"]),
         Route("/send", _streaming(wire.SendCommand, partial(jobs.send, engine)), methods=["POST"]),
         Route("/migrate", _streaming(wire.MigrateCommand, partial(migrating.migrate, engine)), methods=["POST"]),
+        Route("/compare", _streaming(wire.CompareCommand, partial(comparing.compare, engine)), methods=["POST"]),
         Route("/jobs", _answering(lambda _: migrating.listed(engine))),
         Route("/jobs/show", _answering(partial(_job, engine, migrating.shown)), methods=["POST"]),
         Route("/jobs/report", _answering(partial(_job, engine, migrating.reported)), methods=["POST"]),

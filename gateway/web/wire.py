@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from gateway import errors
+from gateway.compare.request import Level, Repair
 from gateway.domain import DeliveryState, Priority
 from gateway.ledger.queue import Action, Selection
 from gateway.settings import SyncTable
@@ -131,6 +132,27 @@ class MigrateCommand(Request):
     priority: Priority = Priority.LOW
     detach: bool = False
     wait: bool = True
+
+
+class CompareCommand(Request):
+    """``POST /compare``: which two places are compared and how, see `gateway.compare.CompareRequest`.
+
+    `wait_s` ends the waiting for the deliveries of a repair after that many seconds.
+    """
+
+    a: str
+    b: str
+    level: Level = Level.INSTANCE
+    first: str = ""
+    last: str = ""
+    study_uids: tuple[str, ...] = ()
+    accession_numbers: tuple[str, ...] = ()
+    patient_ids: tuple[str, ...] = ()
+    query: dict[str, str] = Field(default_factory=dict)
+    content: bool = False
+    repair: Repair | None = None
+    ignore: str = ""
+    wait_s: Annotated[float, Field(gt=0)] | None = None
 
 
 class JobAction(Request):

@@ -1,0 +1,12 @@
+"""Comparing what two places hold: studies, series, instances, and what is in them; and bringing to the one what only the other has.
+
+A planner on top of `gateway.holdings`, which says what a place holds, and of `gateway.retrieve`, which brings what is missing.
+`request`, `differences` and `repair` are pure; `contents` reads files; `walk` and `runner` are the trio orchestration.
+"""
+
+from gateway.compare.differences import Difference, Kind
+from gateway.compare.request import CompareRequest, Level, Repair
+from gateway.compare.runner import Comparison, Outcome
+from gateway.compare.service import Comparisons
+
+__all__ = ["CompareRequest", "Comparison", "Comparisons", "Difference", "Kind", "Level", "Outcome", "Repair"]

@@ -1,0 +1,190 @@
+"""A comparison at work: both sides asked at once, day by day and study by study, and what only one has retrieved. Runs in trio.
+
+Places block; they are asked on threads. A study that cannot be compared is told as such and costs the others nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TypeVar
+
+import structlog
+import trio
+
+from gateway.compare import contents, differences
+from gateway.compare.differences import Difference, Kind
+from gateway.compare.repair import Fetch
+from gateway.compare.request import CompareRequest, Level
+from gateway.errors import GatewayError, UsageError
+from gateway.holdings import Place, StudyHeld, Unheld
+from gateway.retrieve import Errand, Retriever, Session, Verdict
+
+T = TypeVar("T")
+log = structlog.get_logger()
+
+AT_A_TIME = 4
+"""Studies that are compared at a time."""
+
+Tell = Callable[["Outcome"], Awaitable[None]]
+
+
+@dataclass
+class Outcome:
+    """What a look found: the differences that count, and how much was compared."""
+
+    differences: list[Difference] = field(default_factory=list)
+    studies: int = 0
+    series: int = 0
+    instances: int = 0
+    contents: int = 0
+    remarks: tuple[str, ...] = ()
+
+    @property
+    def same(self) -> bool:
+        """Tell whether nothing differs."""
+        return not self.differences
+
+
+@dataclass
+class Comparison:
+    """One comparison of two places. `folder` is private and holds files for as long as they are compared."""
+
+    request: CompareRequest
+    a: Place
+    b: Place
+    folder: Path
+    tell: Tell
+    threads: trio.CapacityLimiter = field(default_factory=partial(trio.CapacityLimiter, 4 * AT_A_TIME))
+
+    async def look(self) -> Outcome:
+        """Compare, and return what differs, in the order of studies.
+
+        Raises:
+            AssociationError, WebServiceError: a place cannot be asked which studies it has.
+            UsageError: a place cannot be asked by these keys.
+        """
+        outcome = Outcome()
+        for keys in self.request.queries():
+            await self._some(outcome, keys)
+        outcome.differences.sort(key=lambda one: (one.study, one.series, one.instance))
+        outcome.remarks = tuple(dict.fromkeys((*self.a.remarks(), *self.b.remarks())))
+        return outcome
+
+    async def _some(self, outcome: Outcome, keys: Mapping[str, str]) -> None:
+        """Compare the studies that match `keys` on either side."""
+        a, b = await self._both(lambda place: place.studies(keys))
+        await self._by_uid(a, b)
+        self._note(outcome, differences.of_studies(a, b, counts=self.request.level is Level.STUDY))
+        outcome.studies += len(a.keys() | b.keys())
+        common = iter(sorted(a.keys() & b.keys()) if self.request.level is not Level.STUDY else ())
+        async with trio.open_nursery() as nursery:
+            for _ in range(AT_A_TIME):
+                nursery.start_soon(self._studies, outcome, common)
+        await self.tell(outcome)
+
+    async def _by_uid(self, a: dict[str, StudyHeld], b: dict[str, StudyHeld]) -> None:
+        """Look for what only one side lists by its UID at the other: there it may stand under another date or name."""
+        for uids, held, place in ((a.keys() - b.keys(), b, self.b), (b.keys() - a.keys(), a, self.a)):
+            for uid in sorted(uids):
+                held.update(await self._ask(place.studies, {"StudyInstanceUID": uid}))
+
+    async def _studies(self, outcome: Outcome, common: Iterable[str]) -> None:
+        for study in common:
+            try:
+                await self._study(outcome, study)
+            except UsageError:
+                raise
+            except (GatewayError, OSError) as error:
+                why = str(error) if isinstance(error, GatewayError) else error.strerror or type(error).__name__
+                self._note(outcome, [Difference(Kind.UNKNOWN, study, note=why)])
+            await self.tell(outcome)
+
+    async def _study(self, outcome: Outcome, study: str) -> None:
+        a, b = await self._both(lambda place: place.series(study))
+        self._note(outcome, differences.of_series(study, a, b, counts=self.request.level is Level.SERIES))
+        outcome.series += len(a.keys() | b.keys())
+        if self.request.level is Level.INSTANCE:
+            for series in sorted(a.keys() & b.keys()):
+                await self._series(outcome, study, series)
+
+    async def _series(self, outcome: Outcome, study: str, series: str) -> None:
+        a, b = await self._both(lambda place: place.instances(study, series))
+        self._note(outcome, differences.of_instances(study, series, a, b))
+        outcome.instances += len(a | b)
+        if self.request.content:
+            for instance in sorted(a & b):
+                await self._content(outcome, study, series, instance)
+
+    async def _content(self, outcome: Outcome, study: str, series: str, instance: str) -> None:
+        """Compare what is in an instance that both have."""
+
+        def compare() -> tuple[str, ...]:
+            with TemporaryDirectory(dir=self.folder) as folder:
+                for place, name in ((self.a, "a"), (self.b, "b")):
+                    place.fetch(study, series, instance, Path(folder) / name)
+                return contents.differing(Path(folder) / "a", Path(folder) / "b")
+
+        try:
+            found = await self._ask(compare)
+        except (contents.Unreadable, Unheld) as error:
+            self._note(outcome, [Difference(Kind.UNKNOWN, study, series, instance, note=str(error))])
+        else:
+            outcome.contents += 1
+            self._note(outcome, [Difference(Kind.CONTENT, study, series, instance, elements=found)] if found else [])
+
+    def _note(self, outcome: Outcome, found: Iterable[Difference]) -> None:
+        outcome.differences += [one for one in found if differences.relevant(one, self.request.ignore)]
+
+    async def _both(self, ask: Callable[[Place], T]) -> tuple[T, T]:
+        """Ask both sides at once."""
+        answers: dict[str, T] = {}
+
+        async def one(name: str, place: Place) -> None:
+            answers[name] = await self._ask(ask, place)
+
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(one, "a", self.a)
+                nursery.start_soon(one, "b", self.b)
+        except* (GatewayError, OSError) as group:
+            raise _first(group) from None
+        return answers["a"], answers["b"]
+
+    async def _ask(self, question: Callable[..., T], *arguments: object) -> T:
+        return await trio.to_thread.run_sync(partial(question, *arguments), limiter=self.threads, abandon_on_cancel=True)
+
+
+async def fetch_all(
+    retriever: Retriever, source: str, errand: Errand, fetches: list[Fetch], *, at_a_time: int
+) -> tuple[int, list[Verdict]]:
+    """Retrieve what repairs a side; return the id of the job and a verdict for each study or part of one.
+
+    Raises:
+        UsageError: as `Retriever.job`.
+        LedgerError: the ledger cannot be used.
+    """
+    verdicts: list[Verdict] = []
+    left = iter(fetches)
+
+    async def work(session: Session) -> None:
+        for fetch in left:
+            verdicts.append(await session.retrieve(fetch.wanted, skip_existing=fetch.skip_existing, fresh=True))
+
+    try:
+        async with retriever.job(source, errand) as session, trio.open_nursery() as nursery:
+            for _ in range(at_a_time):
+                nursery.start_soon(work, session)
+    except* GatewayError as group:
+        raise _first(group) from None
+    return session.job_id, verdicts
+
+
+def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error

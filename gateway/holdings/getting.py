@@ -1,0 +1,120 @@
+"""One instance as a file, by C-GET (PS3.4 §C.4.3), from a place that is reached by DICOM only. Blocking."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any, BinaryIO, cast
+
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.filewriter import write_file_meta_info
+from pydicom.uid import UID
+
+from gateway.association.contexts import ProposedContext
+from gateway.association.negotiation import preferring
+from gateway.association.offers import offers
+from gateway.association.requestor import Requestor, next_message_id
+from gateway.association.services import AssociationInfo, StoreRequest
+from gateway.domain import IMPLEMENTATION_CLASS_UID
+from gateway.errors import NoPresentationContext, Refusal
+from gateway.files import create_private
+from gateway.holdings.place import Unheld
+
+LONGEST_S = 600.0
+"""One instance may take so long to come."""
+
+OUT_OF_RESOURCES = 0xA700
+
+
+def get(
+    connect: Callable[[Sequence[ProposedContext]], Requestor],
+    ours: str,
+    uids: tuple[str, str, str],
+    sop_class: str,
+    to: Path,
+) -> None:
+    """Write an instance, by its Study, Series and SOP Instance UIDs, to the new file `to` (0600).
+
+    `sop_class` is its SOP class, empty where it is not known; `ours` is our AE title.
+
+    Raises:
+        Unheld: it did not come: the peer has no C-GET, cannot send it so, or does not have it.
+        AssociationError: the association could not be opened, or broke.
+    """
+    for contexts in offers({sop_class} if sop_class else None, preferring(())):
+        try:
+            requestor = connect(contexts)
+        except NoPresentationContext as error:
+            raise Unheld("it gives no instances by C-GET") from error
+        if _got(requestor, ours, uids, to):
+            return
+    raise Unheld("it did not send the instance by C-GET")
+
+
+def _got(requestor: Requestor, ours: str, uids: tuple[str, str, str], to: Path) -> bool:
+    """Ask on one association; tell whether the instance came."""
+    identifier = Dataset()
+    identifier.QueryRetrieveLevel = "IMAGE"
+    identifier.StudyInstanceUID, identifier.SeriesInstanceUID, identifier.SOPInstanceUID = uids
+    into, message_id = _Into(to), next_message_id()
+    info = AssociationInfo(f"get{message_id}", requestor.remote.ae_title, ours, requestor.remote.host)
+    watchdog = threading.Timer(LONGEST_S, requestor.kill)
+    watchdog.daemon = True
+    watchdog.start()
+    try:
+        with requestor:
+            asked = requestor.get(identifier, storage=into, info=info, message_id=message_id)
+            with closing(cast(Any, asked)) as responses:
+                for _ in responses:
+                    continue
+    except NoPresentationContext as error:
+        raise Unheld("it gives no instances by C-GET") from error
+    finally:
+        watchdog.cancel()
+    return into.came
+
+
+class _Into:
+    """A storage service that takes one instance into a file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.came = False
+
+    def receive(self, _association: AssociationInfo, request: StoreRequest) -> _Reception:
+        """Begin to take the instance; see `StorageService`."""
+        meta = FileMetaDataset()
+        meta.MediaStorageSOPClassUID = UID(request.sop_class_uid)
+        meta.MediaStorageSOPInstanceUID = UID(request.sop_instance_uid)
+        meta.TransferSyntaxUID = UID(request.transfer_syntax_uid)
+        meta.ImplementationClassUID = UID(IMPLEMENTATION_CLASS_UID)
+        try:
+            file = create_private(self.path)
+            file.write(bytes(128) + b"DICM")
+            write_file_meta_info(cast(Any, file), meta)
+        except OSError as error:
+            raise Refusal(OUT_OF_RESOURCES, "the file cannot be written") from error
+        return _Reception(self, file)
+
+
+class _Reception:
+    def __init__(self, into: _Into, file: BinaryIO) -> None:
+        self._into = into
+        self._file = file
+
+    def write(self, fragments: Sequence[memoryview]) -> None:
+        try:
+            for fragment in fragments:
+                self._file.write(fragment)
+        except OSError as error:
+            raise Refusal(OUT_OF_RESOURCES, "the file cannot be written") from error
+
+    def commit(self) -> int:
+        self._file.close()
+        self._into.came = True
+        return 0
+
+    def discard(self) -> None:
+        self._file.close()

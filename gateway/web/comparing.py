@@ -1,0 +1,62 @@
+"""``POST /compare``: two places compared for a client, as a stream of events. Runs on trio; it lives as long as its stream.
+
+It ends with ``summary``; after a repair, that is of a second look.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+import trio
+
+from gateway.compare import CompareRequest, Outcome
+from gateway.engine import Engine
+from gateway.ledger.progress import Scope
+from gateway.web.jobs import deliver, needs_everything
+from gateway.web.server import Emit
+from gateway.web.wire import CompareCommand, Document
+
+TELL_S = 0.25
+"""Progress is told no more often."""
+
+
+async def compare(engine: Engine, command: CompareCommand, emit: Emit) -> None:
+    """Compare, repair where that is asked, and compare again.
+
+    Raises:
+        UsageError: there is no such place, or what is asked of it has no way.
+        AssociationError, WebServiceError: a place cannot be asked.
+        GatewayStopping: the gateway is told to stop meanwhile.
+    """
+    request = CompareRequest(**command.model_dump(exclude={"wait_s"}))
+    if request.repair:
+        needs_everything(engine)
+    told_at = 0.0
+    telling = trio.Lock()
+
+    async def tell(outcome: Outcome) -> None:
+        nonlocal told_at
+        if trio.current_time() - told_at >= TELL_S and not telling.locked():
+            async with telling:
+                told_at = trio.current_time()
+                await emit({"event": "comparing", **_counts(outcome)})
+
+    async with engine.jobs.running(), engine.comparisons.opened(request, tell) as comparison:
+        outcome = await comparison.look()
+        repaired: list[Document] = []
+        if request.repair and not outcome.same:
+            for done in await engine.comparisons.repair(request, outcome.differences):
+                await deliver(engine, Scope(job_id=done.job_id, destinations=(done.destination,)), True, command.wait_s, emit)
+                repaired += [asdict(verdict) | {"destination": done.destination} for verdict in done.verdicts]
+            outcome = await comparison.look()
+        await emit({"event": "summary", **_summary(outcome), "repaired": repaired})
+
+
+def _counts(outcome: Outcome) -> Document:
+    counted = {name: getattr(outcome, name) for name in ("studies", "series", "instances", "contents")}
+    return {**counted, "different": len(outcome.differences)}
+
+
+def _summary(outcome: Outcome) -> Document:
+    found = [asdict(one) | {"kind": str(one.kind)} for one in outcome.differences]
+    return {**_counts(outcome), "differences": found, "remarks": list(outcome.remarks), "same": outcome.same}
