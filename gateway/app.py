@@ -14,7 +14,7 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from functools import partial
@@ -37,10 +37,9 @@ from gateway.domain import Provenance, Purpose
 from gateway.engine import Engine, Jobs, Role
 from gateway.errors import ConfigurationError, GatewayError, Problem, StateFolderInUse, TaskCrashed
 from gateway.existing import Existing
-from gateway.housekeeping import Hint
+from gateway.hints import Hints
 from gateway.intake import Recorder, Releaser, StorageIntake, recover
 from gateway.ledger import Ledger, learned, retrievals
-from gateway.ledger.instances import Recorded
 from gateway.retrieve import Retriever
 from gateway.route import compile_routes, route
 from gateway.settings import Settings
@@ -57,6 +56,7 @@ LEDGER_NAME = "ledger.db"
 SPOOL_NAME = "spool"
 COPIES_NAME = "transcoded"
 COMPARE_NAME = "comparing"
+REPORTS_NAME = "reports"
 
 LOCK_S = 3.0
 """A short command may have the state folder open; `serve` waits this long for it."""
@@ -193,6 +193,7 @@ def _assembled(settings: Settings, role: Role, spool: Spool, ledger: Ledger, poo
     rules = compile_routes(settings.routes)
     intake = StorageIntake(spool, recorder, route=partial(route, rules), keywords=rules.keywords, correlate=retriever.correlate)
     hints.connect(retriever, dispatcher, confirmer, transcoder)
+    comparisons = planners.comparisons(settings, ledger, retriever, settings.gateway.state / COMPARE_NAME)
     return Engine(
         settings=settings,
         role=role,
@@ -209,7 +210,8 @@ def _assembled(settings: Settings, role: Role, spool: Spool, ledger: Ledger, poo
         migrations=planners.migrations(
             settings, ledger, retriever, barrier=recorder.flush, has_room=spool.has_room, whole=jobs.running
         ),
-        comparisons=planners.comparisons(settings, ledger, retriever, settings.gateway.state / COMPARE_NAME),
+        comparisons=comparisons,
+        daily=planners.daily(ledger, comparisons, settings.gateway.state / REPORTS_NAME, barrier=recorder.flush),
         settled=hints.settled,
         jobs=jobs,
     )
@@ -238,40 +240,6 @@ def _purpose(ledger: Ledger, provenance: Provenance, sop_instance_uid: str) -> P
     """Return what an instance came for whose bytes are found at start without a row."""
     with ledger.read() as connection:
         return retrievals.purpose_of(connection, provenance, sop_instance_uid)
-
-
-class Hints:
-    """Carries each stage's hints to the others, from whatever thread they are given on."""
-
-    def __init__(self) -> None:
-        self.settled = Hint()
-
-    def connect(self, retriever: Retriever, dispatcher: Dispatcher, confirmer: Confirmer, transcoder: Transcoder) -> None:
-        """Name the stages; to be called before any of them runs."""
-        self._retriever, self._dispatcher, self._confirmer, self._transcoder = retriever, dispatcher, confirmer, transcoder
-
-    def recorded(self, batch: Sequence[Recorded]) -> None:
-        """Instances are recorded: their retrievals count them, their destinations are told."""
-        for what in batch:
-            arrival = what.arrival
-            self._retriever.arrived(arrival.retrieval_id, arrival.identity.sop_instance_uid, arrival.content.length)
-        for destination in {name for what in batch for name in what.queued}:
-            self._dispatcher.nudge(destination)
-
-    def turned_away(self, calling_ae: str, called_ae: str, address: str) -> None:
-        """A caller was refused: a retrieval may wait for it in vain."""
-        self._retriever.turned_away(calling_ae, called_ae, address)
-
-    def deliveries_changed(self, destination: str) -> None:
-        """Deliveries to `destination` were recorded: a proof may be due, bytes may be settled, more may be transcoded."""
-        self._confirmer.nudge(destination)
-        self._transcoder.made_room()
-        self.settled.give()
-
-    def proofs_changed(self, destination: str) -> None:
-        """Deliveries were verified, have to be sent again, or were transcoded."""
-        self._dispatcher.nudge(destination)
-        self.settled.give()
 
 
 def _acceptor(settings: Settings, admission: KnownSources, intake: StorageIntake, confirmer: Confirmer) -> Acceptor:
@@ -321,6 +289,8 @@ def _start_planners(engine: Engine, parts: trio.Nursery) -> None:
     """Start what the configuration asks for by itself; the listener is open by now, so that sources can call back."""
     for table in engine.settings.sync:
         parts.start_soon(_chore(f"sync {table.name}", partial(engine.syncs.run, table, engine.jobs.running)))
+    for compared in engine.settings.compare:
+        parts.start_soon(_chore(f"compare {compared.name}", partial(engine.daily.run, compared, engine.jobs.running)))
     parts.start_soon(_chore("migrations carried on", engine.migrations.carry_on))
 
 

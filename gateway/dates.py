@@ -6,15 +6,19 @@ What cannot be read raises ValueError whose text says what is expected, for `gat
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from dataclasses import dataclass
-from datetime import date, timedelta
+from datetime import date, datetime, time, timedelta, tzinfo
 
 DURATION = 'a duration such as "90s", "5m", "12h" or "2d"'
 DAYS = '"today", "yesterday", a date such as "2024-01-31", or two of them joined by ".."'
 
+TIME_OF_DAY = 'a time of day such as "03:00" or "18:30"'
+
 _UNITS_S = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _DURATION = re.compile(r"(\d{1,6})([smhd])")
 _RELATIVE = {"today": 0, "yesterday": -1}
+_TIME = re.compile(r"(\d{1,2}):(\d{2})")
 _DATE = re.compile(r"(\d{4})-?(\d{2})-?(\d{2})")
 
 
@@ -73,3 +77,26 @@ def _end(text: str) -> date | int:
 
 def _unreadable() -> date:
     raise ValueError(DAYS)
+
+
+def time_of_day(text: str) -> time:
+    """Return a time of day, to the minute.
+
+    Raises:
+        ValueError: it is none.
+
+    """
+    found = _TIME.fullmatch(text.strip())
+    if found is None or int(found[1]) > 23 or int(found[2]) > 59:
+        raise ValueError(TIME_OF_DAY)
+    return time(int(found[1]), int(found[2]))
+
+
+def next_time(now: datetime, at: time, weekdays: Collection[int], zone: tzinfo) -> datetime:
+    """Return the first moment after `now` at which it is `at` in `zone` on one of `weekdays` (0 is Monday), with that zone.
+
+    A time that the clock skips on a day is that much later on it, one that comes twice is its first.
+    """
+    today = now.astimezone(zone).date()
+    moments = (datetime.combine(today + timedelta(days=ahead), at, zone) for ahead in range(9))
+    return next(moment for moment in moments if moment > now and moment.weekday() in weekdays)

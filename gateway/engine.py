@@ -12,6 +12,7 @@ import trio
 
 from gateway.association.acceptor import Acceptor
 from gateway.compare import Comparisons
+from gateway.compare.daily import Daily
 from gateway.confirm import Confirmer
 from gateway.delivery import Dispatcher
 from gateway.delivery.transcoder import Transcoder
@@ -90,6 +91,7 @@ class Engine:
     syncs: Syncs
     migrations: Migrations
     comparisons: Comparisons
+    daily: Daily
     # Given a hint whenever deliveries may have settled, so that their bytes can go.
     settled: Hint
     jobs: Jobs = field(default_factory=Jobs)

@@ -8,12 +8,16 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+import trio
+
 from gateway import migrate
-from gateway.compare import Comparisons
+from gateway.compare import Comparisons, Repaired
+from gateway.compare.daily import Daily
 from gateway.existing import possible_destinations
 from gateway.holdings import Place, folder, place
 from gateway.holdings.verified import VerifiedPlace
-from gateway.ledger import Ledger
+from gateway.ledger import Ledger, progress
+from gateway.ledger.progress import Scope
 from gateway.migrate import Migrations
 from gateway.migrate.listing import list_studies
 from gateway.migrate.room import Room
@@ -22,6 +26,12 @@ from gateway.retrieve import Retriever
 from gateway.settings import DicomDestination, Settings
 from gateway.sync.means import Means
 from gateway.sync.serving import Syncs
+from gateway.windows import utc_now
+
+SETTLE_S = 3600.0
+"""How long a scheduled comparison waits for the deliveries of its repairs before it looks again."""
+
+SETTLE_LOOK_S = 1.0
 
 
 def migrations(
@@ -53,6 +63,25 @@ def comparisons(settings: Settings, ledger: Ledger, retriever: Retriever, scratc
         return folder(Path(name)) if Path(name).is_absolute() else place(settings, name, ledger)
 
     return Comparisons(settings, retriever, opened, scratch)
+
+
+def daily(ledger: Ledger, comparisons: Comparisons, reports: Path, *, barrier: Callable[[], None]) -> Daily:
+    """Return what runs the comparisons of the configuration; `barrier` is as above."""
+
+    def working(repaired: Repaired) -> bool:
+        barrier()
+        with ledger.read() as connection:
+            states = progress.count_states(connection, Scope(job_id=repaired.job_id, destinations=(repaired.destination,)))
+        return any(row.state in progress.WORKING for row in states)
+
+    async def settle(repaired: Repaired) -> None:
+        with trio.move_on_after(SETTLE_S):
+            while True:
+                if not await trio.to_thread.run_sync(working, repaired):
+                    return
+                await trio.sleep(SETTLE_LOOK_S)
+
+    return Daily(comparisons, reports, settle, now=utc_now)
 
 
 def _stored_bytes(settings: Settings, destination: str) -> int:

@@ -6,123 +6,32 @@ Units are in the names (``_s`` seconds, ``_bytes`` bytes). Names of sources and 
 from __future__ import annotations
 
 import hashlib
-import ipaddress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal, Self
-from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 
-from gateway import dates
-from gateway.codec.syntaxes import SHORT_NAMES, known, uid_of
-from gateway.domain import Mode, is_ae_title
-from gateway.schedule import DAYS, HOURS_EXPECTED, Schedule, parse_days, parse_hours, parse_zone
-from gateway.throttle import RATE_EXPECTED, parse_rate
-
-
-def _ae_title(value: str) -> str:
-    if not is_ae_title(value):
-        raise ValueError("an AE title of 1 to 16 printable ASCII characters without a backslash")
-    return value.strip()
-
-
-def _network(value: str) -> str:
-    try:
-        return str(ipaddress.ip_network(value, strict=False))
-    except ValueError as error:
-        raise ValueError('an address or a network such as "192.0.2.7" or "192.0.2.0/24"') from error
-
-
-def _transfer_syntax(value: str) -> str:
-    if uid_of(value) not in {each.uid for each in known()}:
-        raise ValueError(f"a transfer syntax UID of the standard, or one of {', '.join(SHORT_NAMES)}")
-    return value
-
-
-def _url(value: str) -> str:
-    parts = urlsplit(value)
-    if parts.scheme not in {"http", "https"} or not parts.hostname:
-        raise ValueError("an address that starts with http:// or https://")
-    if parts.username or parts.password:
-        raise ValueError("an address without user and password: they have their own keys, username and password")
-    return value
-
-
-def _time_zone(value: str) -> str:
-    parse_zone(value)
-    return value
-
-
-def _hours(value: object) -> object:
-    if not isinstance(value, str):
-        raise ValueError(HOURS_EXPECTED)  # noqa: TRY004 - pydantic tells of a ValueError
-    parse_hours(value)
-    return value
-
-
-def _rate(value: object) -> object:
-    if not isinstance(value, str):
-        raise ValueError(RATE_EXPECTED)  # noqa: TRY004 - pydantic tells of a ValueError
-    parse_rate(value)
-    return value
-
-
-def _share(value: object) -> object:
-    """Return a share of 1: a number from 0 to 1, or a percentage such as ``90%``."""
-    expected = 'a share such as "90%" or 0.9'
-    if isinstance(value, str) and value.strip().endswith("%"):
-        try:
-            return float(value.strip()[:-1]) / 100
-        except ValueError as error:
-            raise ValueError(expected) from error
-    return value
-
-
-_SIZES = {"MB": 10**6, "GB": 10**9, "TB": 10**12}
-
-
-def _size(value: object) -> object:
-    """Return a number of bytes: one, or a size such as ``500 GB`` with a decimal prefix."""
-    if not isinstance(value, str):
-        return value
-    number, unit = value.strip()[:-2].strip(), value.strip()[-2:]
-    try:
-        return int(float(number) * _SIZES[unit])
-    except (KeyError, ValueError, OverflowError) as error:
-        raise ValueError('a size such as "500 GB" or "1.5 TB"') from error
-
-
-def _duration(value: str) -> str:
-    dates.seconds(value)
-    return value
-
-
-def _days(value: str) -> str:
-    dates.days(value)
-    return value
-
-
-@dataclass(frozen=True)
-class MustExist:
-    """Marks a path whose file has to be there and readable when the configuration is loaded."""
-
-
-TransferSyntax = Annotated[str, AfterValidator(_transfer_syntax)]
-AETitle = Annotated[str, AfterValidator(_ae_title)]
-Host = Annotated[str, Field(min_length=1, max_length=255, description="a host name or an address")]
-Network = Annotated[str, AfterValidator(_network)]
-Url = Annotated[str, AfterValidator(_url)]
-PemFile = Annotated[Path, MustExist()]
-Port = Annotated[int, Field(ge=1, le=65535)]
-Seconds = Annotated[float, Field(gt=0, le=86400)]
-TimeZone = Annotated[str, AfterValidator(_time_zone)]
-Hours = Annotated[str, BeforeValidator(_hours)]
-Rate = Annotated[str, BeforeValidator(_rate)]
-Duration = Annotated[str, AfterValidator(_duration)]
-Days = Annotated[str, AfterValidator(_days)]
-Share = Annotated[float, BeforeValidator(_share), Field(gt=0, le=1)]
-Size = Annotated[int, BeforeValidator(_size), Field(gt=0)]
+from gateway.domain import Mode
+from gateway.schedule import DAYS, Schedule, parse_days, parse_hours, parse_zone
+from gateway.values import (
+    AETitle,
+    Days,
+    Duration,
+    Host,
+    Hours,
+    Network,
+    PemFile,
+    Port,
+    Rate,
+    Seconds,
+    Share,
+    Size,
+    TimeOfDay,
+    TimeZone,
+    TransferSyntax,
+    Url,
+    Weekdays,
+)
 
 
 class Table(BaseModel):
@@ -364,6 +273,25 @@ class SyncTable(Table):
         return self
 
 
+class CompareTable(Table):
+    """``[[compare]]``: two places are compared at a time of day, on some days of the week."""
+
+    name: Annotated[str, Field(min_length=1, max_length=64)]
+    a: str
+    b: str
+    at: TimeOfDay = "03:00"
+    on: tuple[Weekdays, ...] = ("monday-sunday",)
+    # Where `at` and study dates are local; the machine's time zone where it is left out.
+    time_zone: TimeZone | None = None
+    level: Literal["study", "series", "instance"] = "instance"
+    # Studies of so many days, today included.
+    last_days: Annotated[int, Field(ge=1, le=36_500)] = 2
+    query: dict[str, str] = Field(default_factory=dict)
+    content: bool = False
+    repair: Literal["a-to-b", "b-to-a", "both"] | None = None
+    ignore_missing_in: Literal["a", "b"] | None = None
+
+
 class LogTable(Table):
     """``[log]``: ``auto`` writes text on a terminal and JSON otherwise."""
 
@@ -391,6 +319,7 @@ class Settings(Table):
     schedule: dict[str, ScheduleTable] = Field(default_factory=dict)
 
     sync: tuple[SyncTable, ...] = ()
+    compare: tuple[CompareTable, ...] = ()
 
     def hours(self, when: str | None) -> Schedule | None:
         """Return the hours that a table's `when` names; None where it names none, which is always."""

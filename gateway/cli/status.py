@@ -37,6 +37,8 @@ def _tables(document: Document) -> Iterator[render.Table]:
         yield render.Table(("destination", "instances", "why"), rows, "Held (gateway queue list --state held)", ("why",))
     if document.get("syncs"):
         yield _syncs(document)
+    if document.get("comparisons"):
+        yield _comparisons(document)
     if document["verdicts"]:
         yield _verdicts(document)
     if document["conflicts"]:
@@ -137,6 +139,20 @@ def _syncs(document: Document) -> render.Table:
         for item in document["syncs"]
     ]
     return render.Table(columns, rows, "Syncs", ("note", "to"))
+
+
+def _comparisons(document: Document) -> render.Table:
+    rows = [
+        (
+            item["name"],
+            render.moment(item["at"]),
+            "-" if item["different"] is None else str(item["different"]),
+            render.moment(item["due_at"]),
+            item["error"],
+        )
+        for item in document["comparisons"]
+    ]
+    return render.Table(("name", "last", "differences", "next", "note"), rows, "Comparisons", ("note",))
 
 
 def _cycle(cycle: Document | None) -> tuple[str, ...]:

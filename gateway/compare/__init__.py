@@ -7,6 +7,6 @@ A planner on top of `gateway.holdings`, which says what a place holds, and of `g
 from gateway.compare.differences import Difference, Kind
 from gateway.compare.request import CompareRequest, Level, Repair
 from gateway.compare.runner import Comparison, Outcome
-from gateway.compare.service import Comparisons
+from gateway.compare.service import Comparisons, Repaired
 
-__all__ = ["CompareRequest", "Comparison", "Comparisons", "Difference", "Kind", "Level", "Outcome", "Repair"]
+__all__ = ["CompareRequest", "Comparison", "Comparisons", "Difference", "Kind", "Level", "Outcome", "Repair", "Repaired"]

@@ -21,6 +21,7 @@ from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset, FileDataset
 from pydicom.multival import MultiValue
 from pydicom.pixels.utils import iter_pixels
+from pydicom.uid import UID, DeflatedExplicitVRLittleEndian
 
 PIXELS = "pixels"
 
@@ -69,15 +70,22 @@ def _elements(a: Dataset, b: Dataset, within: str) -> Iterator[str]:
 
 
 def _element(a: Dataset, b: Dataset, tag: int, name: str) -> Iterator[str]:
+    if _bytes(a, tag) == _bytes(b, tag) is not None:
+        return
     try:
         left, right = a[tag], b[tag]
         if left.VR == right.VR == "SQ":
             yield from _sequences(left, right, name)
         elif _canonical(left) != _canonical(right):
             yield name
-    except Exception:  # noqa: BLE001 - a value that pydicom cannot make anything of is compared as it stands
-        if _raw(a, tag) != _raw(b, tag):
-            yield name
+    except Exception:  # noqa: BLE001 - a value that pydicom cannot make anything of, and that is not the same bytes
+        yield name
+
+
+def _bytes(dataset: Dataset, tag: int) -> bytes | None:
+    """Return a value as it is encoded, without padding; None where it was not kept so. Equal bytes mean the same, whatever the VR."""
+    value = getattr(dataset.get_item(tag), "value", None)
+    return value.rstrip(b" \0") if isinstance(value, bytes) else None
 
 
 def _sequences(a: DataElement, b: DataElement, name: str) -> Iterator[str]:
@@ -105,29 +113,31 @@ def _single(value: Any) -> Any:
         return text
 
 
-def _raw(dataset: Dataset, tag: int) -> Any:
-    return getattr(dataset.get_item(tag), "value", None)
-
-
 def _same_pixels(a: Path, b: Path, left: FileDataset, right: FileDataset) -> bool:
     tags = [{int(tag) for tag in dataset.keys() & _PIXEL_DATA} for dataset in (left, right)]
     if tags[0] != tags[1]:
         return False
     if not tags[0]:
         return True
-    same_syntax = left.file_meta.get("TransferSyntaxUID") == right.file_meta.get("TransferSyntaxUID")
-    if same_syntax and all(_stored(left, tag) == _stored(right, tag) for tag in tags[0]):
+    syntaxes = [dataset.file_meta.TransferSyntaxUID for dataset in (left, right)]
+    native = not any(syntax.is_compressed for syntax in syntaxes)
+    if (syntaxes[0] == syntaxes[1] or native) and all(_stored(left, tag) == _stored(right, tag) for tag in tags[0]):
         return True
-    if same_syntax and not left.file_meta.TransferSyntaxUID.is_compressed:
+    if native and syntaxes[0].is_little_endian == syntaxes[1].is_little_endian:
         return False
-    return _decoded_alike(a, b)
+    return _decoded_alike(*(_readable(*one) for one in zip((a, b), (left, right), syntaxes, strict=True)))
+
+
+def _readable(path: Path, dataset: FileDataset, syntax: UID) -> Path | FileDataset:
+    """Return what frames are read from: the file, frame by frame, but for one that is deflated as a whole."""
+    return dataset if syntax == DeflatedExplicitVRLittleEndian else path
 
 
 def _stored(dataset: Dataset, tag: int) -> bytes:
     return hashlib.blake2b(bytes(dataset[tag].value).rstrip(b"\0")).digest()
 
 
-def _decoded_alike(a: Path, b: Path) -> bool:
+def _decoded_alike(a: Path | FileDataset, b: Path | FileDataset) -> bool:
     try:
         frames = zip_longest(iter_pixels(a), iter_pixels(b))
         return all(left is not None and right is not None and _equal(left, right) for left, right in frames)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +11,7 @@ from pathlib import Path
 from gateway.compare.differences import Difference, Kind
 from gateway.compare.repair import directions, fetches
 from gateway.compare.request import CompareRequest, Repair
-from gateway.compare.runner import Comparison, Tell, fetch_all
+from gateway.compare.runner import Comparison, Outcome, Tell, fetch_all
 from gateway.errors import UsageError
 from gateway.files import make_private_folder
 from gateway.holdings import Place
@@ -26,6 +26,10 @@ class Repaired:
     job_id: int
     destination: str
     verdicts: Sequence[Verdict]
+
+
+Settle = Callable[[Repaired], Awaitable[object]]
+"""Waits until the deliveries of a repair are through."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +57,23 @@ class Comparisons:
                 if not place.gives_files:
                     raise UsageError(f"--content: {place.name} gives no files: it needs `rest` or `dicomweb` in its table")
             yield Comparison(request, a, b, self.folder, tell)
+
+    async def carry_out(self, request: CompareRequest, tell: Tell, settle: Settle) -> tuple[Outcome, list[Repaired]]:
+        """Compare, repair where that is asked, and compare again; return the last outcome and what was repaired.
+
+        Raises:
+            UsageError: there is no such place, or what is asked has no way.
+            AssociationError, WebServiceError: a place cannot be asked which studies it has.
+            LedgerError: the ledger cannot be used.
+        """
+        async with self.opened(request, tell) as comparison:
+            outcome = await comparison.look()
+            if request.repair is None or outcome.same:
+                return outcome, []
+            repaired = await self.repair(request, outcome.differences)
+            for done in repaired:
+                await settle(done)
+            return await comparison.look(), repaired
 
     async def repair(self, request: CompareRequest, found: Sequence[Difference]) -> list[Repaired]:
         """Bring to each side what is asked; what differs in content is overwritten in one direction only.

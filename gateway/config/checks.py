@@ -34,6 +34,7 @@ def check(raw: Raw) -> Iterator[Finding]:
     yield from _hours_named(raw)
     yield from _askable(raw)
     yield from _syncs(raw)
+    yield from _compares(raw)
 
 
 def _table(raw: object, *path: str | int) -> dict[str, Any]:
@@ -182,6 +183,22 @@ def _syncs(raw: Raw) -> Iterator[Finding]:
         if not to and not raw.get("routes"):
             yield Finding(("sync", index, "to"), "none, and there is no route", "a destination, or a route that leads to one")
         yield from _query(table, ("sync", index))
+
+
+def _compares(raw: Raw) -> Iterator[Finding]:
+    compares, places = raw.get("compare"), {**_table(raw, "sources"), **_table(raw, "destinations")}
+    names: set[object] = set()
+    for index, table in enumerate(_table(one) for one in (compares if isinstance(compares, list) else [])):
+        name = table.get("name")
+        if isinstance(name, str) and name in names:
+            yield Finding(("compare", index, "name"), f'the name of another comparison, "{name}"', "a name of its own")
+        names.add(name)
+        for side in ("a", "b"):
+            place = table.get(side)
+            if isinstance(place, str) and place not in places and not place.startswith("/"):
+                expected = _one_of(place, places, "a source, a destination or the path of a folder")
+                yield Finding(("compare", index, side), f'unknown place "{place}"', expected)
+        yield from _query(table, ("compare", index))
 
 
 def _query(table: dict[str, Any], path: KeyPath) -> Iterator[Finding]:

@@ -9,7 +9,7 @@ from dataclasses import asdict
 
 import trio
 
-from gateway.compare import CompareRequest, Outcome
+from gateway.compare import CompareRequest, Outcome, Repaired
 from gateway.engine import Engine
 from gateway.ledger.progress import Scope
 from gateway.web.jobs import deliver, needs_everything
@@ -41,15 +41,13 @@ async def compare(engine: Engine, command: CompareCommand, emit: Emit) -> None:
                 told_at = trio.current_time()
                 await emit({"event": "comparing", **_counts(outcome)})
 
-    async with engine.jobs.running(), engine.comparisons.opened(request, tell) as comparison:
-        outcome = await comparison.look()
-        repaired: list[Document] = []
-        if request.repair and not outcome.same:
-            for done in await engine.comparisons.repair(request, outcome.differences):
-                await deliver(engine, Scope(job_id=done.job_id, destinations=(done.destination,)), True, command.wait_s, emit)
-                repaired += [asdict(verdict) | {"destination": done.destination} for verdict in done.verdicts]
-            outcome = await comparison.look()
-        await emit({"event": "summary", **_summary(outcome), "repaired": repaired})
+    async def settle(done: Repaired) -> None:
+        await deliver(engine, Scope(job_id=done.job_id, destinations=(done.destination,)), True, command.wait_s, emit)
+
+    async with engine.jobs.running():
+        outcome, repaired = await engine.comparisons.carry_out(request, tell, settle)
+    verdicts = [asdict(verdict) | {"destination": done.destination} for done in repaired for verdict in done.verdicts]
+    await emit({"event": "summary", **_summary(outcome), "repaired": verdicts})
 
 
 def _counts(outcome: Outcome) -> Document:

@@ -66,6 +66,16 @@ async def status(engine: Engine) -> Document:
         "held": [{"destination": name, "reason": reason, "count": number} for name, reason, number in counts.held],
         "verdicts": [asdict(verdict) for verdict in counts.verdicts],
         "syncs": syncs(engine.syncs),
+        "comparisons": [
+            {
+                "name": name,
+                "due_at": last.due.timestamp(),
+                "at": None if last.at is None else last.at.timestamp(),
+                "different": last.different,
+                "error": last.error,
+            }
+            for name, last in engine.daily.last.items()
+        ],
         "conflicts": [asdict(conflict) for conflict in counts.conflicts],
         "instances": asdict(counts.holdings),
         "stopped_jobs": counts.stopped_jobs,

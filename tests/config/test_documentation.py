@@ -29,6 +29,7 @@ HEADINGS: dict[str, type[BaseModel]] = {
     "`[schedule.NAME]`": settings.ScheduleTable,
     "`[[routes]]`": settings.RouteTable,
     "`[[sync]]`": settings.SyncTable,
+    "`[[compare]]`": settings.CompareTable,
 }
 
 

@@ -1,0 +1,122 @@
+"""Comparisons that the configuration asks for, each at its time of day. Runs in trio."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from dataclasses import asdict, dataclass, field
+from datetime import datetime, timedelta, tzinfo
+from functools import partial
+from pathlib import Path
+
+import structlog
+import trio
+
+from gateway import dates
+from gateway.compare.request import CompareRequest, Level, Repair
+from gateway.compare.runner import Outcome
+from gateway.compare.service import Comparisons, Settle
+from gateway.errors import GatewayError, GatewayStopping
+from gateway.files import create_private, make_private_folder
+from gateway.schedule import parse_days, parse_zone
+from gateway.settings import CompareTable
+
+log = structlog.get_logger()
+
+LOOK_EVERY_S = 60.0
+"""A clock that was set is noticed within this."""
+
+
+@dataclass
+class Last:
+    """How a comparison stands: when it is due, and what it found the last time, empty where it was never carried out."""
+
+    due: datetime
+    at: datetime | None = None
+    different: int | None = None
+    error: str = ""
+
+
+@dataclass
+class Daily:
+    """Runs the ``[[compare]]`` tables; `reports` is where each leaves what it found, `last` how each stands, by name."""
+
+    comparisons: Comparisons
+    reports: Path
+    settle: Settle
+    now: Callable[[], datetime]
+    last: dict[str, Last] = field(default_factory=dict)
+
+    async def run(self, table: CompareTable, running: Callable[[], AbstractAsyncContextManager[None]]) -> None:
+        """Carry out `table` whenever it is due, until the gateway stops; `running` is entered for as long as one takes."""
+        zone = parse_zone(table.time_zone) if table.time_zone else self.now().astimezone().tzinfo
+        assert zone is not None
+        weekdays = {day for text in table.on for day in parse_days(text)}
+        while True:
+            due = dates.next_time(self.now(), dates.time_of_day(table.at), weekdays, zone)
+            last = self.last.setdefault(table.name, Last(due))
+            last.due = due
+            await self._until(due)
+            try:
+                async with running():
+                    await self._once(table, last, zone)
+            except GatewayStopping:
+                log.info("comparison_stopped", comparison=table.name)
+                return
+
+    async def _until(self, due: datetime) -> None:
+        while True:
+            left = (due - self.now()).total_seconds()
+            if left <= 0:
+                return
+            await trio.sleep(min(left, LOOK_EVERY_S))
+
+    async def _once(self, table: CompareTable, last: Last, zone: tzinfo) -> None:
+        last.at, last.different, last.error = self.now(), None, ""
+        log.info("comparison_started", comparison=table.name, a=table.a, b=table.b)
+        try:
+            outcome, repaired = await self.comparisons.carry_out(
+                request_of(table, self.now().astimezone(zone)), _nobody, self.settle
+            )
+        except (GatewayError, OSError) as error:
+            last.error = str(error) if isinstance(error, GatewayError) else type(error).__name__
+            log.error("comparison_failed", comparison=table.name, error=last.error)
+            return
+        last.different = len(outcome.differences)
+        counts = {
+            "studies": outcome.studies,
+            "instances": outcome.instances,
+            "repaired": sum(len(one.verdicts) for one in repaired),
+        }
+        tell = log.info if outcome.same else log.warning
+        tell("comparison_ended", comparison=table.name, different=last.different, **counts)
+        await trio.to_thread.run_sync(partial(self._write, table.name, outcome))
+
+    def _write(self, name: str, outcome: Outcome) -> None:
+        """Leave what was found as ``compare-NAME.json``."""
+        make_private_folder(self.reports)
+        document = {"at": self.now().isoformat(), **asdict(outcome)}
+        safe = "".join(character if character.isalnum() or character in "-_" else "_" for character in name)
+        with create_private(self.reports / f"compare-{safe}.json") as file:
+            file.write(json.dumps(document, indent=1).encode() + b"\n")
+
+
+def request_of(table: CompareTable, now: datetime) -> CompareRequest:
+    """Return what a table asks for on the day of `now`; pure."""
+    first = now.date() - timedelta(days=table.last_days - 1)
+    return CompareRequest(
+        table.a,
+        table.b,
+        level=Level(table.level),
+        first=first.isoformat(),
+        last=now.date().isoformat(),
+        query=table.query,
+        content=table.content,
+        repair=Repair(table.repair) if table.repair else None,
+        ignore=table.ignore_missing_in or "",
+    )
+
+
+async def _nobody(_outcome: Outcome) -> None:
+    """Tell nobody."""

@@ -1,0 +1,46 @@
+"""What one stage hints at to the others: something came, something changed. A lost hint costs latency, never an instance."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from gateway.confirm import Confirmer
+from gateway.delivery import Dispatcher
+from gateway.delivery.transcoder import Transcoder
+from gateway.housekeeping import Hint
+from gateway.ledger.instances import Recorded
+from gateway.retrieve import Retriever
+
+
+class Hints:
+    """Carries each stage's hints to the others, from whatever thread they are given on."""
+
+    def __init__(self) -> None:
+        self.settled = Hint()
+
+    def connect(self, retriever: Retriever, dispatcher: Dispatcher, confirmer: Confirmer, transcoder: Transcoder) -> None:
+        """Name the stages; to be called before any of them runs."""
+        self._retriever, self._dispatcher, self._confirmer, self._transcoder = retriever, dispatcher, confirmer, transcoder
+
+    def recorded(self, batch: Sequence[Recorded]) -> None:
+        """Instances are recorded: their retrievals count them, their destinations are told."""
+        for what in batch:
+            arrival = what.arrival
+            self._retriever.arrived(arrival.retrieval_id, arrival.identity.sop_instance_uid, arrival.content.length)
+        for destination in {name for what in batch for name in what.queued}:
+            self._dispatcher.nudge(destination)
+
+    def turned_away(self, calling_ae: str, called_ae: str, address: str) -> None:
+        """A caller was refused: a retrieval may wait for it in vain."""
+        self._retriever.turned_away(calling_ae, called_ae, address)
+
+    def deliveries_changed(self, destination: str) -> None:
+        """Deliveries to `destination` were recorded: a proof may be due, bytes may be settled, more may be transcoded."""
+        self._confirmer.nudge(destination)
+        self._transcoder.made_room()
+        self.settled.give()
+
+    def proofs_changed(self, destination: str) -> None:
+        """Deliveries were verified, have to be sent again, or were transcoded."""
+        self._dispatcher.nudge(destination)
+        self.settled.give()
