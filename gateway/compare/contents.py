@@ -83,7 +83,7 @@ def _element(a: Dataset, b: Dataset, tag: int, name: str) -> Iterator[str]:
 
 
 def _bytes(dataset: Dataset, tag: int) -> bytes | None:
-    """Return a value as it is encoded, without padding; None where it was not kept so. Equal bytes mean the same, whatever the VR."""
+    """Return a value as it is encoded, without padding, None where it was not kept so; equal bytes mean the same."""
     value = getattr(dataset.get_item(tag), "value", None)
     return value.rstrip(b" \0") if isinstance(value, bytes) else None
 
