@@ -68,7 +68,9 @@ class Service:
             try:
                 response = self._http.request(method, self.url + path, **request)
             except httpx.RemoteProtocolError:
-                # The service closed an idle connection just when it was used again.
+                # The service closed an idle connection just when it was used again. Changes are for the caller to repeat.
+                if method == "DELETE":
+                    raise
                 response = self._http.request(method, self.url + path, **request)
             self._judge(response)
             return response

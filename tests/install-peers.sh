@@ -3,13 +3,14 @@
 # what is left out and succeeds; under CI=true such a test then fails instead of being left out.
 set -eu
 
-PACKAGES="dcmtk orthanc libgdcm-tools strace"
+PACKAGES="dcmtk orthanc orthanc-dicomweb libgdcm-tools strace"
 PATH="$PATH:/usr/sbin:/sbin"
 
 missing=""
 for program in storescp dcmqrscp Orthanc gdcmconv strace; do
     command -v "$program" >/dev/null || missing="$missing $program"
 done
+[ -e /usr/share/orthanc/plugins/libOrthancDicomWeb.so ] || missing="$missing libOrthancDicomWeb.so"
 [ -n "$missing" ] || exit 0
 
 leave_out() {

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from typing import BinaryIO
+from urllib.parse import quote
 
 from gateway.dicomweb.json import Match, matches_of
 from gateway.dicomweb.multipart import first_part
@@ -61,10 +62,21 @@ class DicomWeb:
                 raise WebServiceError(f"an instance that is no multipart message: {error}", url=self.url) from error
 
     def _page(self, path: str, asked: list[tuple[str, str]]) -> list[Match]:
-        response = self._service.get(path, asked, Accept=_JSON)
+        response = self._service.get(f"{path}?{query_string(asked)}", Accept=_JSON)
         if response.status_code == 204 or not response.content:
             return []
         found = matches_of(document(response, self.url))
         if found is None:
             raise WebServiceError("the answer is no list of matches", url=self.url)
         return found
+
+
+def query_string(asked: Iterable[tuple[str, str]]) -> str:
+    """Return the query of a search. Pure.
+
+    Wildcards and commas stand as they are, which RFC 3986 §3.4 allows: Orthanc's plugin takes ``%2A`` for those three characters.
+    """
+    return "&".join(f"{key}={quote(value, safe=_PLAIN)}" for key, value in asked)
+
+
+_PLAIN = "*?,"

@@ -19,7 +19,7 @@ class Match:
 
     def text(self, keyword: str) -> str:
         """Return a value as text, several joined by a backslash; empty where there is none."""
-        return "\\".join(str(value).strip("\0 ") for value in self._values(keyword) if isinstance(value, str | int | float))
+        return "\\".join(map(_text, self._values(keyword)))
 
     def uid(self, keyword: str) -> str:
         """Return a UID, or nothing where what stands there is none."""
@@ -36,6 +36,13 @@ class Match:
         element = self.elements.get(f"{tag:08X}") if tag is not None else None
         values = element.get("Value") if isinstance(element, dict) else None
         return values if isinstance(values, list) else []
+
+
+def _text(value: object) -> str:
+    """Return one value as text: a person's name by its alphabetic form (PS3.18 §F.2.2), nothing for what is no plain value."""
+    if isinstance(value, dict):
+        value = value.get("Alphabetic", "")
+    return str(value).strip("\0 ") if isinstance(value, str | int | float) else ""
 
 
 def matches_of(document: object) -> list[Match] | None:

@@ -8,12 +8,15 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
+from pydicom.dataset import Dataset
+
 from gateway.association.presence import FIND_CONTEXT, instances_of_series
 from gateway.association.query import bounded, contradicts, count_of, identifier, text
 from gateway.association.requestor import Deadlines, RemoteAE, Requestor, associate
+from gateway.association.statuses import StatusKind, find_meaning
 from gateway.domain import is_uid
-from gateway.errors import AssociationAborted
-from gateway.holdings.exhaust import Limit, everything
+from gateway.errors import AssociationAborted, DimseFailed
+from gateway.holdings.exhaust import Answer, Limit, everything
 from gateway.holdings.getting import get
 from gateway.holdings.matching import value_matches
 from gateway.holdings.place import SeriesHeld, StudyHeld, Unheld
@@ -30,6 +33,9 @@ _STUDY_KEYS = (
     "NumberOfStudyRelatedSeries",
     "NumberOfStudyRelatedInstances",
 )
+_CUT = frozenset({StatusKind.CANCELLED, StatusKind.WARNING, StatusKind.OUT_OF_RESOURCES})
+"""How archives end an answer that has not all matches in it: Orthanc by FE00, others by B001 or A700 (PS3.4 §C.4.1.1.4)."""
+
 _SERIES_KEYS = ("SeriesInstanceUID", "Modality", "SeriesDescription", "NumberOfSeriesRelatedInstances")
 
 
@@ -62,7 +68,9 @@ class DicomPlace:
 
     def studies(self, keys: Mapping[str, str]) -> dict[str, StudyHeld]:
         """As `Place.studies`; an archive that cuts its answers short is asked in parts."""
-        return everything(self._studies, keys, self._limit)
+        found = everything(self._studies, keys, self._limit)
+        modality = keys.get("ModalitiesInStudy", keys.get("Modality", ""))
+        return {uid: study for uid, study in found.items() if self._is_of(study, modality)}
 
     def series(self, study: str) -> dict[str, SeriesHeld]:
         """As `Place.series`."""
@@ -97,8 +105,15 @@ class DicomPlace:
         for requestor in idle:
             requestor.release()
 
-    def _studies(self, keys: Mapping[str, str]) -> dict[str, StudyHeld]:
+    def _studies(self, keys: Mapping[str, str]) -> Answer[StudyHeld]:
         return self._ask(lambda requestor: _studies(requestor, keys))
+
+    def _is_of(self, study: StudyHeld, modality: str) -> bool:
+        """Tell whether a study matches a modality: not every archive matches by it, nor says of which a study is."""
+        if not modality:
+            return True
+        known = study.modalities or {one.modality for one in self.series(study.study_instance_uid).values()}
+        return value_matches("ModalitiesInStudy", "\\".join(known), modality)
 
     def _ask(self, question: Callable[[Requestor], T]) -> T:
         """Ask on an association that is open already, or on a new one where there is none or it turns out to have ended."""
@@ -128,20 +143,27 @@ class DicomPlace:
                 self._busy.discard(requestor)
 
 
-def _studies(requestor: Requestor, keys: Mapping[str, str]) -> dict[str, StudyHeld]:
+def _studies(requestor: Requestor, keys: Mapping[str, str]) -> Answer[StudyHeld]:
     found: dict[str, StudyHeld] = {}
-    for answer in bounded(requestor.find(identifier("STUDY", keys, _STUDY_KEYS))):
-        uid, date = text(answer, "StudyInstanceUID"), text(answer, "StudyDate")
-        if (
-            not is_uid(uid)
-            or contradicts(answer, keys)
-            or (date and not value_matches("StudyDate", date, keys.get("StudyDate", "")))
-        ):
-            continue
-        modalities = tuple(part for part in text(answer, "ModalitiesInStudy").split("\\") if part)
-        counts = count_of(answer, "NumberOfStudyRelatedSeries"), count_of(answer, "NumberOfStudyRelatedInstances")
-        found.setdefault(uid, StudyHeld(uid, *counts, date, text(answer, "StudyTime"), modalities))
-    return found
+    try:
+        for answer in bounded(requestor.find(identifier("STUDY", keys, _STUDY_KEYS))):
+            if (study := _study(answer, keys)) is not None:
+                found.setdefault(study.study_instance_uid, study)
+    except DimseFailed as error:
+        if not found or find_meaning(error.status).kind not in _CUT:
+            raise
+        return Answer(found, cut=True)
+    return Answer(found)
+
+
+def _study(answer: Dataset, keys: Mapping[str, str]) -> StudyHeld | None:
+    """Return the study of a match; None where its UID is none, or it is not what was asked for."""
+    uid, date = text(answer, "StudyInstanceUID"), text(answer, "StudyDate")
+    if not is_uid(uid) or contradicts(answer, keys) or (date and not value_matches("StudyDate", date, keys.get("StudyDate", ""))):
+        return None
+    modalities = tuple(part for part in text(answer, "ModalitiesInStudy").split("\\") if part)
+    counts = count_of(answer, "NumberOfStudyRelatedSeries"), count_of(answer, "NumberOfStudyRelatedInstances")
+    return StudyHeld(uid, *counts, date, text(answer, "StudyTime"), modalities)
 
 
 def _sop_class(requestor: Requestor, study: str, series: str, instance: str) -> str | None:

@@ -10,18 +10,26 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import date, timedelta
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 Held = TypeVar("Held")
-Ask = Callable[[Mapping[str, str]], dict[str, Held]]
+
+
+@dataclass(frozen=True, slots=True)
+class Answer(Generic[Held]):
+    """What was answered to one query; `cut` says that the archive itself tells of more."""
+
+    found: dict[str, Held]
+    cut: bool = False
+
+
+Ask = Callable[[Mapping[str, str]], Answer[Held]]
 
 SMALLEST_LIMIT = 20
 """No archive gives fewer answers at most than this."""
 
 FIRST, LAST = date(1950, 1, 1), date(2049, 12, 31)
 """What is halved where no dates are asked for."""
-
-NOON = 12 * 3600
 
 
 @dataclass
@@ -34,16 +42,27 @@ class Limit:
     hit: int | None = None
     """At this size answers were cut."""
 
+    tells: bool = False
+    """It says itself when it cuts an answer."""
+
     doubtful: bool = False
     """An answer may have been cut, and its range could not be halved any further."""
 
-    def saw(self, count: int) -> None:
+    def saw(self, count: int, *, cut: bool) -> None:
         """Take note of an answer of this size: smaller ones were not cut."""
-        self.proved = max(self.proved, count - 1)
+        if cut:
+            self.tells = True
+            self.cuts_at(count)
+        else:
+            self.proved = max(self.proved, count - 1)
+
+    def cuts_at(self, count: int) -> None:
+        """Take note of an answer of this size that was cut."""
+        self.hit = min(count, self.hit or count)
 
     def doubts(self, count: int) -> bool:
-        """Tell whether an answer of this size may have been cut."""
-        return count > self.proved if self.hit is None else count >= self.hit
+        """Tell whether an answer of this size, of which the archive says nothing, may have been cut."""
+        return not self.tells and (count > self.proved if self.hit is None else count >= self.hit)
 
 
 def everything(ask: Ask[Held], keys: Mapping[str, str], limit: Limit) -> dict[str, Held]:
@@ -51,22 +70,24 @@ def everything(ask: Ask[Held], keys: Mapping[str, str], limit: Limit) -> dict[st
     return _completed(ask, keys, ask(keys), limit)
 
 
-def _completed(ask: Ask[Held], keys: Mapping[str, str], found: dict[str, Held], limit: Limit) -> dict[str, Held]:
-    limit.saw(len(found))
-    if not limit.doubts(len(found)):
-        return found
+def _completed(ask: Ask[Held], keys: Mapping[str, str], whole: Answer[Held], limit: Limit) -> dict[str, Held]:
+    size = len(whole.found)
+    limit.saw(size, cut=whole.cut)
+    if not (whole.cut or limit.doubts(size)):
+        return whole.found
     answers = [(part, ask(part)) for part in halves(keys)]
-    together = {uid: one for _, answer in answers for uid, one in answer.items()} | found
-    if len(together) > len(found):
-        limit.hit = min(len(found), limit.hit or len(found))
+    together = {uid: one for _, answer in answers for uid, one in answer.found.items()} | whole.found
+    if len(together) > size:
+        limit.cuts_at(size)
     for part, answer in answers:
         # As large as the whole: if that was cut, so is this.
-        if len(answer) >= len(found) or limit.hit is not None:
+        if answer.cut or len(answer.found) >= size or limit.hit is not None:
             together |= _completed(ask, part, answer, limit)
-    if not sum(len(answer) for _, answer in answers) >= len(found):
+    reached = sum(len(answer.found) for _, answer in answers) >= size
+    if not reached or not answers:
         limit.doubtful = True
     elif limit.hit is None and not limit.doubtful:
-        limit.proved = max(limit.proved, len(found))
+        limit.proved = max(limit.proved, size)
     return together
 
 

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from gateway.dicomweb import DicomWeb
+from gateway.dicomweb import DicomWeb, Match
 from gateway.errors import WebServiceRefused
 from gateway.files import create_private
-from gateway.holdings.matching import value_matches
+from gateway.holdings.matching import matches, value_matches
 from gateway.holdings.place import SeriesHeld, StudyHeld, Unheld
 from gateway.settings import RestTable
+
+_PLAIN = re.compile(r"[A-Za-z0-9._~*?,\\-]*")
+"""Values that are searched by as they are: Orthanc's plugin does not decode others (``%5E``), so those are matched here."""
 
 _STUDY_FIELDS = ("StudyDate", "StudyTime", "ModalitiesInStudy", "NumberOfStudyRelatedSeries", "NumberOfStudyRelatedInstances")
 _SERIES_FIELDS = ("Modality", "SeriesDescription", "NumberOfSeriesRelatedInstances")
@@ -27,17 +31,14 @@ class WebPlace:
 
     def studies(self, keys: Mapping[str, str]) -> dict[str, StudyHeld]:
         """As `Place.studies`."""
-        asked = {
-            "ModalitiesInStudy" if key == "Modality" else key: value.replace("\\", ",") for key, value in keys.items() if value
-        }
+        wanted = {"ModalitiesInStudy" if key == "Modality" else key: value for key, value in keys.items() if value}
+        asked = {key: value.replace("\\", ",") for key, value in wanted.items() if _PLAIN.fullmatch(value)}
+        unasked = {key: value for key, value in wanted.items() if key not in asked}
         found: dict[str, StudyHeld] = {}
-        for match in self._web.search("/studies", "StudyInstanceUID", asked, _STUDY_FIELDS):
-            uid, date = match.uid("StudyInstanceUID"), match.text("StudyDate")
-            if not uid or (date and not value_matches("StudyDate", date, keys.get("StudyDate", ""))):
-                continue
-            modalities = tuple(part for part in match.text("ModalitiesInStudy").split("\\") if part)
-            counts = match.count("NumberOfStudyRelatedSeries"), match.count("NumberOfStudyRelatedInstances")
-            found.setdefault(uid, StudyHeld(uid, *counts, date, match.text("StudyTime"), modalities))
+        for match in self._web.search("/studies", "StudyInstanceUID", asked, dict.fromkeys((*_STUDY_FIELDS, *unasked))):
+            study = _study(match, wanted)
+            if study is not None and matches({key: match.text(key) for key in unasked}, unasked):
+                found.setdefault(study.study_instance_uid, study)
         return found
 
     def series(self, study: str) -> dict[str, SeriesHeld]:
@@ -71,3 +72,13 @@ class WebPlace:
     def close(self) -> None:
         """As `Place.close`."""
         self._web.close()
+
+
+def _study(match: Match, keys: Mapping[str, str]) -> StudyHeld | None:
+    """Return the study of a match; None where its UID is none, or it is not of the dates that were asked for."""
+    uid, date = match.uid("StudyInstanceUID"), match.text("StudyDate")
+    if not uid or (date and not value_matches("StudyDate", date, keys.get("StudyDate", ""))):
+        return None
+    modalities = tuple(part for part in match.text("ModalitiesInStudy").split("\\") if part)
+    counts = match.count("NumberOfStudyRelatedSeries"), match.count("NumberOfStudyRelatedInstances")
+    return StudyHeld(uid, *counts, date, match.text("StudyTime"), modalities)

@@ -164,6 +164,12 @@ def test_a_destination_cannot_be_the_gateway_itself(problems_of: Problems) -> No
     assert "go round" in problems_of(text)["destinations.me.port"].expected
 
 
+@pytest.mark.parametrize("ask", ["rest", "dicomweb"])
+def test_who_is_asked_over_http_has_to_have_an_address(problems_of: Problems, ask: str) -> None:
+    problem = problems_of(ORTHANC + f'ask = "{ask}"')["destinations.orthanc-a.ask"]
+    assert ask in problem.found and "url" in problem.expected
+
+
 def test_two_sources_cannot_be_one_peer(problems_of: Problems) -> None:
     peer = 'ae_title = "A"\nhost = "192.0.2.1"\n'
     problems = problems_of(f"[sources.one]\n{peer}[sources.two]\n{peer}")

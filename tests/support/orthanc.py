@@ -19,6 +19,7 @@ from tests.support.processes import Running
 from tests.support.waiting import wait_until
 
 PROGRAM = Path("/usr/sbin/Orthanc")
+DICOMWEB_PLUGIN = Path("/usr/share/orthanc/plugins/libOrthancDicomWeb.so")
 
 _DEFAULTS: dict[str, Any] = {
     "RemoteAccessAllowed": False,

@@ -1,0 +1,86 @@
+"""What a real Orthanc is asked by REST, and what one that does as scripted may answer."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pydicom
+import pytest
+from pydantic import SecretStr
+
+from gateway.errors import WebServiceError, WebServiceRefused
+from gateway.orthanc import Orthanc
+from gateway.settings import RestTable
+from tests.support import data
+from tests.support.orthanc import Orthanc as Peer
+from tests.support.orthanc import orthanc
+from tests.support.web import Reply, site
+
+STUDY = f"{data.UID_ROOT}.1.1"
+
+
+@pytest.fixture
+def peer(tmp_path: Path) -> Iterator[Peer]:
+    accounts = {"AuthenticationEnabled": True, "RegisteredUsers": {"gateway": "secret"}}
+    with orthanc(tmp_path / "orthanc", credentials=("gateway", "secret"), **accounts) as running:
+        running.upload(data.ct_series(tmp_path / "one", 3, rows=4))
+        yield running
+
+
+def client(peer: Peer, password: str = "secret") -> Orthanc:
+    return Orthanc(RestTable(url=str(peer.rest.base_url), username="gateway", password=SecretStr(password)))
+
+
+@pytest.mark.peers
+def test_a_study_is_found_by_its_uid_counted_read_and_deleted(peer: Peer) -> None:
+    with closing(client(peer)) as there:
+        (study,) = there.lookup("Study", STUDY)
+        (series,) = there.series_of(study)
+        instances = there.instances_of(series.id)
+        assert there.count_instances(study) == len(series.children) == len(instances) == 3
+        file = io.BytesIO()
+        there.fetch(instances[0].id, file)
+        assert file.getvalue() == peer.file(instances[0].id)
+        held = there.statistics()
+        assert (held.studies, held.series, held.instances) == (1, 1, 3) and held.disk_bytes > 0
+        assert there.delete("Study", study)
+        assert not there.delete("Study", study)
+        assert there.lookup("Study", STUDY) == () and there.series_of(study) == [] and there.count_instances(study) is None
+        assert there.statistics().instances == 0
+
+
+@pytest.mark.peers
+def test_a_study_under_two_patient_ids_is_two_of_its_resources(peer: Peer, tmp_path: Path) -> None:
+    (path,) = data.ct_series(tmp_path / "other", 1, rows=4)
+    found = pydicom.dcmread(path)
+    found.PatientID = "OTHER"
+    found.save_as(path)
+    peer.upload([path])
+    with closing(client(peer)) as there:
+        assert len(there.lookup("Study", STUDY)) == 2
+        assert [study.uid("Study") for study in there.studies({"StudyDate": "20240229"})] == [STUDY, STUDY]
+
+
+@pytest.mark.peers
+def test_a_wrong_password_is_told_as_such(peer: Peer) -> None:
+    with closing(client(peer, "wrong")) as there, pytest.raises(WebServiceRefused, match="username and password"):
+        there.statistics()
+
+
+@pytest.mark.parametrize("body", [b"[]", b"{}", b'{"TotalDiskSize": "many"}', b"no"])
+def test_what_is_no_orthanc_is_told_as_such(body: bytes) -> None:
+    with site(lambda _method, _path: Reply(body=body)) as there, closing(Orthanc(RestTable(url=there.url))) as asked:
+        with pytest.raises(WebServiceError, match=there.url):
+            asked.statistics()
+        if body != b"no":
+            assert list(asked.studies({})) == [] and asked.lookup("Study", "1.2") == ()
+
+
+def test_a_uid_that_is_none_is_empty() -> None:
+    answer = b'[{"ID": "a", "Type": "Series", "MainDicomTags": {"SeriesInstanceUID": "../1"}, "Instances": ["x"]}]'
+    with site(lambda _method, _path: Reply(body=answer)) as there, closing(Orthanc(RestTable(url=there.url))) as asked:
+        (series,) = asked.series_of("study")
+    assert (series.id, series.uid("Series"), series.children) == ("a", "", ("x",))
