@@ -48,6 +48,12 @@ class Watch:
         self.expected = frozenset(uids)
         self.present = len(self.expected & self.received) if self.expected else len(self.received)
 
+    def outstanding(self, count: int | None) -> int | None:
+        """Return how many of what is expected have not arrived; where no UIDs are known, of the source's `count`."""
+        if self.expected:
+            return len(self.expected) - self.present
+        return None if count is None else max(0, count - self.present)
+
     def note(self, sop_instance_uid: str, size_bytes: int) -> None:
         """Count an arrival."""
         self.arrivals += 1

@@ -168,6 +168,11 @@ def _open(step: Step, rounds: Sequence[Round]) -> bool:
     return len(taken) < MAX_SAME_STEP and (taken[-1].gained > 0 or taken[-1].end is not End.ANSWERED)
 
 
+def broken_in_a_row(rounds: Sequence[Round]) -> int:
+    """Return how many of the last rounds broke without a single instance."""
+    return next((number for number, one in enumerate(reversed(rounds)) if one.end is not End.BROKEN or one.gained), len(rounds))
+
+
 def _given_up(rounds: Sequence[Round]) -> bool:
     last = rounds[-MAX_BROKEN:]
     return len(last) == MAX_BROKEN and all(one.end is not End.ANSWERED and not one.gained for one in last)

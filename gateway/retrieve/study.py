@@ -203,13 +203,6 @@ class StudyRetrieval:
         self._tally = tally(self._expectation, await self._received(), self._skipped)
         return self._tally
 
-    def _outstanding(self) -> int | None:
-        """Return how many instances are missing as far as is known without the ledger."""
-        if self._watch.expected:
-            return len(self._watch.expected) - self._watch.present
-        count = self._expectation.count
-        return None if count is None else max(0, count - self._watch.present)
-
     # Moving and repairing
 
     async def _fetch_with_progress(self) -> None:
@@ -313,11 +306,7 @@ class StudyRetrieval:
 
     async def _pause_after(self, rounds: list[Round]) -> None:
         """Give a source whose association broke some time before it is asked again."""
-        broken = 0
-        for one in reversed(rounds):
-            if one.end is not End.BROKEN or one.gained:
-                break
-            broken += 1
+        broken = repair.broken_in_a_row(rounds)
         pause = self._means.backoff.delay(broken, self._means.jitter()) if broken else None
         if pause is not None:
             await self._hint(Waiting(self._study, "unreachable", pause))
@@ -345,7 +334,7 @@ class StudyRetrieval:
             self._watch,
             self._signal,
             Patience(source.table.settle_s, source.table.progress_timeout_s),
-            missing=self._outstanding,
+            missing=lambda: self._watch.outstanding(self._expectation.count),
             claims_more=claims_more,
             asynchronous=source.asynchronous,
             disproved=self._disproved,
