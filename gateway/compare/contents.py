@@ -1,27 +1,27 @@
 """What two Part 10 files of one SOP Instance UID differ in: elements by name, and pixels. Blocking; no value ever gets out.
 
 Not compared: File Meta Information, group lengths, Data Set Trailing Padding (FFFC,FFFC), padding of values, how numbers are
-written in decimal strings, and with which VR an element is encoded. Pixels are the same where both files have one transfer syntax
-and the same bytes, else they are decoded and compared frame by frame. Where transfer syntaxes differ, so may Photometric
-Interpretation and Planar Configuration (PS3.5 §8.2).
+written in decimal and integer strings, and with which VR an element is encoded (`gateway.compare.meaning`). Pixels are the same
+where both files have one transfer syntax and the same bytes, else they are decoded and compared frame by frame. Where transfer
+syntaxes differ, so may Photometric Interpretation and Planar Configuration (PS3.5 §8.2).
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
-from decimal import Decimal, InvalidOperation
+from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
 from pydicom import dcmread
 from pydicom.datadict import keyword_for_tag
-from pydicom.dataelem import DataElement
+from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.dataset import Dataset, FileDataset
-from pydicom.multival import MultiValue
 from pydicom.pixels.utils import iter_pixels
 from pydicom.uid import UID, DeflatedExplicitVRLittleEndian
+
+from gateway.compare.meaning import encoded_meaning, meaning
 
 PIXELS = "pixels"
 
@@ -42,6 +42,15 @@ def differing(a: Path, b: Path) -> tuple[str, ...]:
     Raises:
         Unreadable: one is no DICOM file, or its pixels cannot be decoded where that is needed.
     """
+    try:
+        return _differing(a, b)
+    except Unreadable:
+        raise
+    except Exception as error:  # noqa: BLE001 - a stranger's file: whatever pydicom makes of it, it cannot be compared
+        raise Unreadable(f"a file cannot be compared ({type(error).__name__})") from None
+
+
+def _differing(a: Path, b: Path) -> tuple[str, ...]:
     left, right = _read(a), _read(b)
     names = list(_elements(left, right, ""))
     if left.file_meta.get("TransferSyntaxUID") != right.file_meta.get("TransferSyntaxUID"):
@@ -70,22 +79,42 @@ def _elements(a: Dataset, b: Dataset, within: str) -> Iterator[str]:
 
 
 def _element(a: Dataset, b: Dataset, tag: int, name: str) -> Iterator[str]:
-    if _bytes(a, tag) == _bytes(b, tag) is not None:
+    raw = _encoded(a, tag), _encoded(b, tag)
+    if raw[0] is not None and raw[0].value is not None and raw[0] == raw[1]:
         return
     try:
         left, right = a[tag], b[tag]
         if left.VR == right.VR == "SQ":
             yield from _sequences(left, right, name)
-        elif _canonical(left) != _canonical(right):
+        elif not _same(left, right, *raw):
             yield name
     except Exception:  # noqa: BLE001 - a value that pydicom cannot make anything of, and that is not the same bytes
         yield name
 
 
-def _bytes(dataset: Dataset, tag: int) -> bytes | None:
-    """Return a value as it is encoded, without padding, None where it was not kept so; equal bytes mean the same."""
-    value = getattr(dataset.get_item(tag), "value", None)
-    return value.rstrip(b" \0") if isinstance(value, bytes) else None
+@dataclass(frozen=True, slots=True)
+class _Encoded:
+    """A value as the file has it; None where it is read only when it is asked for."""
+
+    value: bytes | None
+    big_endian: bool
+
+
+def _encoded(dataset: Dataset, tag: int) -> _Encoded | None:
+    """Return a value as it is encoded, None where that was not kept; equal ones mean the same, whatever their VR."""
+    raw = dataset.get_item(tag, keep_deferred=True)
+    return _Encoded(raw.value, not raw.is_little_endian) if isinstance(raw, RawDataElement) else None
+
+
+def _same(a: DataElement, b: DataElement, left: _Encoded | None, right: _Encoded | None) -> bool:
+    """Tell whether two values mean the same; one whose VR is not known by what it is encoded as."""
+    if a.VR == b.VR:
+        big = [raw is not None and raw.big_endian for raw in (left, right)]
+        return meaning(a.VR, a.value, big_endian=big[0]) == meaning(b.VR, b.value, big_endian=big[1])
+    if left is None or right is None or left.value is None or right.value is None or left.big_endian or right.big_endian:
+        return bool(a.value == b.value)
+    known = b.VR if a.VR == "UN" else a.VR
+    return encoded_meaning(known, left.value) == encoded_meaning(known, right.value)
 
 
 def _sequences(a: DataElement, b: DataElement, name: str) -> Iterator[str]:
@@ -96,23 +125,6 @@ def _sequences(a: DataElement, b: DataElement, name: str) -> Iterator[str]:
             yield from _elements(left, right, f"{name}[{number}].")
 
 
-def _canonical(element: DataElement) -> Any:
-    """Return a value such that equal ones mean the same."""
-    value = element.value
-    if isinstance(value, bytes):
-        return value.rstrip(b"\0") if len(value) < _DEFER_BYTES else hashlib.blake2b(value).digest()
-    values = list(value) if isinstance(value, (MultiValue, list, tuple)) else [value]
-    return [_single(one) for one in values if one is not None and str(one) != ""] or [""]
-
-
-def _single(value: Any) -> Any:
-    text = str(value).strip(" \0")
-    try:
-        return Decimal(text).normalize()
-    except InvalidOperation:
-        return text
-
-
 def _same_pixels(a: Path, b: Path, left: FileDataset, right: FileDataset) -> bool:
     tags = [{int(tag) for tag in dataset.keys() & _PIXEL_DATA} for dataset in (left, right)]
     if tags[0] != tags[1]:
@@ -121,10 +133,11 @@ def _same_pixels(a: Path, b: Path, left: FileDataset, right: FileDataset) -> boo
         return True
     syntaxes = [dataset.file_meta.TransferSyntaxUID for dataset in (left, right)]
     native = not any(syntax.is_compressed for syntax in syntaxes)
-    if (syntaxes[0] == syntaxes[1] or native) and all(_stored(left, tag) == _stored(right, tag) for tag in tags[0]):
-        return True
-    if native and syntaxes[0].is_little_endian == syntaxes[1].is_little_endian:
-        return False
+    alike = native and syntaxes[0].is_little_endian == syntaxes[1].is_little_endian
+    if alike or syntaxes[0] == syntaxes[1]:
+        same = all(_same_bytes(bytes(left[tag].value), bytes(right[tag].value)) for tag in tags[0])
+        if same or alike:
+            return same
     return _decoded_alike(*(_readable(*one) for one in zip((a, b), (left, right), syntaxes, strict=True)))
 
 
@@ -133,8 +146,10 @@ def _readable(path: Path, dataset: FileDataset, syntax: UID) -> Path | FileDatas
     return dataset if syntax == DeflatedExplicitVRLittleEndian else path
 
 
-def _stored(dataset: Dataset, tag: int) -> bytes:
-    return hashlib.blake2b(bytes(dataset[tag].value).rstrip(b"\0")).digest()
+def _same_bytes(a: bytes, b: bytes) -> bool:
+    """Tell whether two values are the same but for the byte that makes one even (PS3.5 §8.1.1)."""
+    short, long = sorted((a, b), key=len)
+    return long == short or (len(short) % 2 == 1 and long == short + b"\0")
 
 
 def _decoded_alike(a: Path | FileDataset, b: Path | FileDataset) -> bool:

@@ -1,0 +1,169 @@
+"""What values mean: what only looks different is the same, and what only looks the same is not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pydicom
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydicom.dataset import FileDataset
+from pydicom.uid import ExplicitVRBigEndian, ImplicitVRLittleEndian, JPEG2000Lossless
+
+from gateway.compare.contents import PIXELS, Unreadable, differing
+from gateway.compare.meaning import encoded_meaning, meaning
+from tests.support import data
+
+Change = Callable[[FileDataset], None]
+
+
+def setting(**values: object) -> Change:
+    def change(dataset: FileDataset) -> None:
+        for keyword, value in values.items():
+            setattr(dataset, keyword, value)
+
+    return change
+
+
+def adding(tag: int, vr: str, value: object) -> Change:
+    return lambda dataset: dataset.add_new(tag, vr, value) and None
+
+
+@pytest.mark.parametrize(
+    ("vr", "one", "other", "same"),
+    [
+        ("LO", "007", "7", False),
+        ("SH", "1E3", "1000", False),
+        ("UI", "1.20", "1.2", False),
+        ("TM", "120000", "120000.0", False),
+        ("DS", "1", "1.000", True),
+        ("DS", "1E3", "1000", True),
+        ("DS", "NaN", "NaN", True),
+        ("IS", "+1", "1", True),
+        ("CS", ["A", "", "B"], ["A", "B"], False),
+        ("CS", ["A", "B", ""], ["A", "B"], False),
+        ("CS", ["A ", "B"], ["A", "B "], True),
+        ("LO", " A", "A", True),
+        ("LT", " A", "A", False),
+        ("LT", "A \0", "A", True),
+        ("PN", None, "", True),
+        ("OB", b"ab", b"ab  ", False),
+        ("US", 0, 32, False),
+        ("FD", float("nan"), float("nan"), True),
+        ("FD", -0.0, 0.0, False),
+    ],
+)
+def test_values_mean_the_same_or_not(vr: str, one: object, other: object, same: bool) -> None:
+    assert (meaning(vr, one) == meaning(vr, other)) is same
+
+
+@given(st.sampled_from(["OB", "OW", "OF", "OD", "UN"]), st.binary(max_size=40))
+def test_words_turned_round_twice_are_what_they_were(vr: str, value: bytes) -> None:
+    turned = meaning(vr, value, big_endian=True)
+    assert isinstance(turned, bytes) and meaning(vr, turned, big_endian=True) == value
+
+
+def test_only_text_is_padded_by_spaces() -> None:
+    assert encoded_meaning("US", b"\x05\x20") == b"\x05\x20"
+    assert encoded_meaning("LO", b"A ") == b"A"
+
+
+@pytest.fixture
+def compared(tmp_path: Path) -> Callable[[Change, Change], tuple[str, ...]]:
+    """Tells in what a file of a prepared instance differs from the same, changed."""
+
+    def compare(prepare: Change, change: Change) -> tuple[str, ...]:
+        dataset = data.ct_dataset(seed=1, number=1, rows=64)
+        prepare(dataset)
+        dataset.save_as(tmp_path / "a", enforce_file_format=True)
+        other = pydicom.dcmread(tmp_path / "a")
+        change(other)
+        other.save_as(tmp_path / "b", enforce_file_format=True)
+        found = differing(tmp_path / "a", tmp_path / "b")
+        assert found == differing(tmp_path / "b", tmp_path / "a")
+        return found
+
+    return compare
+
+
+def implicitly(change: Change) -> Change:
+    """The change, and all of it in Implicit VR: the values are encoded anew."""
+
+    def both(dataset: FileDataset) -> None:
+        change(dataset)
+        dataset.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian
+
+    return both
+
+
+SMALLEST, PRIVATE = 0x00280106, 0x00091011
+
+
+@pytest.mark.parametrize("encoded", [lambda change: change, implicitly], ids=["as it was", "implicit"])
+@pytest.mark.parametrize(
+    ("before", "after", "names"),
+    [
+        (setting(PatientID="007"), setting(PatientID="7"), ("PatientID",)),
+        (setting(FrameOfReferenceUID="1.20"), setting(FrameOfReferenceUID="1.2"), ("FrameOfReferenceUID",)),
+        (setting(ImageType=["A", "", "B"]), setting(ImageType=["A", "B"]), ("ImageType",)),
+        (setting(PatientComments=" a"), setting(PatientComments="a"), ("PatientComments",)),
+        (adding(SMALLEST, "US", 0), adding(SMALLEST, "US", 32), ("SmallestImagePixelValue",)),
+        (adding(SMALLEST, "US", 5), adding(SMALLEST, "US", 0x2005), ("SmallestImagePixelValue",)),
+        (adding(SMALLEST, "US", 5), adding(SMALLEST, "US", 5), ()),
+        (adding(PRIVATE, "OB", b"ab"), adding(PRIVATE, "OB", b"ab  "), ("(0009,1011)",)),
+        (adding(PRIVATE, "US", 5), adding(PRIVATE, "UN", b"\5\0"), ()),
+        (adding(PRIVATE, "US", 5), adding(PRIVATE, "UN", b"\6\0"), ("(0009,1011)",)),
+        (adding(PRIVATE, "LO", "a"), adding(PRIVATE, "UN", b"a\0"), ()),
+        (adding(PRIVATE, "UT", "x" * 3_000_000), adding(PRIVATE, "UT", "x" * 2_999_999 + "y"), ("(0009,1011)",)),
+    ],
+)
+def test_differences_in_files_are_named(
+    compared: Callable[[Change, Change], tuple[str, ...]],
+    before: Change,
+    after: Change,
+    names: tuple[str, ...],
+    encoded: Callable[[Change], Change],
+) -> None:
+    assert compared(before, encoded(after)) == names
+
+
+def test_big_endian_is_the_same_as_little_endian(tmp_path: Path) -> None:
+    dataset = data.ct_dataset(seed=1, number=1, rows=64)
+    dataset.add_new(0x00281201, "OW", b"\1\2\3\4")
+    dataset.add_new(SMALLEST, "US", 258)
+    dataset.save_as(tmp_path / "a", enforce_file_format=True)
+    dataset.file_meta.TransferSyntaxUID = ExplicitVRBigEndian
+    dataset.PixelData = np.frombuffer(dataset.PixelData, "<u2").astype(">u2").tobytes()
+    dataset.add_new(0x00281201, "OW", b"\2\1\4\3")
+    pydicom.dcmwrite(tmp_path / "b", dataset, enforce_file_format=True)
+    assert differing(tmp_path / "a", tmp_path / "b") == ()
+    dataset.add_new(SMALLEST, "US", 513)
+    pydicom.dcmwrite(tmp_path / "b", dataset, enforce_file_format=True)
+    assert differing(tmp_path / "a", tmp_path / "b") == ("SmallestImagePixelValue",)
+
+
+def test_pixels_that_were_cut_off_differ_even_where_they_were_zero(tmp_path: Path) -> None:
+    dataset = data.ct_dataset(seed=1, number=1, rows=64)
+    dataset.PixelData = bytes(2 * 64 * 64)
+    dataset.save_as(tmp_path / "a", enforce_file_format=True)
+    dataset.PixelData = bytes(64 * 64)
+    dataset.save_as(tmp_path / "b", enforce_file_format=True)
+    assert differing(tmp_path / "a", tmp_path / "b") == (PIXELS,)
+
+
+def test_signed_pixels_of_twelve_bits_survive_compression(compared: Callable[[Change, Change], tuple[str, ...]]) -> None:
+    cells = (np.arange(4096) % 4096 - 2048).astype("<i2")
+    signed = setting(BitsStored=12, HighBit=11, PixelRepresentation=1, PixelData=cells.tobytes())
+    assert compared(signed, lambda one: one.compress(JPEG2000Lossless, generate_instance_uid=False)) == ()
+
+
+def test_a_file_that_lacks_its_transfer_syntax_cannot_be_compared(tmp_path: Path) -> None:
+    dataset = data.ct_dataset(seed=1, number=1, rows=4)
+    dataset.save_as(tmp_path / "a", enforce_file_format=True)
+    del dataset.file_meta.TransferSyntaxUID
+    pydicom.dcmwrite(tmp_path / "b", dataset, implicit_vr=False, little_endian=True)
+    with pytest.raises(Unreadable, match="cannot be"):
+        differing(tmp_path / "a", tmp_path / "b")
