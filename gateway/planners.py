@@ -26,7 +26,7 @@ from gateway.retrieve import Retriever
 from gateway.settings import DicomDestination, Settings
 from gateway.sync.means import Means
 from gateway.sync.serving import Syncs
-from gateway.windows import utc_now
+from gateway.windows import Window, utc_now
 
 SETTLE_S = 3600.0
 """How long a scheduled comparison waits for the deliveries of its repairs before it looks again."""
@@ -65,7 +65,7 @@ def comparisons(settings: Settings, ledger: Ledger, retriever: Retriever, scratc
     return Comparisons(settings, retriever, opened, scratch)
 
 
-def daily(ledger: Ledger, comparisons: Comparisons, reports: Path, *, barrier: Callable[[], None]) -> Daily:
+def daily(settings: Settings, ledger: Ledger, comparisons: Comparisons, reports: Path, *, barrier: Callable[[], None]) -> Daily:
     """Return what runs the comparisons of the configuration; `barrier` is as above."""
 
     def working(repaired: Repaired) -> bool:
@@ -81,7 +81,7 @@ def daily(ledger: Ledger, comparisons: Comparisons, reports: Path, *, barrier: C
                     return
                 await trio.sleep(SETTLE_LOOK_S)
 
-    return Daily(comparisons, reports, settle, now=utc_now)
+    return Daily(comparisons, reports, settle, hours=lambda when: Window(settings.hours(when)), now=utc_now)
 
 
 def _stored_bytes(settings: Settings, destination: str) -> int:

@@ -283,6 +283,8 @@ class CompareTable(Table):
     on: tuple[Weekdays, ...] = ("monday-sunday",)
     # Where `at` and study dates are local; the machine's time zone where it is left out.
     time_zone: TimeZone | None = None
+    # The schedule within whose hours it runs: it waits for them, and is broken off at their end.
+    when: str | None = None
     level: Literal["study", "series", "instance"] = "instance"
     # Studies of so many days, today included.
     last_days: Annotated[int, Field(ge=1, le=36_500)] = 2

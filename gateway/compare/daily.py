@@ -21,6 +21,7 @@ from gateway.errors import GatewayError, GatewayStopping
 from gateway.files import create_private, make_private_folder
 from gateway.schedule import parse_days, parse_zone
 from gateway.settings import CompareTable
+from gateway.windows import Window
 
 log = structlog.get_logger()
 
@@ -40,11 +41,15 @@ class Last:
 
 @dataclass
 class Daily:
-    """Runs the ``[[compare]]`` tables; `reports` is where each leaves what it found, `last` how each stands, by name."""
+    """Runs the ``[[compare]]`` tables; `reports` is where each leaves what it found, `last` how each stands, by name.
+
+    `hours` makes the window of the schedule that a table names.
+    """
 
     comparisons: Comparisons
     reports: Path
     settle: Settle
+    hours: Callable[[str | None], Window]
     now: Callable[[], datetime]
     last: dict[str, Last] = field(default_factory=dict)
 
@@ -59,8 +64,11 @@ class Daily:
             last.due = due
             await self._until(due)
             try:
-                async with running():
+                async with running(), self.hours(table.when).while_open() as open_:
                     await self._once(table, last, zone)
+                if open_.cancelled_caught:
+                    last.error = "broken off at the end of its hours"
+                    log.warning("comparison_broken_off", comparison=table.name)
             except GatewayStopping:
                 log.info("comparison_stopped", comparison=table.name)
                 return
