@@ -21,7 +21,10 @@ PROGRAMS = ("Orthanc", "dcmqrscp", "dcmqridx", "storescp", "storescu", "dcmsend"
 
 def _missing(wanted: tuple[str, ...]) -> list[str]:
     path = os.pathsep.join((os.environ.get("PATH", ""), str(orthanc.PROGRAM.parent)))
-    return [name for name in wanted if shutil.which(name, path=path) is None]
+    return [name for name in wanted if not (_PLUGINS[name].exists() if name in _PLUGINS else shutil.which(name, path=path))]
+
+
+_PLUGINS = {"orthanc-dicomweb": orthanc.DICOMWEB_PLUGIN}
 
 
 WHOLE_GATEWAYS = {"app", "e2e"}

@@ -17,7 +17,7 @@ from gateway.cli.options import DEFAULT_CONFIG, ConfigOption, JsonOption
 from gateway.cli.peers import keys_of
 from gateway.cli.progress import Amount, Meter, meter
 from gateway.cli.pull import follow, listed_in, named, show_delivering
-from gateway.compare.request import Level, Repair
+from gateway.compare.request import CompareRequest, Level, Repair
 from gateway.errors import UsageError
 from gateway.files import create_private
 from gateway.retrieve.lists import ListKind
@@ -66,9 +66,9 @@ def compare(
     which = named((), (), (), listed_in(list_file, column, kind))
     with reach(path, works=repair is not None) as (client, settings):
         sides = [_side(settings, side) for side in (a, b)]
-        command = CompareCommand(
-            a=sides[0],
-            b=sides[1],
+        request = CompareRequest(
+            sides[0],
+            sides[1],
             level=level,
             first=first,
             last=last,
@@ -78,6 +78,7 @@ def compare(
             ignore=ignore.lower(),
             **which,
         )
+        command = CompareCommand(request=request)
         with meter(as_json) as shown, client.stream("/compare", command) as events:
             summary = follow(events, CompareProgress(shown))
     if csv_file is not None:

@@ -18,6 +18,7 @@ from gateway.cli.options import DEFAULT_CONFIG, ConfigOption, JsonOption, Priori
 from gateway.cli.progress import Amount, Meter, meter
 from gateway.cli.pull import follow, listed_in, named, show_delivering
 from gateway.errors import UsageError
+from gateway.migrate.request import MigrationRequest
 from gateway.retrieve.lists import ListKind
 from gateway.web.wire import MigrateCommand
 
@@ -68,8 +69,8 @@ def migrate(
     if detach and report is not None:
         raise UsageError("--report is written at the end: with --detach, use gateway jobs report")
     check_report(report)
-    command = MigrateCommand(
-        source=source,
+    request = MigrationRequest(
+        source,
         first=first,
         last=last,
         **named((), (), (), listed_in(list_file, column, kind)),
@@ -81,9 +82,8 @@ def migrate(
         delete_from_source=delete_from_source,
         when=when,
         priority=priority_of(priority),
-        detach=detach,
-        wait=not no_wait,
     )
+    command = MigrateCommand(request=request, detach=detach, wait=not no_wait)
     with reach(path, works=True) as (client, _), meter(as_json) as shown, client.stream("/migrate", command) as events:
         summary = follow(events, MigrationProgress(shown))
     if summary["detached"]:

@@ -54,6 +54,8 @@ class MigrationRequest:
             begin, end = self._date(self.first, "--from"), self._date(self.last, "--to")
             if begin > end:
                 raise UsageError("--from is after --to (--reverse begins with the last day)")
+        if (self.moves is not None and self.moves < 1) or not 0 < (1.0 if self.max_used is None else self.max_used) <= 1:
+            raise UsageError("--moves: expected 1 or more; --max-used: a share from 0 to 1")
         if not all(map(is_uid, self.study_uids)):
             raise UsageError("a study UID of the list is none")
         if not all(value.strip("*? ") for value in (*self.accession_numbers, *self.patient_ids)):

@@ -9,7 +9,7 @@ from dataclasses import asdict
 
 import trio
 
-from gateway.compare import CompareRequest, Outcome, Repaired
+from gateway.compare import Outcome, Repaired
 from gateway.engine import Engine
 from gateway.ledger.progress import Scope
 from gateway.web.jobs import deliver, needs_everything
@@ -28,7 +28,7 @@ async def compare(engine: Engine, command: CompareCommand, emit: Emit) -> None:
         AssociationError, WebServiceError: a place cannot be asked.
         GatewayStopping: the gateway is told to stop meanwhile.
     """
-    request = CompareRequest(**command.model_dump(exclude={"wait_s"}))
+    request = command.request
     if request.repair:
         needs_everything(engine)
     told_at = 0.0

@@ -38,7 +38,7 @@ async def migrate(engine: Engine, command: MigrateCommand, emit: Emit) -> None:
         GatewayStopping: the gateway is told to stop meanwhile.
     """
     needs_everything(engine)
-    request = MigrationRequest(**command.model_dump(exclude={"detach", "wait"}))
+    request = command.request
     running = await engine.migrations.start(request, detached=command.detach)
     job_id = running.migration.job_id or 0
     await emit({"event": "migration_started", "job_id": job_id, "source": request.source, "detached": command.detach})

@@ -12,9 +12,10 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from gateway import errors
-from gateway.compare.request import Level, Repair
+from gateway.compare.request import CompareRequest
 from gateway.domain import DeliveryState, Priority
 from gateway.ledger.queue import Action, Selection
+from gateway.migrate.request import MigrationRequest
 from gateway.settings import SyncTable
 
 Document = dict[str, Any]
@@ -111,47 +112,23 @@ class SendCommand(Request):
 
 
 class MigrateCommand(Request):
-    """``POST /migrate``: what to migrate and how, see `gateway.migrate.MigrationRequest`.
+    """``POST /migrate``: what to migrate and how.
 
     With `detach` it goes on in the gateway; without `wait` it ends before the deliveries do.
     """
 
-    source: str
-    first: str = ""
-    last: str = ""
-    study_uids: tuple[str, ...] = ()
-    accession_numbers: tuple[str, ...] = ()
-    patient_ids: tuple[str, ...] = ()
-    reverse: bool = False
-    destinations: tuple[str, ...] = ()
-    moves: Annotated[int, Field(ge=1)] | None = None
-    skip_existing: bool = False
-    max_used: Annotated[float, Field(gt=0, le=1)] | None = None
-    delete_from_source: bool = False
-    when: str | None = None
-    priority: Priority = Priority.LOW
+    request: MigrationRequest
     detach: bool = False
     wait: bool = True
 
 
 class CompareCommand(Request):
-    """``POST /compare``: which two places are compared and how, see `gateway.compare.CompareRequest`.
+    """``POST /compare``: which two places are compared and how.
 
     `wait_s` ends the waiting for the deliveries of a repair after that many seconds.
     """
 
-    a: str
-    b: str
-    level: Level = Level.INSTANCE
-    first: str = ""
-    last: str = ""
-    study_uids: tuple[str, ...] = ()
-    accession_numbers: tuple[str, ...] = ()
-    patient_ids: tuple[str, ...] = ()
-    query: dict[str, str] = Field(default_factory=dict)
-    content: bool = False
-    repair: Repair | None = None
-    ignore: str = ""
+    request: CompareRequest
     wait_s: Annotated[float, Field(gt=0)] | None = None
 
 

@@ -19,7 +19,15 @@ from tests.support import data, dcmtk, orthanc
 STUDIES = {1: ((1, 3), (2, 2)), 2: ((1, 1),)}
 """Study (its seed) to its series with the number of instances of each."""
 
-PLACES = ["files", "delivered", "orthanc-find", "orthanc-rest", "orthanc-dicomweb", "dcmqrscp"]
+PLACES = {
+    "files": (),
+    "delivered": (),
+    "orthanc-find": ("Orthanc",),
+    "orthanc-rest": ("Orthanc",),
+    "orthanc-dicomweb": ("Orthanc", "orthanc-dicomweb"),
+    "dcmqrscp": ("dcmqrscp",),
+}
+"""What is asked, and the programs that it needs."""
 
 
 def uid(seed: int, *rest: int) -> str:
@@ -72,8 +80,6 @@ def make(kind: str, stack: ExitStack, tmp: Path, files: Path) -> Place:
         case ["delivered", *_]:
             return place(configured(kind="folder", path=as_delivered(files, tmp / "archive")), "there")
         case ["orthanc", _, ask]:
-            if ask == "dicomweb" and not orthanc.DICOMWEB_PLUGIN.exists():
-                pytest.skip("needs the package orthanc-dicomweb")
             return _orthanc(stack, tmp, files, ask)
         case _:
             peer = stack.enter_context(dcmtk.dcmqrscp(tmp / "archive", hosts={}, files=below(files)))
@@ -82,7 +88,7 @@ def make(kind: str, stack: ExitStack, tmp: Path, files: Path) -> Place:
 
 @pytest.fixture(
     scope="module",
-    params=[pytest.param(kind, marks=() if kind in {"files", "delivered"} else pytest.mark.peers) for kind in PLACES],
+    params=[pytest.param(kind, marks=pytest.mark.peers(*needed) if needed else ()) for kind, needed in PLACES.items()],
 )
 def there(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, files: Path) -> Iterator[Place]:
     with ExitStack() as stack:

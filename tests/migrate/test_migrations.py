@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping
 from contextlib import AbstractAsyncContextManager
@@ -138,8 +137,7 @@ async def test_what_was_listed_and_complete_stays_so_when_it_is_cut_off(bench: S
     def script(order: Order) -> None:
         if order.number == 2:
             token.run_sync_soon(moved.set)
-            while not order.cancelled:
-                time.sleep(0.01)
+            order.wait_for_cancel()
             order.final(0xFE00)
         else:
             honest(order)

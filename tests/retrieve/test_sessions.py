@@ -230,8 +230,7 @@ async def test_an_urgent_study_is_moved_while_a_migration_makes_way_and_carries_
             send(order.selected[0])
         order.pending(2, 1)
         under_way.set()
-        while not order.cancelled:
-            time.sleep(0.01)
+        order.wait_for_cancel()
         return order.final(0xFE00, 1)
 
     desk = bench(datasets=datasets, script=script, source={"progress_timeout_s": DEADLINE_S})

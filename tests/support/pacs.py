@@ -28,6 +28,7 @@ from pynetdicom.sop_class import (
 
 from tests.support.ports import HOST
 from tests.support.stock import only_requesting
+from tests.support.waiting import wait_until
 
 _config.LOG_HANDLER_LEVEL = "none"
 _LITTLE = [ExplicitVRLittleEndian, ImplicitVRLittleEndian]
@@ -69,6 +70,10 @@ class Order:
     def cancelled(self) -> bool:
         """Whether C-CANCEL came."""
         return self.message_id in self._association.dimse.cancel_req
+
+    def wait_for_cancel(self) -> None:
+        """Wait until C-CANCEL came."""
+        wait_until(lambda: self.cancelled, "C-CANCEL", pause_s=0.01)
 
     def pending(self, remaining: int, completed: int, failed: int = 0) -> None:
         """Answer FF00 with counts."""
