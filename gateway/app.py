@@ -35,7 +35,7 @@ from gateway.delivery.copies import Copies
 from gateway.delivery.transcoder import Transcoder
 from gateway.domain import Provenance, Purpose
 from gateway.engine import Engine, Jobs, Role
-from gateway.errors import ConfigurationError, GatewayError, Problem, StateFolderInUse, TaskCrashed
+from gateway.errors import ConfigurationError, GatewayError, Problem, StateFolderInUse, TaskCrashed, leaf
 from gateway.existing import Existing
 from gateway.hints import Hints
 from gateway.intake import Recorder, Releaser, StorageIntake, recover
@@ -365,8 +365,4 @@ def first_of_ours() -> Iterator[None]:
     try:
         yield
     except BaseExceptionGroup as group:
-        raise _leaf(group.subgroup(GatewayError) or group) from group
-
-
-def _leaf(error: BaseException) -> BaseException:
-    return _leaf(error.exceptions[0]) if isinstance(error, BaseExceptionGroup) else error
+        raise leaf(group.subgroup(GatewayError) or group) from group

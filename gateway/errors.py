@@ -46,7 +46,7 @@ patient data: UIDs, AE titles, addresses and counts only.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 
@@ -273,3 +273,19 @@ class DimseFailed(AssociationError):
         self.operation = operation
         self.status = status
         super().__init__(f"{operation} answered {status:04X}", peer=peer)
+
+
+def leaf(error: BaseException) -> BaseException:
+    """Return the first error at the bottom of a group, and one that is no group as it is."""
+    return leaf(error.exceptions[0]) if isinstance(error, BaseExceptionGroup) else error
+
+
+def require_known(what: str, names: Iterable[str], known: Collection[str]) -> None:
+    """Make sure that all `names` are among the configured ones.
+
+    Raises:
+        UsageError: one is not; it says which there are.
+    """
+    for name in names:
+        if name not in known:
+            raise UsageError(f"no {what} is called {name!r} (known: {', '.join(known) or 'none'})")

@@ -19,7 +19,7 @@ from gateway.compare import contents, differences
 from gateway.compare.differences import Difference, Kind
 from gateway.compare.repair import Fetch
 from gateway.compare.request import CompareRequest, Level
-from gateway.errors import GatewayError, UsageError
+from gateway.errors import GatewayError, UsageError, leaf
 from gateway.holdings import Place, StudyHeld, Unheld
 from gateway.retrieve import Errand, Retriever, Session, Verdict
 
@@ -151,7 +151,7 @@ class Comparison:
                 nursery.start_soon(one, "a", self.a)
                 nursery.start_soon(one, "b", self.b)
         except* (GatewayError, OSError) as group:
-            raise _first(group) from None
+            raise leaf(group) from None
         return answers["a"], answers["b"]
 
     async def _ask(self, question: Callable[..., T], *arguments: object) -> T:
@@ -179,12 +179,5 @@ async def fetch_all(
             for _ in range(at_a_time):
                 nursery.start_soon(work, session)
     except* GatewayError as group:
-        raise _first(group) from None
+        raise leaf(group) from None
     return session.job_id, verdicts
-
-
-def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    error: BaseException = group
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error

@@ -6,7 +6,7 @@ detached goes on, and is carried on at the next start, until it is done, paused,
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Collection, Iterable
+from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -14,7 +14,7 @@ from functools import partial
 import structlog
 import trio
 
-from gateway.errors import GatewayError, GatewayStopping, UsageError
+from gateway.errors import GatewayError, GatewayStopping, UsageError, leaf, require_known
 from gateway.ledger import planning
 from gateway.ledger.planning import MigrationJob
 from gateway.migrate.means import Means
@@ -154,9 +154,9 @@ class Migrations:
                     told = True
                     task_status.started(job_id)
         except* GatewayStopping as group:
-            running.error = _first(group)
+            running.error = _ours(group)
         except* GatewayError as group:
-            running.error = _first(group)
+            running.error = _ours(group)
             log.error("migration_failed", job=migration.job_id, error=str(running.error))
         finally:
             if migration.job_id is not None:
@@ -168,9 +168,9 @@ class Migrations:
 
     def _make(self, request: MigrationRequest) -> Migration:
         settings = self._settings
-        _known("source", [request.source], settings.sources)
-        _known("destination", request.destinations, settings.destinations)
-        _known("schedule", [request.when] if request.when else [], settings.schedule)
+        require_known("source", [request.source], settings.sources)
+        require_known("destination", request.destinations, settings.destinations)
+        require_known("schedule", [request.when] if request.when else [], settings.schedule)
         table = settings.sources[request.source]
         destinations = request.destinations or self._possible(request.source)
         if not destinations:
@@ -191,15 +191,7 @@ class Migrations:
                 raise UsageError(f'--delete-from-source: what is skipped for {name!r} is not proved with ask = "ledger"')
 
 
-def _known(what: str, names: Iterable[str], known: Collection[str]) -> None:
-    for name in names:
-        if name not in known:
-            raise UsageError(f"no {what} is called {name!r} (known: {', '.join(known) or 'none'})")
-
-
-def _first(group: BaseExceptionGroup[GatewayError]) -> GatewayError:
-    first: BaseException = group
-    while isinstance(first, BaseExceptionGroup):
-        first = first.exceptions[0]
-    assert isinstance(first, GatewayError)
-    return first
+def _ours(group: BaseExceptionGroup[GatewayError]) -> GatewayError:
+    error = leaf(group)
+    assert isinstance(error, GatewayError)
+    return error

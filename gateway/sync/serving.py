@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field, replace
 
 import structlog
 
 from gateway.association.query import identifier
-from gateway.errors import GatewayStopping, UsageError
+from gateway.errors import GatewayStopping, UsageError, require_known
 from gateway.settings import Settings, SyncTable
 from gateway.sync.growth import AT_ONCE
 from gateway.sync.means import Means
@@ -58,9 +58,9 @@ class Syncs:
             log.info("sync_stopped", sync=table.name)
 
     def _plan(self, table: SyncTable) -> Plan:
-        _known("source", [table.source], self.settings.sources)
-        _known("destination", table.to, self.settings.destinations)
-        _known("schedule", [table.when] if table.when else [], self.settings.schedule)
+        require_known("source", [table.source], self.settings.sources)
+        require_known("destination", table.to, self.settings.destinations)
+        require_known("schedule", [table.when] if table.when else [], self.settings.schedule)
         if self.settings.sources[table.source].port is None:
             raise UsageError(f"source {table.source!r} has no port: add it to [sources.{table.source}], so that it can be asked")
         identifier("STUDY", table.query)
@@ -68,9 +68,3 @@ class Syncs:
         if not plan.to:
             raise UsageError(f"no route leads anywhere from source {table.source!r}: name the destinations")
         return plan
-
-
-def _known(what: str, names: Iterable[str], known: Collection[str]) -> None:
-    for name in names:
-        if name not in known:
-            raise UsageError(f"no {what} is called {name!r} (known: {', '.join(known) or 'none'})")
