@@ -2,12 +2,17 @@
 
 Rooms beside this one see dataclasses only. What strangers send is read by the classes of `items`; what we send is written by
 pynetdicom's own. A context in which something cannot be read is there without that, so that it is answered with a refusal.
+
+A peer proposes the same on each association, and to read or to write some hundred contexts takes as long as to take twenty small
+instances in: what was read and written is remembered.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache, wraps
+from typing import TypeVar, TypeVarTuple
 
 from pynetdicom.pdu import A_ASSOCIATE_AC, A_ASSOCIATE_RQ
 from pynetdicom.pdu_items import UserInformationItem
@@ -20,6 +25,13 @@ from gateway.domain import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 
 APPLICATION_CONTEXT = "1.2.840.10008.3.1.1.1"
 """The DICOM Application Context Name (PS3.7 §A.2.1)."""
+
+REMEMBERED = 64
+REMEMBERED_BYTES = 32768
+"""How many PDUs are remembered, and how long one may be: strangers send them. 128 contexts take some 20,000 bytes."""
+
+Rest = TypeVarTuple("Rest")
+T = TypeVar("T")
 
 ACCEPTANCE = 0
 """The result of a presentation context that was accepted (PS3.8 Table 9-18)."""
@@ -78,6 +90,18 @@ class AssociateAccept:
     user: UserInformation
 
 
+def remembering(function: Callable[[bytes, *Rest], T]) -> Callable[[bytes, *Rest], T]:
+    """Have a pure function of a peer's PDU, and of what else can be hashed, remember what it returned for the last ones."""
+    known = lru_cache(maxsize=REMEMBERED)(function)
+
+    @wraps(function)
+    def recall(body: bytes, *rest: *Rest) -> T:
+        return known(body, *rest) if len(body) <= REMEMBERED_BYTES else function(body, *rest)
+
+    return recall
+
+
+@remembering
 def decode_request(body: bytes) -> AssociateRequest:
     """Return what the A-ASSOCIATE-RQ PDU with `body` after its header asks for (PS3.8 §9.3.2).
 
@@ -131,6 +155,11 @@ def encode_request(calling_ae: str, called_ae: str, contexts: Sequence[ProposedC
     """
     if not 1 <= len(contexts) <= MAX_CONTEXTS:
         raise ValueError(f"an association has 1 to {MAX_CONTEXTS} presentation contexts, not {len(contexts)}")
+    return _encode_request(calling_ae, called_ae, tuple(contexts), max_pdu_bytes)
+
+
+@lru_cache(maxsize=REMEMBERED)
+def _encode_request(calling_ae: str, called_ae: str, contexts: tuple[ProposedContext, ...], max_pdu_bytes: int) -> bytes:
     roles = {each.abstract_syntax: (each.scu_role, each.scp_role) for each in contexts if each.scu_role or each.scp_role}
     primitive = _primitive(max_pdu_bytes, roles)
     primitive.calling_ae_title, primitive.called_ae_title = calling_ae, called_ae
@@ -147,6 +176,11 @@ def decode_accept(body: bytes, contexts: Sequence[ProposedContext]) -> Associate
     Raises:
         ProtocolError: it cannot be read.
     """
+    return _decode_accept(body, tuple(contexts))
+
+
+@remembering
+def _decode_accept(body: bytes, contexts: tuple[ProposedContext, ...]) -> AssociateAccept:
     pdu = read(IncomingAccept(), body)
     user = _user_information(pdu.user_information)
     answers = [

@@ -11,7 +11,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from gateway.association.associate import APPLICATION_CONTEXT, AssociateRequest, decode_request, encode_accept
+from gateway.association.associate import APPLICATION_CONTEXT, AssociateRequest, decode_request, encode_accept, remembering
 from gateway.association.contexts import AcceptedContext
 from gateway.association.message import Receiver
 from gateway.association.negotiation import negotiate
@@ -67,9 +67,17 @@ def establish(
     receiver.throttle = admitted.throttle
     if not registry.associate(connection, admitted.source, admitted.associations):
         raise rejection(REJECTED_TRANSIENT, BY_PRESENTATION, 2)
-    negotiated = negotiate(request, admitted.transfer_syntaxes)
-    stream.send(encode_accept(request, negotiated.results, negotiated.roles, max_pdu_bytes=limits.max_pdu_bytes))
-    return Established(_info(request, admitted, connection.address, names), negotiated.accepted, receiver, sender)
+    accepted, accept = answer(body, tuple(admitted.transfer_syntaxes), limits.max_pdu_bytes)
+    stream.send(accept)
+    return Established(_info(request, admitted, connection.address, names), accepted, receiver, sender)
+
+
+@remembering
+def answer(body: bytes, transfer_syntaxes: tuple[str, ...], max_pdu_bytes: int) -> tuple[Mapping[int, AcceptedContext], bytes]:
+    """Return the contexts that are accepted of the A-ASSOCIATE-RQ with `body`, by their IDs, and the A-ASSOCIATE-AC."""
+    request = decode_request(body)
+    negotiated = negotiate(request, transfer_syntaxes)
+    return negotiated.accepted, encode_accept(request, negotiated.results, negotiated.roles, max_pdu_bytes=max_pdu_bytes)
 
 
 def check(request: AssociateRequest) -> None:

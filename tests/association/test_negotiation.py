@@ -15,7 +15,7 @@ from pynetdicom.presentation import AllStoragePresentationContexts
 
 from gateway.association.associate import AssociateRequest, decode_accept, decode_request, encode_accept, encode_request
 from gateway.association.contexts import MAX_CONTEXTS, STORAGE_COMMITMENT, STUDY_ROOT_FIND, VERIFICATION, ProposedContext
-from gateway.association.handshake import check
+from gateway.association.handshake import answer, check
 from gateway.association.negotiation import (
     COMPRESSED_FIRST,
     J2K_FIRST,
@@ -301,6 +301,20 @@ def test_nothing_that_a_stranger_sends_is_logged_or_warned_of(caplog: pytest.Log
 def test_a_request_that_is_cut_off_is_refused(body: bytes) -> None:
     with pytest.raises(ProtocolError):
         decode_request(body)
+
+
+def test_what_a_peer_proposes_is_read_once_and_what_is_too_long_is_not_kept() -> None:
+    again = raw_request(GOOD)
+    assert decode_request(bytes(bytearray(again))) is decode_request(again)
+    long = raw_request(GOOD, *(item(0x7F, bytes(60000)),))
+    assert decode_request(long) == decode_request(long)
+    assert decode_request(long) is not decode_request(long)
+
+
+def test_another_order_of_transfer_syntaxes_has_another_answer() -> None:
+    both = raw_request(raw_context(1, CT.encode(), IMPLICIT_LE.encode(), J2K_LOSSLESS.encode()))
+    first, second = (answer(both, order, 16384)[0][1].transfer_syntax for order in (J2K_FIRST, UNCOMPRESSED_FIRST))
+    assert (first, second) == (J2K_LOSSLESS, IMPLICIT_LE)
 
 
 UIDS = [
