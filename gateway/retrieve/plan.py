@@ -67,10 +67,14 @@ def find_studies(finder: Finder, keys: Mapping[str, str]) -> tuple[Wanted, ...]:
     return tuple(found.values())
 
 
-def list_study(finder: Finder, wanted: Wanted, *, busy: bool = False) -> Expectation:
+def list_study(
+    finder: Finder, wanted: Wanted, *, busy: bool = False, sop_classes: bool = False, before: Expectation | None = None
+) -> Expectation:
     """Return what the source lists of what is wanted; a level that it refuses is replaced by the counts of the level above.
 
-    With `busy` a level refused for being out of resources is taken for one that is refused for good.
+    With `busy` a level refused for being out of resources is taken for one that is refused for good. With `sop_classes` the
+    source is asked for those too, for which some have to read each instance. A series in which it counts as many instances as it
+    listed `before` is not listed once more.
 
     Raises:
         DimseFailed: the source is out of resources for now (without `busy`), or does not list the levels by which a part of
@@ -86,7 +90,14 @@ def list_study(finder: Finder, wanted: Wanted, *, busy: bool = False) -> Expecta
             raise
         return expectation_of(wanted, None)
     series = {uid: count for uid, count in found.items() if wanted.series is None or uid in wanted.series}
-    listings = [_list_series(finder, study, uid, count, busy) for uid, count in series.items()]
+    known = {} if before is None else before.by_series
+    keywords = ("SOPInstanceUID", "SOPClassUID") if sop_classes else ("SOPInstanceUID",)
+    listings = [
+        SeriesListing(uid, count, known[uid])
+        if count is not None and count == len(known.get(uid, ()))
+        else _list_series(finder, {"StudyInstanceUID": study, "SeriesInstanceUID": uid}, count, keywords, busy)
+        for uid, count in series.items()
+    ]
     if wanted.instances is not None:
         listings = [_only(one, wanted.instances) for one in listings]
     part = replace(wanted, instance_count=None if listings else 0) if wanted.partial else wanted
@@ -118,12 +129,11 @@ def _find_series(finder: Finder, study: str) -> dict[str, int | None]:
     return found
 
 
-def _list_series(finder: Finder, study: str, series: str, count: int | None, busy: bool) -> SeriesListing:
-    if not series:
+def _list_series(finder: Finder, keys: Mapping[str, str], count: int | None, keywords: Sequence[str], busy: bool) -> SeriesListing:
+    if not (series := keys["SeriesInstanceUID"]):
         return SeriesListing("", count, None)
-    keys = {"StudyInstanceUID": study, "SeriesInstanceUID": series}
     try:
-        answers = bounded(finder.find(identifier("IMAGE", keys, ("SOPInstanceUID", "SOPClassUID"))))
+        answers = bounded(finder.find(identifier("IMAGE", keys, keywords)))
         classes = {text(one, "SOPInstanceUID"): text(one, "SOPClassUID") for one in answers if not contradicts(one, keys)}
     except DimseFailed as error:
         if is_busy(error) and not busy:

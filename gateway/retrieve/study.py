@@ -167,9 +167,11 @@ class StudyRetrieval:
             )
         )
 
-    async def _list(self) -> Expectation:
+    async def _list(self, before: Expectation | None = None) -> Expectation:
+        by_get = self._source.methods[0] is Method.GET
+
         def listing(requestor: Requestor, busy: bool) -> Expectation:
-            return plan.list_study(requestor, self._wanted, busy=busy)
+            return plan.list_study(requestor, self._wanted, busy=busy, sop_classes=by_get, before=before)
 
         return await self._means.ask(self._source, listing, self._hint, self._study)
 
@@ -376,7 +378,7 @@ class StudyRetrieval:
         """List the study again; tell whether there is more to fetch than was asked for."""
         before = self._expectation
         try:
-            again = await self._list()
+            again = await self._list(before)
         except AssociationError as error:
             log.warning("study_not_listed_again", study=self._study, source=self._source.name, error=str(error))
             self._expectation = replace(before, notes=(*before.notes, NOT_LISTED_AGAIN))

@@ -377,7 +377,7 @@ async def test_a_slow_source_that_goes_on_is_not_cut_off(bench: Start) -> None:
 
 
 async def test_a_study_that_vanishes_from_the_list_stays_expected(bench: Start) -> None:
-    desk = bench(script=skipping(0), lists=lambda dataset, finds: finds < 6 or dataset.InstanceNumber != 1)
+    desk = bench(script=skipping(0), lists=lambda dataset, finds: finds < 5 or dataset.InstanceNumber != 1)
 
     verdict = await desk.verdict()
 

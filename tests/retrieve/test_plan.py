@@ -59,6 +59,26 @@ def test_instances_are_listed_series_by_series_never_relationally() -> None:
     assert [(query.StudyInstanceUID, query.SeriesInstanceUID) for query in images] == [("1.2", "1.2.1"), ("1.2", "1.2.2")]
 
 
+def test_a_series_that_counts_as_many_as_it_listed_is_not_listed_once_more() -> None:
+    before = list_study(Source(SERIES=two_series, IMAGE=two_images), Wanted("1.2", 4))
+    more = [answer(SeriesInstanceUID="1.2.1", NumberOfSeriesRelatedInstances=2)]
+    more += [answer(SeriesInstanceUID="1.2.2", NumberOfSeriesRelatedInstances=3), answer(SeriesInstanceUID="1.2.3")]
+    source = Source(SERIES=lambda _query: more, IMAGE=two_images)
+
+    again = list_study(source, Wanted("1.2", 4), before=before)
+
+    assert [query.SeriesInstanceUID for query in source.asked if query.QueryRetrieveLevel == "IMAGE"] == ["1.2.2", "1.2.3"]
+    assert again.listed == {**before.listed, "1.2.3.1": "1.2.3", "1.2.3.2": "1.2.3"}
+
+
+def test_sop_classes_are_asked_for_only_where_they_are_needed() -> None:
+    source = Source(SERIES=two_series, IMAGE=two_images)
+    for wanted in (False, True):
+        list_study(source, Wanted("1.2", 4), sop_classes=wanted)
+    images = [query for query in source.asked if query.QueryRetrieveLevel == "IMAGE"]
+    assert ["SOPClassUID" in query for query in images] == [False, False, True, True]
+
+
 def test_the_sop_classes_that_a_source_tells_are_kept() -> None:
     def images(query: Dataset) -> list[Dataset]:
         first, second = two_images(query)
