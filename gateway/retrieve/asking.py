@@ -12,7 +12,7 @@ from functools import partial
 
 import structlog
 
-from gateway.association.contexts import STUDY_ROOT_CONTEXTS, ProposedContext
+from gateway.association.contexts import ProposedContext
 from gateway.association.offers import offers
 from gateway.association.requestor import next_message_id
 from gateway.association.services import AssociationInfo
@@ -20,6 +20,7 @@ from gateway.errors import NoPresentationContext
 from gateway.retrieve import getting, plan
 from gateway.retrieve.call import Move, Moved
 from gateway.retrieve.correlate import Watch
+from gateway.retrieve.kept import Kept
 from gateway.retrieve.means import Means, Source
 from gateway.retrieve.method import Method
 from gateway.retrieve.repair import AcceptanceOrder, End, Target
@@ -41,7 +42,7 @@ class Asking:
         message_id = self._message_id()
         identifier, destination = plan.move_identifier(target), self.means.ae_title
         move = Move(
-            partial(self.source.connect, STUDY_ROOT_CONTEXTS),
+            self.source.associations,
             lambda requestor: requestor.move(identifier, destination_ae=destination, message_id=message_id),
             message_id=message_id,
             watch=self.watch,
@@ -66,7 +67,7 @@ class Asking:
         message_id, identifier = self._message_id(), plan.move_identifier(target)
         heard, info = getting.Heard(self.means.storage()), self._info()
         get = Move(
-            partial(self.source.connect, contexts),
+            Kept(partial(self.source.connect, contexts), keep_s=0.0),
             lambda requestor: requestor.get(identifier, storage=heard, info=info, message_id=message_id),
             message_id=message_id,
             watch=self.watch,

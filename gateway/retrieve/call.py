@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -18,6 +19,7 @@ import trio
 from gateway.association.requestor import Requestor, SubOperations
 from gateway.errors import (
     AssociationAborted,
+    AssociationEnded,
     AssociationError,
     AssociationRejected,
     GatewayError,
@@ -25,6 +27,7 @@ from gateway.errors import (
     TlsFailed,
 )
 from gateway.retrieve.correlate import Watch
+from gateway.retrieve.kept import Kept
 from gateway.retrieve.method import Method
 from gateway.retrieve.repair import End
 
@@ -47,8 +50,8 @@ JOIN_S = 5.0
 class Call(Generic[T]):
     """An association and the work done on it. `run` is for one thread; `kill` and `cancel` may come from any."""
 
-    def __init__(self, open_association: Callable[[], Requestor], work: Callable[[Requestor], T]) -> None:
-        self._open = open_association
+    def __init__(self, associations: Kept, work: Callable[[Requestor], T]) -> None:
+        self._associations = associations
         self._work = work
         self._lock = threading.Lock()
         self._requestor: Requestor | None = None
@@ -58,20 +61,35 @@ class Call(Generic[T]):
         self._token = trio.lowlevel.current_trio_token()
 
     def run(self) -> T:
-        """Associate, do the work and release. Blocks; raises what the work raises."""
+        """Associate, or take an association that is open, and do the work. Blocks; raises what the work raises."""
         self._begun = True
         try:
-            requestor = self._open()
-            with self._lock:
-                self._requestor = requestor
-                if self._killed:
-                    requestor.kill()
-            with requestor:
-                return self._work(requestor)
+            kept = self._associations.take()
+            if kept is not None:
+                with suppress(AssociationEnded):  # its peer had ended it before anything was sent
+                    return self._on(kept)
+            return self._on(self._associations.open())
+        finally:
+            tell_trio(self._token, self._ended.set)
+
+    def _on(self, requestor: Requestor) -> T:
+        with self._lock:
+            self._requestor = requestor
+            if self._killed:
+                requestor.kill()
+        try:
+            result = self._work(requestor)
+        except BaseException:
+            requestor.abort()
+            raise
         finally:
             with self._lock:
                 self._requestor = None
-            tell_trio(self._token, self._ended.set)
+        if self._killed:
+            requestor.release()
+        else:
+            self._associations.give_back(requestor)
+        return result
 
     def kill(self) -> None:
         """End the association at once; before it is open, end it as soon as it is."""
@@ -105,6 +123,8 @@ class Call(Generic[T]):
                 with trio.CancelScope(shield=True):
                     await self.stop()
             raise
+        finally:
+            self._associations.tidy()
 
     async def stop(self) -> bool:
         """End the work as this kind of call does, and wait a little for its end; tell whether it came."""
@@ -114,14 +134,14 @@ class Call(Generic[T]):
         return self._ended.is_set()
 
 
-async def converse(open_association: Callable[[], Requestor], work: Callable[[Requestor], T], limiter: trio.CapacityLimiter) -> T:
-    """Return what `work` returns for an association of its own.
+async def converse(associations: Kept, work: Callable[[Requestor], T], limiter: trio.CapacityLimiter) -> T:
+    """Return what `work` returns for an association that nobody else uses meanwhile.
 
     Raises:
         AssociationError: what associating or the work raises.
 
     """
-    return await Call(open_association, work).result(limiter)
+    return await Call(associations, work).result(limiter)
 
 
 @dataclass(frozen=True)
@@ -175,7 +195,7 @@ class Move:
 
     def __init__(
         self,
-        open_association: Callable[[], Requestor],
+        associations: Kept,
         request: Callable[[Requestor], Iterator[SubOperations]],
         *,
         message_id: int,
@@ -190,7 +210,7 @@ class Move:
         self._last: SubOperations | None = None
         self._last_response = self._last_change = time.monotonic()
         self._stalled = False
-        self._call = _MoveCall(open_association, self._ask, message_id)
+        self._call = _MoveCall(associations, self._ask, message_id)
 
     async def result(self, limiter: trio.CapacityLimiter, progress_timeout_s: float) -> Moved:
         """Carry it out; returns, never raises an AssociationError. When cancelled: C-CANCEL, then abort."""
@@ -247,8 +267,8 @@ class Move:
 class _MoveCall(Call[None]):
     """A call that is stopped by C-CANCEL, and by abort only when the source does not end it then."""
 
-    def __init__(self, open_association: Callable[[], Requestor], work: Callable[[Requestor], None], message_id: int) -> None:
-        super().__init__(open_association, work)
+    def __init__(self, associations: Kept, work: Callable[[Requestor], None], message_id: int) -> None:
+        super().__init__(associations, work)
         self._message_id = message_id
 
     async def stop(self) -> bool:

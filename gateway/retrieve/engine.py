@@ -30,6 +30,7 @@ from gateway.retrieve.call import converse
 from gateway.retrieve.correlate import Arrivals
 from gateway.retrieve.events import Event, PullRequest
 from gateway.retrieve.job import Job
+from gateway.retrieve.kept import Kept
 from gateway.retrieve.means import BOTH_ORDERS, Existing, Means, Source
 from gateway.retrieve.method import Method
 from gateway.retrieve.questions import Questions, go_through
@@ -184,7 +185,7 @@ class Retriever:
             with closing(cast(Any, requestor.find(wanted))) as answers:
                 return [query.as_values(answer) for answer in islice(answers, limit)]
 
-        return await converse(partial(self._source(source).connect, STUDY_ROOT_CONTEXTS), ask, self._means.threads)
+        return await converse(self._source(source).associations, ask, self._means.threads)
 
     async def ask(self, source: str, questions: Questions) -> None:
         """Ask the source what `questions` want to know, on one association; they are called on its thread.
@@ -230,10 +231,12 @@ class Retriever:
             }
         usual: AcceptanceOrder = "uncompressed-first" if taught[learned.ACCEPTANCE_ORDER] == "uncompressed-first" else "j2k-first"
         throttle = self._throttles.get(name)
+        connect = partial(self._associate, table, throttle)
         return Source(
             name,
             table,
-            partial(self._associate, table, throttle),
+            connect,
+            Kept(partial(connect, STUDY_ROOT_CONTEXTS)),
             Slots(table.moves),
             Turns(usual, partial(self._set_order, name)),
             both_orders=taught[BOTH_ORDERS] == "yes",

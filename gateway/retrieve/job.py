@@ -22,6 +22,7 @@ from gateway.ledger import retrievals
 from gateway.retrieve import plan
 from gateway.retrieve.call import converse
 from gateway.retrieve.events import Event, JobEnded, JobStarted, PullRequest, StudyEnded, Verdict
+from gateway.retrieve.kept import Kept
 from gateway.retrieve.means import Means, Source
 from gateway.retrieve.session import Session
 from gateway.retrieve.wanted import Wanted
@@ -109,9 +110,9 @@ class Job:
 
     async def _echo(self) -> None:
         """Ask whether the source is there; one that has no Verification service is asked all the same."""
-        connect = partial(self._source.connect, VERIFICATION_CONTEXTS)
+        once = Kept(partial(self._source.connect, VERIFICATION_CONTEXTS), keep_s=0.0)
         try:
-            await converse(connect, Requestor.echo, self._means.threads)
+            await converse(once, Requestor.echo, self._means.threads)
         except NoPresentationContext:
             log.info("source_without_verification", source=self._source.name)
         except AssociationError:

@@ -13,7 +13,7 @@ import structlog
 import trio
 from sqlalchemy import Connection
 
-from gateway.association.contexts import STUDY_ROOT_CONTEXTS, ProposedContext
+from gateway.association.contexts import ProposedContext
 from gateway.association.negotiation import J2K_FIRST, ORDERS
 from gateway.association.requestor import Requestor
 from gateway.association.services import StorageService
@@ -23,6 +23,7 @@ from gateway.retrieve import plan
 from gateway.retrieve.call import converse
 from gateway.retrieve.correlate import Arrivals
 from gateway.retrieve.events import Waiting
+from gateway.retrieve.kept import Kept
 from gateway.retrieve.method import Method, methods
 from gateway.retrieve.repair import AcceptanceOrder, Backoff
 from gateway.retrieve.slots import Slots
@@ -62,6 +63,8 @@ class Source:
     name: str
     table: SourceTable
     connect: Callable[[tuple[ProposedContext, ...]], Requestor]
+    associations: Kept
+    """Those for C-FIND and C-MOVE."""
     moves: Slots
     turns: Turns
     both_orders: bool = False
@@ -194,7 +197,7 @@ class Means:
         while True:
             attempt += 1
             try:
-                return await converse(partial(source.connect, STUDY_ROOT_CONTEXTS), work, self.threads)
+                return await converse(source.associations, work, self.threads)
             except AssociationError as error:
                 pause = self.backoff.delay(attempt, self.jitter()) if _may_pass(error) else None
                 if pause is None:

@@ -11,6 +11,7 @@ import trio
 from gateway.association.requests import SubOperations
 from gateway.retrieve.call import Move
 from gateway.retrieve.correlate import Watch
+from gateway.retrieve.kept import Kept
 from gateway.retrieve.repair import End
 
 PROGRESS_TIMEOUT_S = 0.1
@@ -22,10 +23,7 @@ class Sending:
     def __init__(self) -> None:
         self.sent_all = threading.Event()
 
-    def __enter__(self) -> Sending:
-        return self
-
-    def __exit__(self, *_error: object) -> None:
+    def release(self) -> None:
         return None
 
     def answers(self) -> Iterator[SubOperations]:
@@ -40,7 +38,8 @@ class Sending:
 
 
 async def moved(watch: Watch, source: Sending) -> End:
-    move = Move(lambda: source, lambda _source: source.answers(), message_id=1, watch=watch)  # type: ignore[arg-type, return-value]
+    once = Kept(lambda: source, keep_s=0.0)  # type: ignore[arg-type, return-value]
+    move = Move(once, lambda _source: source.answers(), message_id=1, watch=watch)
     return (await move.result(trio.CapacityLimiter(1), PROGRESS_TIMEOUT_S)).end
 
 
