@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from datetime import date, timedelta
 from typing import Literal
 
 from gateway.migrate.evidence import Study
@@ -106,6 +107,19 @@ class Like:
     def _fits(self, value: str, text: str | None = None) -> bool:
         text = self.text if text is None else text
         return value.endswith(text) if self._by_end else value.startswith(text)
+
+
+@dataclass(frozen=True, slots=True)
+class Around:
+    """The studies of `day` and of so many `days` before and after it: more than is wanted, to see that more comes."""
+
+    day: date
+    days: int
+
+    def keys(self) -> Mapping[str, str]:
+        """Return the matching keys, range matching (PS3.4 §C.2.2.2.5)."""
+        far = timedelta(days=self.days)
+        return {"StudyDate": f"{self.day - far:%Y%m%d}-{self.day + far:%Y%m%d}"}
 
 
 Part = Times | Like

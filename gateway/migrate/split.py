@@ -11,8 +11,9 @@ that has neither a time nor an id; as soon as one of those is seen, and wherever
 there may be more (`Found.doubt`). Only that many studies have the same time raises no doubt, as long as all have ids: every study
 should have one, and many devices write one time for all.
 
-Where nothing but the size of an answer raises the suspicion, and neither way brings anything new, one that came to its end is
-enough; and where so many matches were all there was before, the two halves of the day are.
+Where nothing but the size of an answer raises the suspicion, the days around it are asked for first: a source that gives more then
+did not cut the day short. Else, and if neither way brings anything new, one that came to its end is enough; and where so many
+matches were all there was before, the two halves of the day are.
 """
 
 from __future__ import annotations
@@ -20,9 +21,10 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import date, datetime
 
 from gateway.migrate.evidence import Answer, Evidence, Study
-from gateway.migrate.parts import Keyword, Like, Part, Times, Way, way_of
+from gateway.migrate.parts import Around, Keyword, Like, Part, Times, Way, way_of
 
 MAX_QUERIES = 5000
 """Queries for one day at most: a source that leads further than this is not understood."""
@@ -33,12 +35,15 @@ TIMES_SHARE = 0.5
 MAX_VAIN = 60
 """Refusals for finding too much, one after the other and without a single match, after which a source is not asked in parts."""
 
+AROUND_DAYS = (1, 15)
+"""How many days before and after one are asked for with it: weekends have few studies."""
+
 LIKE: Sequence[Way] = ("id-end", "id-begin", "name-begin")
 """By what studies are asked for beside their times, each where the ones before did not list everything."""
 
 CUTS = "the source cuts its answers short"
 
-Steps = Generator[Part | None, Answer, bool]
+Steps = Generator[Part | Around | None, Answer, bool]
 """Parts to be asked for, None for all at once; sent their answers; returns whether all parts were had whole."""
 
 
@@ -87,7 +92,7 @@ class Splitter:
         self.queries += 1
         self._evidence.note(answer)
         self._vain = self._vain + 1 if answer.cut and not answer.matches else 0
-        for study in answer.studies:
+        for study in () if isinstance(self._asked, Around) else answer.studies:
             self._found.setdefault(study.study_instance_uid, study)
         try:
             self._asked = self._steps.send(answer)
@@ -103,6 +108,8 @@ class Splitter:
             self.doubt = _unsplit(whole, self._evidence)
             return False
         first = frozenset(self._found)
+        if (yield from self._look_around(whole)):
+            return True
         if self._evidence.likely(whole) and (yield from self._short_look(first)):
             return True
         ended = yield from self._ways(whole, first)
@@ -113,7 +120,20 @@ class Splitter:
             self._evidence.found_whole(whole.matches)
         return not self.doubt
 
-    def _ways(self, whole: Answer, first: frozenset[str]) -> Generator[Part | None, Answer, frozenset[Way]]:
+    def _look_around(self, whole: Answer) -> Steps:
+        """Ask for the days around it, too; returns whether that shows that the answer was not cut short."""
+        day = _day(self._keys.get("StudyDate", ""))
+        if day is None or whole.refused or self._cuts(whole):
+            return False
+        for days in AROUND_DAYS:
+            answer = yield Around(day, days)
+            if answer.cut or answer.refused or answer.matches < whole.matches:
+                return False
+            if self._evidence.whole(whole):
+                return True
+        return False
+
+    def _ways(self, whole: Answer, first: frozenset[str]) -> Generator[Part | Around | None, Answer, frozenset[Way]]:
         """Go through the ways, as far as there is a need; returns those that came to their end."""
         ended = set[Way]()
         if (yield from self._times(Times())):
@@ -218,6 +238,15 @@ def _unsplit(whole: Answer, evidence: Evidence) -> str:
     if not whole.cut and not whole.refused and evidence.cap is None:
         return ""
     return f"{CUTS}: it gave {whole.matches} matches, and there may be more"
+
+
+def _day(key: str) -> date | None:
+    """Return the day that a matching key names (PS3.5 §6.2, DA); None where it is no single day that has days around it."""
+    try:
+        day = datetime.strptime(key, "%Y%m%d").date()
+    except ValueError:
+        return None
+    return day if date.min.year < day.year < date.max.year else None
 
 
 def _same(answers: Sequence[Answer]) -> bool:

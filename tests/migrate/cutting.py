@@ -37,6 +37,9 @@ class Cutting:
     sql: bool = False
     """Its data base takes ``%`` and ``_`` for wild cards; what it gives is looked at again, but not counted again."""
 
+    around: Sequence[Study] = ()
+    """Studies of the days before and after, which it lists first where it is asked for a range of days."""
+
     twice: bool = False
     """It lists every study twice."""
 
@@ -45,7 +48,8 @@ class Cutting:
     def answer(self, keys: Mapping[str, str]) -> Answer:
         """Answer one query."""
         self.asked.append(dict(keys))
-        rows = [study for study in self.studies if self._matches(study, keys, sql=self.sql)] * (2 if self.twice else 1)
+        held = (*self.around, *self.studies) if "-" in keys.get("StudyDate", "") else self.studies
+        rows = [study for study in held if self._matches(study, keys, sql=self.sql)] * (2 if self.twice else 1)
         cut = self.cap is not None and len(rows) > self.cap
         if cut and self.says == "refuses":
             return Answer(cut=True)

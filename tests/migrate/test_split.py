@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from gateway.migrate import split
 from gateway.migrate.evidence import Answer, Evidence, Study
 from gateway.migrate.parts import CHARACTERS, seconds_of
+from gateway.migrate.split import Splitter
 from tests.migrate.cutting import DAY, Cutting, Says, listed, uids
 
 
@@ -27,6 +29,11 @@ def studies(count: int, *, time: str | None = None, patient_id: str | None = Non
         )
         for number in range(count)
     ]
+
+
+def _others(count: int) -> list[Study]:
+    """So many studies of other days."""
+    return [replace(study, study_instance_uid=f"1.3.{number}") for number, study in enumerate(studies(count))]
 
 
 @pytest.mark.parametrize("says", ["nothing", "cut", "refuses"])
@@ -53,13 +60,36 @@ def test_a_source_that_says_when_it_cuts_is_believed_when_it_does_not() -> None:
     assert listed(Cutting(studies(100), cap=100, says="cut"), evidence).queries == 1
 
 
-def test_a_size_that_was_whole_before_costs_the_two_halves_of_the_day() -> None:
+def test_a_size_that_was_whole_before_costs_the_days_around_and_the_two_halves_of_the_day() -> None:
     evidence = Evidence()
     first = listed(Cutting(studies(200)), evidence)
     assert first.doubt == ""
     assert evidence.cap is None
     again = listed(Cutting(studies(200)), evidence)
-    assert (again.queries, again.doubt) == (3, "")
+    assert (again.queries, again.doubt) == (5, "")
+
+
+@pytest.mark.parametrize("says", ["nothing", "cut", "refuses"])
+def test_a_source_that_gives_more_for_the_days_around_did_not_cut_the_day(says: Any) -> None:
+    evidence = Evidence()
+    source = Cutting(studies(200), cap=300, says=says, around=_others(1))
+    result = listed(source, evidence)
+    assert (uids(result.studies), result.queries, result.doubt) == (uids(source.studies), 2, "")
+    assert listed(source, evidence).queries == 1
+
+
+@pytest.mark.parametrize("says", ["nothing", "cut", "refuses"])
+def test_a_cap_is_found_out_whatever_is_around(says: Any) -> None:
+    source = Cutting(studies(350), cap=100, says=says, around=_others(150))
+    result = listed(source)
+    assert (uids(result.studies), result.doubt) == (uids(source.studies), "")
+
+
+def test_a_key_that_is_no_day_has_no_days_around_it() -> None:
+    for key in ("20240102-20240103", "99999999", "00010101", "2024"):
+        splitter = Splitter({"StudyDate": key}, Evidence())
+        splitter.feed(Answer(studies(20), 20))
+        assert (splitter.query or {})["StudyDate"] == key
 
 
 def test_a_cap_of_the_size_that_was_whole_before_is_found_out() -> None:
@@ -231,6 +261,7 @@ def sources(draw: st.DrawFn, cap: st.SearchStrategy[int | None]) -> Cutting:
         untimed_match=draw(st.booleans()),
         ignores=draw(st.sampled_from([frozenset[str](), frozenset({"StudyTime"}), frozenset({"PatientID"})])),
         twice=draw(st.booleans()),
+        around=_others(draw(st.integers(0, 60))),
     )
 
 
