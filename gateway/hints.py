@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from gateway.confirm import Confirmer
 from gateway.delivery import Dispatcher
 from gateway.delivery.transcoder import Transcoder
+from gateway.domain import Priority
 from gateway.housekeeping import Hint
 from gateway.ledger.instances import Recorded
 from gateway.retrieve import Retriever
@@ -27,8 +28,9 @@ class Hints:
         for what in batch:
             arrival = what.arrival
             self._retriever.arrived(arrival.retrieval_id, arrival.identity.sop_instance_uid, arrival.content.length)
+        urgent = {name for what in batch if what.arrival.priority is not Priority.LOW for name in what.queued}
         for destination in {name for what in batch for name in what.queued}:
-            self._dispatcher.nudge(destination)
+            self._dispatcher.nudge(destination, urgent=destination in urgent)
 
     def turned_away(self, calling_ae: str, called_ae: str, address: str) -> None:
         """A caller was refused: a retrieval may wait for it in vain."""

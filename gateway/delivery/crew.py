@@ -25,7 +25,7 @@ from gateway.delivery.circuit import Circuit, CircuitState, CircuitView
 from gateway.delivery.destination import Destination, Session
 from gateway.delivery.hours import Hours
 from gateway.delivery.outbox import Outbox
-from gateway.delivery.standing import LONGEST_SLEEP_S, Act, Standing, Step, is_probe, next_step
+from gateway.delivery.standing import LINGER_S, LONGEST_SLEEP_S, Act, Standing, Step, is_probe, next_step
 from gateway.errors import LedgerUnavailable
 from gateway.ledger import Ledger, mending
 from gateway.ledger import deliveries as table
@@ -135,10 +135,10 @@ class Crew:
         for number, worker in enumerate(self._workers, start=1):
             threading.Thread(target=self._root, args=(self._work, worker), name=f"{name}-{number}", daemon=True).start()
 
-    def nudge(self) -> None:
-        """There may be something to do."""
+    def nudge(self, *, urgent: bool = True) -> None:
+        """There may be something to do, in a moment where it is not `urgent`."""
         with self._lock:
-            self._look(time.monotonic())
+            self._look(time.monotonic() + (0.0 if urgent else LINGER_S))
 
     def probe_now(self) -> None:
         """Try the destination at once even where the circuit is open."""

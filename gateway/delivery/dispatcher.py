@@ -94,10 +94,13 @@ class Dispatcher:
         await self._ended.wait()
         return False
 
-    def nudge(self, destination: str | None = None) -> None:
-        """Say that there may be something to deliver, at `destination` or anywhere. From any thread; a hint."""
+    def nudge(self, destination: str | None = None, *, urgent: bool = True) -> None:
+        """Say that there may be something to deliver, at `destination` or anywhere. From any thread; a hint.
+
+        What is not `urgent` may wait for a moment, for more to be sent with it.
+        """
         for lane in self._meant(destination):
-            lane.nudge()
+            lane.nudge(urgent=urgent)
 
     def retry(self, destination: str | None = None) -> None:
         """Try again at once even where the circuit is open, because a person says so. From any thread.

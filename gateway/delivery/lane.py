@@ -59,9 +59,9 @@ class Lane:
         if crew.failure is not None:
             raise crew.failure
 
-    def nudge(self) -> None:
+    def nudge(self, *, urgent: bool = True) -> None:
         """There may be something to do. A hint: it is lost while the lane does not run, and not missed."""
-        self._crew.nudge()
+        self._crew.nudge(urgent=urgent)
 
     def probe_now(self) -> None:
         """Try the destination at once even where the circuit is open."""

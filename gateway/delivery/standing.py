@@ -16,6 +16,9 @@ from gateway.delivery.circuit import CLOSED, Circuit, CircuitState
 GATHER_S = 0.02
 """While others are at work and little is due, this much time may bring more."""
 
+LINGER_S = 0.25
+"""What nobody is in a hurry for waits for so long, and goes out with what comes meanwhile."""
+
 LITTLE = 16
 """A claim that brought fewer instances than this found little."""
 
@@ -108,4 +111,7 @@ def _claim_at(standing: Standing) -> float:
 
 
 def _record_at(standing: Standing) -> float:
-    return max(standing.settled_at + (GATHER_S if standing.at_work else 0.0), standing.rest_until)
+    gathered_at = standing.settled_at + (GATHER_S if standing.at_work else 0.0)
+    claim_at = _claim_at(standing)
+    # The next claim records it in passing.
+    return max(claim_at if claim_at <= standing.settled_at + LINGER_S else gathered_at, standing.rest_until)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TypeVar
@@ -214,11 +215,26 @@ def _may_pass(error: AssociationError) -> bool:
     return error.retryable
 
 
-@dataclass
 class Signal:
     """Wakes whoever waits, as often as it is fired."""
 
-    _event: trio.Event = field(default_factory=trio.Event)
+    def __init__(self) -> None:
+        self._event = trio.Event()
+        self._listeners = 0
+
+    @property
+    def heard(self) -> bool:
+        """Tell whether anybody listens. From any thread."""
+        return self._listeners > 0
+
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """Wait for firings within this block only: otherwise none need to be."""
+        self._listeners += 1
+        try:
+            yield
+        finally:
+            self._listeners -= 1
 
     def fire(self) -> None:
         """Wake everyone who waits now. In trio's thread."""

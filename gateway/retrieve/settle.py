@@ -34,19 +34,20 @@ async def settle(
     """Wait until the arrivals at `watch` are quiet, or all came; a source that answers before it sends is found out here."""
     began, before = time.monotonic(), watch.arrivals
     waited_in_vain = False
-    while True:
-        now = time.monotonic()
-        pause = patience.pause(
-            missing=missing(),
-            claims_more=claims_more(),
-            asynchronous=asynchronous,
-            disproved=disproved,
-            quiet_s=now - max(began, watch.last_arrival),
-            fruitless_s=now - max(began, watch.last_new),
-        )
-        if pause <= 0:
-            break
-        with trio.move_on_after(pause) as scope:
-            await signal.wait()
-        waited_in_vain = scope.cancelled_caught
+    with signal.listening():
+        while True:
+            now = time.monotonic()
+            pause = patience.pause(
+                missing=missing(),
+                claims_more=claims_more(),
+                asynchronous=asynchronous,
+                disproved=disproved,
+                quiet_s=now - max(began, watch.last_arrival),
+                fruitless_s=now - max(began, watch.last_new),
+            )
+            if pause <= 0:
+                break
+            with trio.move_on_after(pause) as scope:
+                await signal.wait()
+            waited_in_vain = scope.cancelled_caught
     return Settled(watch.arrivals > before, waited_in_vain and claims_more())

@@ -37,7 +37,7 @@ MAX_GROWTH = 3
 """How often a study is listed again after its instances came: one that still grows then is left as it is, and said so."""
 
 PROGRESS_EVERY_S = 0.25
-"""How often progress is told at most."""
+"""How often progress is told."""
 
 
 class StudyRetrieval:
@@ -91,8 +91,12 @@ class StudyRetrieval:
                 now=self._means.clock(),
             )
         )
-        token = trio.lowlevel.current_trio_token()
-        nudge = partial(tell_trio, token, self._signal.fire)
+        token, signal = trio.lowlevel.current_trio_token(), self._signal
+
+        def nudge() -> None:
+            if signal.heard:
+                tell_trio(token, signal.fire)
+
         errand, source = self._errand, self._source
         self._watch = Watch(opened.id, source.name, nudge, errand.directed, errand.priority, flowed_at=source.flowed_at)
         self._means.arrivals.open(self._watch)
@@ -221,10 +225,12 @@ class StudyRetrieval:
         await self._hint(self._progress())
 
     async def _report(self) -> None:
+        told = self._progress()
         while True:
-            await self._signal.wait()
-            await self._hint(self._progress())
             await trio.sleep(PROGRESS_EVERY_S)
+            if (now := self._progress()) != told:
+                await self._hint(now)
+                told = now
 
     def _progress(self) -> Progress:
         watch = self._watch
