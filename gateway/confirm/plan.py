@@ -41,6 +41,8 @@ def patience_ends_at(study: WaitingStudy, quiet_s: float) -> float:
 def is_due(study: WaitingStudy, *, quiet_s: float, busy: bool, now: float) -> bool:
     """Tell whether it is time to ask for the study; `busy` says that more of it is on its way right now.
 
+    `quiet_s` is how long to wait for more of it: 0 where it was retrieved and all of it came.
+
     What was delivered after `now` says that the clock was set back: then the study is asked for without waiting for that time.
     """
     return study.last_at > now or now >= patience_ends_at(study, quiet_s) or (not busy and now >= quiet_at(study, quiet_s))

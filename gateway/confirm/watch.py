@@ -32,6 +32,9 @@ LEARNED_FOR_S = 86_400.0
 MAX_REFERENCES = 500
 """Instances in one request for commitment."""
 
+STUDIES_AT_ONCE = 20
+"""How many are asked for on one association."""
+
 LONGEST_SLEEP_S = 60.0
 SHORTEST_PAUSE_S = 0.2
 """However many hints come, the ledger is looked at no more often …"""
@@ -99,19 +102,27 @@ class Watch:
         for transaction_uid in await self._overdue():
             await self._give_up(transaction_uid)
         next_at = math.inf
-        began = trio.current_time()
-        studies = await self._read(lambda connection: proofs.waiting_studies(connection, self.peer.name))
-        self._look_s = trio.current_time() - began
-        for study in studies:
-            uid = study.study_instance_uid
-            quiet = plan.is_due(study, quiet_s=self._quiet_s, busy=False, now=self._clock())
-            busy = quiet and await self._read(functools.partial(proofs.is_busy, destination=self.peer.name, study_instance_uid=uid))
-            if plan.is_due(study, quiet_s=self._quiet_s, busy=busy, now=self._clock()):
-                await self._prove(study)
+        due = list[WaitingStudy]()
+        for study in await self._waiting():
+            quiet_s, busy = await self._read(functools.partial(self._standing, study=study))
+            if plan.is_due(study, quiet_s=quiet_s, busy=busy, now=self._clock()):
+                due.append(study)
             else:
-                next_at = min(next_at, plan.next_look_at(study, quiet_s=self._quiet_s, busy=busy))
+                next_at = min(next_at, plan.next_look_at(study, quiet_s=quiet_s, busy=busy))
+        for some in range(0, len(due), STUDIES_AT_ONCE):
+            await self._prove(due[some : some + STUDIES_AT_ONCE])
         deadline_at = await self._read(lambda connection: commitments.next_deadline(connection, self.peer.name))
         return max(0.0, min(next_at, math.inf if deadline_at is None else deadline_at) - self._clock())
+
+    def _standing(self, connection: Connection, study: WaitingStudy) -> tuple[float, bool]:
+        """Return how long to wait for more of a study, and whether more of it is on its way here right now."""
+        quiet_s = 0.0 if proofs.was_retrieved(connection, study.newest_id) else self._quiet_s
+        if not plan.is_due(study, quiet_s=quiet_s, busy=False, now=self._clock()):
+            return quiet_s, False
+        return quiet_s, proofs.is_busy(connection, self.peer.name, study.study_instance_uid)
+
+    def _unverified(self, connection: Connection, studies: Sequence[WaitingStudy]) -> list[Unverified]:
+        return [item for study in studies for item in proofs.unverified(connection, self.peer.name, study.study_instance_uid)]
 
     async def _waiting(self) -> list[WaitingStudy]:
         began = trio.current_time()
@@ -119,9 +130,8 @@ class Watch:
         self._look_s = trio.current_time() - began
         return studies
 
-    async def _prove(self, study: WaitingStudy) -> None:
-        uid = study.study_instance_uid
-        items = await self._read(lambda connection: proofs.unverified(connection, self.peer.name, uid))
+    async def _prove(self, studies: Sequence[WaitingStudy]) -> None:
+        items = await self._read(functools.partial(self._unverified, studies=studies))
         if self.peer.settings.verify == "commitment":
             await self._prove_by_commitment(items)
         else:

@@ -15,7 +15,7 @@ from sqlalchemy import ColumnElement, Connection, Select, func, select
 
 from gateway.domain import DeliveryState, Proof
 from gateway.ledger.deliveries import rivals, verify
-from gateway.ledger.schema import commitment_items, commitments, deliveries, instances
+from gateway.ledger.schema import arrivals, commitment_items, commitments, deliveries, instances, retrievals
 from gateway.ledger.transitions import move
 
 MAX_LOST = 2
@@ -27,12 +27,16 @@ RIVALS = "proved by status only: other content is known under this SOP Instance 
 
 @dataclass(frozen=True, slots=True)
 class WaitingStudy:
-    """Delivered instances of one study at one destination: when the first and the last of those unverified were delivered."""
+    """Delivered instances of one study at one destination: when the first and the last of those unverified were delivered.
+
+    `newest_id` is the instance among them that the ledger heard of last.
+    """
 
     study_instance_uid: str
     first_at: float
     last_at: float
     count: int
+    newest_id: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +67,7 @@ def waiting_studies(connection: Connection, destination: str) -> list[WaitingStu
             func.min(deliveries.c.changed_at),
             func.max(deliveries.c.changed_at),
             func.count(),
+            func.max(instances.c.id),
         )
         .join_from(deliveries, instances, instances.c.id == deliveries.c.instance_id)
         .where(
@@ -88,6 +93,13 @@ def is_busy(connection: Connection, destination: str, study_instance_uid: str) -
     mine = _of_study_at(study_instance_uid, destination, DeliveryState.PENDING, DeliveryState.SENDING)
     statement = select(deliveries.c.id).join_from(instances, deliveries, deliveries.c.instance_id == instances.c.id).where(*mine)
     return connection.execute(statement.limit(1)).first() is not None
+
+
+def was_retrieved(connection: Connection, instance_id: int) -> bool:
+    """Tell whether an instance came last for a retrieval that has its verdict: nothing more is on its way from there."""
+    last = select(arrivals.c.retrieval_id).where(arrivals.c.instance_id == instance_id).order_by(arrivals.c.id.desc()).limit(1)
+    ended = select(retrievals.c.id).where(retrievals.c.id == last.scalar_subquery(), retrievals.c.verdict.is_not(None))
+    return connection.execute(ended).first() is not None
 
 
 def record_proof(connection: Connection, items: Sequence[Unverified], proof: Proof, *, now: float, note: str = "") -> int:

@@ -13,12 +13,12 @@ from gateway.association.commitment import CommitmentReport, FailedReference, In
 from gateway.confirm import Confirmer
 from gateway.confirm.watch import NO_COMMITMENT, NO_FIND
 from gateway.domain import DeliveryState as S
-from gateway.domain import InstanceIdentity
-from gateway.ledger import commitments, learned, transitions
+from gateway.domain import InstanceIdentity, VerdictKind
+from gateway.ledger import commitments, learned, retrievals, transitions
 from gateway.ledger import deliveries as table
 from gateway.ledger.instances import add_deliveries
 from gateway.ledger.proofs import RIVALS
-from gateway.ledger.schema import deliveries
+from gateway.ledger.schema import arrivals, deliveries
 from gateway.settings import Settings
 from tests.support import instances
 from tests.support.archive import Archive
@@ -221,6 +221,33 @@ async def test_instances_without_a_study_are_believed(store):
         async with running(store, settings(archive.port)):
             await until(lambda: proofs(store) == [("verified", "status")], "verified by status")
     assert "Study or Series Instance UID" in store.rows()[0].reason
+
+
+def came_for_retrieval(store, identities, verdict):
+    """Have `identities` come for a retrieval, with its verdict or None while it runs."""
+
+    def record(connection):
+        job = retrievals.open_job(connection, "pull", verdict or "open", "{}", now=1.0)
+        one = retrievals.open_retrieval(connection, job.id, "archive", identities[0].study_instance_uid, now=1.0)
+        uids = [identity.sop_instance_uid for identity in identities]
+        connection.execute(update(arrivals).where(arrivals.c.sop_instance_uid.in_(uids)).values(retrieval_id=one.id))
+        if verdict is not None:
+            retrievals.settle(connection, one.id, VerdictKind(verdict), "", now=2.0)
+
+    store.ledger.write(record)
+
+
+async def test_a_study_that_was_retrieved_is_asked_for_at_once(store):
+    whole, running_still, sent = delivered(store, 2), delivered(store, 1, study=2), delivered(store, 1, study=3)
+    came_for_retrieval(store, whole, "complete")
+    came_for_retrieval(store, running_still, None)
+    archive = holding([*whole, *running_still, *sent])
+    with archive.running():
+        async with running(store, settings(archive.port, quiet_s=3600)):
+            await until(
+                lambda: store.states() == ["verified"] * 2 + ["delivered"] * 2, "the one that came for a retrieval verified"
+            )
+    assert archive.finds == 1
 
 
 async def test_a_study_still_on_its_way_is_not_asked_for(store):
