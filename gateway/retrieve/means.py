@@ -128,11 +128,12 @@ class Means:
         """Change the ledger, durably."""
         return await trio.to_thread.run_sync(self.ledger.write, change, limiter=self.threads)
 
-    async def read(self, query: Callable[[Connection], T]) -> T:
-        """Ask the ledger, which has everything that was answered 0000 before."""
+    async def read(self, query: Callable[[Connection], T], *, caught_up: bool = True) -> T:
+        """Ask the ledger; when `caught_up` it has everything that was answered 0000 before."""
 
         def ask() -> T:
-            self.barrier()
+            if caught_up:
+                self.barrier()
             with self.ledger.read() as connection:
                 return query(connection)
 

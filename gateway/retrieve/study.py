@@ -7,7 +7,7 @@ decides is in `plan`, `tally` and `repair`; this module carries it out.
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import replace
 from functools import partial
 
@@ -69,6 +69,8 @@ class StudyRetrieval:
         self._expectation = Expectation(Basis.UIDS, None, {})
         self._skipped: set[str] = set()
         self._tally = Tally((), 0, (), None)
+        self._conflicts = 0
+        self._resumed = False
         self._moved: Moved | None = None
         self._method = source.methods[0]
         self._disproved = False
@@ -81,6 +83,7 @@ class StudyRetrieval:
             LedgerError: the ledger cannot be used.
 
         """
+        now = self._means.clock()
         opened = await self._means.write(
             partial(
                 retrievals.open_retrieval,
@@ -88,9 +91,10 @@ class StudyRetrieval:
                 source=self._source.name,
                 study_instance_uid=self._study,
                 fresh=fresh,
-                now=self._means.clock(),
+                now=now,
             )
         )
+        self._resumed = opened.started_at != now
         token, signal = trio.lowlevel.current_trio_token(), self._signal
 
         def nudge() -> None:
@@ -119,8 +123,7 @@ class StudyRetrieval:
             await self._fetch_with_progress()
         registration = partial(self._means.registration, self._source.table)
         trouble = remarks.trouble(self._moved, self._watch, registration)
-        conflicts = await self._means.read(partial(retrievals.conflicts, retrieval_id=self._watch.retrieval_id))
-        expectation = replace(self._expectation, notes=(*self._expectation.notes, *remarks.conflicts(conflicts)))
+        expectation = replace(self._expectation, notes=(*self._expectation.notes, *remarks.conflicts(self._conflicts)))
         kind, note = judge(expectation, self._tally, skipped=len(self._skipped), trouble=trouble)
         return self._verdict(kind, note)
 
@@ -152,14 +155,10 @@ class StudyRetrieval:
             existing = partial(self._means.existing, self._source.name, self._study, self._expectation.series, where)
             held = await trio.to_thread.run_sync(existing, limiter=self._means.threads, abandon_on_cancel=True)
             self._skipped = held & set(self._expectation.listed)
-        await self._expect()
-        for uid, size in (await self._received()).items():
+        if self._resumed:
+            await self._means.caught_up()
+        for uid, size in (await self._expect()).items():
             self._watch.note(uid, size)
-        if self._errand.priority is Priority.HIGH:
-            await self._means.write(
-                partial(retrievals.hasten, retrieval_id=self._watch.retrieval_id, priority=self._errand.priority)
-            )
-        present = await self._compare()
         await self._tell(
             StudyPlanned(
                 self._study,
@@ -167,7 +166,7 @@ class StudyRetrieval:
                 self._expectation.basis,
                 self._expectation.count,
                 len(self._skipped),
-                present.received,
+                self._tally.received,
             )
         )
 
@@ -179,35 +178,51 @@ class StudyRetrieval:
 
         return await self._means.ask(self._source, listing, self._hint, self._study)
 
-    async def _expect(self) -> None:
-        expectation = self._expectation
-        record = partial(
-            retrievals.expect,
-            retrieval_id=self._watch.retrieval_id,
-            basis=expectation.basis,
-            expected_count=expectation.count,
-            listed=expectation.listed,
-            skipped=self._skipped,
-        )
-        await self._means.write(record)
+    async def _expect(self) -> Mapping[str, int]:
+        """Have the ledger know what is expected; return what of it is here, by UID with lengths in bytes."""
+        expectation, retrieval_id = self._expectation, self._watch.retrieval_id
+
+        def expect(connection: Connection) -> tuple[Mapping[str, int], int]:
+            retrievals.expect(
+                connection,
+                retrieval_id,
+                basis=expectation.basis,
+                expected_count=expectation.count,
+                listed=expectation.listed,
+                skipped=self._skipped,
+            )
+            if self._errand.priority is Priority.HIGH:
+                retrievals.hasten(connection, retrieval_id, self._errand.priority)
+            return self._here(connection)
+
+        here = await self._means.write(expect)
         self._means.arrivals.expect(self._watch, expectation.listed.keys() - self._skipped)
+        self._take(*here)
+        return here[0]
 
     # Comparing
 
-    async def _received(self) -> Mapping[str, int]:
-        query: Callable[[Connection], dict[str, int]]
+    def _here(self, connection: Connection) -> tuple[Mapping[str, int], int]:
+        """Return what counts as received, by UID with lengths in bytes, and how many came with other content than was known."""
+        retrieval_id = self._watch.retrieval_id
         if self._expectation.basis is Basis.COUNTS:
-            query = partial(retrievals.received_of_study, retrieval_id=self._watch.retrieval_id, study_instance_uid=self._study)
+            received = retrievals.received_of_study(connection, retrieval_id, self._study)
         elif self._errand.destinations:
-            where = self._errand.destinations
-            query = partial(retrievals.received_for, retrieval_id=self._watch.retrieval_id, destinations=where)
+            received = retrievals.received_for(connection, retrieval_id, self._errand.destinations)
         else:
-            query = partial(retrievals.received, retrieval_id=self._watch.retrieval_id)
-        return await self._means.read(query)
+            received = retrievals.received(connection, retrieval_id)
+        return received, retrievals.conflicts(connection, retrieval_id)
+
+    def _take(self, received: Collection[str], conflicts: int) -> Tally:
+        self._tally, self._conflicts = tally(self._expectation, received, self._skipped), conflicts
+        return self._tally
 
     async def _compare(self) -> Tally:
-        self._tally = tally(self._expectation, await self._received(), self._skipped)
-        return self._tally
+        # Where all of it was seen to be recorded, nothing else has to be waited for.
+        seen = self._watch.outstanding(self._expectation.count) == 0
+        if seen and self._take(*await self._means.read(self._here, caught_up=False)).whole:
+            return self._tally
+        return self._take(*await self._means.read(self._here))
 
     # Moving and repairing
 
@@ -392,9 +407,9 @@ class StudyRetrieval:
         self._expectation = grown(before, again)
         if self._expectation == before:
             return False
-        await self._expect()
         was_short = self._tally.short or 0
-        return ((await self._compare()).short or 0) > was_short
+        await self._expect()
+        return (self._tally.short or 0) > was_short
 
     async def _learn(self, rounds: list[Round]) -> None:
         lesson = repair.lesson(rounds)
