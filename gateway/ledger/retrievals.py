@@ -11,7 +11,22 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from sqlalchemy import Connection, and_, delete, func, insert, or_, select, true, union, update
+from sqlalchemy import (
+    BindParameter,
+    CompoundSelect,
+    Connection,
+    Select,
+    and_,
+    bindparam,
+    delete,
+    func,
+    insert,
+    or_,
+    select,
+    true,
+    union,
+    update,
+)
 
 from gateway.domain import SETTLED, Basis, Priority, Provenance, Purpose, VerdictKind
 from gateway.ledger.schema import arrivals, deliveries, expected_instances, instances, jobs, retrievals
@@ -149,6 +164,11 @@ def received(connection: Connection, retrieval_id: int) -> dict[str, int]:
     then: some sources keep different instances of two studies under one SOP Instance UID.
     An instance whose bytes are gone while they were still owed is not received.
     """
+    return {str(uid): int(length) for uid, length in connection.execute(_RECEIVED, {"retrieval": retrieval_id})}
+
+
+def _received() -> CompoundSelect[Any]:
+    retrieval_id: BindParameter[int] = bindparam("retrieval")
     mine = select(retrievals).where(retrievals.c.id == retrieval_id).subquery()
     started = select(mine.c.started_at).scalar_subquery()
     of_study = instances.c.study_instance_uid == select(mine.c.study_instance_uid).scalar_subquery()
@@ -162,7 +182,10 @@ def received(connection: Connection, retrieval_id: int) -> dict[str, int]:
         .join(arrivals, arrivals.c.instance_id == instances.c.id)
         .where(expected_instances.c.retrieval_id == retrieval_id, arrivals.c.at >= started, of_study, kept)
     )
-    return {str(uid): int(length) for uid, length in connection.execute(union(counted, wanted))}
+    return union(counted, wanted)
+
+
+_RECEIVED = _received()
 
 
 def received_for(connection: Connection, retrieval_id: int, destinations: Sequence[str]) -> dict[str, int]:
@@ -171,25 +194,34 @@ def received_for(connection: Connection, retrieval_id: int, destinations: Sequen
     That is what it expects, or what was counted to it, and is on its way to each of them (or held there) with its bytes here, or
     was settled there since the retrieval started: what they had settled before, and lack now, has to come again.
     """
-    mine = select(retrievals.c.started_at).where(retrievals.c.id == retrieval_id).scalar_subquery()
-    expected = select(expected_instances.c.sop_instance_uid).where(expected_instances.c.retrieval_id == retrieval_id)
-    counted = select(arrivals.c.sop_instance_uid).where(arrivals.c.retrieval_id == retrieval_id)
+    values = {"retrieval": retrieval_id, "to": list(destinations), "all": len(destinations)}
+    return {str(uid): int(length) for uid, length in connection.execute(_RECEIVED_FOR, values)}
+
+
+def _received_for() -> Select[Any]:
+    mine: BindParameter[int] = bindparam("retrieval")
+    started = select(retrievals.c.started_at).where(retrievals.c.id == mine).scalar_subquery()
+    expected = select(expected_instances.c.sop_instance_uid).where(expected_instances.c.retrieval_id == mine)
+    counted = select(arrivals.c.sop_instance_uid).where(arrivals.c.retrieval_id == mine)
     settled = deliveries.c.state.in_(sorted(SETTLED))
-    stands = or_(and_(settled, deliveries.c.changed_at >= mine), and_(~settled, instances.c.bytes_state == "kept"))
-    statement = (
+    stands = or_(and_(settled, deliveries.c.changed_at >= started), and_(~settled, instances.c.bytes_state == "kept"))
+    return (
         select(instances.c.sop_instance_uid, func.max(instances.c.content_length))
         .join_from(instances, deliveries, deliveries.c.instance_id == instances.c.id)
         .where(
             instances.c.sop_instance_uid.in_(union(expected, counted)),
             instances.c.superseded_by.is_(None),
             instances.c.bytes_state != "missing",
-            deliveries.c.destination.in_(destinations),
+            deliveries.c.destination.in_(bindparam("to", expanding=True)),
             stands,
         )
         .group_by(instances.c.id)
-        .having(func.count() == len(destinations))
+        .having(func.count() == bindparam("all"))
     )
-    return {str(uid): int(length) for uid, length in connection.execute(statement)}
+
+
+# Built once: to build a statement takes longer than to carry it out.
+_RECEIVED_FOR = _received_for()
 
 
 def purpose_of(connection: Connection, provenance: Provenance, sop_instance_uid: str) -> Purpose | None:
@@ -246,8 +278,12 @@ def received_of_study(connection: Connection, retrieval_id: int, study_instance_
 
 def conflicts(connection: Connection, retrieval_id: int) -> int:
     """Count the instances that came for the retrieval with other content than was known under their SOP Instance UIDs."""
-    mine = (arrivals.c.retrieval_id == retrieval_id, arrivals.c.outcome == "conflict")
-    return int(connection.execute(select(func.count(arrivals.c.sop_instance_uid.distinct())).where(*mine)).scalar_one())
+    return int(connection.execute(_CONFLICTS, {"retrieval": retrieval_id}).scalar_one())
+
+
+_CONFLICTS = select(func.count(arrivals.c.sop_instance_uid.distinct())).where(
+    arrivals.c.retrieval_id == bindparam("retrieval"), arrivals.c.outcome == "conflict"
+)
 
 
 def unproved(connection: Connection, job_id: int) -> set[int]:
