@@ -205,8 +205,10 @@ def _differences(head: DataSetHead, reading: Reading, syntax: str) -> Iterator[s
         theirs = theirs if is_uid(theirs) else ""
         if ours != theirs and (whole or (theirs and not reading.may_come_again(keyword, syntax))):
             yield f"{keyword}: {ours!r} here, {theirs!r} there"
+    # Before pydicom is asked for anything: it makes a value of its own of it.
+    character_sets = _raw(dataset, "SpecificCharacterSet")
     for keyword in KEYWORDS:
-        value = _value(dataset, keyword)
+        value = _value(dataset, keyword, character_sets)
         if value is None:
             # pydicom has it in a form that says nothing, or cannot say what it is.
             continue
@@ -221,13 +223,12 @@ def _raw(dataset: Dataset, keyword: str) -> bytes:
     return value[:MAX_VALUE_BYTES] if isinstance(value, bytes) else b""
 
 
-def _value(dataset: Dataset, keyword: str) -> str | None:
+def _value(dataset: Dataset, keyword: str, character_sets: bytes) -> str | None:
     """Return the value as text, several joined by backslashes; None where pydicom cannot or does not tell."""
     tag = pydicom.datadict.tag_for_keyword(keyword)
     if tag not in dataset:
         return ""
-    # Before pydicom is asked: it makes something else of a character set in a VR of its own.
-    raw, character_sets = _raw(dataset, keyword), _raw(dataset, "SpecificCharacterSet")
+    raw = _raw(dataset, keyword)
     if len(raw) >= MAX_VALUE_BYTES:
         return None
     try:
