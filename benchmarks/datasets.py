@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from datetime import date, timedelta
-from functools import cache, cached_property
+from functools import cache, cached_property, partial
 from itertools import cycle, islice
 from pathlib import Path
 
@@ -24,7 +24,9 @@ PARTS = 16
 FIRST = 10001
 """Instance numbers have five digits, so that every UID of a data set has the same length."""
 
-FRAME_ROWS = 512
+FRAME_ROWS, SMALL_ROWS = 512, 100
+"""Rows and columns of a CT slice, and of an instance of 20 KB."""
+
 MODELS = 32
 """JPEG 2000 is slow to encode: so many different slices, then the same again under other UIDs."""
 
@@ -94,6 +96,7 @@ class Sizes:
     echoes: int = 1000
     singles: int = 60
     studies: int = 200
+    ct_studies: int = 100
     of_study: int = 20
 
 
@@ -102,7 +105,19 @@ Encode = Callable[[int, int, int], bytes]
 
 FULL = Sizes()
 QUICK = Sizes(
-    ct=96, small=320, slow=48, stalled=32, frames=160, slices=24, large=4, volume=64, idle_s=3.0, echoes=200, singles=20, studies=40
+    ct=96,
+    small=320,
+    slow=48,
+    stalled=32,
+    frames=160,
+    slices=24,
+    large=4,
+    volume=64,
+    idle_s=3.0,
+    echoes=200,
+    singles=20,
+    studies=40,
+    ct_studies=10,
 )
 
 
@@ -122,7 +137,7 @@ class DataSets:
     @property
     def small(self) -> DataSet:
         """Instances of about 20 KB."""
-        return self._series("small", seed=22, count=self.sizes.small, rows=100)
+        return self._series("small", seed=22, count=self.sizes.small, rows=SMALL_ROWS)
 
     @property
     def j2k(self) -> DataSet:
@@ -148,7 +163,15 @@ class DataSets:
     def studies(self) -> DataSet:
         """Studies of a few instances of 20 KB each, ten on each day from `FIRST_DAY` on."""
         studies, instances = self.sizes.studies, self.sizes.of_study
-        return self._once("studies", 1000, studies * instances, lambda folder: _write_studies(folder, studies, instances))
+        write = partial(_write_studies, studies=studies, instances=instances, rows=SMALL_ROWS)
+        return self._once("studies", 1000, studies * instances, write)
+
+    @property
+    def ct_studies(self) -> DataSet:
+        """Studies of a few CT slices of 525 KB each, ten on each day from `FIRST_DAY` on."""
+        studies, instances = self.sizes.ct_studies, self.sizes.of_study
+        write = partial(_write_studies, studies=studies, instances=instances, rows=FRAME_ROWS)
+        return self._once("ct-studies", 1000, studies * instances, write)
 
     @property
     def warm(self) -> DataSet:
@@ -214,14 +237,14 @@ def study_uid(number: int) -> str:
     return f"{data.UID_ROOT}.{1000 + number}.1"
 
 
-def _write_studies(folder: Path, studies: int, instances: int) -> None:
+def _write_studies(folder: Path, *, studies: int, instances: int, rows: int) -> None:
     """Write each study into a folder of its own; the model's date and the digits of its instance number are replaced."""
     for study in range(studies):
         part = folder / f"{study:04d}"
         part.mkdir(parents=True)
         day = (FIRST_DAY + timedelta(days=study // STUDIES_A_DAY)).strftime("%Y%m%d").encode()
         for index in range(instances):
-            encoded = _plain(1000 + study, FIRST + index, 100)
+            encoded = _plain(1000 + study, FIRST + index, rows)
             (part / f"{FIRST + index}.dcm").write_bytes(encoded.replace(MODEL_DAY, day))
 
 

@@ -11,16 +11,17 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import timedelta
 from functools import partial
+from operator import attrgetter
 from pathlib import Path
 
 from benchmarks import receivers
-from benchmarks.archives import Archive, orthanc_archive
+from benchmarks.archives import orthanc_archive
 from benchmarks.control import client
-from benchmarks.datasets import FIRST_DAY, STUDIES_A_DAY, DataSet, study_uid
+from benchmarks.datasets import FIRST_DAY, STUDIES_A_DAY, DataSet, DataSets, study_uid
 from benchmarks.harness import INSTANCES, MS, Bench, Goal, Metrics, Row, transfer
 from gateway.domain import Priority
 from gateway.web.wire import PullCommand
@@ -37,8 +38,11 @@ URGENT = 7
 """How many urgent studies are timed; the median counts."""
 
 
-def _archive(bench: Bench) -> Archive:
-    return orthanc_archive(bench, bench.data.studies)
+Choice = Callable[[DataSets], DataSet]
+"""Returns what is migrated."""
+
+SMALL: Choice = attrgetter("studies")
+CT: Choice = attrgetter("ct_studies")
 
 
 def _days(data: DataSet) -> tuple[str, str]:
@@ -60,9 +64,10 @@ def _environment(folder: Path) -> Path:
     return interpreter
 
 
-def _by_orthanc_tools(workers: int, bench: Bench, folder: Path) -> Metrics:
+def _by_orthanc_tools(choice: Choice, workers: int, bench: Bench, folder: Path) -> Metrics:
     """Migrate with orthanc-tools' migrator, which needs an Orthanc of its own that asks the source."""
-    archive, data, interpreter = _archive(bench), bench.data.studies, _tools(bench)
+    data, interpreter = choice(bench.data), _tools(bench)
+    archive = orthanc_archive(bench, data)
     first, last = (day.replace("-", "") for day in _days(data))
     with (
         receivers.orthanc(folder / "destination", port=archive.destination_port) as (receiver, _),
@@ -80,9 +85,11 @@ def _by_orthanc_tools(workers: int, bench: Bench, folder: Path) -> Metrics:
 
 
 @contextmanager
-def _gateway(bench: Bench, folder: Path, *, moves: int, verify: str = "exists") -> Iterator[tuple[Gateway, receivers.Receiver]]:
-    """Run a gateway between the archive and an empty Orthanc."""
-    archive = _archive(bench)
+def _gateway(
+    bench: Bench, folder: Path, data: DataSet, *, moves: int, verify: str = "exists"
+) -> Iterator[tuple[Gateway, receivers.Receiver]]:
+    """Run a gateway between the archive that holds `data` and an empty Orthanc."""
+    archive = orthanc_archive(bench, data)
     with ExitStack() as stack:
         receiver, _ = stack.enter_context(receivers.orthanc(folder / "destination", port=archive.destination_port))
         to = dicom_destination(receiver.target.port, ae_title=receiver.target.ae_title, verify=verify, associations=2)
@@ -105,10 +112,10 @@ def _migrate(gateway: Gateway, data: DataSet, report: Path) -> None:
     assert done.returncode == 0, f"exit {done.returncode}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
 
 
-def _by_gateway(moves: int, bench: Bench, folder: Path) -> Metrics:
+def _by_gateway(choice: Choice, moves: int, bench: Bench, folder: Path) -> Metrics:
     """Migrate with ``gateway migrate``, to its end with a report of every study."""
-    data = bench.data.studies
-    with _gateway(bench, folder, moves=moves) as (gateway, receiver):
+    data = choice(bench.data)
+    with _gateway(bench, folder, data, moves=moves) as (gateway, receiver):
         bench.settle()
         began = time.perf_counter()
         _migrate(gateway, data, folder / "report.csv")
@@ -121,7 +128,7 @@ def _urgent(busy: bool, bench: Bench, folder: Path) -> Metrics:
     """Time studies from the command to the last answer of the destination, beside a migration of all of them or beside nothing."""
     data = bench.data.studies
     urgent = [study_uid(number) for number in range(bench.data.sizes.studies)][-URGENT:]
-    with _gateway(bench, folder, moves=1, verify="status") as (gateway, receiver):
+    with _gateway(bench, folder, data, moves=1, verify="status") as (gateway, receiver):
         bench.settle()
         migration = threading.Thread(target=_migrate, args=(gateway, data, folder / "report.csv"))
         if busy:
@@ -144,21 +151,26 @@ def _timed(gateway: Gateway, study_uid: str) -> float:
     return time.perf_counter() - began
 
 
-ROWS = [
-    Row(
-        "migrate",
-        "Migrate 200 studies from Orthanc to Orthanc",
+def _row(name: str, title: str, choice: Choice) -> Row:
+    return Row(
+        name,
+        title,
         {
-            "gateway": partial(_by_gateway, 1),
-            "gateway, two moves": partial(_by_gateway, 2),
-            "orthanc-tools": partial(_by_orthanc_tools, 1),
-            "orthanc-tools, two workers": partial(_by_orthanc_tools, 2),
+            "gateway": partial(_by_gateway, choice, 1),
+            "gateway, two moves": partial(_by_gateway, choice, 2),
+            "orthanc-tools": partial(_by_orthanc_tools, choice, 1),
+            "orthanc-tools, two workers": partial(_by_orthanc_tools, choice, 2),
         },
         (
             Goal(INSTANCES, 1.0, "orthanc-tools"),
             Goal(INSTANCES, 1.0, "orthanc-tools, two workers", party="gateway, two moves"),
         ),
-    ),
+    )
+
+
+ROWS = [
+    _row("migrate", "Migrate 200 studies from Orthanc to Orthanc", SMALL),
+    _row("migrate-ct", "Migrate 100 CT studies from Orthanc to Orthanc", CT),
     Row(
         "migrate-urgent",
         "An urgent study during a migration",

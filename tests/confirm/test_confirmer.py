@@ -244,9 +244,7 @@ async def test_a_study_that_was_retrieved_is_asked_for_at_once(store):
     archive = holding([*whole, *running_still, *sent])
     with archive.running():
         async with running(store, settings(archive.port, quiet_s=3600)):
-            await until(
-                lambda: store.states() == ["verified"] * 2 + ["delivered"] * 2, "what was retrieved verified"
-            )
+            await until(lambda: store.states() == ["verified"] * 2 + ["delivered"] * 2, "what was retrieved verified")
     assert archive.finds == 1
 
 
