@@ -1,7 +1,7 @@
 """A migration through ten SIGKILLs of the gateway, the source and the destination: the right set arrives, and nothing moves twice.
 
 The moments are random, by a seed that a failure prints (`GATEWAY_SEED` repeats it). `GATEWAY_FULL=1` migrates 500 studies of 40
-instances instead of a few.
+instances instead of a few. To put those into dcmqrscp's index takes half an hour: it reads all of it for each instance.
 """
 
 from __future__ import annotations
@@ -25,9 +25,10 @@ from tests.support.ports import HOST, free_port, listens
 from tests.support.processes import Running
 from tests.support.waiting import wait_until
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
-
 FULL = bool(os.environ.get("GATEWAY_FULL"))
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(7200 if FULL else 1800)]
+
 STUDIES, INSTANCES = (500, 40) if FULL else (60, 10)
 KILLS = 10
 DEADLINE_S = 900.0

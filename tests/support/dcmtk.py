@@ -105,8 +105,9 @@ class DcmQrScp:
             self.files[str(head.SOPInstanceUID)] = copy
         paths = [str(path) for path in self.files.values()]
         for start in range(0, len(paths), 500):
-            run(["dcmqridx", self.folder, *paths[start : start + 500]])
-        listed = run(["dcmqridx", "-p", self.folder]).stdout
+            run(["dcmqridx", self.folder, *paths[start : start + 500]], deadline_s=600)
+        lines = run(["dcmqridx", "-p", self.folder]).stdout.splitlines()
+        listed = {line.partition("Filename: ")[2] for line in lines}
         self.files = {uid: path for uid, path in self.files.items() if str(path) in listed}
 
 
