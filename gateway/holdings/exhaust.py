@@ -1,8 +1,9 @@
 """Getting all that matches from an archive that gives only so many answers, without saying so. Pure but for the asking.
 
-An archive that cuts at N gives N to each query that matches more. So where an answer is large, both halves of its range of dates
-are asked too: when they bring something new, the answer was cut at its size, and each half that is as large is halved again. What
-proves a size proves all below it, so an archive without such a limit costs a few queries once.
+An archive that cuts at N gives N to each query that matches more. So where an answer is large, a wider range of dates is asked for
+first: an archive that gives more to that did not cut the answer. Else both halves of its range are asked for: when they bring
+something new, the answer was cut at its size, and each half that is as large is halved again. What proves a size proves all below
+it, so an archive without such a limit costs a few queries once.
 """
 
 from __future__ import annotations
@@ -27,6 +28,9 @@ Ask = Callable[[Mapping[str, str]], Answer[Held]]
 
 SMALLEST_LIMIT = 20
 """No archive gives fewer answers at most than this."""
+
+WIDER_DAYS = (1, 15)
+"""By how many days at both ends a range is widened."""
 
 FIRST, LAST = date(1950, 1, 1), date(2049, 12, 31)
 """What is halved where no dates are asked for."""
@@ -75,6 +79,8 @@ def _completed(ask: Ask[Held], keys: Mapping[str, str], whole: Answer[Held], lim
     limit.saw(size, cut=whole.cut)
     if not (whole.cut or limit.doubts(size)):
         return whole.found
+    if not whole.cut and limit.hit is None and _gives_more(ask, keys, size, limit):
+        return whole.found
     answers = [(part, ask(part)) for part in halves(keys)]
     together = {uid: one for _, answer in answers for uid, one in answer.found.items()} | whole.found
     if len(together) > size:
@@ -89,6 +95,27 @@ def _completed(ask: Ask[Held], keys: Mapping[str, str], whole: Answer[Held], lim
     elif limit.hit is None and not limit.doubtful:
         limit.proved = max(limit.proved, size)
     return together
+
+
+def _gives_more(ask: Ask[Held], keys: Mapping[str, str], size: int, limit: Limit) -> bool:
+    """Tell whether a wider range of dates has more answers than `size`, so that one of this size was not cut."""
+    for part in wider(keys):
+        answer = ask(part)
+        if answer.cut or len(answer.found) < size:
+            return False
+        limit.saw(len(answer.found), cut=False)
+        if not limit.doubts(size):
+            return True
+    return False
+
+
+def wider(keys: Mapping[str, str]) -> list[dict[str, str]]:
+    """Return `keys` with wider ranges of dates; nothing where there is none."""
+    days = _days(keys.get("StudyDate", ""))
+    if days is None or not keys.get("StudyDate") or days[0] <= FIRST or days[1] >= LAST:
+        return []
+    ranges = ((days[0] - timedelta(days=more), days[1] + timedelta(days=more)) for more in WIDER_DAYS)
+    return [{**keys, "StudyDate": _date_range(*each)} for each in ranges]
 
 
 def halves(keys: Mapping[str, str]) -> list[dict[str, str]]:

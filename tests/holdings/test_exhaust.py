@@ -69,8 +69,15 @@ def test_an_archive_without_a_limit_is_asked_a_few_queries_more_and_then_no_more
     assert len(everything(archive, keys, limit)) == 90
     once = len(archive.asked)
     assert len(everything(archive, keys, limit)) == 90
-    assert (once, len(archive.asked)) == (3, 4)
+    assert (once, len(archive.asked)) == (5, 6)
     assert not limit.doubtful
+
+
+def test_a_wider_range_with_more_answers_proves_an_answer_that_cannot_be_halved() -> None:
+    archive = Archive(on_days(*["20240101"] * 40, time="120000") | {"more": ("20240102", "090000")}, limit=1000)
+    limit = Limit()
+    assert len(everything(archive, {"StudyDate": "20240101"}, limit)) == 40
+    assert (len(archive.asked), limit.doubtful) == (2, False)
 
 
 def test_an_archive_that_tells_is_believed() -> None:
