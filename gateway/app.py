@@ -193,7 +193,8 @@ def _assembled(settings: Settings, role: Role, spool: Spool, ledger: Ledger, poo
     rules = compile_routes(settings.routes)
     intake = StorageIntake(spool, recorder, route=partial(route, rules), keywords=rules.keywords, correlate=retriever.correlate)
     hints.connect(retriever, dispatcher, confirmer, transcoder)
-    comparisons = planners.comparisons(settings, ledger, retriever, settings.gateway.state / COMPARE_NAME)
+    scratch = settings.gateway.state / COMPARE_NAME
+    comparisons = planners.comparisons(settings, ledger, spool, retriever, scratch, nudge=dispatcher.nudge)
     return Engine(
         settings=settings,
         role=role,

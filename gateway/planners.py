@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, closing
 from dataclasses import dataclass
 from functools import partial
@@ -13,10 +13,13 @@ import trio
 from gateway import migrate
 from gateway.compare import Comparisons, Repaired
 from gateway.compare.daily import Daily
+from gateway.compare.filing import Filing
 from gateway.existing import possible_destinations
 from gateway.holdings import Place, folder, place
 from gateway.holdings.verified import VerifiedPlace
+from gateway.intake import FileOutcome, bring
 from gateway.ledger import Ledger, progress
+from gateway.ledger.instances import Recorded
 from gateway.ledger.progress import Scope
 from gateway.migrate import Migrations
 from gateway.migrate.listing import list_studies
@@ -24,6 +27,7 @@ from gateway.migrate.room import Room
 from gateway.orthanc import Orthanc
 from gateway.retrieve import Retriever
 from gateway.settings import DicomDestination, Settings
+from gateway.spool import Spool
 from gateway.sync.means import Means
 from gateway.sync.serving import Syncs
 from gateway.windows import Window, utc_now
@@ -56,13 +60,27 @@ def migrations(
     return Migrations(settings, means, possible=partial(possible_destinations, settings), whole=whole)
 
 
-def comparisons(settings: Settings, ledger: Ledger, retriever: Retriever, scratch: Path) -> Comparisons:
-    """Return what makes comparisons; `scratch` is the folder for files while they are compared."""
+def comparisons(
+    settings: Settings, ledger: Ledger, spool: Spool, retriever: Retriever, scratch: Path, *, nudge: Callable[[str], None]
+) -> Comparisons:
+    """Return what makes comparisons.
+
+    `scratch` is the folder for files while they are compared; `nudge` tells a destination that there is something to deliver.
+    """
+
+    def queued(what: Recorded) -> None:
+        for name in what.queued:
+            nudge(name)
+
+    def take(files: Mapping[str, Path], destination: str, retrieval_id: int) -> Iterator[str]:
+        us = settings.gateway.ae_title
+        for event in bring(files, destination, retrieval_id, spool, ledger, ae_title=us, recorded=queued):
+            yield event.reason if event.outcome in {FileOutcome.SKIPPED, FileOutcome.FAILED} else ""
 
     def opened(name: str) -> Place:
         return folder(Path(name)) if Path(name).is_absolute() else place(settings, name, ledger)
 
-    return Comparisons(settings, retriever, opened, scratch)
+    return Comparisons(settings, retriever, Filing(ledger, take), opened, scratch)
 
 
 def daily(settings: Settings, ledger: Ledger, comparisons: Comparisons, reports: Path, *, barrier: Callable[[], None]) -> Daily:
