@@ -20,6 +20,7 @@ import structlog
 import trio
 from sqlalchemy import Connection
 
+from gateway.compare.hours import Hours
 from gateway.compare.repair import Fetch
 from gateway.domain import Basis
 from gateway.holdings import FolderPlace, Place
@@ -49,8 +50,10 @@ class Filing:
     take: Take
     clock: Callable[[], float] = time.time
 
-    async def bring(self, folder: FolderPlace, other: Place, errand: Errand, fetches: Sequence[Fetch]) -> tuple[int, list[Verdict]]:
-        """Take in what `fetches` name of `folder` for the one destination of `errand`, which is the place `other`.
+    async def bring(
+        self, folder: FolderPlace, other: Place, errand: Errand, fetches: Sequence[Fetch], hours: Hours
+    ) -> tuple[int, list[Verdict]]:
+        """Take in, within `hours`, what `fetches` name of `folder` for the one destination of `errand`, the place `other`.
 
         Returns the id of the job and a verdict for each study or part of one. When cancelled, it stops between files; what was
         taken in stays queued.
@@ -59,7 +62,7 @@ class Filing:
             AssociationError, WebServiceError: `other` cannot be asked what it holds already.
             LedgerError: the ledger cannot be used.
         """
-        job = await self._write(
+        job = await self.write(
             partial(
                 retrievals.open_job,
                 kind=errand.kind,
@@ -69,64 +72,91 @@ class Filing:
                 priority=errand.priority,
             )
         )
-        state: retrievals.JobState = "stopped"
         (destination,) = errand.destinations
+        state: retrievals.JobState = "stopped"
         try:
-            verdicts = [await self._study(folder, other, destination, job.id, fetch) for fetch in fetches]
+            verdicts = []
+            for fetch in fetches:
+                study = partial(retrievals.open_retrieval, source=SOURCE, study_instance_uid=fetch.wanted.study_instance_uid)
+                opened = await self.write(partial(study, job_id=job.id, fresh=True))
+                verdicts.append(await hours.within(_Study(self, folder, other, destination, opened.id, fetch).bring))
             state = "done"
         finally:
             with trio.CancelScope(shield=True, deadline=trio.current_time() + STOP_S):
-                await self._write(partial(retrievals.set_job_state, job_id=job.id, state=state))
+                await self.write(partial(retrievals.set_job_state, job_id=job.id, state=state))
         return job.id, verdicts
 
-    async def _study(self, folder: FolderPlace, other: Place, destination: str, job_id: int, fetch: Fetch) -> Verdict:
-        began, study = trio.current_time(), fetch.wanted.study_instance_uid
-        opened = await self._write(
-            partial(retrievals.open_retrieval, job_id=job_id, source=SOURCE, study_instance_uid=study, fresh=True)
-        )
-        files = chosen(fetch.wanted, await trio.to_thread.run_sync(folder.files, study))
-        skipped = await trio.to_thread.run_sync(_held, other, study, files) if fetch.skip_existing else set[str]()
-        expectation = expected(fetch.wanted, files)
-        left = {uid: path for of_series in files.values() for uid, path in of_series.items() if uid not in skipped}
-        trouble = await self._take(left, destination, opened.id)
-        query = partial(retrievals.received_for, retrieval_id=opened.id, destinations=(destination,))
-        received: Mapping[str, int] = await self._read(query)
-        conflicts = remarks.conflicts(await self._read(partial(retrievals.conflicts, retrieval_id=opened.id)))
-        result = tally(expectation, received, skipped)
-        kind, note = judge(expectation, result, skipped=len(skipped), trouble=trouble)
-        verdict = Verdict(
-            kind,
-            study,
-            expectation.basis,
-            expectation.count,
-            result.received,
-            len(skipped),
-            result.missing,
-            "; ".join(filter(None, (note, *conflicts))),
-            round(trio.current_time() - began, 3),
-            sum(received.values()),
-            retrieval_id=opened.id,
-        )
-        await self._write(partial(_settle, expectation=expectation, skipped=skipped, verdict=verdict))
-        return verdict
-
-    async def _take(self, files: Mapping[str, Path], destination: str, retrieval_id: int) -> list[str]:
-        """Take files in, and return in words which were not and why."""
-        reasons: Counter[str] = Counter()
-        with closing(cast(Any, self.take(files, destination, retrieval_id))) as events:
-            while some := await trio.to_thread.run_sync(list, islice(events, AT_A_TIME)):
-                reasons.update(filter(None, some))
-        return [f"{count} of its files cannot be taken in: {reason}" for reason, count in reasons.items()]
-
-    async def _write(self, change: Callable[..., T]) -> T:
+    async def write(self, change: Callable[..., T]) -> T:
+        """Change the ledger, durably; `change` is given the time as ``now``."""
         return await trio.to_thread.run_sync(self.ledger.write, partial(change, now=self.clock()))
 
-    async def _read(self, query: Callable[[Connection], T]) -> T:
+    async def read(self, query: Callable[[Connection], T]) -> T:
+        """Ask the ledger."""
+
         def ask() -> T:
             with self.ledger.read() as connection:
                 return query(connection)
 
         return await trio.to_thread.run_sync(ask)
+
+
+@dataclass(frozen=True)
+class _Study:
+    """One study, or a part of it, on its way from a folder; `bring` may be called again where it was broken off."""
+
+    filing: Filing
+    folder: FolderPlace
+    other: Place
+    destination: str
+    retrieval_id: int
+    fetch: Fetch
+
+    async def bring(self) -> Verdict:
+        began, wanted = trio.current_time(), self.fetch.wanted
+        files = chosen(wanted, await trio.to_thread.run_sync(self.folder.files, wanted.study_instance_uid))
+        skipped = await self._held(files) if self.fetch.skip_existing else set[str]()
+        trouble = await self._take(files, skipped | (await self._received()).keys())
+        expectation, received = expected(wanted, files), await self._received()
+        result = tally(expectation, received, skipped)
+        kind, note = judge(expectation, result, skipped=len(skipped), trouble=trouble)
+        conflicts = await self.filing.read(partial(retrievals.conflicts, retrieval_id=self.retrieval_id))
+        verdict = Verdict(
+            kind,
+            wanted.study_instance_uid,
+            expectation.basis,
+            expectation.count,
+            result.received,
+            len(skipped),
+            result.missing,
+            note="; ".join(filter(None, (note, *remarks.conflicts(conflicts)))),
+            seconds=round(trio.current_time() - began, 3),
+            bytes=sum(received.values()),
+            retrieval_id=self.retrieval_id,
+        )
+        await self.filing.write(partial(_settle, expectation=expectation, skipped=skipped, verdict=verdict))
+        return verdict
+
+    async def _held(self, series: Collection[str]) -> set[str]:
+        """Return what the other side has of these series."""
+        study = self.fetch.wanted.study_instance_uid
+
+        def ask() -> set[str]:
+            return {uid for one in series for uid in self.other.instances(study, one)}
+
+        return await trio.to_thread.run_sync(ask, abandon_on_cancel=True)
+
+    async def _received(self) -> Mapping[str, int]:
+        query = partial(retrievals.received_for, retrieval_id=self.retrieval_id, destinations=(self.destination,))
+        return await self.filing.read(query)
+
+    async def _take(self, files: Mapping[str, Mapping[str, Path]], but: Collection[str]) -> list[str]:
+        """Take files in, but for some, and return in words which were not and why."""
+        left = {uid: path for of_series in files.values() for uid, path in of_series.items() if uid not in but}
+        reasons: Counter[str] = Counter()
+        with closing(cast(Any, self.filing.take(left, self.destination, self.retrieval_id))) as events:
+            while some := await trio.to_thread.run_sync(list, islice(events, AT_A_TIME)):
+                reasons.update(filter(None, some))
+        return [f"{count} of its files cannot be taken in: {reason}" for reason, count in reasons.items()]
 
 
 def chosen(wanted: Wanted, files: Mapping[str, Mapping[str, Path]]) -> dict[str, dict[str, Path]]:
@@ -143,10 +173,6 @@ def expected(wanted: Wanted, files: Mapping[str, Mapping[str, Path]]) -> Expecta
     """Return what is expected to come of `files`; pure."""
     listed = {uid: series for series, of_series in files.items() for uid in of_series}
     return Expectation(Basis.UIDS, len(listed), listed, tuple(files), whole_study=not wanted.partial)
-
-
-def _held(place: Place, study: str, series: Collection[str]) -> set[str]:
-    return {uid for one in series for uid in place.instances(study, one)}
 
 
 def _settle(connection: Connection, expectation: Expectation, skipped: Collection[str], verdict: Verdict, *, now: float) -> None:

@@ -10,14 +10,16 @@ from pathlib import Path
 
 from gateway.compare.differences import Difference, Kind
 from gateway.compare.filing import Filing
+from gateway.compare.hours import Hours, nobody
 from gateway.compare.repair import directions, fetches
 from gateway.compare.request import CompareRequest, Repair
 from gateway.compare.runner import Comparison, Outcome, Tell, fetch_all
-from gateway.errors import UsageError
+from gateway.errors import UsageError, require_known
 from gateway.files import make_private_folder
 from gateway.holdings import FolderPlace, Place
 from gateway.retrieve import Errand, Retriever, Verdict
 from gateway.settings import FolderDestination, Settings
+from gateway.windows import Window
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,8 @@ class Repaired:
 
 Settle = Callable[[Repaired], Awaitable[object]]
 """Waits until the deliveries of a repair are through."""
+
+Waits = Callable[[], Awaitable[None]]
 
 
 @dataclass(frozen=True)
@@ -48,12 +52,14 @@ class Comparisons:
     clock: Callable[[], float] = time.time
 
     @asynccontextmanager
-    async def opened(self, request: CompareRequest, tell: Tell) -> AsyncIterator[Comparison]:
+    async def opened(self, request: CompareRequest, tell: Tell, waits: Waits = nobody) -> AsyncIterator[Comparison]:
         """Open a comparison for the ``async with``.
 
         Raises:
-            UsageError: there is no such place, it gives no files for --content, or the repair has no way.
+            UsageError: there is no such place or schedule, it gives no files for --content, or the repair has no way.
         """
+        require_known("schedule", [request.when] if request.when else [], self.settings.schedule)
+        hours = Hours(Window(self.settings.hours(request.when)), waits)
         for kind in directions(request.repair) if request.repair else ():
             self._way(request, kind)
         make_private_folder(self.folder)
@@ -61,17 +67,21 @@ class Comparisons:
             for place in (a, b) if request.content else ():
                 if not place.gives_files:
                     raise UsageError(f"--content: {place.name} gives no files: it needs `rest` or `dicomweb` in its table")
-            yield Comparison(request, a, b, self.folder, tell)
+            yield Comparison(request, a, b, self.folder, tell, hours)
 
-    async def carry_out(self, request: CompareRequest, tell: Tell, settle: Settle) -> tuple[Outcome, list[Repaired]]:
+    async def carry_out(
+        self, request: CompareRequest, tell: Tell, settle: Settle, waits: Waits = nobody
+    ) -> tuple[Outcome, list[Repaired]]:
         """Compare, repair where that is asked, and compare again; return the last outcome and what was repaired.
+
+        `waits` is called whenever its hours end before that.
 
         Raises:
             UsageError: there is no such place, or what is asked has no way.
             AssociationError, WebServiceError: a place cannot be asked which studies it has.
             LedgerError: the ledger cannot be used.
         """
-        async with self.opened(request, tell) as comparison:
+        async with self.opened(request, tell, waits) as comparison:
             outcome = await comparison.look()
             if request.repair is None or outcome.same:
                 return outcome, []
@@ -98,10 +108,10 @@ class Comparisons:
             giving, taking = (comparison.a, comparison.b) if kind is Kind.ONLY_A else (comparison.b, comparison.a)
             if source is not None:
                 at_a_time = self.settings.sources[source].moves + 1
-                job_id, verdicts = await fetch_all(self.retriever, source, errand, wanted, at_a_time=at_a_time)
+                job_id, verdicts = await fetch_all(self.retriever, source, errand, wanted, comparison.hours, at_a_time=at_a_time)
             else:
                 assert isinstance(giving, FolderPlace)
-                job_id, verdicts = await self.filing.bring(giving, taking, errand, wanted)
+                job_id, verdicts = await self.filing.bring(giving, taking, errand, wanted, comparison.hours)
             done.append(Repaired(job_id, destination, verdicts))
         return done
 

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
+from zoneinfo import ZoneInfo
 
 import pytest
 
+from gateway import windows
+from gateway.compare import filing as compare_filing
 from gateway.compare.filing import Filing
+from gateway.compare.hours import Hours
 from gateway.compare.repair import Fetch
 from gateway.domain import Provenance, VerdictKind
 from gateway.errors import LedgerUnavailable
@@ -17,7 +23,9 @@ from gateway.intake import FileOutcome, bring
 from gateway.ledger import Ledger, progress, retrievals
 from gateway.ledger.progress import Scope
 from gateway.retrieve import Errand, Wanted
+from gateway.schedule import Schedule, Span
 from gateway.spool import Spool
+from gateway.windows import Window
 from tests.support import data
 
 STUDY, FIRST, SECOND = (f"{data.UID_ROOT}.{rest}" for rest in ("7.1", "7.1.1", "7.1.2"))
@@ -80,7 +88,7 @@ def queued(ledger: Ledger, job_id: int) -> int:
 async def test_a_study_or_a_part_of_it_is_on_its_way_and_the_verdict_says_so(
     filing: Filing, ledger: Ledger, place: FilesPlace, other: DeliveredFolder, wanted: Wanted, count: int
 ) -> None:
-    job_id, (verdict,) = await filing.bring(place, other, errand(), [Fetch(wanted)])
+    job_id, (verdict,) = await filing.bring(place, other, errand(), [Fetch(wanted)], Hours())
 
     assert (verdict.kind, verdict.expected, verdict.received, verdict.missing) == (VerdictKind.COMPLETE, count, count, ())
     assert queued(ledger, job_id) == count
@@ -97,7 +105,7 @@ async def test_what_the_other_side_has_is_left_out_where_only_counts_differ(
     there.mkdir(parents=True)
     (there / f"{FIRST}.1.dcm").write_bytes(files[f"{FIRST}.1"].read_bytes())
 
-    job_id, (verdict,) = await filing.bring(place, other, errand(), [Fetch(Wanted(STUDY), skip_existing=True)])
+    job_id, (verdict,) = await filing.bring(place, other, errand(), [Fetch(Wanted(STUDY), skip_existing=True)], Hours())
 
     assert (verdict.kind, verdict.skipped, verdict.received) == (VerdictKind.COMPLETE, 1, 4)
     assert queued(ledger, job_id) == 4
@@ -109,7 +117,7 @@ async def test_a_file_that_is_gone_is_missing_and_the_verdict_says_why(
     place.studies({})
     files[f"{FIRST}.2"].unlink()
 
-    job_id, (verdict,) = await filing.bring(place, other, errand(), [Fetch(Wanted(STUDY))])
+    job_id, (verdict,) = await filing.bring(place, other, errand(), [Fetch(Wanted(STUDY))], Hours())
 
     assert (verdict.kind, verdict.received, verdict.missing) == (VerdictKind.INCOMPLETE, 4, (f"{FIRST}.2",))
     assert verdict.note == "1 of its files cannot be taken in: No such file or directory"
@@ -117,8 +125,41 @@ async def test_a_file_that_is_gone_is_missing_and_the_verdict_says_why(
 
 
 async def test_a_study_that_is_not_there_any_more_is_empty(filing: Filing, place: FilesPlace, other: DeliveredFolder) -> None:
-    _, (verdict,) = await filing.bring(place, other, errand(), [Fetch(Wanted("1.2.3"))])
+    _, (verdict,) = await filing.bring(place, other, errand(), [Fetch(Wanted("1.2.3"))], Hours())
     assert (verdict.kind, verdict.expected) == (VerdictKind.EMPTY, 0)
+
+
+async def test_what_is_broken_off_at_the_end_of_its_hours_is_carried_on(
+    filing: Filing, ledger: Ledger, place: FilesPlace, other: DeliveredFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(windows, "LOOK_EVERY_S", 0.01)
+    monkeypatch.setattr(compare_filing, "AT_A_TIME", 1)
+    night, looked, taken = [True], threading.Event(), list[str]()
+
+    def clock() -> datetime:
+        if not night[0]:
+            looked.set()
+        return datetime(2026, 11, 25, 22 if night[0] else 12, tzinfo=UTC)
+
+    def until_morning(some: Mapping[str, Path], destination: str, retrieval_id: int) -> Iterator[str]:
+        for uid, path in some.items():
+            taken.append(uid)
+            if len(taken) == 2:
+                night[0] = False
+                assert looked.wait(30), "nobody looked whether the hours are over"
+            yield from filing.take({uid: path}, destination, retrieval_id)
+
+    async def evening() -> None:
+        assert len(taken) < 5
+        night[0] = True
+
+    nights = Schedule.weekly(ZoneInfo("UTC"), [(day, Span(19 * 60, 30 * 60)) for day in range(7)])
+    hours = Hours(Window(nights, clock=clock), evening)
+    job_id, (verdict,) = await Filing(ledger, until_morning).bring(place, other, errand(), [Fetch(Wanted(STUDY))], hours)
+
+    assert (verdict.kind, verdict.received, len(taken), len(set(taken))) == (VerdictKind.COMPLETE, 5, 5, 5)
+    with ledger.read() as connection:
+        assert len(retrievals.retrievals_of(connection, job_id)) == 1
 
 
 async def test_nothing_that_comes_meanwhile_is_counted_to_a_folder(
@@ -134,7 +175,7 @@ async def test_nothing_that_comes_meanwhile_is_counted_to_a_folder(
         yield ""
 
     with pytest.raises(LedgerUnavailable):
-        await Filing(ledger, broken).bring(place, other, errand(), [Fetch(Wanted(STUDY))])
+        await Filing(ledger, broken).bring(place, other, errand(), [Fetch(Wanted(STUDY))], Hours())
     assert purposes == [None] * 5
     with ledger.read() as connection:
         assert retrievals.purpose_of(connection, Provenance("A", "B", "", ""), f"{FIRST}.1") is None
@@ -143,7 +184,7 @@ async def test_nothing_that_comes_meanwhile_is_counted_to_a_folder(
 async def test_what_was_delivered_and_lost_is_brought_again(
     filing: Filing, ledger: Ledger, place: FilesPlace, other: DeliveredFolder
 ) -> None:
-    _, (first,) = await filing.bring(place, other, errand(1), [Fetch(Wanted(STUDY))])
-    job_id, (again,) = await filing.bring(place, other, errand(2), [Fetch(Wanted(STUDY))])
+    _, (first,) = await filing.bring(place, other, errand(1), [Fetch(Wanted(STUDY))], Hours())
+    job_id, (again,) = await filing.bring(place, other, errand(2), [Fetch(Wanted(STUDY))], Hours())
     assert (first.kind, again.kind, again.received) == (VerdictKind.COMPLETE, VerdictKind.COMPLETE, 5)
     assert queued(ledger, job_id) == 5

@@ -275,6 +275,18 @@ def test_a_folder_is_brought_to_its_destination_by_itself_at_a_time_of_day(pair:
     assert (written["differences"], written["instances"], len(pair.b.instances())) == ([], 3, 3)
 
 
+def test_a_comparison_waits_for_its_hours(pair: Pair) -> None:
+    pair.a.upload(pair.files[0])
+    due = datetime.now(UTC).replace(second=0, microsecond=0) + timedelta(minutes=1)
+    hours = f"{due:%H:%M}-{due + timedelta(hours=6):%H:%M}"
+    pair.gateway.write(schedule={"soon": {"time_zone": "UTC", "night": hours}})
+
+    repaired = pair.compare("--when", "soon", "--repair", "a-to-b", same=True)
+
+    assert datetime.now(UTC) >= due
+    assert ([one["kind"] for one in repaired["repaired"]], len(pair.b.instances())) == (["complete"], 3)
+
+
 def test_what_cannot_be_meant_is_refused_before_anything_is_asked(tmp_path: Path) -> None:
     gateway = Gateway(tmp_path / "gateway", {"sources": {"pacs": source(1)}, "destinations": {"copy": dicom_destination(1)}})
     for arguments, message in (
@@ -283,6 +295,7 @@ def test_what_cannot_be_meant_is_refused_before_anything_is_asked(tmp_path: Path
         (("pacs", "copy", "--repair", "b-to-a"), "copy is neither a source nor a folder"),
         (("pacs", tmp_path, "--repair", "both"), f"{tmp_path} is no destination"),
         (("pacs", "copy", "--level", "study", "--content"), "--level instance"),
+        (("pacs", "copy", "--when", "nights"), "no schedule is called 'nights'"),
         (("pacs", "copy", "--from", "2024"), "--from: found '2024'"),
     ):
         done = gateway.run("compare", *arguments)
