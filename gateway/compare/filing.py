@@ -134,6 +134,8 @@ class _Study:
             retrieval_id=self.retrieval_id,
         )
         await self.filing.write(partial(_settle, expectation=expectation, skipped=skipped, verdict=verdict))
+        counts = {"expected": verdict.expected, "received": verdict.received, "missing": len(verdict.missing)}
+        log.info("study_ended", study=verdict.study_instance_uid, source=SOURCE, verdict=str(kind), **counts)
         return verdict
 
     async def _held(self, series: Collection[str]) -> set[str]:
@@ -187,5 +189,3 @@ def _settle(connection: Connection, expectation: Expectation, skipped: Collectio
         skipped=skipped,
     )
     retrievals.settle(connection, retrieval_id, verdict.kind, verdict.note, now=now)
-    counts = {"expected": verdict.expected, "received": verdict.received, "missing": len(verdict.missing)}
-    log.info("study_ended", study=verdict.study_instance_uid, source=SOURCE, verdict=str(verdict.kind), **counts)

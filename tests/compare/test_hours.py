@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,8 +18,10 @@ import trio.testing
 from gateway import windows
 from gateway.compare import CompareRequest, Comparison, Outcome
 from gateway.compare.hours import Hours
-from gateway.compare.runner import AT_A_TIME
+from gateway.compare.repair import Fetch
+from gateway.compare.runner import AT_A_TIME, fetch_all
 from gateway.holdings import SeriesHeld
+from gateway.retrieve import Errand, Wanted
 from gateway.schedule import Schedule, Span
 from gateway.windows import Window
 from tests.support.waiting import until
@@ -134,6 +137,36 @@ async def test_what_is_asked_when_they_end_is_asked_again_and_nothing_else_is(cl
     assert (len(again) <= 2 * AT_A_TIME, clock.waits, a.asked.count("studies")) == (True, 1, 1)
     assert [one.instance for one in outcomes[0].differences] == ["1.6.1.2"]
     assert (outcomes[0].studies, outcomes[0].series, outcomes[0].instances) == (6, 6, 12)
+
+
+@dataclass
+class Retrieving:
+    """A retriever, and its one session, that notes what is retrieved at the same time."""
+
+    running: list[Wanted] = field(default_factory=list)
+    together: list[tuple[str, ...]] = field(default_factory=list)
+    job_id: int = 1
+
+    @asynccontextmanager
+    async def job(self, _source: str, _errand: Errand) -> AsyncIterator[Retrieving]:
+        yield self
+
+    async def retrieve(self, wanted: Wanted, **_how: object) -> str:
+        self.running.append(wanted)
+        self.together.append(tuple(one.study_instance_uid for one in self.running))
+        await trio.testing.wait_all_tasks_blocked()
+        self.running.remove(wanted)
+        return wanted.study_instance_uid
+
+
+async def test_the_parts_of_a_study_are_retrieved_one_after_the_other_and_studies_side_by_side() -> None:
+    """What is broken off is carried on as the newest retrieval of its study: another part's must not be newer."""
+    wanted = [Wanted(study, series=frozenset({part})) for study in ("1.1", "1.2") for part in ("1", "2")]
+    retriever, errand = Retrieving(), Errand("compare", "fingerprint", "{}", ("copy",))
+    _, verdicts = await fetch_all(cast(Any, retriever), "pacs", errand, list(map(Fetch, wanted)), Hours(), at_a_time=4)
+    assert sorted(cast(Any, verdicts)) == ["1.1", "1.1", "1.2", "1.2"]
+    assert ("1.1", "1.2") in retriever.together
+    assert all(len(set(studies)) == len(studies) for studies in retriever.together)
 
 
 async def test_work_is_done_once_where_there_are_no_hours() -> None:
