@@ -25,6 +25,7 @@ import trio
 from gateway import housekeeping, planners
 from gateway.association.acceptor import Acceptor, Limits, ListenerSpec
 from gateway.association.admission import KnownSources
+from gateway.association.services import StorageService
 from gateway.codec.available import capabilities
 from gateway.codec.pool import Pool
 from gateway.confirm import Confirmer
@@ -193,14 +194,17 @@ def _assembled(settings: Settings, role: Role, spool: Spool, ledger: Ledger, poo
     rules = compile_routes(settings.routes)
     intake = StorageIntake(spool, recorder, route=partial(route, rules), keywords=rules.keywords, correlate=retriever.correlate)
     hints.connect(retriever, dispatcher, confirmer, transcoder)
-    comparisons = planners.comparisons(settings, ledger, retriever, settings.gateway.state / COMPARE_NAME)
+    scratch = settings.gateway.state / COMPARE_NAME
+    comparisons = planners.comparisons(
+        settings, ledger, spool, retriever, scratch, nudge=dispatcher.nudge, listens=role is Role.GATEWAY
+    )
     return Engine(
         settings=settings,
         role=role,
         spool=spool,
         ledger=ledger,
         recorder=recorder,
-        acceptor=_acceptor(settings, admission, intake, confirmer),
+        acceptor=_acceptor(settings, admission, retriever.capturing(intake), confirmer),
         retriever=retriever,
         dispatcher=dispatcher,
         transcoder=transcoder,
@@ -242,7 +246,7 @@ def _purpose(ledger: Ledger, provenance: Provenance, sop_instance_uid: str) -> P
         return retrievals.purpose_of(connection, provenance, sop_instance_uid)
 
 
-def _acceptor(settings: Settings, admission: KnownSources, intake: StorageIntake, confirmer: Confirmer) -> Acceptor:
+def _acceptor(settings: Settings, admission: KnownSources, storage: StorageService, confirmer: Confirmer) -> Acceptor:
     listen = settings.listen
     listeners = [ListenerSpec(listen.host, listen.port)] if listen.plain else []
     if listen.tls is not None:
@@ -254,7 +258,7 @@ def _acceptor(settings: Settings, admission: KnownSources, intake: StorageIntake
         handshake_timeout_s=listen.handshake_timeout_s,
         max_pdu_bytes=listen.max_pdu_bytes,
     )
-    return Acceptor(listeners, admission=admission, storage=intake, commitment=confirmer, limits=limits)
+    return Acceptor(listeners, admission=admission, storage=storage, commitment=confirmer, limits=limits)
 
 
 async def _start(engine: Engine, parts: trio.Nursery, control: trio.Nursery, closing: trio.Event) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
-from contextlib import AbstractAsyncContextManager, closing
+import shutil
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import AbstractAsyncContextManager, closing, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -11,12 +12,16 @@ from pathlib import Path
 import trio
 
 from gateway import migrate
+from gateway.association.services import StorageService
 from gateway.compare import Comparisons, Repaired
 from gateway.compare.daily import Daily
+from gateway.compare.filing import Filing
 from gateway.existing import possible_destinations
 from gateway.holdings import Place, folder, place
 from gateway.holdings.verified import VerifiedPlace
+from gateway.intake import FileOutcome, bring
 from gateway.ledger import Ledger, progress
+from gateway.ledger.instances import Recorded
 from gateway.ledger.progress import Scope
 from gateway.migrate import Migrations
 from gateway.migrate.listing import list_studies
@@ -24,6 +29,7 @@ from gateway.migrate.room import Room
 from gateway.orthanc import Orthanc
 from gateway.retrieve import Retriever
 from gateway.settings import DicomDestination, Settings
+from gateway.spool import Spool
 from gateway.sync.means import Means
 from gateway.sync.serving import Syncs
 from gateway.windows import Window, utc_now
@@ -56,13 +62,72 @@ def migrations(
     return Migrations(settings, means, possible=partial(possible_destinations, settings), whole=whole)
 
 
-def comparisons(settings: Settings, ledger: Ledger, retriever: Retriever, scratch: Path) -> Comparisons:
-    """Return what makes comparisons; `scratch` is the folder for files while they are compared."""
+def comparisons(
+    settings: Settings,
+    ledger: Ledger,
+    spool: Spool,
+    retriever: Retriever,
+    scratch: Path,
+    *,
+    nudge: Callable[[str], None],
+    listens: bool,
+) -> Comparisons:
+    """Return what makes comparisons.
+
+    `scratch` is the folder for files while they are compared; what an earlier process left in it is removed. `nudge` tells a
+    destination that there is something to deliver. `listens` says that sources can send to us.
+    """
+    shutil.rmtree(scratch, ignore_errors=True)
+
+    def queued(what: Recorded) -> None:
+        for name in what.queued:
+            nudge(name)
+
+    def take(files: Mapping[str, Path], destination: str, retrieval_id: int) -> Iterator[str]:
+        us = settings.gateway.ae_title
+        for event in bring(files, destination, retrieval_id, spool, ledger, ae_title=us, recorded=queued):
+            yield event.reason if event.outcome in {FileOutcome.SKIPPED, FileOutcome.FAILED} else ""
 
     def opened(name: str) -> Place:
-        return folder(Path(name)) if Path(name).is_absolute() else place(settings, name, ledger)
+        if Path(name).is_absolute():
+            return folder(Path(name))
+        source = settings.sources.get(name)
+        moves = listens and source is not None and source.port is not None and source.retrieve != "get"
+        return place(settings, name, ledger, Capturer(retriever, name) if moves else None)
 
-    return Comparisons(settings, retriever, opened, scratch)
+    return Comparisons(settings, retriever, Filing(ledger, take), opened, scratch)
+
+
+class Capturer:
+    """Has `source` send single instances by C-MOVE for the threads that compare them; see `gateway.holdings.dicom.Capture`."""
+
+    def __init__(self, retriever: Retriever, source: str) -> None:
+        self._retriever = retriever
+        self._source = source
+        self._token = trio.lowlevel.current_trio_token()
+        self._scopes: set[trio.CancelScope] = set()
+
+    def __call__(self, uids: tuple[str, str, str], storage: StorageService) -> str:
+        """Have one instance sent to `storage`; return why it did not come, nothing where it did."""
+        return trio.from_thread.run(self._capture, uids, storage)
+
+    def close(self) -> None:
+        """Give up what is asked for: a thread that nobody waits for any more would wait for it all the same."""
+        with suppress(trio.RunFinishedError):
+            self._token.run_sync_soon(self._cancel)
+
+    async def _capture(self, uids: tuple[str, str, str], storage: StorageService) -> str:
+        with trio.CancelScope() as scope:
+            self._scopes.add(scope)
+            try:
+                return await self._retriever.capture(self._source, uids, storage)
+            finally:
+                self._scopes.discard(scope)
+        return "it was given up"
+
+    def _cancel(self) -> None:
+        for scope in self._scopes:
+            scope.cancel()
 
 
 def daily(settings: Settings, ledger: Ledger, comparisons: Comparisons, reports: Path, *, barrier: Callable[[], None]) -> Daily:

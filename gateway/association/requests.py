@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import secrets
 import ssl
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -117,7 +118,8 @@ def _failed_uids(data: bytes, transfer_syntax: str) -> tuple[str, ...]:
         return ()
 
 
-_message_ids = itertools.count()
+# Anywhere: a source may still send for a C-MOVE of an earlier process, under its Message ID.
+_message_ids = itertools.count(secrets.randbelow(MAX_MESSAGE_ID))
 
 
 def next_message_id() -> int:

@@ -50,6 +50,7 @@ def compare(
     content: Annotated[bool, typer.Option("--content", help="Also what is in the instances: elements and pixels.")] = False,
     repair: Annotated[Repair | None, typer.Option(help="Bring to one side, or to both, what only the other has.")] = None,
     ignore: Annotated[str, typer.Option("--ignore-missing-in", help="A or B: what is missing there does not count.")] = "",
+    when: Annotated[str | None, typer.Option(help="The [schedule] within whose hours it runs.")] = None,
     csv_file: Annotated[Path | None, typer.Option("--csv", help="Write a line for each difference.", dir_okay=False)] = None,
     path: ConfigOption = DEFAULT_CONFIG,
     as_json: JsonOption = False,
@@ -76,6 +77,7 @@ def compare(
             content=content,
             repair=repair,
             ignore=ignore.lower(),
+            when=when,
             **which,
         )
         command = CompareCommand(request=request)
@@ -107,14 +109,18 @@ class CompareProgress:
 
     def __init__(self, shown: Meter) -> None:
         self._shown = shown
+        self._done = Amount()
 
     def tell(self, event: Document) -> None:
         """Show one event."""
         if event["event"] == "delivering":
             show_delivering(self._shown, event)
+        elif event["event"] == "waiting":
+            self._shown.show("comparing", self._done, f"waiting: {event['reason']}")
         else:
+            self._done = Amount(event["instances"], None)
             note = f"{render.plural(event['studies'], 'study', 'studies')}, {event['different']} differences"
-            self._shown.show("comparing", Amount(event["instances"], None), note)
+            self._shown.show("comparing", self._done, note)
 
 
 def _print(summary: Document) -> None:

@@ -40,7 +40,7 @@ class CompareRequest:
 
     `a` and `b` are names of sources or destinations, or absolute paths of folders. `first` and `last` are ISO dates, both
     inclusive; `query` maps further C-FIND keys to matching values. `content` compares, of each instance that both have, elements
-    and pixels. `ignore` leaves out what is missing in ``a`` or ``b``.
+    and pixels. `ignore` leaves out what is missing in ``a`` or ``b``. `when` names the schedule within whose hours it runs.
 
     Raises:
         UsageError: what was asked cannot be meant.
@@ -58,6 +58,7 @@ class CompareRequest:
     content: bool = False
     repair: Repair | None = None
     ignore: str = ""
+    when: str | None = None
 
     def __post_init__(self) -> None:
         if self.a == self.b:

@@ -5,9 +5,10 @@ Places block; they are asked on threads. A study that cannot be compared is told
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import groupby
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TypeVar
@@ -17,11 +18,12 @@ import trio
 
 from gateway.compare import contents, differences
 from gateway.compare.differences import Difference, Kind
+from gateway.compare.hours import Hours
 from gateway.compare.repair import Fetch
 from gateway.compare.request import CompareRequest, Level
 from gateway.errors import GatewayError, UsageError, leaf
 from gateway.holdings import Place, StudyHeld, Unheld
-from gateway.retrieve import Errand, Retriever, Session, Verdict
+from gateway.retrieve import Errand, Event, Retriever, Session, StudyPlanned, Verdict
 
 T = TypeVar("T")
 log = structlog.get_logger()
@@ -51,13 +53,14 @@ class Outcome:
 
 @dataclass
 class Comparison:
-    """One comparison of two places. `folder` is private and holds files for as long as they are compared."""
+    """One comparison of two places, within `hours`. `folder` is private and holds files for as long as they are compared."""
 
     request: CompareRequest
     a: Place
     b: Place
     folder: Path
     tell: Tell
+    hours: Hours = field(default_factory=Hours)
     threads: trio.CapacityLimiter = field(default_factory=partial(trio.CapacityLimiter, 4 * AT_A_TIME))
 
     async def look(self) -> Outcome:
@@ -155,24 +158,29 @@ class Comparison:
         return answers["a"], answers["b"]
 
     async def _ask(self, question: Callable[..., T], *arguments: object) -> T:
-        return await trio.to_thread.run_sync(partial(question, *arguments), limiter=self.threads, abandon_on_cancel=True)
+        ask = partial(trio.to_thread.run_sync, partial(question, *arguments), limiter=self.threads, abandon_on_cancel=True)
+        return await self.hours.within(ask)
 
 
 async def fetch_all(
-    retriever: Retriever, source: str, errand: Errand, fetches: list[Fetch], *, at_a_time: int
+    retriever: Retriever, source: str, errand: Errand, fetches: Sequence[Fetch], hours: Hours, *, at_a_time: int
 ) -> tuple[int, list[Verdict]]:
-    """Retrieve what repairs a side; return the id of the job and a verdict for each study or part of one.
+    """Retrieve what repairs a side within `hours`; return the id of the job and a verdict for each study or part of one.
+
+    The parts of one study follow each other in `fetches`.
 
     Raises:
         UsageError: as `Retriever.job`.
         LedgerError: the ledger cannot be used.
     """
     verdicts: list[Verdict] = []
-    left = iter(fetches)
+    # One after the other: what is broken off is carried on as the newest retrieval of its study.
+    left = iter([list(parts) for _, parts in groupby(fetches, lambda fetch: fetch.wanted.study_instance_uid)])
 
     async def work(session: Session) -> None:
-        for fetch in left:
-            verdicts.append(await session.retrieve(fetch.wanted, skip_existing=fetch.skip_existing, fresh=True))
+        for parts in left:
+            for fetch in parts:
+                verdicts.append(await _fetched(session, fetch, hours))
 
     try:
         async with retriever.job(source, errand) as session, trio.open_nursery() as nursery:
@@ -181,3 +189,17 @@ async def fetch_all(
     except* GatewayError as group:
         raise leaf(group) from None
     return session.job_id, verdicts
+
+
+async def _fetched(session: Session, fetch: Fetch, hours: Hours) -> Verdict:
+    """Retrieve one study, or a part of it; what came before its hours ended is not moved again."""
+    begun = False
+
+    async def tell(event: Event) -> None:
+        nonlocal begun
+        begun = begun or isinstance(event, StudyPlanned)
+
+    async def retrieve() -> Verdict:
+        return await session.retrieve(fetch.wanted, skip_existing=fetch.skip_existing, fresh=not begun, tell=tell)
+
+    return await hours.within(retrieve)

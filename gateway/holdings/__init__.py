@@ -8,7 +8,8 @@ No stage imports this room; it knows the stages whose files it reads (`intake` t
 of folder destinations).
 """
 
+from gateway.holdings.folder import FolderPlace
 from gateway.holdings.place import Place, SeriesHeld, StudyHeld, Unheld
 from gateway.holdings.places import folder, place
 
-__all__ = ["Place", "SeriesHeld", "StudyHeld", "Unheld", "folder", "place"]
+__all__ = ["FolderPlace", "Place", "SeriesHeld", "StudyHeld", "Unheld", "folder", "place"]

@@ -6,24 +6,36 @@ import threading
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from pydicom.dataset import Dataset
 
 from gateway.association.presence import FIND_CONTEXT, instances_of_series
 from gateway.association.query import bounded, contradicts, count_of, identifier, text
 from gateway.association.requestor import Deadlines, RemoteAE, Requestor, associate
+from gateway.association.services import StorageService
 from gateway.association.statuses import StatusKind, find_meaning
 from gateway.domain import is_uid
-from gateway.errors import AssociationAborted, DimseFailed
+from gateway.errors import AssociationAborted, DimseFailed, GatewayError
 from gateway.holdings.exhaust import Answer, Limit, everything
-from gateway.holdings.getting import get
+from gateway.holdings.getting import Into, NoGet, get
 from gateway.holdings.matching import value_matches
 from gateway.holdings.place import SeriesHeld, StudyHeld, Unheld
 from gateway.settings import DicomDestination, SourceTable
 from gateway.tls import requestor_context
 
 T = TypeVar("T")
+
+
+class Capture(Protocol):
+    """Has a source send single instances by C-MOVE. Blocking; called on threads of trio's."""
+
+    def __call__(self, uids: tuple[str, str, str], storage: StorageService) -> str:
+        """Have one sent, by its Study, Series and SOP Instance UIDs, to `storage` and nowhere else; return why it did not come."""
+
+    def close(self) -> None:
+        """Give up what is asked for; from any thread."""
+
 
 _STUDY_KEYS = (
     "StudyInstanceUID",
@@ -56,8 +68,13 @@ class DicomPlace:
 
     gives_files = True
 
-    def __init__(self, name: str, remote: RemoteAE, calling_ae: str, *, deadlines: Deadlines) -> None:
+    def __init__(
+        self, name: str, remote: RemoteAE, calling_ae: str, *, deadlines: Deadlines, capture: Capture | None = None
+    ) -> None:
+        """`capture` has instances sent by C-MOVE, for a place that has no C-GET; without it, such a one gives no files."""
         self.name = name
+        self._capture = capture
+        self._gets = True
         self._calling_ae = calling_ae
         self._associate = partial(associate, remote, calling_ae, deadlines=deadlines)
         self._connect = partial(self._associate, (FIND_CONTEXT,))
@@ -81,11 +98,26 @@ class DicomPlace:
         return self._ask(lambda requestor: {uid for uid in instances_of_series(requestor, study, series) if is_uid(uid)})
 
     def fetch(self, study: str, series: str, instance: str, to: Path) -> None:
-        """As `Place.fetch`, by C-GET."""
-        sop_class = self._ask(lambda requestor: _sop_class(requestor, study, series, instance))
-        if sop_class is None:
-            raise Unheld(f"{self.name} does not list it")
-        get(self._associate, self._calling_ae, (study, series, instance), sop_class, to)
+        """As `Place.fetch`, by C-GET, else by C-MOVE. Some archives abort the association where C-GET is not allowed."""
+        failure: GatewayError = NoGet("it gives no instances by C-GET")
+        if self._gets:
+            sop_class = self._ask(lambda requestor: _sop_class(requestor, study, series, instance))
+            if sop_class is None:
+                raise Unheld(f"{self.name} does not list it")
+            try:
+                get(self._associate, self._calling_ae, (study, series, instance), sop_class, to)
+            except (Unheld, AssociationAborted) as error:
+                if self._capture is None:
+                    raise
+                failure = error
+            else:
+                return
+        assert self._capture is not None
+        into = Into(to)
+        why = self._capture((study, series, instance), into)
+        if not into.came:
+            raise Unheld(f"{failure}; by C-MOVE: {why}")
+        self._gets = not isinstance(failure, NoGet | AssociationAborted)
 
     def remarks(self) -> tuple[str, ...]:
         """As `Place.remarks`."""
@@ -104,6 +136,8 @@ class DicomPlace:
                 requestor.kill()
         for requestor in idle:
             requestor.release()
+        if self._capture is not None:
+            self._capture.close()
 
     def _studies(self, keys: Mapping[str, str]) -> Answer[StudyHeld]:
         return self._ask(lambda requestor: _studies(requestor, keys))

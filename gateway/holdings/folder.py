@@ -100,6 +100,15 @@ class DeliveredFolder:
         """As `Place.instances`."""
         return instances_in(self._root, study, series)
 
+    def files(self, study: str) -> dict[str, dict[str, Path]]:
+        """Return the files of a study by Series and SOP Instance UID."""
+        series = [uid for uid in _uids_in(self._root / study) if is_uid(study)]
+        each = {uid: instances_in(self._root, study, uid) for uid in series}
+        return {
+            uid: {instance: self._root / study / uid / f"{instance}.dcm" for instance in sorted(instances)}
+            for uid, instances in each.items()
+        }
+
     def fetch(self, study: str, series: str, instance: str, to: Path) -> None:
         """As `Place.fetch`."""
         if not (is_uid(study) and is_uid(series) and is_uid(instance)):
@@ -184,16 +193,16 @@ class FilesPlace:
         found = self._studies().get(study, {}).get(series)
         return set(found.files) if found is not None else set()
 
-    def files(self, study: str) -> dict[str, Path]:
-        """Return the files of a study by SOP Instance UID."""
-        return {uid: path for series in self._studies().get(study, {}).values() for uid, path in series.files.items()}
+    def files(self, study: str) -> dict[str, dict[str, Path]]:
+        """Return the files of a study by Series and SOP Instance UID."""
+        return {uid: dict(series.files) for uid, series in self._studies().get(study, {}).items()}
 
     def fetch(self, study: str, series: str, instance: str, to: Path) -> None:
         """As `Place.fetch`."""
-        found = self.files(study).get(instance)
-        if found is None:
+        of_series = self._studies().get(study, {}).get(series)
+        if of_series is None or instance not in of_series.files:
             raise Unheld(f"{self.name} does not hold it")
-        _copy(found, to)
+        _copy(of_series.files[instance], to)
 
     def remarks(self) -> tuple[str, ...]:
         """As `Place.remarks`."""
@@ -248,3 +257,7 @@ class FilesPlace:
         first = next(iter(next(iter(series.values())).files.values()))
         head = head_of(first, asked) if asked else None
         return head.values if head is not None else {}
+
+
+FolderPlace = DeliveredFolder | FilesPlace
+"""A place whose instances are files that can be read where they lie."""

@@ -28,6 +28,10 @@ LONGEST_S = 600.0
 OUT_OF_RESOURCES = 0xA700
 
 
+class NoGet(Unheld):
+    """A place has no C-GET."""
+
+
 def get(
     connect: Callable[[Sequence[ProposedContext]], Requestor],
     ours: str,
@@ -40,14 +44,15 @@ def get(
     `sop_class` is its SOP class, empty where it is not known; `ours` is our AE title.
 
     Raises:
-        Unheld: it did not come: the peer has no C-GET, cannot send it so, or does not have it.
+        NoGet: the peer has no C-GET.
+        Unheld: it did not come: the peer cannot send it so, or does not have it.
         AssociationError: the association could not be opened, or broke.
     """
     for contexts in offers({sop_class} if sop_class else None, preferring(())):
         try:
             requestor = connect(contexts)
         except NoPresentationContext as error:
-            raise Unheld("it gives no instances by C-GET") from error
+            raise NoGet("it gives no instances by C-GET") from error
         if _got(requestor, ours, uids, to):
             return
     raise Unheld("it did not send the instance by C-GET")
@@ -58,7 +63,7 @@ def _got(requestor: Requestor, ours: str, uids: tuple[str, str, str], to: Path) 
     identifier = Dataset()
     identifier.QueryRetrieveLevel = "IMAGE"
     identifier.StudyInstanceUID, identifier.SeriesInstanceUID, identifier.SOPInstanceUID = uids
-    into, message_id = _Into(to), next_message_id()
+    into, message_id = Into(to), next_message_id()
     info = AssociationInfo(f"get{message_id}", requestor.remote.ae_title, ours, requestor.remote.host)
     watchdog = threading.Timer(LONGEST_S, requestor.kill)
     watchdog.daemon = True
@@ -70,14 +75,14 @@ def _got(requestor: Requestor, ours: str, uids: tuple[str, str, str], to: Path) 
                 for _ in responses:
                     continue
     except NoPresentationContext as error:
-        raise Unheld("it gives no instances by C-GET") from error
+        raise NoGet("it gives no instances by C-GET") from error
     finally:
         watchdog.cancel()
     return into.came
 
 
-class _Into:
-    """A storage service that takes one instance into a file."""
+class Into:
+    """A storage service that takes one instance into a file; `came` once it is there."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -100,7 +105,7 @@ class _Into:
 
 
 class _Reception:
-    def __init__(self, into: _Into, file: BinaryIO) -> None:
+    def __init__(self, into: Into, file: BinaryIO) -> None:
         self._into = into
         self._file = file
 
@@ -118,3 +123,4 @@ class _Reception:
 
     def discard(self) -> None:
         self._file.close()
+        self._into.path.unlink(missing_ok=True)

@@ -36,7 +36,7 @@ class SeriesHeld:
 
 
 class Unheld(GatewayError):
-    """A place does not hold an instance, or not any more, or has no way to give it without C-MOVE."""
+    """A place does not hold an instance, or not any more, or has no way to give it."""
 
 
 class Place(Protocol):

@@ -8,7 +8,7 @@ from typing import Literal
 
 from gateway.association.requestor import Deadlines
 from gateway.errors import UsageError
-from gateway.holdings.dicom import DicomPlace, remote_of
+from gateway.holdings.dicom import Capture, DicomPlace, remote_of
 from gateway.holdings.folder import DeliveredFolder, FilesPlace
 from gateway.holdings.place import Place
 from gateway.holdings.rest import RestPlace
@@ -29,10 +29,10 @@ def way_of(table: SourceTable | DicomDestination | FolderDestination) -> Way:
     return "rest" if table.rest is not None else "dicomweb" if table.dicomweb is not None else "find"
 
 
-def place(settings: Settings, name: str, ledger: Ledger | None = None) -> Place:
+def place(settings: Settings, name: str, ledger: Ledger | None = None, capture: Capture | None = None) -> Place:
     """Return the place that is called `name`: the destination, else the source; `ledger` is for ``ask = "ledger"``.
 
-    Nothing is asked yet.
+    Nothing is asked yet. `capture` is how one that is reached by C-MOVE alone gives files.
 
     Raises:
         UsageError: no source or destination has this name, or it cannot be asked.
@@ -46,7 +46,7 @@ def place(settings: Settings, name: str, ledger: Ledger | None = None) -> Place:
         "rest": lambda: RestPlace(name, table.rest) if table.rest is not None else None,
         "dicomweb": lambda: WebPlace(name, table.dicomweb) if table.dicomweb is not None else None,
         "ledger": lambda: VerifiedPlace(name, ledger) if ledger is not None else None,
-        "find": lambda: _asked_by_find(settings, name, table),
+        "find": lambda: _asked_by_find(settings, name, table, capture),
     }
     found = ways[way_of(table)]()
     if found is None:
@@ -74,8 +74,9 @@ def _better(source: SourceTable, destination: DicomDestination | FolderDestinati
     return way_of(destination) == "find" and getattr(destination, "ask", None) is None and way_of(source) != "find"
 
 
-def _asked_by_find(settings: Settings, name: str, table: SourceTable | DicomDestination) -> Place | None:
+def _asked_by_find(settings: Settings, name: str, table: SourceTable | DicomDestination, capture: Capture | None) -> Place | None:
     if table.port is None:
         return None
     calling = getattr(table, "calling_ae_title", None) or settings.gateway.ae_title
-    return DicomPlace(name, remote_of(table), calling, deadlines=Deadlines(response_s=table.response_timeout_s))
+    deadlines = Deadlines(response_s=table.response_timeout_s)
+    return DicomPlace(name, remote_of(table), calling, deadlines=deadlines, capture=capture)

@@ -1,4 +1,4 @@
-"""The input of ``gateway send``: files, folders and zip archives become instances with deliveries.
+"""Files become instances with deliveries: folders and zip archives for ``gateway send``, single ones for whoever lacks them.
 
 Files are read in place: their location names path, size and modification time, so a file that changes afterwards is another
 one, and is not sent as what it was. Their digest is computed like that of spooled bytes, in one pass while registering: it
@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import stat
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -34,7 +34,7 @@ from gateway.ledger.instances import (
     held,
     send_again,
 )
-from gateway.ledger.recording import record
+from gateway.ledger.recording import record, record_anew
 from gateway.spool import Spool, digest_of, file_location
 
 BATCH_FILES = 64
@@ -47,6 +47,7 @@ _REASONS = {
     ArrivalOutcome.CONFLICT: "supersedes other content under the same SOP Instance UID",
 }
 _SETTLED_REASON = "nothing left to send: settled at every destination"
+_OTHER_REASON = "the file holds another instance by now"
 
 
 class FileOutcome(StrEnum):
@@ -121,25 +122,46 @@ def register(
     """
     provenance = Provenance(ae_title, ae_title, LOCAL_ADDRESS, SEND_ASSOCIATION)
     registration = _Registration(tuple(dict.fromkeys(destinations)), spool, ledger, provenance, priority, recorded, clock)
-    batch: list[Found | _File] = []
-    size = 0
-    for found in walk(paths):
-        file = _stat(found)
-        if isinstance(file, _File) and is_archive(file.path):
-            yield from registration.batch(batch)
-            batch, size = [], 0
-            yield from registration.archive(file.path)
-            continue
-        batch.append(file)
-        size += file.size if isinstance(file, _File) else 0
-        if len(batch) >= BATCH_FILES or size >= BATCH_BYTES:
-            yield from registration.batch(batch)
-            batch, size = [], 0
-    yield from registration.batch(batch)
+    for part in _parts(walk(paths)):
+        yield from registration.archive(part) if isinstance(part, Path) else registration.batch(part)
+
+
+def bring(
+    files: Mapping[str, Path],
+    destination: str,
+    retrieval_id: int,
+    spool: Spool,
+    ledger: Ledger,
+    *,
+    ae_title: str,
+    recorded: Callable[[Recorded], None] = lambda _recorded: None,
+    clock: Callable[[], float] = time.time,
+) -> Iterator[FileEvent]:
+    """Take in instances, by SOP Instance UID, where their files lie for `destination`, which lacks them; yield one event a file.
+
+    They are counted to a retrieval. Unlike what `register` takes in, they are delivered whatever became of them there before, and
+    whatever came under their SOP Instance UIDs since. A file that holds none of them any more is skipped. Closing the iterator
+    stops between batches.
+
+    Raises:
+        LedgerUnavailable: the ledger takes no more.
+
+    """
+    provenance = Provenance(ae_title, ae_title, LOCAL_ADDRESS, SEND_ASSOCIATION)
+    registration = _Registration(
+        (destination,), spool, ledger, provenance, Priority.NORMAL, recorded, clock, retrieval_id, frozenset(files)
+    )
+    for part in _parts(Found(Path(os.path.realpath(path))) for path in files.values()):
+        if isinstance(part, Path):
+            yield FileEvent(shown(part), FileOutcome.SKIPPED, _OTHER_REASON)
+        else:
+            yield from registration.batch(part)
 
 
 @dataclass(frozen=True, slots=True)
 class _Registration:
+    """With a `retrieval_id`, what is `wanted` is delivered whatever became of it before."""
+
     destinations: tuple[str, ...]
     spool: Spool
     ledger: Ledger
@@ -147,6 +169,8 @@ class _Registration:
     priority: Priority
     recorded: Callable[[Recorded], None]
     clock: Callable[[], float]
+    retrieval_id: int | None = None
+    wanted: frozenset[str] = frozenset()
 
     def batch(self, files: Sequence[Found | _File]) -> Iterator[FileEvent]:
         """Register files in place in one transaction."""
@@ -180,8 +204,9 @@ class _Registration:
         if isinstance(file, Found):
             outcome = FileOutcome.FAILED if file.refused else FileOutcome.SKIPPED
             return _Candidate(path, event=FileEvent(path, outcome, file.reason))
-        if file.location in known:
-            return _Candidate(path, known=known[file.location])
+        there = known.get(file.location)
+        if there is not None:
+            return self._wanted(path, there.identity, there.content) if self.retrieval_id else _Candidate(path, known=there)
         try:
             found = _inspect(file)
         except OSError as error:
@@ -189,13 +214,19 @@ class _Registration:
         if isinstance(found, NoInstance):
             outcome = FileOutcome.FAILED if found.dicom else FileOutcome.SKIPPED
             return _Candidate(path, event=FileEvent(path, outcome, found.reason))
-        identity, content = found
-        arrival = Arrival(identity, self.provenance, content, self.destinations, self.clock(), priority=self.priority)
+        return self._wanted(path, *found)
+
+    def _wanted(self, path: str, identity: InstanceIdentity, content: Content) -> _Candidate:
+        if self.retrieval_id and identity.sop_instance_uid not in self.wanted:
+            return _Candidate(path, event=FileEvent(path, FileOutcome.SKIPPED, _OTHER_REASON))
+        now, retrieval_id = self.clock(), self.retrieval_id
+        arrival = Arrival(identity, self.provenance, content, self.destinations, now, retrieval_id, priority=self.priority)
         return _Candidate(path, arrival=arrival)
 
     def _decide(self, connection: Connection, candidate: _Candidate) -> tuple[FileEvent, Recorded | None]:
         if candidate.arrival is not None:
-            recorded = record(connection, candidate.arrival, again=False)
+            arrival = candidate.arrival
+            recorded = record_anew(connection, arrival) if self.retrieval_id else record(connection, arrival, again=False)
             return _event(candidate.path, recorded), recorded
         if candidate.known is not None:
             return self._known(connection, candidate.path, candidate.known), None
@@ -216,6 +247,25 @@ def _event(path: str, recorded: Recorded) -> FileEvent:
     outcome = FileOutcome.QUEUED if recorded.queued else FileOutcome.SETTLED
     reason = _REASONS[recorded.outcome] if recorded.queued else _SETTLED_REASON
     return FileEvent(path, outcome, reason, arrival.identity, recorded.instance_id, arrival.content.length, recorded.queued)
+
+
+def _parts(files: Iterable[Found]) -> Iterator[list[Found | _File] | Path]:
+    """Yield files in batches, and archives one by one."""
+    batch: list[Found | _File] = []
+    size = 0
+    for found in files:
+        file = _stat(found)
+        if isinstance(file, _File) and is_archive(file.path):
+            yield batch
+            batch, size = [], 0
+            yield file.path
+            continue
+        batch.append(file)
+        size += file.size if isinstance(file, _File) else 0
+        if len(batch) >= BATCH_FILES or size >= BATCH_BYTES:
+            yield batch
+            batch, size = [], 0
+    yield batch
 
 
 def _stat(found: Found) -> Found | _File:

@@ -15,6 +15,9 @@ ACCEPTANCE_ORDER = "acceptance_order"
 ASYNCHRONOUS = "asynchronous"
 """About a source: ``yes`` when it answers C-MOVE before its sub-operations are done."""
 
+ANONYMOUS = "anonymous"
+"""About a source: ``yes`` when what it sends does not say for which C-MOVE it comes."""
+
 RETRIEVE = "retrieve"
 """About a source: the operation that brings its instances, ``move`` or ``get``, where that has to be found out."""
 

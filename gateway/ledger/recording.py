@@ -30,6 +30,7 @@ from gateway.ledger.instances import (
     hasten,
     owes,
     revive,
+    send_again,
     underway,
 )
 from gateway.ledger.rows import RowInsert
@@ -111,6 +112,18 @@ def record(connection: Connection, arrival: Arrival, *, again: bool = True, late
     if not _same_content(known, arrival.content):
         return _record_conflict(connection, arrival, known, older=late and arrival.at < known.received_at)
     return _record_known(connection, arrival, known, again=again)
+
+
+def record_anew(connection: Connection, arrival: Arrival) -> Recorded:
+    """Record `arrival`, which is to get to its destinations whatever became of it there before, and return what it was.
+
+    Beside what `record` does, what is held there is tried again, and a content that another one superseded is delivered in its
+    place: files stay where they are, so one that was recorded before may be wanted over what came after it.
+    """
+    _reinstate(connection, arrival)
+    recorded = record(connection, arrival)
+    queued = send_again(connection, recorded.instance_id, arrival.destinations, now=arrival.at, priority=arrival.priority)
+    return replace(recorded, queued=queued)
 
 
 def record_many(connection: Connection, some: Sequence[Arrival]) -> list[Recorded]:
@@ -201,6 +214,20 @@ def _supersede(connection: Connection, older_id: int, newer_id: int, now: float)
     ids = delivery_ids(connection, deliveries.c.instance_id == older_id)
     waiting = {DeliveryState.PENDING, DeliveryState.DEFERRED, DeliveryState.HELD}
     transitions.move(connection, ids, DeliveryState.HELD, now=now, only_from=waiting, reason=SUPERSEDED)
+
+
+def _reinstate(connection: Connection, arrival: Arrival) -> None:
+    """Make the content that is recorded at the arrival's own location the current one of its SOP Instance UID again."""
+    mine = instances.c.location == arrival.content.location
+    superseded = select(instances.c.id).where(mine, instances.c.superseded_by.is_not(None))
+    instance_id = connection.execute(superseded).scalar_one_or_none()
+    if instance_id is None:
+        return
+    same = and_(instances.c.sop_instance_uid == arrival.identity.sop_instance_uid, instances.c.superseded_by.is_(None))
+    current = list(connection.execute(select(instances.c.id).where(same)).scalars())
+    connection.execute(update(instances).where(instances.c.id == instance_id).values(superseded_by=None))
+    for other in current:
+        _supersede(connection, other, instance_id, arrival.at)
 
 
 def _bytes_came(connection: Connection, instance_id: int, now: float) -> None:

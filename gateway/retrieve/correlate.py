@@ -12,6 +12,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 
 from gateway.domain import Priority, Provenance, Purpose
+from gateway.retrieve.capturing import Captures
 
 
 @dataclass(eq=False)
@@ -65,10 +66,11 @@ class Watch:
 
 
 class Arrivals:
-    """The running retrievals and the Message IDs of their C-MOVEs."""
+    """The running retrievals and the Message IDs of their C-MOVEs; `captures` are those whose instances are nobody else's."""
 
     def __init__(self, ae_title: str) -> None:
         """Watch arrivals for C-MOVEs that `ae_title` requests."""
+        self.captures = Captures(ae_title)
         self._ae_title = ae_title
         self._lock = threading.Lock()
         self._open: dict[int, Watch] = {}
@@ -94,6 +96,7 @@ class Arrivals:
         """Count to `watch` what comes under `message_id`. Before the C-MOVE goes out."""
         with self._lock:
             self._moves[message_id] = (watch.purpose, watch.source)
+        self.captures.forget(message_id)
 
     def correlate(self, provenance: Provenance, sop_instance_uid: str) -> Purpose | None:
         """Return what an instance came for: by its C-MOVE, else by the expected UIDs, else None (unsolicited).

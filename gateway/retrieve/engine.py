@@ -27,6 +27,8 @@ from gateway.errors import UsageError
 from gateway.ledger import Ledger, learned
 from gateway.ledger.retrievals import JobState
 from gateway.retrieve.call import converse
+from gateway.retrieve.capture import capture
+from gateway.retrieve.capturing import Capturing
 from gateway.retrieve.correlate import Arrivals
 from gateway.retrieve.events import Event, PullRequest
 from gateway.retrieve.job import Job
@@ -35,7 +37,7 @@ from gateway.retrieve.means import BOTH_ORDERS, Existing, Means, Source
 from gateway.retrieve.method import Method
 from gateway.retrieve.questions import Questions, go_through
 from gateway.retrieve.reachable import address_towards
-from gateway.retrieve.repair import AcceptanceOrder, Backoff
+from gateway.retrieve.repair import AcceptanceOrder, Backoff, Level, Target
 from gateway.retrieve.session import Session, nobody
 from gateway.retrieve.slots import Slots
 from gateway.retrieve.turns import Turns
@@ -49,6 +51,8 @@ QueryLevel = Literal["STUDY", "SERIES", "IMAGE"]
 
 MAX_THREADS = 64
 """Associations and ledger calls of all retrievals at a time."""
+
+_TAUGHT = (learned.ACCEPTANCE_ORDER, learned.ASYNCHRONOUS, learned.ANONYMOUS, learned.RETRIEVE, BOTH_ORDERS)
 
 EVENT_BACKLOG = 256
 """Events that may wait for a slow listener before the job waits for it."""
@@ -203,6 +207,22 @@ class Retriever:
         """Return what an arriving instance came for, or None for unsolicited. Thread-safe, in memory."""
         return self._arrivals.correlate(provenance, sop_instance_uid)
 
+    def capturing(self, storage: StorageService) -> StorageService:
+        """Return what takes in the instances that sources send: those that are captured, and all others by `storage`."""
+        return Capturing(self._arrivals.captures, storage)
+
+    async def capture(self, source: str, uids: tuple[str, str, str], storage: StorageService) -> str:
+        """Ask for one instance by C-MOVE, by its Study, Series and SOP Instance UIDs, that goes to `storage` and nowhere else.
+
+        Returns why it did not come, nothing where it did (`gateway.retrieve.capturing`).
+
+        Raises:
+            UsageError: no such source, or it has no port.
+            LedgerError: the ledger cannot be used.
+        """
+        target = Target(Level.IMAGE, *uids[:2], uids[2:])
+        return await capture(self._means, self._source(source), target, storage)
+
     def arrived(self, retrieval_id: int | None, sop_instance_uid: str, size_bytes: int) -> None:
         """Hint that an instance is durable and recorded; a lost hint costs time, never an instance. Thread-safe, never raises."""
         self._arrivals.arrived(retrieval_id, sop_instance_uid, size_bytes)
@@ -225,10 +245,7 @@ class Retriever:
             raise UsageError(f"source {name!r} has no port: add it to [sources.{name}], so that it can be asked")
         now, subject = self._means.clock(), learned.source_subject(name)
         with self._ledger.read() as connection:
-            taught = {
-                fact: learned.get(connection, subject, fact, now=now)
-                for fact in (learned.ACCEPTANCE_ORDER, learned.ASYNCHRONOUS, learned.RETRIEVE, BOTH_ORDERS)
-            }
+            taught = {fact: learned.get(connection, subject, fact, now=now) for fact in _TAUGHT}
         usual: AcceptanceOrder = "uncompressed-first" if taught[learned.ACCEPTANCE_ORDER] == "uncompressed-first" else "j2k-first"
         throttle = self._throttles.get(name)
         connect = partial(self._associate, table, throttle)
@@ -241,6 +258,7 @@ class Retriever:
             Turns(usual, partial(self._set_order, name)),
             both_orders=taught[BOTH_ORDERS] == "yes",
             asynchronous=taught[learned.ASYNCHRONOUS] == "yes",
+            anonymous=taught[learned.ANONYMOUS] == "yes",
             throttle=throttle,
             preferred=preferring(table.prefer or self._settings.listen.prefer),
             works=next((method for method in Method if taught[learned.RETRIEVE] == method), None),

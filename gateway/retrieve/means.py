@@ -70,6 +70,8 @@ class Source:
     turns: Turns
     both_orders: bool = False
     asynchronous: bool = False
+    anonymous: bool = False
+    """What it sends does not say for which C-MOVE it comes."""
     throttle: Throttle | None = None
     preferred: tuple[str, ...] = J2K_FIRST
     """The transfer syntaxes in the order that the configuration prefers, which is the one called ``j2k-first``."""

@@ -24,7 +24,7 @@ async def compare(engine: Engine, command: CompareCommand, emit: Emit) -> None:
     """Compare, repair where that is asked, and compare again.
 
     Raises:
-        UsageError: there is no such place, or what is asked of it has no way.
+        UsageError: there is no such place or schedule, or what is asked of it has no way.
         AssociationError, WebServiceError: a place cannot be asked.
         GatewayStopping: the gateway is told to stop meanwhile.
     """
@@ -44,8 +44,12 @@ async def compare(engine: Engine, command: CompareCommand, emit: Emit) -> None:
     async def settle(done: Repaired) -> None:
         await deliver(engine, Scope(job_id=done.job_id, destinations=(done.destination,)), True, command.wait_s, emit)
 
+    async def waits() -> None:
+        async with telling:
+            await emit({"event": "waiting", "reason": "outside its hours"})
+
     async with engine.jobs.running():
-        outcome, repaired = await engine.comparisons.carry_out(request, tell, settle)
+        outcome, repaired = await engine.comparisons.carry_out(request, tell, settle, waits)
     verdicts = [asdict(verdict) | {"destination": done.destination} for done in repaired for verdict in done.verdicts]
     await emit({"event": "summary", **_summary(outcome), "repaired": verdicts})
 

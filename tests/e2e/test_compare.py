@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import csv
+import json
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from tests.support.dcmtk import dcmqrscp
 from tests.support.gateway import Gateway, dicom_destination, folder_destination, source
 from tests.support.orthanc import Orthanc, orthanc
 from tests.support.ports import HOST, free_port
+from tests.support.waiting import wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.peers("Orthanc")]
 
@@ -196,13 +199,103 @@ def test_an_archive_a_delivered_folder_and_a_folder_of_files_are_compared(tmp_pa
         assert differences(files_differ) == {("content differs", uid(1, 1), uid(1, 1, 1), uid(1, 1, 1, 1), ("PatientComments",))}
 
 
+def test_what_only_a_folder_has_is_taken_from_its_files_and_proved(pair: Pair, tmp_path: Path) -> None:
+    first, second, third = pair.files
+    folder, gateway = tmp_path / "folder", pair.gateway
+    more = data.ct_series(folder / "series", 2, rows=16, seed=2, series=2)
+    changed(first[1], folder / "changed.dcm", comment)
+    changed(first[2], folder / "flipped.dcm", flip_one_pixel)
+    for path in (first[0], *second, *third):
+        (folder / f"{path.parent.name}-{path.name}").write_bytes(path.read_bytes())
+    pair.b.upload([*first, *second[:2]])
+    before = {path: path.read_bytes() for path in folder.rglob("*.dcm")}
+    assert len(before) == 11
+
+    added = gateway.json("compare", folder, "copy", "--repair", "a-to-b")
+    verdicts = [(one["kind"], one["study_instance_uid"], one["received"], one["destination"]) for one in added["repaired"]]
+    assert sorted(verdicts) == [
+        ("complete", uid(2, 1), 1, "copy"),
+        ("complete", uid(2, 1), 2, "copy"),
+        ("complete", uid(3, 1), 3, "copy"),
+    ]
+    assert (added["same"], added["instances"], more[0].exists()) == (True, 11, True)
+    assert set(pair.b.instances()) == {data.identity(path)[2] for path in before}
+    assert {path: path.read_bytes() for path in folder.rglob("*.dcm")} == before
+
+    content = gateway.json("compare", "copy", folder, "--content", exit_codes=(1,))
+    assert [one["elements"] for one in content["differences"]] == [["PatientComments"], ["pixels"]]
+    over = gateway.json("compare", "copy", folder, "--content", "--repair", "b-to-a")
+    assert ([one["received"] for one in over["repaired"]], over["same"], over["contents"]) == ([2], True, 11)
+
+    held = pair.b.instances()
+    for one in held.values():
+        pair.b.rest.delete(f"/instances/{one}").raise_for_status()
+    again = gateway.json("compare", folder, "copy", "--repair", "a-to-b")
+    assert (again["same"], len(pair.b.instances())) == (True, 11), "what was delivered and lost is delivered again"
+
+
+def test_what_only_a_folder_that_we_deliver_into_has_is_sent_back(pair: Pair, tmp_path: Path) -> None:
+    gateway, delivered = pair.gateway, tmp_path / "delivered"
+    destinations = {**gateway.tables["destinations"], "folder": folder_destination(delivered)}
+    gateway.write(destinations=destinations)
+    pair.a.upload(pair.files[0])
+    assert gateway.json("pull", "pacs", "--study", uid(1, 1), "--to", "folder")["done"]
+
+    repaired = gateway.json("compare", "folder", "copy", "--repair", "a-to-b")
+
+    assert ([one["kind"] for one in repaired["repaired"]], repaired["same"]) == (["complete"], True)
+    assert pair.a.instances().keys() == pair.b.instances().keys()
+
+
+def test_a_folder_is_brought_to_its_destination_by_itself_at_a_time_of_day(pair: Pair, tmp_path: Path) -> None:
+    def today(dataset: pydicom.FileDataset) -> None:
+        dataset.StudyDate = f"{datetime.now(UTC):%Y%m%d}"
+
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    for path in pair.files[0]:
+        changed(path, folder / path.name, today)
+    due = datetime.now(UTC) + timedelta(seconds=75)
+    table = {
+        "name": "night",
+        "a": folder,
+        "b": "copy",
+        "at": f"{due:%H:%M}",
+        "time_zone": "UTC",
+        "last_days": 3,
+        "repair": "a-to-b",
+    }
+    pair.gateway.write(compare=[table])
+    report = pair.gateway.state / "reports" / "compare-night.json"
+
+    with pair.gateway.serving():
+        wait_until(report.exists, "the report of the comparison", deadline_s=110)
+        written = json.loads(wait_until(report.read_text, "its text"))
+
+    assert (written["differences"], written["instances"], len(pair.b.instances())) == ([], 3, 3)
+
+
+def test_a_comparison_waits_for_its_hours(pair: Pair) -> None:
+    pair.a.upload(pair.files[0])
+    due = datetime.now(UTC).replace(second=0, microsecond=0) + timedelta(minutes=1)
+    hours = f"{due:%H:%M}-{due + timedelta(hours=6):%H:%M}"
+    pair.gateway.write(schedule={"soon": {"time_zone": "UTC", "night": hours}})
+
+    repaired = pair.compare("--when", "soon", "--repair", "a-to-b", same=True)
+
+    assert datetime.now(UTC) >= due
+    assert ([one["kind"] for one in repaired["repaired"]], len(pair.b.instances())) == (["complete"], 3)
+
+
 def test_what_cannot_be_meant_is_refused_before_anything_is_asked(tmp_path: Path) -> None:
     gateway = Gateway(tmp_path / "gateway", {"sources": {"pacs": source(1)}, "destinations": {"copy": dicom_destination(1)}})
     for arguments, message in (
         (("pacs", "pacs"), "the same place"),
         (("pacs", "nowhere"), "neither a source, nor a destination"),
-        (("pacs", "copy", "--repair", "b-to-a"), "copy is no source"),
+        (("pacs", "copy", "--repair", "b-to-a"), "copy is neither a source nor a folder"),
+        (("pacs", tmp_path, "--repair", "both"), f"{tmp_path} is no destination"),
         (("pacs", "copy", "--level", "study", "--content"), "--level instance"),
+        (("pacs", "copy", "--when", "nights"), "no schedule is called 'nights'"),
         (("pacs", "copy", "--from", "2024"), "--from: found '2024'"),
     ):
         done = gateway.run("compare", *arguments)

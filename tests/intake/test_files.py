@@ -9,12 +9,13 @@ import pydicom
 import pydicom.data
 import pytest
 from pydicom.uid import ImplicitVRLittleEndian
+from sqlalchemy import Connection
 
 from gateway.domain import DeliveryState
 from gateway.errors import LedgerUnavailable, SpoolMissing
-from gateway.intake import FileEvent, FileOutcome, Releaser, recover, register
+from gateway.intake import FileEvent, FileOutcome, Releaser, bring, recover, register
 from gateway.intake import files as intake_files
-from gateway.ledger import Ledger, instances, progress, transitions
+from gateway.ledger import Ledger, instances, progress, retrievals, transitions
 from gateway.ledger.instances import SUPERSEDED, BytesState, Recorded, StoredInstance
 from gateway.ledger.schema import deliveries
 from gateway.spool import Spool
@@ -440,3 +441,72 @@ def test_each_instance_is_announced_once_it_is_durable(send: Send, ledger: Ledge
     heard: list[tuple[str, int]] = []
     send(recorded=lambda recorded: heard.append((recorded.arrival.identity.sop_instance_uid, len(states(ledger)))))
     assert heard == [("1.2.3", 1)]
+
+
+@pytest.fixture
+def retrieval(ledger: Ledger) -> int:
+    def change(connection: Connection) -> int:
+        job = retrievals.open_job(connection, "compare", "fingerprint", "{}", destinations=("a",), now=1.0)
+        return retrievals.open_retrieval(connection, job.id, "(folder)", "1.2.3", now=1.0).id
+
+    return ledger.write(change)
+
+
+@pytest.fixture
+def brought(spool: Spool, ledger: Ledger, retrieval: int) -> Callable[..., list[FileEvent]]:
+    def run(files: dict[str, Path]) -> list[FileEvent]:
+        return list(bring(files, "a", retrieval, spool, ledger, ae_title="GATEWAY"))
+
+    return run
+
+
+def received(ledger: Ledger, retrieval: int) -> set[str]:
+    with ledger.read() as connection:
+        return set(retrievals.received_for(connection, retrieval, ("a",)))
+
+
+@pytest.mark.parametrize("before", [DeliveryState.VERIFIED, DeliveryState.DROPPED, DeliveryState.HELD])
+def test_what_is_wanted_of_a_folder_is_delivered_whatever_became_of_it_before(
+    send: Send, brought: Send, ledger: Ledger, inbox: Path, retrieval: int, before: DeliveryState
+) -> None:
+    path = put(inbox / "a.dcm", part10(data_set("1.2.3")))
+    send()
+    settle(ledger, before)
+    assert outcomes(send()) == ["queued" if before is DeliveryState.HELD else "settled"]
+    if before is DeliveryState.HELD:
+        settle(ledger, before)
+
+    (event,) = brought({"1.2.3": path})
+
+    assert (event.outcome, event.queued) == (FileOutcome.QUEUED, ("a",))
+    assert list(states(ledger).values()) == ["pending"]
+    assert received(ledger, retrieval) == {"1.2.3"}
+
+
+def test_a_file_is_delivered_over_what_came_after_it_under_its_uid(
+    send: Send, brought: Send, spool: Spool, ledger: Ledger, inbox: Path
+) -> None:
+    older = put(inbox / "older.dcm", part10(data_set("1.2.3", filler=b"older")))
+    send(older)
+    newer = put(inbox / "newer.dcm", part10(data_set("1.2.3", filler=b"newer")))
+    send(newer)
+
+    brought({"1.2.3": older})
+
+    second, first = found(ledger, "1.2.3")
+    assert states(ledger) == {(first.id, "a"): "pending", (second.id, "a"): "held"}
+    assert (first.superseded_by, second.superseded_by) == (None, first.id)
+    assert read(spool, first.content) == data_set("1.2.3", filler=b"older")
+
+
+def test_a_file_that_became_another_one_is_not_taken_for_what_is_wanted(brought: Send, ledger: Ledger, inbox: Path) -> None:
+    other = put(inbox / "a.dcm", part10(data_set("1.2.4")))
+    archive = inbox / "b.zip"
+    with zipfile.ZipFile(archive, "w") as made:
+        made.writestr("a.dcm", part10(data_set("1.2.5")))
+    gone = inbox / "c.dcm"
+
+    events = brought({"1.2.3": other, "1.2.5": archive, "1.2.6": gone})
+
+    assert outcomes(events) == ["skipped", "skipped", "failed"]
+    assert states(ledger) == {}

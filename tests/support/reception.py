@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from gateway.association.acceptor import Acceptor
 from gateway.association.admission import KnownSources
 from gateway.association.commitment import CommitmentReport
-from gateway.association.services import AssociationInfo, ListenerSpec, StoreRequest
+from gateway.association.services import AssociationInfo, ListenerSpec, StorageService, StoreRequest
 from gateway.association.services import Reception as Receiving
 from gateway.domain import Provenance, Purpose
 from gateway.errors import Refusal
@@ -32,6 +32,8 @@ class Correlator(Protocol):
     def arrived(self, retrieval_id: int | None, sop_instance_uid: str, size_bytes: int) -> None: ...
 
     def turned_away(self, calling_ae: str, called_ae: str, address: str) -> None: ...
+
+    def capturing(self, storage: StorageService) -> StorageService: ...
 
 
 @dataclass
@@ -89,7 +91,8 @@ class Reception:
         status = self.refuse(self._asked, request.sop_instance_uid)
         if status is not None and status & 0xF000 != 0xB000:
             raise Refusal(status, "refused by the test")
-        inner = self._intake.receive(association, request)
+        storage = self.retriever.capturing(self._intake) if self.retriever else self._intake
+        inner = storage.receive(association, request)
         return inner if status is None else Warned(inner, status)
 
     def report(self, report: CommitmentReport) -> int:
