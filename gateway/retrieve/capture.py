@@ -12,7 +12,6 @@ from functools import partial
 import structlog
 import trio
 
-from gateway.association.contexts import STUDY_ROOT_CONTEXTS
 from gateway.association.requestor import next_message_id
 from gateway.association.services import StorageService
 from gateway.domain import Priority
@@ -69,7 +68,7 @@ class _Asking:
         identifier, destination = plan.move_identifier(self._target), self._means.ae_title
         number, table = self.capture.message_id, self._source.table
         move = Move(
-            partial(self._source.connect, STUDY_ROOT_CONTEXTS),
+            self._source.associations,
             lambda requestor: requestor.move(identifier, destination_ae=destination, message_id=number),
             message_id=number,
             watch=self.watch,

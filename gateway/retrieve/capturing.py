@@ -50,11 +50,13 @@ class Captures:
         self._ae_title = ae_title
         self._lock = threading.Lock()
         self._known: dict[int, Capture] = {}
+        self._open: set[Capture] = set()
 
     def open(self, capture: Capture) -> None:
         """Take what comes for `capture` from now on. Before its C-MOVE goes out."""
         with self._lock:
             self._known[capture.message_id] = capture
+            self._open.add(capture)
             for message_id in [one.message_id for one in self._known.values() if one.over][:-REMEMBERED]:
                 del self._known[message_id]
 
@@ -67,6 +69,7 @@ class Captures:
         """Refuse what still comes for `capture`."""
         with self._lock:
             capture.over = True
+            self._open.discard(capture)
 
     def take(self, association: AssociationInfo, request: StoreRequest) -> Capture | None:
         """Return the capture that a C-STORE request is for; None where it is anything else.
@@ -91,8 +94,8 @@ class Captures:
             capture.came, capture.taken = came, came
 
     def _suspect(self, association: AssociationInfo, uid: str) -> None:
-        for capture in self._known.values():
-            if not capture.over and self._is_of(capture, association, uid):
+        for capture in self._open:
+            if self._is_of(capture, association, uid):
                 capture.anonymous = True
 
     @staticmethod
