@@ -232,18 +232,20 @@ class Dialogue:
         """
         deadline = time.monotonic() + wait_s
         self._stream.hasten()
+        came = False
         while True:
             if under_way.take_cancel():
                 self._send_cancel(under_way.message_id)
-            if arrived := self._arrived():
+            if arrived := came or self._arrived():
                 response = self._response_or_request(operation, under_way.message_id, self._deadlines.response_s)
                 if response is not None:
                     return response
             if (remaining := deadline - time.monotonic()) <= 0:
                 raise PeerTimeout(f"no response within {wait_s:g} s", peer=self._stream.peer)
+            came = False
             if not arrived:
-                # What came may have brought the next message with it.
-                under_way.waker.wait(self._stream.fileno(), remaining)
+                # What came may have brought the next message with it. Under TLS it may be nothing to read.
+                came = under_way.waker.wait(self._stream.fileno(), remaining) and not self._stream.tls
 
     def _response_or_request(self, operation: Operation, message_id: int, wait_s: float) -> Response | None:
         """Return the response that comes next; None where it is a report or a C-STORE instead, which is served."""

@@ -33,11 +33,16 @@ class Waker:
         with contextlib.suppress(OSError):
             self._far.send(b"\0")
 
-    def wait(self, descriptor: int, timeout_s: float) -> None:
-        """Wait until something comes from `descriptor`, `wake` is called, or `timeout_s` (may be infinite) is over."""
+    def wait(self, descriptor: int, timeout_s: float) -> bool:
+        """Wait until something comes from `descriptor`, `wake` is called, or `timeout_s` (may be infinite) is over.
+
+        Returns whether something came.
+        """
         poll = select.poll()
         poll.register(descriptor, select.POLLIN)
         poll.register(self._near, select.POLLIN)
-        poll.poll(math.ceil(min(timeout_s, _LONGEST_S) * 1000))
-        with contextlib.suppress(BlockingIOError):
-            self._near.recv(64)
+        ready = {number for number, _ in poll.poll(math.ceil(min(timeout_s, _LONGEST_S) * 1000))}
+        if self._near.fileno() in ready:
+            with contextlib.suppress(BlockingIOError):
+                self._near.recv(64)
+        return descriptor in ready
