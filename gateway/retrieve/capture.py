@@ -17,7 +17,7 @@ from gateway.association.services import StorageService
 from gateway.domain import Priority
 from gateway.ledger import learned
 from gateway.retrieve import plan, remarks
-from gateway.retrieve.call import Move, Moved, tell_trio
+from gateway.retrieve.call import Move, Moved
 from gateway.retrieve.capturing import Capture
 from gateway.retrieve.correlate import Watch
 from gateway.retrieve.getting import Heard
@@ -34,13 +34,13 @@ class _Asking:
     """One instance being asked for."""
 
     def __init__(self, means: Means, source: Source, target: Target, storage: StorageService) -> None:
-        token, signal = trio.lowlevel.current_trio_token(), Signal()
+        signal = Signal()
         self._means = means
         self._source = source
         self._target = target
         self._heard = Heard(storage)
         self._signal = signal
-        self.watch = Watch(0, source.name, partial(tell_trio, token, signal.fire), flowed_at=source.flowed_at)
+        self.watch = Watch(0, source.name, signal.give, flowed_at=source.flowed_at)
         self.capture = Capture(source.name, target.uids[0], next_message_id(), self._heard, self._came)
 
     def _came(self) -> None:

@@ -21,7 +21,7 @@ from gateway.association.services import StorageService
 from gateway.errors import AssociationError, DimseFailed
 from gateway.ledger import Ledger, learned
 from gateway.retrieve import plan
-from gateway.retrieve.call import converse
+from gateway.retrieve.call import converse, tell_trio
 from gateway.retrieve.correlate import Arrivals
 from gateway.retrieve.events import Waiting
 from gateway.retrieve.kept import Kept
@@ -219,31 +219,31 @@ def _may_pass(error: AssociationError) -> bool:
 
 
 class Signal:
-    """Wakes whoever waits, as often as it is fired."""
+    """Wakes whoever waits in trio, as often as it is given. Made in trio."""
 
     def __init__(self) -> None:
+        self._token = trio.lowlevel.current_trio_token()
         self._event = trio.Event()
         self._listeners = 0
 
-    @property
-    def heard(self) -> bool:
-        """Tell whether anybody listens. From any thread."""
-        return self._listeners > 0
-
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """Wait for firings within this block only: otherwise none need to be."""
+        """Wait within this block only: what is given outside of it wakes nobody, and costs next to nothing."""
         self._listeners += 1
         try:
             yield
         finally:
             self._listeners -= 1
 
-    def fire(self) -> None:
-        """Wake everyone who waits now. In trio's thread."""
-        self._event.set()
-        self._event = trio.Event()
+    def give(self) -> None:
+        """Wake everyone who waits now. From any thread."""
+        if self._listeners:
+            tell_trio(self._token, self._fire)
 
     async def wait(self) -> None:
-        """Wait for the next firing."""
+        """Wait until it is given."""
         await self._event.wait()
+
+    def _fire(self) -> None:
+        self._event.set()
+        self._event = trio.Event()

@@ -7,28 +7,28 @@ decides is in `plan`, `tally` and `repair`; this module carries it out.
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from functools import partial
 
 import structlog
 import trio
-from sqlalchemy import Connection
 
 from gateway.association.requestor import Requestor
-from gateway.domain import Basis, Priority, VerdictKind
+from gateway.domain import VerdictKind
 from gateway.errors import AssociationError, LedgerError, SpoolFull
 from gateway.ledger import learned, retrievals
 from gateway.retrieve import plan, remarks, repair
+from gateway.retrieve.account import Account
 from gateway.retrieve.asking import Asking
-from gateway.retrieve.call import Moved, tell_trio
+from gateway.retrieve.call import Moved
 from gateway.retrieve.correlate import Watch
 from gateway.retrieve.events import Event, Progress, Repairing, StudyPlanned, Verdict, Waiting
 from gateway.retrieve.means import BOTH_ORDERS, Means, Signal, Source
 from gateway.retrieve.method import Method, in_vain
 from gateway.retrieve.repair import AcceptanceOrder, End, Patience, Round, Step, Target, Way
 from gateway.retrieve.settle import settle
-from gateway.retrieve.tally import NOT_LISTED_AGAIN, Expectation, Tally, grown, judge, tally
+from gateway.retrieve.tally import NOT_LISTED_AGAIN, Expectation, Tally, grown, judge
 from gateway.retrieve.wanted import Errand, Wanted
 
 log = structlog.get_logger()
@@ -66,11 +66,6 @@ class StudyRetrieval:
         self._tell = tell
         self._hint = hint
         self._signal = Signal()
-        self._expectation = Expectation(Basis.UIDS, None, {})
-        self._skipped: set[str] = set()
-        self._tally = Tally((), 0, (), None)
-        self._conflicts = 0
-        self._resumed = False
         self._moved: Moved | None = None
         self._method = source.methods[0]
         self._disproved = False
@@ -95,14 +90,9 @@ class StudyRetrieval:
             )
         )
         self._resumed = opened.started_at != now
-        token, signal = trio.lowlevel.current_trio_token(), self._signal
-
-        def nudge() -> None:
-            if signal.heard:
-                tell_trio(token, signal.fire)
-
+        self._account = Account(opened.id, self._study, self._errand)
         errand, source = self._errand, self._source
-        self._watch = Watch(opened.id, source.name, nudge, errand.directed, errand.priority, flowed_at=source.flowed_at)
+        self._watch = Watch(opened.id, source.name, self._signal.give, errand.directed, errand.priority, flowed_at=source.flowed_at)
         self._means.arrivals.open(self._watch)
         try:
             verdict = await self._judged(skip_existing)
@@ -119,23 +109,25 @@ class StudyRetrieval:
             await self._plan(skip_existing)
         except AssociationError as error:
             return self._verdict(VerdictKind.FAILED, f"the source could not be asked what it has: {error}")
-        if not self._tally.whole:
+        if not self._account.tally.whole:
             await self._fetch_with_progress()
-        registration = partial(self._means.registration, self._source.table)
+        registration, account = partial(self._means.registration, self._source.table), self._account
         trouble = remarks.trouble(self._moved, self._watch, registration)
-        expectation = replace(self._expectation, notes=(*self._expectation.notes, *remarks.conflicts(self._conflicts)))
-        kind, note = judge(expectation, self._tally, skipped=len(self._skipped), trouble=trouble)
+        notes = (*account.expectation.notes, *remarks.conflicts(account.conflicts))
+        expectation = replace(account.expectation, notes=notes)
+        kind, note = judge(expectation, account.tally, skipped=len(account.skipped), trouble=trouble)
         return self._verdict(kind, note)
 
     def _verdict(self, kind: VerdictKind, note: str) -> Verdict:
+        account = self._account
         verdict = Verdict(
             kind=kind,
             study_instance_uid=self._study,
-            basis=self._expectation.basis,
-            expected=self._expectation.count,
-            received=self._tally.received,
-            skipped=len(self._skipped),
-            missing=self._tally.missing,
+            basis=account.expectation.basis,
+            expected=account.expectation.count,
+            received=account.tally.received,
+            skipped=len(account.skipped),
+            missing=account.tally.missing,
             note=note,
             seconds=round(time.monotonic() - self._began, 3),
             bytes=self._watch.bytes,
@@ -149,26 +141,19 @@ class StudyRetrieval:
     # Planning
 
     async def _plan(self, skip_existing: bool) -> None:
-        self._expectation = await self._list()
-        if skip_existing and self._means.existing is not None and self._expectation.listed:
-            where = self._errand.destinations
-            existing = partial(self._means.existing, self._source.name, self._study, self._expectation.series, where)
+        account, where = self._account, self._errand.destinations
+        account.expectation = await self._list()
+        if skip_existing and self._means.existing is not None and account.expectation.listed:
+            existing = partial(self._means.existing, self._source.name, self._study, account.expectation.series, where)
             held = await trio.to_thread.run_sync(existing, limiter=self._means.threads, abandon_on_cancel=True)
-            self._skipped = held & set(self._expectation.listed)
+            account.skipped = held & set(account.expectation.listed)
         if self._resumed:
             await self._means.caught_up()
         for uid, size in (await self._expect()).items():
             self._watch.note(uid, size)
-        await self._tell(
-            StudyPlanned(
-                self._study,
-                self._watch.retrieval_id,
-                self._expectation.basis,
-                self._expectation.count,
-                len(self._skipped),
-                self._tally.received,
-            )
-        )
+        basis, count = account.expectation.basis, account.expectation.count
+        planned = StudyPlanned(self._study, account.retrieval_id, basis, count, len(account.skipped), account.tally.received)
+        await self._tell(planned)
 
     async def _list(self, before: Expectation | None = None) -> Expectation:
         by_get = self._source.methods[0] is Method.GET
@@ -180,49 +165,18 @@ class StudyRetrieval:
 
     async def _expect(self) -> Mapping[str, int]:
         """Have the ledger know what is expected; return what of it is here, by UID with lengths in bytes."""
-        expectation, retrieval_id = self._expectation, self._watch.retrieval_id
-
-        def expect(connection: Connection) -> tuple[Mapping[str, int], int]:
-            retrievals.expect(
-                connection,
-                retrieval_id,
-                basis=expectation.basis,
-                expected_count=expectation.count,
-                listed=expectation.listed,
-                skipped=self._skipped,
-            )
-            if self._errand.priority is Priority.HIGH:
-                retrievals.hasten(connection, retrieval_id, self._errand.priority)
-            return self._here(connection)
-
-        here = await self._means.write(expect)
-        self._means.arrivals.expect(self._watch, expectation.listed.keys() - self._skipped)
-        self._take(*here)
-        return here[0]
-
-    # Comparing
-
-    def _here(self, connection: Connection) -> tuple[Mapping[str, int], int]:
-        """Return what counts as received, by UID with lengths in bytes, and how many came with other content than was known."""
-        retrieval_id = self._watch.retrieval_id
-        if self._expectation.basis is Basis.COUNTS:
-            received = retrievals.received_of_study(connection, retrieval_id, self._study)
-        elif self._errand.destinations:
-            received = retrievals.received_for(connection, retrieval_id, self._errand.destinations)
-        else:
-            received = retrievals.received(connection, retrieval_id)
-        return received, retrievals.conflicts(connection, retrieval_id)
-
-    def _take(self, received: Collection[str], conflicts: int) -> Tally:
-        self._tally, self._conflicts = tally(self._expectation, received, self._skipped), conflicts
-        return self._tally
+        received, conflicts = await self._means.write(self._account.expect)
+        self._means.arrivals.expect(self._watch, self._account.wanted)
+        self._account.take(received, conflicts)
+        return received
 
     async def _compare(self) -> Tally:
         # Where all of it was seen to be recorded, nothing else has to be waited for.
-        seen = self._watch.outstanding(self._expectation.count) == 0
-        if seen and self._take(*await self._means.read(self._here, caught_up=False)).whole:
-            return self._tally
-        return self._take(*await self._means.read(self._here))
+        account = self._account
+        seen = self._watch.outstanding(account.expectation.count) == 0
+        if seen and account.take(*await self._means.read(account.here, caught_up=False)).whole:
+            return account.tally
+        return account.take(*await self._means.read(account.here))
 
     # Moving and repairing
 
@@ -249,7 +203,7 @@ class StudyRetrieval:
 
     def _progress(self) -> Progress:
         watch = self._watch
-        return Progress(self._study, watch.retrieval_id, self._expectation.count, watch.present, watch.bytes)
+        return Progress(self._study, watch.retrieval_id, self._account.expectation.count, watch.present, watch.bytes)
 
     async def _fetch(self) -> None:
         for _ in range(MAX_GROWTH):
@@ -262,7 +216,7 @@ class StudyRetrieval:
     async def _rounds_in_turn(self) -> list[Round]:
         """Fetch what is missing in a slot of the source, and carry on in another where that one is asked back."""
         number: int | None = None
-        while not self._tally.whole:
+        while not self._account.tally.whole:
             rounds = list[Round]()
             async with self._source.moves.take(self._errand.priority, number=number) as slot:
                 number = slot.number
@@ -320,10 +274,12 @@ class StudyRetrieval:
         source = self._source
         if not rounds:
             return Step(Way.FIRST, source.order)
-        return repair.next_step(rounds, self._tally.short, basis=self._expectation.basis, both_orders=source.both_orders)
+        return repair.next_step(
+            rounds, self._account.tally.short, basis=self._account.expectation.basis, both_orders=source.both_orders
+        )
 
     def _repairing(self, step: str, number: int, after: End = End.ANSWERED) -> Repairing:
-        missing = self._tally.short if self._tally.short is not None else 0
+        missing = self._account.tally.short if self._account.tally.short is not None else 0
         log.info("study_repair", study=self._study, source=self._source.name, step=step, round=number, missing=missing)
         return Repairing(self._study, self._watch.retrieval_id, step, number, missing, str(after))
 
@@ -336,9 +292,9 @@ class StudyRetrieval:
             await trio.sleep(pause)
 
     async def _round(self, step: Step) -> Round:
-        before, arrivals_before = self._tally.received, self._watch.arrivals
+        before, arrivals_before = self._account.tally.received, self._watch.arrivals
         asked, end = list[Moved](), End.ANSWERED
-        for target in repair.targets(step, self._study, self._expectation, self._tally.missing):
+        for target in repair.targets(step, self._study, self._account.expectation, self._account.tally.missing):
             moved = await self._move(target, step.order)
             asked.append(moved)
             end = moved.end
@@ -357,7 +313,7 @@ class StudyRetrieval:
             self._watch,
             self._signal,
             Patience(source.table.settle_s, source.table.progress_timeout_s),
-            missing=lambda: self._watch.outstanding(self._expectation.count),
+            missing=lambda: self._watch.outstanding(self._account.expectation.count),
             claims_more=claims_more,
             asynchronous=source.asynchronous,
             disproved=self._disproved,
@@ -390,26 +346,26 @@ class StudyRetrieval:
     async def _ask(self, target: Target, order: AcceptanceOrder) -> Moved:
         asking = Asking(self._means, self._source, self._watch)
         if self._method is Method.GET:
-            return await asking.get(target, order, self._expectation)
+            return await asking.get(target, order, self._account.expectation)
         return await asking.move(target)
 
     # Growing and learning
 
     async def _grew(self) -> bool:
         """List the study again; tell whether there is more to fetch than was asked for."""
-        before = self._expectation
+        before = self._account.expectation
         try:
             again = await self._list(before)
         except AssociationError as error:
             log.warning("study_not_listed_again", study=self._study, source=self._source.name, error=str(error))
-            self._expectation = replace(before, notes=(*before.notes, NOT_LISTED_AGAIN))
+            self._account.expectation = replace(before, notes=(*before.notes, NOT_LISTED_AGAIN))
             return False
-        self._expectation = grown(before, again)
-        if self._expectation == before:
+        self._account.expectation = grown(before, again)
+        if self._account.expectation == before:
             return False
-        was_short = self._tally.short or 0
+        was_short = self._account.tally.short or 0
         await self._expect()
-        return (self._tally.short or 0) > was_short
+        return (self._account.tally.short or 0) > was_short
 
     async def _learn(self, rounds: list[Round]) -> None:
         lesson = repair.lesson(rounds)

@@ -1,0 +1,66 @@
+"""What the ledger has of the retrieval of one study: what is expected, and what of that is here.
+
+The functions that are given a connection run in transactions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+
+from sqlalchemy import Connection
+
+from gateway.domain import Basis, Priority
+from gateway.ledger import retrievals
+from gateway.retrieve.tally import Expectation, Tally, tally
+from gateway.retrieve.wanted import Errand
+
+Here = tuple[Mapping[str, int], int]
+"""What counts as received, by UID with lengths in bytes, and how many came with other content than was known."""
+
+
+@dataclass
+class Account:
+    """The retrieval `retrieval_id` of `study` on behalf of `errand`. `skipped` are listed instances that need not come."""
+
+    retrieval_id: int
+    study: str
+    errand: Errand
+    expectation: Expectation = field(default_factory=lambda: Expectation(Basis.UIDS, None, {}))
+    skipped: set[str] = field(default_factory=set)
+    tally: Tally = field(default_factory=lambda: Tally((), 0, (), None))
+    conflicts: int = 0
+
+    @property
+    def wanted(self) -> Collection[str]:
+        """The UIDs that are listed and have to come."""
+        return self.expectation.listed.keys() - self.skipped
+
+    def expect(self, connection: Connection) -> Here:
+        """Record what is expected, in place of what was before; return what of it is here."""
+        retrievals.expect(
+            connection,
+            self.retrieval_id,
+            basis=self.expectation.basis,
+            expected_count=self.expectation.count,
+            listed=self.expectation.listed,
+            skipped=self.skipped,
+        )
+        if self.errand.priority is Priority.HIGH:
+            retrievals.hasten(connection, self.retrieval_id, self.errand.priority)
+        return self.here(connection)
+
+    def here(self, connection: Connection) -> Here:
+        """Return what is here."""
+        if self.expectation.basis is Basis.COUNTS:
+            received = retrievals.received_of_study(connection, self.retrieval_id, self.study)
+        elif self.errand.destinations:
+            received = retrievals.received_for(connection, self.retrieval_id, self.errand.destinations)
+        else:
+            received = retrievals.received(connection, self.retrieval_id)
+        return received, retrievals.conflicts(connection, self.retrieval_id)
+
+    def take(self, received: Collection[str], conflicts: int) -> Tally:
+        """Compare what is here with what is expected."""
+        self.tally, self.conflicts = tally(self.expectation, received, self.skipped), conflicts
+        return self.tally
