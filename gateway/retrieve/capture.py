@@ -34,13 +34,12 @@ class _Asking:
     """One instance being asked for."""
 
     def __init__(self, means: Means, source: Source, target: Target, storage: StorageService) -> None:
-        signal = Signal()
         self._means = means
         self._source = source
         self._target = target
         self._heard = Heard(storage)
-        self._signal = signal
-        self.watch = Watch(0, source.name, signal.give, flowed_at=source.flowed_at)
+        self._signal = Signal()
+        self.watch = Watch(0, source.name, self._signal.give, flowed_at=source.flowed_at)
         self.capture = Capture(source.name, target.uids[0], next_message_id(), self._heard, self._came)
 
     def _came(self) -> None:
