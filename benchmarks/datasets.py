@@ -96,7 +96,7 @@ class Sizes:
     echoes: int = 1000
     singles: int = 60
     studies: int = 200
-    ct_studies: int = 100
+    ct_studies: int = 200
     of_study: int = 20
 
 

@@ -170,7 +170,7 @@ def _row(name: str, title: str, choice: Choice) -> Row:
 
 ROWS = [
     _row("migrate", "Migrate 200 studies from Orthanc to Orthanc", SMALL),
-    _row("migrate-ct", "Migrate 100 CT studies from Orthanc to Orthanc", CT),
+    _row("migrate-ct", "Migrate 200 CT studies from Orthanc to Orthanc", CT),
     Row(
         "migrate-urgent",
         "An urgent study during a migration",

@@ -186,7 +186,7 @@ def _assembled(settings: Settings, role: Role, spool: Spool, ledger: Ledger, poo
     )
     copies = Copies(settings.gateway.state / COPIES_NAME, spool)
     wanted = forms(settings, copies, capabilities(), acceptance=partial(_acceptance, ledger))
-    transcoder = Transcoder(ledger, spool, copies, pool, wanted, changed=hints.proofs_changed, has_room=spool.has_room)
+    transcoder = Transcoder(ledger, spool, copies, pool, wanted, changed=hints.transcoded, has_room=spool.has_room)
     dispatcher = Dispatcher(
         ledger, destinations(settings, copies, wanted), changed=hints.deliveries_changed, to_transcode=transcoder.nudge
     )

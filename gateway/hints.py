@@ -43,6 +43,11 @@ class Hints:
         self.settled.give()
 
     def proofs_changed(self, destination: str) -> None:
-        """Deliveries were verified, have to be sent again, or were transcoded."""
+        """Deliveries were verified, and a few may have to be sent again."""
+        self._dispatcher.nudge(destination, urgent=False)
+        self.settled.give()
+
+    def transcoded(self, destination: str) -> None:
+        """Deliveries have the copies that they waited for, or are held for want of one."""
         self._dispatcher.nudge(destination)
         self.settled.give()
