@@ -45,7 +45,11 @@ def _options() -> argparse.Namespace:
     )
     parser.add_argument("--data", type=Path, help="keep the data sets (4 GB) here, and take them from here the next time")
     parser.add_argument("--output", type=Path, help="write everything measured to this file, as JSON, row by row")
-    parser.add_argument("--write", action="store_true", help="write table and plot into docs/performance.md")
+    parser.add_argument(
+        "--write",
+        action="store_true",
+        help="write table and plot into docs/performance.md; rows that were not measured stay as they are",
+    )
     parser.add_argument("--list", action="store_true", help="list the rows and end")
     return parser.parse_args()
 
@@ -79,9 +83,12 @@ def _run(rows: list[Row], options: argparse.Namespace) -> tuple[list[Result], re
 
 
 def _publish(results: list[Result], run: report.Run, *, write: bool) -> None:
-    table = report.markdown(results, run)
-    print(table)
+    print(report.markdown(results, run))
     if write:
+        measured = {result.row.name: result for result in results}
+        known = report.earlier(DOCS / "performance.json", ROWS) | measured
+        results = [known[row.name] for row in ROWS if row.name in known]
+        table = report.markdown(results, run)
         (DOCS / "performance.svg").write_text(plot.svg(results))
         report.write_json(DOCS / "performance.json", report.document(results, run))
         report.write_page(DOCS / "performance.md", PICTURE + table)

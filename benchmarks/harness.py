@@ -158,6 +158,8 @@ class Result:
     failures: list[str] = field(default_factory=list)
     seconds: float = 0.0
     """How long the row took, preparations included."""
+    origin: str = ""
+    """The gateway and the day of an earlier run that measured it; empty for the run at hand."""
 
     def values(self, party: str, metric: str) -> list[float]:
         """Return a metric of a party, by rounds in which it has one."""

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from benchmarks.harness import UNITS, Goal, Result
+from benchmarks.harness import UNITS, Goal, Result, Row
 from benchmarks.machine import sentence
 
 BEGIN, END = "<!-- figures: begin -->", "<!-- figures: end -->"
@@ -43,6 +43,11 @@ class Run:
         size = "**short runs, not to be published**" if self.quick else "whole data sets"
         return f"{self.at:%Y-%m-%d}, {self.rounds} rounds, {size}, {self.seconds / 60:.0f} minutes. {sentence(self.machine)}."
 
+    @property
+    def origin(self) -> str:
+        """The gateway and the day."""
+        return f"{self.machine['gateway']}, {self.at:%Y-%m-%d}"
+
 
 def document(results: Sequence[Result], run: Run) -> dict[str, Any]:
     """Return everything that was measured."""
@@ -52,18 +57,31 @@ def document(results: Sequence[Result], run: Run) -> dict[str, Any]:
         "quick": run.quick,
         "seconds": round(run.seconds),
         "machine": run.machine,
-        "rows": [_row(result) for result in results],
+        "rows": [_row(result, run) for result in results],
     }
 
 
-def _row(result: Result) -> dict[str, Any]:
+def _row(result: Result, run: Run) -> dict[str, Any]:
     return {
         "name": result.row.name,
         "title": result.row.title,
+        "origin": result.origin or run.origin,
         "seconds": round(result.seconds, 1),
         "rounds": result.rounds,
         "failures": result.failures,
         "goals": [{"text": goal.text(), "measured": result.measured(goal), "met": result.met(goal)} for goal in result.row.goals],
+    }
+
+
+def earlier(path: Path, rows: Iterable[Row]) -> dict[str, Result]:
+    """Return what `path`, a document of an earlier run, has of `rows`, by name."""
+    known = json.loads(path.read_text())
+    origin = f"{known['machine']['gateway']}, {known['measured_at'][:10]}"
+    measured = {row["name"]: row for row in known["rows"]}
+    return {
+        row.name: Result(row, one["rounds"], one["failures"], one["seconds"], one.get("origin", origin))
+        for row in rows
+        if (one := measured.get(row.name)) is not None
     }
 
 
@@ -72,6 +90,7 @@ def markdown(results: Sequence[Result], run: Run) -> str:
     verdicts = [result.met(goal) for result in results for goal in _judged(result)]
     lines = [
         f"{verdicts.count(True)} of {len(verdicts)} goals reached. {run.sentence()}",
+        *_origins(results),
         "",
         "### Ratios and goals",
         "",
@@ -83,6 +102,14 @@ def markdown(results: Sequence[Result], run: Run) -> str:
     for family, title in FAMILIES.items():
         lines += _figures(title, [result for result in results if result.row.family == family])
     return "\n".join(lines) + "\n"
+
+
+def _origins(results: Sequence[Result]) -> Iterator[str]:
+    """Say which rows are of this run where others are not."""
+    others = sorted({result.origin for result in results if result.origin})
+    if others:
+        new = ", ".join(f"“{result.row.title}”" for result in results if not result.origin)
+        yield f"Measured in this run: {new}; all else earlier, as `performance.json` says: {'; '.join(others)}."
 
 
 def _judged(result: Result) -> list[Goal]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from xml.etree import ElementTree
@@ -79,6 +80,20 @@ def test_the_document_has_every_round_and_the_machine(tmp_path: Path) -> None:
     assert [taken["gateway"][RATE] for taken in found["rows"][0]["rounds"]] == [100, 10]
     assert found["rows"][0]["goals"][0] == {"text": "MB/s ≥ 2 × peer", "measured": [2.0, 1.0], "met": False}
     assert found["machine"]["cores"] >= 1
+
+
+def test_rows_of_an_earlier_run_stay_with_their_origin(tmp_path: Path) -> None:
+    before = replace(_run(), at=datetime(2029, 1, 2, tzinfo=UTC))
+    old, new = _result((100, 50), name="receive-old"), _result((10, 10), name="receive-new")
+    report.write_json(tmp_path / "figures.json", report.document([old, new], before))
+    known = report.earlier(tmp_path / "figures.json", [old.row, new.row, _result(name="receive-other").row])
+    assert list(known) == ["receive-old", "receive-new"]
+    assert known["receive-old"].rounds == old.rounds
+    both = [known["receive-old"], new]
+    assert f"all else earlier, as `performance.json` says: {before.origin}." in report.markdown(both, _run())
+    origins = [row["origin"] for row in report.document(both, _run())["rows"]]
+    assert origins == [before.origin, _run().origin]
+    assert "earlier" not in report.markdown([old, new], _run())
 
 
 def test_the_machine_is_described_in_a_sentence_whatever_is_installed() -> None:
