@@ -79,6 +79,10 @@ def pair(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Pair]:
         yield Pair(a, b, Gateway(tmp_path / "gateway", tables, port), files)
 
 
+GET_READY_S = 10
+"""A gateway starts, and a command reaches it, in less."""
+
+
 def changed(path: Path, to: Path, change: Callable[[pydicom.FileDataset], None]) -> Path:
     dataset = pydicom.dcmread(path)
     change(dataset)
@@ -247,44 +251,35 @@ def test_what_only_a_folder_that_we_deliver_into_has_is_sent_back(pair: Pair, tm
     assert pair.a.instances().keys() == pair.b.instances().keys()
 
 
-def test_a_folder_is_brought_to_its_destination_by_itself_at_a_time_of_day(pair: Pair, tmp_path: Path) -> None:
+def test_a_table_waits_for_its_time_of_day_and_a_command_for_its_hours(pair: Pair, tmp_path: Path) -> None:
+    """Both at once, for a minute is the shortest time that either knows."""
+
     def today(dataset: pydicom.FileDataset) -> None:
         dataset.StudyDate = f"{datetime.now(UTC):%Y%m%d}"
 
     folder = tmp_path / "folder"
     folder.mkdir()
-    for path in pair.files[0]:
+    for path in pair.files[1]:
         changed(path, folder / path.name, today)
-    due = datetime.now(UTC) + timedelta(seconds=75)
-    table = {
-        "name": "night",
-        "a": folder,
-        "b": "copy",
-        "at": f"{due:%H:%M}",
-        "time_zone": "UTC",
-        "last_days": 3,
-        "repair": "a-to-b",
-    }
-    pair.gateway.write(compare=[table])
+    pair.a.upload(pair.files[0])
+    due = (datetime.now(UTC) + timedelta(seconds=GET_READY_S)).replace(second=0, microsecond=0) + timedelta(minutes=1)
+    at, last_days, from_folder = f"{due:%H:%M}", 3, {"a": folder, "b": "copy", "repair": "a-to-b"}
+    pair.gateway.write(
+        compare=[{"name": "night", "at": at, "time_zone": "UTC", "last_days": last_days, **from_folder}],
+        schedule={"soon": {"time_zone": "UTC", "night": f"{at}-{due + timedelta(hours=6):%H:%M}"}},
+    )
     report = pair.gateway.state / "reports" / "compare-night.json"
 
     with pair.gateway.serving():
+        repaired = pair.compare("--when", "soon", "--repair", "a-to-b", "--ignore-missing-in", "A", same=True)
+        assert datetime.now(UTC) >= due
         wait_until(report.exists, "the report of the comparison", deadline_s=110)
         written = json.loads(wait_until(report.read_text, "its text"))
 
-    assert (written["differences"], written["instances"], len(pair.b.instances())) == ([], 3, 3)
-
-
-def test_a_comparison_waits_for_its_hours(pair: Pair) -> None:
-    pair.a.upload(pair.files[0])
-    due = datetime.now(UTC).replace(second=0, microsecond=0) + timedelta(minutes=1)
-    hours = f"{due:%H:%M}-{due + timedelta(hours=6):%H:%M}"
-    pair.gateway.write(schedule={"soon": {"time_zone": "UTC", "night": hours}})
-
-    repaired = pair.compare("--when", "soon", "--repair", "a-to-b", same=True)
-
-    assert datetime.now(UTC) >= due
-    assert ([one["kind"] for one in repaired["repaired"]], len(pair.b.instances())) == (["complete"], 3)
+    first, second = len(pair.files[0]), len(list(folder.iterdir()))
+    assert [one["kind"] for one in repaired["repaired"]] == ["complete"]
+    assert (written["differences"], written["instances"]) == ([], second)
+    assert len(pair.b.instances()) == first + second
 
 
 def test_what_cannot_be_meant_is_refused_before_anything_is_asked(tmp_path: Path) -> None:
