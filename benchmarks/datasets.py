@@ -162,16 +162,12 @@ class DataSets:
     @property
     def studies(self) -> DataSet:
         """Studies of a few instances of 20 KB each, ten on each day from `FIRST_DAY` on."""
-        studies, instances = self.sizes.studies, self.sizes.of_study
-        write = partial(_write_studies, studies=studies, instances=instances, rows=SMALL_ROWS)
-        return self._once("studies", 1000, studies * instances, write)
+        return self._studies("studies", self.sizes.studies, SMALL_ROWS)
 
     @property
     def ct_studies(self) -> DataSet:
         """Studies of a few CT slices of 525 KB each, ten on each day from `FIRST_DAY` on."""
-        studies, instances = self.sizes.ct_studies, self.sizes.of_study
-        write = partial(_write_studies, studies=studies, instances=instances, rows=FRAME_ROWS)
-        return self._once("ct-studies", 1000, studies * instances, write)
+        return self._studies("ct-studies", self.sizes.ct_studies, FRAME_ROWS)
 
     @property
     def warm(self) -> DataSet:
@@ -202,6 +198,10 @@ class DataSets:
 
     def _series(self, name: str, *, seed: int, count: int, rows: int, encode: Encode | None = None) -> DataSet:
         return self._once(name, seed, count, lambda folder: _write(folder, seed, count, rows, encode or _plain))
+
+    def _studies(self, name: str, studies: int, rows: int) -> DataSet:
+        write = partial(_write_studies, studies=studies, instances=self.sizes.of_study, rows=rows)
+        return self._once(name, 1000, studies * self.sizes.of_study, write)
 
     def _once(self, name: str, seed: int, count: int, make: Callable[[Path], None]) -> DataSet:
         if name not in self._made:

@@ -26,7 +26,7 @@ from gateway.domain import Basis
 from gateway.holdings import FolderPlace, Place
 from gateway.ledger import Ledger, retrievals
 from gateway.retrieve import Errand, Verdict, Wanted, remarks
-from gateway.retrieve.session import STOP_S
+from gateway.retrieve.session import STOP_S, opening
 from gateway.retrieve.tally import Expectation, judge, tally
 
 T = TypeVar("T")
@@ -62,16 +62,7 @@ class Filing:
             AssociationError, WebServiceError: `other` cannot be asked what it holds already.
             LedgerError: the ledger cannot be used.
         """
-        job = await self.write(
-            partial(
-                retrievals.open_job,
-                kind=errand.kind,
-                fingerprint=errand.fingerprint,
-                criteria=errand.criteria,
-                destinations=errand.destinations,
-                priority=errand.priority,
-            )
-        )
+        job = await self.write(opening(errand))
         (destination,) = errand.destinations
         state: retrievals.JobState = "stopped"
         try:

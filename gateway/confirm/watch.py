@@ -103,8 +103,7 @@ class Watch:
             await self._give_up(transaction_uid)
         next_at = math.inf
         due = list[WaitingStudy]()
-        for study in await self._waiting():
-            quiet_s, busy = await self._read(functools.partial(self._standing, study=study))
+        for study, quiet_s, busy in await self._waiting():
             if plan.is_due(study, quiet_s=quiet_s, busy=busy, now=self._clock()):
                 due.append(study)
             else:
@@ -114,8 +113,18 @@ class Watch:
         deadline_at = await self._read(lambda connection: commitments.next_deadline(connection, self.peer.name))
         return max(0.0, min(next_at, math.inf if deadline_at is None else deadline_at) - self._clock())
 
+    async def _waiting(self) -> list[tuple[WaitingStudy, float, bool]]:
+        """Return each study that waits, how long to wait for more of it, and whether more of it is on its way here right now."""
+        began = trio.current_time()
+        studies = await self._read(self._look)
+        self._look_s = trio.current_time() - began
+        return studies
+
+    def _look(self, connection: Connection) -> list[tuple[WaitingStudy, float, bool]]:
+        waiting = proofs.waiting_studies(connection, self.peer.name)
+        return [(study, *self._standing(connection, study)) for study in waiting]
+
     def _standing(self, connection: Connection, study: WaitingStudy) -> tuple[float, bool]:
-        """Return how long to wait for more of a study, and whether more of it is on its way here right now."""
         quiet_s = 0.0 if proofs.was_retrieved(connection, study.newest_id) else self._quiet_s
         if not plan.is_due(study, quiet_s=quiet_s, busy=False, now=self._clock()):
             return quiet_s, False
@@ -123,12 +132,6 @@ class Watch:
 
     def _unverified(self, connection: Connection, studies: Sequence[WaitingStudy]) -> list[Unverified]:
         return [item for study in studies for item in proofs.unverified(connection, self.peer.name, study.study_instance_uid)]
-
-    async def _waiting(self) -> list[WaitingStudy]:
-        began = trio.current_time()
-        studies = await self._read(lambda connection: proofs.waiting_studies(connection, self.peer.name))
-        self._look_s = trio.current_time() - began
-        return studies
 
     async def _prove(self, studies: Sequence[WaitingStudy]) -> None:
         items = await self._read(functools.partial(self._unverified, studies=studies))

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Select, func, select
+from sqlalchemy import ColumnElement, Connection, Select, bindparam, func, select
 
 from gateway.domain import DeliveryState, Proof
 from gateway.ledger.deliveries import rivals, verify
@@ -97,9 +97,17 @@ def is_busy(connection: Connection, destination: str, study_instance_uid: str) -
 
 def was_retrieved(connection: Connection, instance_id: int) -> bool:
     """Tell whether an instance came last for a retrieval that has its verdict: nothing more is on its way from there."""
-    last = select(arrivals.c.retrieval_id).where(arrivals.c.instance_id == instance_id).order_by(arrivals.c.id.desc()).limit(1)
-    ended = select(retrievals.c.id).where(retrievals.c.id == last.scalar_subquery(), retrievals.c.verdict.is_not(None))
-    return connection.execute(ended).first() is not None
+    return connection.execute(_WAS_RETRIEVED, {"instance": instance_id}).first() is not None
+
+
+def _ended() -> Select[Any]:
+    mine = select(arrivals.c.retrieval_id).where(arrivals.c.instance_id == bindparam("instance"))
+    last = mine.order_by(arrivals.c.id.desc()).limit(1).scalar_subquery()
+    return select(retrievals.c.id).where(retrievals.c.id == last, retrievals.c.verdict.is_not(None))
+
+
+# Built once: it is asked of each study at each look.
+_WAS_RETRIEVED = _ended()
 
 
 def record_proof(connection: Connection, items: Sequence[Unverified], proof: Proof, *, now: float, note: str = "") -> int:

@@ -29,6 +29,19 @@ async def nobody(_event: Event) -> None:
     """Tell nobody."""
 
 
+def opening(errand: Errand) -> Callable[..., retrievals.Job]:
+    """Return the change of the ledger that opens the job of `errand`; it wants the time as ``now``."""
+    return partial(
+        retrievals.open_job,
+        kind=errand.kind,
+        fingerprint=errand.fingerprint,
+        criteria=errand.criteria,
+        destinations=errand.destinations,
+        priority=errand.priority,
+        reopen=errand.reopen,
+    )
+
+
 class Session:
     """A job of retrievals at one source. `retrieve` may run several times at once."""
 
@@ -50,18 +63,7 @@ class Session:
             LedgerError: the ledger cannot be used.
 
         """
-        job = await means.write(
-            partial(
-                retrievals.open_job,
-                kind=errand.kind,
-                fingerprint=errand.fingerprint,
-                criteria=errand.criteria,
-                destinations=errand.destinations,
-                priority=errand.priority,
-                reopen=errand.reopen,
-                now=means.clock(),
-            )
-        )
+        job = await means.write(partial(opening(errand), now=means.clock()))
         log.info("job_started", job=job.id, kind=errand.kind, source=source.name, resumed=job.resumed)
         return cls(means, source, errand, job)
 
