@@ -94,7 +94,7 @@ def list_study(
     keywords = ("SOPInstanceUID", "SOPClassUID") if sop_classes else ("SOPInstanceUID",)
     listings = [
         SeriesListing(uid, count, known[uid])
-        if count is not None and count == len(known.get(uid, ()))
+        if uid in known and count == len(known[uid])
         else _list_series(finder, {"StudyInstanceUID": study, "SeriesInstanceUID": uid}, count, keywords, busy)
         for uid, count in series.items()
     ]

@@ -71,6 +71,21 @@ def test_a_series_that_counts_as_many_as_it_listed_is_not_listed_once_more() -> 
     assert again.listed == {**before.listed, "1.2.3.1": "1.2.3", "1.2.3.2": "1.2.3"}
 
 
+def test_a_series_that_counts_no_instances_is_listed_each_time() -> None:
+    series = [answer(SeriesInstanceUID="1.2.1", NumberOfSeriesRelatedInstances=2)]
+    series += [answer(SeriesInstanceUID="1.2.2", NumberOfSeriesRelatedInstances=0)]
+
+    def images(query: Dataset) -> list[Dataset]:
+        return two_images(query) if query.SeriesInstanceUID == "1.2.1" else []
+
+    source = Source(SERIES=lambda _query: series, IMAGE=images)
+    before = list_study(source, Wanted("1.2", 2))
+    again = list_study(source, Wanted("1.2", 2), before=before)
+    assert (before.basis, before.count, again) == (Basis.UIDS, 2, before)
+    asked = [query.SeriesInstanceUID for query in source.asked if query.QueryRetrieveLevel == "IMAGE"]
+    assert asked == ["1.2.1", "1.2.2", "1.2.2"]
+
+
 def test_sop_classes_are_asked_for_only_where_they_are_needed() -> None:
     source = Source(SERIES=two_series, IMAGE=two_images)
     for wanted in (False, True):
