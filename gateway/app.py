@@ -18,6 +18,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from functools import partial
+from typing import Any
 
 import structlog
 import trio
@@ -42,6 +43,7 @@ from gateway.hints import Hints
 from gateway.intake import Recorder, Releaser, StorageIntake, recover
 from gateway.ledger import Ledger, learned, retrievals
 from gateway.retrieve import Retriever
+from gateway.retrieve.repair import class_orders
 from gateway.route import compile_routes, route
 from gateway.settings import Settings
 from gateway.spool import Spool, StateLock
@@ -172,7 +174,7 @@ def _assembled(settings: Settings, role: Role, spool: Spool, ledger: Ledger, poo
     recorder = Recorder(spool, ledger, recorded=hints.recorded)
     # Each shared by whatever its source sends, on associations of ours and of its own.
     throttles = {name: throttle for name, table in settings.sources.items() if (throttle := Throttle.of(table.max_rate))}
-    admission = KnownSources(settings, orders=_learned_orders(ledger), throttles=throttles, turned_away=hints.turned_away)
+    admission = KnownSources(settings, **_learned_orders(ledger), throttles=throttles, turned_away=hints.turned_away)
     retriever = Retriever(
         settings,
         ledger,
@@ -233,11 +235,16 @@ def _acceptance(ledger: Ledger, destination: str) -> Acceptance:
         return Acceptance(learned.get(connection, subject, fact, now=time.time()), changed=remember)
 
 
-def _learned_orders(ledger: Ledger) -> dict[str, str]:
-    """Return, by name of source, the acceptance orders of transfer syntaxes that its earlier retrievals taught."""
+def _learned_orders(ledger: Ledger) -> dict[str, Any]:
+    """Return the acceptance orders that earlier retrievals taught of each source, as `KnownSources` takes them."""
     with ledger.read() as connection:
-        taught = learned.all_of(connection, learned.ACCEPTANCE_ORDER, now=time.time())
-    return {subject.removeprefix(learned.source_subject("")): order for subject, order in taught.items()}
+        orders = learned.all_of(connection, learned.ACCEPTANCE_ORDER, now=time.time())
+        by_class = learned.all_of(connection, learned.CLASS_ORDERS, now=time.time())
+    prefix = learned.source_subject("")
+    return {
+        "orders": {subject.removeprefix(prefix): order for subject, order in orders.items()},
+        "by_class": {subject.removeprefix(prefix): class_orders(text) for subject, text in by_class.items()},
+    }
 
 
 def _purpose(ledger: Ledger, provenance: Provenance, sop_instance_uid: str) -> Purpose | None:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import structlog
 
-from gateway.association.negotiation import J2K_FIRST, ORDERS, preferring
+from gateway.association.negotiation import AS_PROPOSED, AS_PROPOSED_NAME, J2K_FIRST, ORDERS, ClassOrders, preferring
 from gateway.association.pdu import rejection
 from gateway.association.services import Admitted
 from gateway.settings import DicomDestination, Settings, SourceTable
@@ -110,13 +110,15 @@ class KnownSources:
         settings: Settings,
         orders: Mapping[str, str] | None = None,
         *,
+        by_class: Mapping[str, Mapping[str, str]] | None = None,
         throttles: Mapping[str, Throttle] | None = None,
         resolve: Resolve | None = None,
         turned_away: TurnedAway = lambda _calling, _called, _address: None,
     ) -> None:
         """Look up the sources' host names, waiting for at most `START_S`.
 
-        `orders` are the acceptance orders that were learned, by source; `throttles` say how fast each source with a limit may send.
+        `orders` are the acceptance orders that were learned, by source, and `by_class` those of SOP classes; `throttles` say how
+        fast each source with a limit may send.
         """
         self._ae_titles = own_titles(settings)
         self._anyone = settings.listen.accept == "any"
@@ -131,27 +133,38 @@ class KnownSources:
         self._limits = {name: table.associations for name, table in settings.sources.items()}
         self._throttles = throttles or {}
         self._orders: dict[str, tuple[str, ...]] = {}
+        self._by_class: dict[str, ClassOrders] = {}
         self._resolved: dict[str, frozenset[str]] = {}
         self._looked_up: dict[str, float] = {}
         self._looking: set[str] = set()
         for source, order in (orders or {}).items():
-            self.set_order(source, order)
+            self.set_order(source, order, (by_class or {}).get(source))
+        for source in (by_class or {}).keys() - (orders or {}).keys():
+            self.set_order(source, "j2k-first", (by_class or {})[source])
         deadline = time.monotonic() + START_S
         for thread in self._look_up_again(0.0):
             thread.join(max(deadline - time.monotonic(), 0.0))
 
-    def set_order(self, source: str, order: str) -> None:
+    def set_order(self, source: str, order: str, by_class: Mapping[str, str] | None = None) -> None:
         """Accept the transfer syntaxes of `source` in `order`, a name in `ORDERS`, from its next association on.
 
-        The first of them, ``j2k-first``, is the one that the configuration prefers, for this source or for all.
+        The first of them, ``j2k-first``, is the one that the configuration prefers, for this source or for all; ``as-proposed``
+        takes what the source proposes first. `by_class` names the orders of SOP classes that have one of their own.
 
         Raises:
             ValueError: there is no such order.
         """
-        if order not in ORDERS:
-            raise ValueError(f"no acceptance order {order!r}; there are {', '.join(ORDERS)}")
+        usual = self._named(source, order)
+        classes = tuple((sop_class, self._named(source, name)) for sop_class, name in sorted((by_class or {}).items()))
         with self._lock:
-            self._orders[source] = self._order_of(source) if ORDERS[order] is J2K_FIRST else ORDERS[order]
+            self._orders[source], self._by_class[source] = usual, classes
+
+    def _named(self, source: str, order: str) -> tuple[str, ...]:
+        if order == AS_PROPOSED_NAME:
+            return AS_PROPOSED
+        if order not in ORDERS:
+            raise ValueError(f"no acceptance order {order!r}; there are {', '.join((*ORDERS, AS_PROPOSED_NAME))}")
+        return self._order_of(source) if ORDERS[order] is J2K_FIRST else ORDERS[order]
 
     def admit(self, *, calling_ae: str, called_ae: str, address: str, certificate_names: tuple[str, ...] | None) -> Admitted:
         """Decide on one A-ASSOCIATE-RQ; see `gateway.association.services.Admission`.
@@ -173,8 +186,9 @@ class KnownSources:
             return Admitted(None, self._usual)
         with self._lock:
             name = source.name or ""
-            order = self._orders.get(name) or self._order_of(name)
-        return Admitted(source.name, order, self._limits.get(name), self._throttles.get(name))
+            order, by_class = self._orders.get(name), self._by_class.get(name, ())
+        order = self._order_of(name) if order is None else order
+        return Admitted(source.name, order, self._limits.get(name), self._throttles.get(name), by_class)
 
     def _order_of(self, source: str) -> tuple[str, ...]:
         """Return the order that the configuration prefers."""

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from gateway.association.associate import APPLICATION_CONTEXT, AssociateRequest, decode_request, encode_accept, remembering
 from gateway.association.contexts import AcceptedContext
 from gateway.association.message import Receiver
-from gateway.association.negotiation import negotiate
+from gateway.association.negotiation import ClassOrders, negotiate
 from gateway.association.pdu import rejection
 from gateway.association.registry import Connection, Registry
 from gateway.association.sender import Sender
@@ -67,16 +67,18 @@ def establish(
     receiver.throttle = admitted.throttle
     if not registry.associate(connection, admitted.source, admitted.associations):
         raise rejection(REJECTED_TRANSIENT, BY_PRESENTATION, 2)
-    accepted, accept = answer(body, tuple(admitted.transfer_syntaxes), limits.max_pdu_bytes)
+    accepted, accept = answer(body, tuple(admitted.transfer_syntaxes), limits.max_pdu_bytes, admitted.by_class)
     stream.send(accept)
     return Established(_info(request, admitted, connection.address, names), accepted, receiver, sender)
 
 
 @remembering
-def answer(body: bytes, transfer_syntaxes: tuple[str, ...], max_pdu_bytes: int) -> tuple[Mapping[int, AcceptedContext], bytes]:
+def answer(
+    body: bytes, transfer_syntaxes: tuple[str, ...], max_pdu_bytes: int, by_class: ClassOrders = ()
+) -> tuple[Mapping[int, AcceptedContext], bytes]:
     """Return the contexts that are accepted of the A-ASSOCIATE-RQ with `body`, by their IDs, and the A-ASSOCIATE-AC."""
     request = decode_request(body)
-    negotiated = negotiate(request, transfer_syntaxes)
+    negotiated = negotiate(request, transfer_syntaxes, by_class)
     return negotiated.accepted, encode_accept(request, negotiated.results, negotiated.roles, max_pdu_bytes=max_pdu_bytes)
 
 

@@ -73,6 +73,14 @@ ORDERS: Mapping[str, tuple[str, ...]] = {
 }
 """The acceptance orders by the names under which they are learned; each has every transfer syntax of the standard."""
 
+AS_PROPOSED: tuple[str, ...] = ()
+"""No order of ours: of each context the transfer syntax is taken that its proposer names first, as far as it is known."""
+
+AS_PROPOSED_NAME = "as-proposed"
+
+ClassOrders = tuple[tuple[str, tuple[str, ...]], ...]
+"""SOP classes with the acceptance orders that are theirs, in place of the usual one."""
+
 
 @dataclass(frozen=True, slots=True)
 class Negotiated:
@@ -83,11 +91,17 @@ class Negotiated:
     accepted: Mapping[int, AcceptedContext]
 
 
-def negotiate(request: AssociateRequest, transfer_syntaxes: Sequence[str]) -> Negotiated:
-    """Answer each context of `request`; of what one offers for storage the first of `transfer_syntaxes` is taken."""
-    taken = {each.abstract_syntax: _order(each.abstract_syntax, transfer_syntaxes) for each in request.contexts}
-    proposed = [_proposed(each, taken[each.abstract_syntax]) for each in request.contexts]
-    supported = [_supported(abstract, tuple(order)) for abstract, order in taken.items() if order]
+def negotiate(request: AssociateRequest, transfer_syntaxes: Sequence[str], by_class: ClassOrders = ()) -> Negotiated:
+    """Answer each context of `request`; of what one offers for storage the first of `transfer_syntaxes` is taken.
+
+    `by_class` has the orders of SOP classes with one of their own. An order that is `AS_PROPOSED` takes what is proposed first.
+    """
+    orders = dict(by_class)
+    taken = {each.abstract_syntax: _order(each.abstract_syntax) for each in request.contexts}
+    usual = tuple(transfer_syntaxes)
+    wanted = {uid: orders.get(uid, usual) if known is J2K_FIRST else known for uid, known in taken.items()}
+    proposed = [_proposed(each, wanted[each.abstract_syntax], taken[each.abstract_syntax]) for each in request.contexts]
+    supported = [_supported(abstract, wanted[abstract] or known) for abstract, known in taken.items() if known]
     answers, roles = negotiate_as_acceptor(proposed, supported, dict(request.user.roles))
     return Negotiated(
         tuple(ContextResult(each.context_id, each.result, str(each.transfer_syntax[0])) for each in answers),
@@ -108,19 +122,23 @@ STORAGE: tuple[str, ...] = tuple(sorted({*STORAGE_SOP_CLASSES, *filter(is_storag
 """Every storage SOP class that is known, those too that the standard has retired: archives still hold their instances."""
 
 
-def _order(abstract_syntax: str, transfer_syntaxes: Sequence[str]) -> Sequence[str]:
-    """Return the transfer syntaxes that we take for `abstract_syntax`, best first; none where we do not serve it."""
+def _order(abstract_syntax: str) -> tuple[str, ...]:
+    """Return the transfer syntaxes that we know for `abstract_syntax`; none where we do not serve it."""
     if abstract_syntax in (VERIFICATION, STORAGE_COMMITMENT):
         return LITTLE_ENDIAN
-    return transfer_syntaxes if is_storage(abstract_syntax) else ()
+    return J2K_FIRST if is_storage(abstract_syntax) else ()
 
 
-def _proposed(context: RequestedContext, order: Sequence[str]) -> PresentationContext:
-    """Return what is proposed without the transfer syntaxes that make no difference, of which there may be thousands."""
+def _proposed(context: RequestedContext, order: Sequence[str], known: Sequence[str]) -> PresentationContext:
+    """Return what is proposed without the transfer syntaxes that make no difference, of which there may be thousands.
+
+    Without an `order` that is the first of those `known`.
+    """
     if not context.transfer_syntaxes:
         # pynetdicom cannot answer such a context; without its abstract syntax it is refused, too.
         return presentation_context(context.context_id, "", LITTLE_ENDIAN)
-    offered = [syntax for syntax in context.transfer_syntaxes if syntax in order]
+    offered = [syntax for syntax in context.transfer_syntaxes if syntax in (order or known)]
+    offered = offered if order else offered[:1]
     return presentation_context(context.context_id, context.abstract_syntax, offered or context.transfer_syntaxes[:1])
 
 

@@ -107,13 +107,15 @@ class CommitmentService(Protocol):
 class Admitted:
     """A caller may associate: its name in ``[sources]`` or None, and the transfer syntaxes for storage, best first.
 
-    `associations` is how many it may have at a time, `throttle` how fast it may send; None sets no limit.
+    `associations` is how many it may have at a time, `throttle` how fast it may send; None sets no limit. `by_class` has the
+    transfer syntaxes of those SOP classes that have an order of their own.
     """
 
     source: str | None
     transfer_syntaxes: tuple[str, ...]
     associations: int | None = None
     throttle: Throttle | None = field(default=None, compare=False)
+    by_class: tuple[tuple[str, tuple[str, ...]], ...] = ()
 
 
 class Admission(Protocol):

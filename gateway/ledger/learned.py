@@ -10,7 +10,10 @@ from sqlalchemy import ColumnElement, Connection, delete, insert, or_, select, u
 from gateway.ledger.schema import learned
 
 ACCEPTANCE_ORDER = "acceptance_order"
-"""About a source: the order of transfer syntaxes to accept first, ``j2k-first`` or ``uncompressed-first``."""
+"""About a source: the order of transfer syntaxes to accept, ``j2k-first``, ``uncompressed-first`` or ``as-proposed``."""
+
+CLASS_ORDERS = "class_orders"
+"""About a source: such orders of single SOP classes, as a JSON object by SOP Class UID."""
 
 ASYNCHRONOUS = "asynchronous"
 """About a source: ``yes`` when it answers C-MOVE before its sub-operations are done."""

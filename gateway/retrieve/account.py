@@ -5,7 +5,7 @@ The functions that are given a connection run in transactions.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 from sqlalchemy import Connection
@@ -36,6 +36,8 @@ class Account:
     skipped: set[str] = field(default_factory=set)
     tally: Tally = field(default_factory=lambda: Tally((), 0, (), None))
     conflicts: int = 0
+    classes: Mapping[str, str] = field(default_factory=dict)
+    """The SOP classes of what is here."""
 
     @property
     def wanted(self) -> Collection[str]:
@@ -68,6 +70,6 @@ class Account:
 
     def take(self, here: Here) -> Tally:
         """Compare what is here with what is expected."""
-        self.conflicts = here.conflicts
+        self.conflicts, self.classes = here.conflicts, here.came.classes
         self.tally = tally(self.expectation, here.came.fit, self.skipped, here.came.unfit)
         return self.tally

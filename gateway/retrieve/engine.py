@@ -37,7 +37,7 @@ from gateway.retrieve.means import BOTH_ORDERS, Existing, Means, Source
 from gateway.retrieve.method import Method
 from gateway.retrieve.questions import Questions, go_through
 from gateway.retrieve.reachable import address_towards
-from gateway.retrieve.repair import AcceptanceOrder, Backoff, Level, Target
+from gateway.retrieve.repair import USUAL_ORDERS, Backoff, Level, Target, class_orders
 from gateway.retrieve.session import Session, nobody
 from gateway.retrieve.slots import Slots
 from gateway.retrieve.turns import Turns
@@ -52,7 +52,15 @@ QueryLevel = Literal["STUDY", "SERIES", "IMAGE"]
 MAX_THREADS = 64
 """Associations and ledger calls of all retrievals at a time."""
 
-_TAUGHT = (learned.ACCEPTANCE_ORDER, learned.ASYNCHRONOUS, learned.ANONYMOUS, learned.RETRIEVE, learned.ENCODINGS, BOTH_ORDERS)
+_TAUGHT = (
+    learned.ACCEPTANCE_ORDER,
+    learned.ASYNCHRONOUS,
+    learned.ANONYMOUS,
+    learned.RETRIEVE,
+    learned.ENCODINGS,
+    learned.CLASS_ORDERS,
+    BOTH_ORDERS,
+)
 
 EVENT_BACKLOG = 256
 """Events that may wait for a slow listener before the job waits for it."""
@@ -67,7 +75,7 @@ class Retriever:
         ledger: Ledger,
         *,
         tls: Callable[[TlsTable], ssl.SSLContext],
-        set_order: Callable[[str, AcceptanceOrder], None],
+        set_order: Callable[..., None],
         barrier: Callable[[], None],
         storage: Callable[[], StorageService],
         has_room: Callable[[], bool] = lambda: True,
@@ -78,10 +86,10 @@ class Retriever:
         """Make a retriever; it opens nothing before `pull` or `find`.
 
         `tls` makes a requestor's context; `set_order` changes the order in which transfer syntaxes are accepted from a source on
-        its next associations; `barrier` blocks until the ledger has everything that was answered 0000 (`Means`); `storage` gives
-        what takes in the instances that come by C-GET; `has_room` says whether the spool takes more; `existing` is asked for
-        `skip_existing`; `throttles` are those of the sources that have one; `backoff` is how a source that is busy or out of reach
-        is waited for.
+        its next associations, and by a third argument those of single SOP classes; `barrier` blocks until the ledger has all that
+        was answered 0000 (`Means`); `storage` gives what takes in the instances that come by C-GET; `has_room` says whether the
+        spool takes more; `existing` is asked for `skip_existing`; `throttles` are those of the sources that have one; `backoff` is
+        how a source that is busy or out of reach is waited for.
         """
         self._settings = settings
         self._ledger = ledger
@@ -246,7 +254,8 @@ class Retriever:
         now, subject = self._means.clock(), learned.source_subject(name)
         with self._ledger.read() as connection:
             taught = {fact: learned.get(connection, subject, fact, now=now) for fact in _TAUGHT}
-        usual: AcceptanceOrder = "uncompressed-first" if taught[learned.ACCEPTANCE_ORDER] == "uncompressed-first" else "j2k-first"
+        usual = next((order for order in USUAL_ORDERS if order == taught[learned.ACCEPTANCE_ORDER]), USUAL_ORDERS[0])
+        by_class = class_orders(taught[learned.CLASS_ORDERS])
         throttle = self._throttles.get(name)
         connect = partial(self._associate, table, throttle)
         return Source(
@@ -255,7 +264,7 @@ class Retriever:
             connect,
             Kept(partial(connect, STUDY_ROOT_CONTEXTS)),
             Slots(table.moves),
-            Turns(usual, partial(self._set_order, name)),
+            Turns(usual, partial(self._set_order, name), by_class),
             both_orders=taught[BOTH_ORDERS] == "yes",
             asynchronous=taught[learned.ASYNCHRONOUS] == "yes",
             anonymous=taught[learned.ANONYMOUS] == "yes",

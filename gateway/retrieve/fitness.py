@@ -16,10 +16,14 @@ from gateway.retrieve.tally import Expectation
 
 @dataclass(frozen=True)
 class Sorted:
-    """What came by SOP Instance UID: what is `fit`, with its length in bytes, and what is `unfit`, with the reason."""
+    """What came by SOP Instance UID: what is `fit`, with its length in bytes, and what is `unfit`, with the reason.
+
+    `classes` has the SOP classes of what is fit.
+    """
 
     fit: Mapping[str, int] = field(default_factory=dict)
     unfit: Mapping[str, str] = field(default_factory=dict)
+    classes: Mapping[str, str] = field(default_factory=dict)
 
 
 def sort(came: Iterable[Came], study: str, expectation: Expectation) -> Sorted:
@@ -30,15 +34,16 @@ def sort(came: Iterable[Came], study: str, expectation: Expectation) -> Sorted:
     by_uid: dict[str, list[Came]] = {}
     for one in came:
         by_uid.setdefault(one.sop_instance_uid, []).append(one)
-    fit, unfit = dict[str, int](), dict[str, str]()
+    fit, unfit, classes = dict[str, int](), dict[str, str](), dict[str, str]()
     for uid, contents in by_uid.items():
         newest = [one for one in contents if one.current] or contents
         reasons = [why_unfit(one, study, expectation) for one in newest]
         if all(reasons):
             unfit[uid] = reasons[-1]
         else:
-            fit[uid] = newest[reasons.index("")].length
-    return Sorted(fit, unfit)
+            good = newest[reasons.index("")]
+            fit[uid], classes[uid] = good.length, good.sop_class_uid
+    return Sorted(fit, unfit, classes)
 
 
 def why_unfit(came: Came, study: str, expectation: Expectation) -> str:

@@ -98,7 +98,8 @@ class Source:
 
     def syntaxes(self, order: AcceptanceOrder) -> tuple[str, ...]:
         """Return the transfer syntaxes that it is offered, in `order`."""
-        return self.preferred if ORDERS[order] is J2K_FIRST else ORDERS[order]
+        named = ORDERS.get(order, J2K_FIRST)
+        return self.preferred if named is J2K_FIRST else named
 
     @property
     def subject(self) -> str:

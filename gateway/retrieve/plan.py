@@ -21,7 +21,6 @@ from gateway.retrieve.repair import Level, Target
 from gateway.retrieve.tally import Expectation, instances
 from gateway.retrieve.wanted import Wanted
 
-
 ENCODINGS = ("SOPClassUID", "AvailableTransferSyntaxUID")
 """What is asked of each instance beside its UID, to tell whether it comes as the source has it (PS3.4 Table C.6-4)."""
 
@@ -80,8 +79,8 @@ def list_study(
     """Return what the source lists of what is wanted; a level that it refuses is replaced by the counts of the level above.
 
     With `busy` a level refused for being out of resources is taken for one that is refused for good. With `encodings` the source is
-    asked for SOP classes and transfer syntaxes too, for which some have to read each instance. A series in which it counts as many instances as it
-    listed `before` is not listed once more.
+    asked for SOP classes and transfer syntaxes too, for which some have to read each instance. A series in which it counts as many
+    instances as it listed `before` is not listed once more.
 
     Raises:
         DimseFailed: the source is out of resources for now (without `busy`), or does not list the levels by which a part of

@@ -6,6 +6,7 @@ step carried out, with what it gained.
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,8 +17,14 @@ from typing import Literal
 from gateway.domain import Basis
 from gateway.retrieve.tally import Expectation
 
-AcceptanceOrder = Literal["j2k-first", "uncompressed-first", "compressed-first"]
-"""Which transfer syntaxes our acceptor prefers. The last one takes what is compressed with loss before what is uncompressed."""
+AcceptanceOrder = Literal["j2k-first", "uncompressed-first", "as-proposed", "compressed-first"]
+"""Which transfer syntaxes our acceptor prefers. With ``as-proposed`` that is what the source itself proposes first in each context.
+
+The last one takes what is compressed with loss before what is uncompressed.
+"""
+
+USUAL_ORDERS: tuple[AcceptanceOrder, ...] = ("j2k-first", "uncompressed-first", "as-proposed")
+"""Those that are learned, in the order in which they are tried."""
 
 CHUNK = 100
 """SOP Instance UIDs in one C-MOVE at IMAGE level: 6.5 KB at most, far below the 64 KiB of an explicit VR UI element."""
@@ -95,17 +102,23 @@ class End(StrEnum):
 
 @dataclass(frozen=True)
 class Round:
-    """A step carried out: how it ended, how many instances it gained, how many sub-operations the source said had failed."""
+    """A step carried out: how it ended, how many instances it gained, how many sub-operations the source said had failed.
+
+    `unfit` is how many of the missing instances came, but not as they were asked for; `classes` are the SOP classes of what it
+    gained.
+    """
 
     step: Step
     end: End
     gained: int
     failed: int = 0
+    unfit: int = 0
+    classes: frozenset[str] = frozenset()
 
 
-def other(order: AcceptanceOrder) -> AcceptanceOrder:
-    """Return the other acceptance order."""
-    return "uncompressed-first" if order == "j2k-first" else "j2k-first"
+def others(order: AcceptanceOrder) -> tuple[AcceptanceOrder, ...]:
+    """Return the other acceptance orders to try, the likeliest first."""
+    return tuple(one for one in USUAL_ORDERS if one != order)
 
 
 def next_step(rounds: Sequence[Round], missing: int | None, *, basis: Basis, both_orders: bool = False) -> Step | None:
@@ -117,26 +130,32 @@ def next_step(rounds: Sequence[Round], missing: int | None, *, basis: Basis, bot
         return None
     order = rounds[0].step.order
     if missing is None:
-        return None if rounds[-1].gained or len(rounds) > 1 else Step(Way.STUDY, other(order))
+        return None if rounds[-1].gained or len(rounds) > 1 else Step(Way.STUDY, others(order)[0])
     return next((step for step in _ladder(rounds, missing, basis, both_orders) if _open(step, rounds)), None)
 
 
 def _ladder(rounds: Sequence[Round], missing: int, basis: Basis, both_orders: bool) -> Iterator[Step]:
     """Yield the steps that may help, the likeliest first.
 
-    A source that says that sub-operations failed was at least able to try: preferring other transfer syntaxes is likelier to
-    help it than asking in smaller pieces.
+    A source that says that sub-operations failed, or sent what is unfit, was at least able to send: preferring other transfer
+    syntaxes is likelier to help it than asking in smaller pieces.
     """
     order = rounds[0].step.order
     if all(one.end in (End.BROKEN, End.BUSY) and not one.gained for one in rounds):
         yield Step(Way.FIRST, order)
     same = list(_ways(rounds, missing, basis, order))
-    swapped = list(_ways(rounds, missing, basis, other(order)))
-    first = [] if both_orders else same[:1]
+    swapped = [list(_ways(rounds, missing, basis, one)) for one in others(order)]
+    sends = rounds[-1].failed or rounds[-1].unfit
+    yield from () if both_orders or rounds[-1].unfit else same[:1]
+    if both_orders or sends:
+        yield from swapped[0][:1]
+    if sends:
+        yield from swapped[1][:1]
     if _stuck(rounds):
         yield from _ways(rounds, missing, basis, "compressed-first")
-    sooner, later = (swapped, same) if both_orders or rounds[-1].failed else (same, swapped)
-    yield from (*first, *sooner, *later)
+    yield from (*swapped[0], *same) if both_orders or sends else (*same, *swapped[0])
+    if sends or basis is Basis.UIDS:
+        yield from swapped[1]
 
 
 def _stuck(rounds: Sequence[Round]) -> bool:
@@ -153,6 +172,8 @@ def _ways(rounds: Sequence[Round], missing: int, basis: Basis, order: Acceptance
         yield from (Step(Way.SERIES, order), Step(Way.STUDY, order))
         return
     yield Step(Way.IMAGE, order)
+    if rounds[-1].unfit >= missing:
+        return  # all of them came: that they are asked for in other pieces makes them no other
     if 1 < missing <= SINGLY_AT_MOST:
         yield Step(Way.SINGLY, order)
     answers_images = any(one.gained for one in rounds if one.step.way in (Way.IMAGE, Way.SINGLY))
@@ -181,23 +202,54 @@ def _given_up(rounds: Sequence[Round]) -> bool:
 def lesson(rounds: Sequence[Round]) -> AcceptanceOrder | Literal["both"] | None:
     """Return what a retrieval taught about the source's order of transfer syntaxes, or None where it taught nothing.
 
-    An order that brought instances after the usual one had brought none is learned; when both brought some, both are needed.
-    To prefer lossy compression is never learned.
+    An order that brought instances after the usual one had brought none is learned; when both brought some of the same SOP class,
+    both are needed. To prefer lossy compression is never learned.
     """
-    if not rounds:
+    gains = _gains(rounds)
+    usual = gains.pop(rounds[0].step.order, None) if rounds else None
+    if not gains:
         return None
-    usual = rounds[0].step.order
-    swapped = sum(one.gained for one in rounds if one.step.order == other(usual))
-    if not swapped:
-        return None
-    return "both" if any(one.gained for one in rounds if one.step.order == usual) else other(usual)
+    if usual is None:
+        return next(iter(gains))
+    told = usual and all(gains.values())
+    return None if told and all(usual.isdisjoint(classes) for classes in gains.values()) else "both"
+
+
+def class_lessons(rounds: Sequence[Round]) -> Mapping[str, AcceptanceOrder]:
+    """Return the SOP classes of which another order than the usual one, and no second one, brought instances."""
+    brought: dict[str, list[AcceptanceOrder]] = {}
+    for order, classes in _gains(rounds).items():
+        for sop_class in classes:
+            brought.setdefault(sop_class, []).append(order)
+    return {sop_class: orders[0] for sop_class, orders in brought.items() if len(orders) == 1 and orders[0] != rounds[0].step.order}
+
+
+def _gains(rounds: Sequence[Round]) -> dict[AcceptanceOrder, frozenset[str]]:
+    """Return the orders that brought something, those that brought most first, each with the SOP classes of what it brought."""
+    counts: dict[AcceptanceOrder, int] = {}
+    classes: dict[AcceptanceOrder, frozenset[str]] = {}
+    for one in rounds:
+        if one.gained and one.step.order in USUAL_ORDERS:
+            counts[one.step.order] = counts.get(one.step.order, 0) + one.gained
+            classes[one.step.order] = classes.get(one.step.order, frozenset()) | one.classes
+    return {order: classes[order] for order in sorted(counts, key=lambda order: -counts[order])}
+
+
+def class_orders(text: str | None) -> dict[str, AcceptanceOrder]:
+    """Return the orders of single SOP classes that are written in `text`, as `learned.CLASS_ORDERS` has them."""
+    try:
+        found = json.loads(text or "{}")
+    except ValueError:
+        return {}
+    known = {name: name for name in USUAL_ORDERS}
+    return {str(key): known[name] for key, name in found.items() if name in known} if isinstance(found, dict) else {}
 
 
 def first_targets(study: str, expectation: Expectation, wanted: Collection[str]) -> tuple[Target, ...]:
     """Return the C-MOVEs that ask for `wanted` at the highest levels: nothing that is already here or elsewhere is moved."""
     if not expectation.listed or expectation.basis is Basis.COUNTS:
         return _counted(study, expectation)
-    everything = len(wanted) == len(expectation.listed) and expectation.whole_study
+    everything = (len(wanted) == len(expectation.listed) or expectation.unlisted > 0) and expectation.whole_study
     if everything and (len(wanted) <= SPLIT_AT or len(expectation.series) < 2):
         return (Target(Level.STUDY, study),)
     targets: list[Target] = []

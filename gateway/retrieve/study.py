@@ -6,6 +6,7 @@ decides is in `plan`, `tally` and `repair`; this module carries it out.
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
@@ -109,7 +110,7 @@ class StudyRetrieval:
             await self._plan(skip_existing)
         except AssociationError as error:
             return self._verdict(VerdictKind.FAILED, f"the source could not be asked what it has: {error}")
-        if not self._account.tally.whole:
+        if not self._account.tally.whole or self._account.expectation.unlisted:
             await self._fetch_with_progress()
         registration, account = partial(self._means.registration, self._source.table), self._account
         trouble = remarks.trouble(self._moved, self._watch, registration)
@@ -164,7 +165,7 @@ class StudyRetrieval:
             return plan.list_study(requestor, self._wanted, busy=busy, encodings=encodings, before=before)
 
         found = await self._means.ask(source, listing, self._hint, self._study)
-        if encodings and found.listed and source.encodings is not (told := bool(found.transfer_syntaxes)):
+        if encodings and before is None and found.listed and source.encodings is not (told := bool(found.transfer_syntaxes)):
             # One that does not tell them is not asked again: it may read each instance for the answer.
             source.encodings = told
             await self._means.remember(source, learned.ENCODINGS, "yes" if told else "no")
@@ -180,12 +181,20 @@ class StudyRetrieval:
     async def _compare(self) -> Tally:
         # Where all of it was seen to be recorded, nothing else has to be waited for.
         account = self._account
-        seen = self._watch.outstanding(account.expectation.count) == 0
+        seen = self._outstanding() == 0
         if not (seen and account.take(await self._means.read(account.here, caught_up=False)).whole):
             account.take(await self._means.read(account.here))
         if account.tally.unfit:
             self._means.arrivals.forget(self._watch, account.tally.unfit)
         return account.tally
+
+    def _outstanding(self) -> int | None:
+        """Return how many instances are still to arrive, also of those that are counted and not listed."""
+        watch, expectation = self._watch, self._account.expectation
+        outstanding = watch.outstanding(expectation.count)
+        if outstanding == 0 and expectation.unlisted:
+            return max(0, (expectation.counted or 0) - len(watch.received))
+        return outstanding
 
     # Moving and repairing
 
@@ -225,7 +234,9 @@ class StudyRetrieval:
     async def _rounds_in_turn(self) -> list[Round]:
         """Fetch what is missing in a slot of the source, and carry on in another where that one is asked back."""
         number: int | None = None
-        while not self._account.tally.whole:
+        begun = False
+        while not self._account.tally.whole or (self._account.expectation.unlisted and not begun):
+            begun = True
             rounds = list[Round]()
             async with self._source.moves.take(self._errand.priority, number=number) as slot:
                 number = slot.number
@@ -244,6 +255,7 @@ class StudyRetrieval:
         rounds = await self._rounds([], persist=not others)
         if not others or not self._in_vain(rounds):
             await self._worked(rounds)
+            await self._get_unfit(len(rounds))
             return rounds
         usual, moved = self._method, self._moved
         self._method = others[0]
@@ -253,6 +265,18 @@ class StudyRetrieval:
             return instead
         self._method, self._moved = usual, moved
         return await self._rounds(rounds, persist=True)
+
+    async def _get_unfit(self, number: int) -> None:
+        """Ask by C-GET for what came by C-MOVE otherwise than the source has it: some transcode in the one and not in the other."""
+        if self._method is Method.GET or not self._account.tally.unfit:
+            return
+        usual, moved = self._method, self._moved
+        self._method = Method.GET
+        await self._hint(self._repairing(str(Method.GET), number))
+        gained = any(one.gained for one in await self._rounds([], persist=False))
+        self._method = usual
+        if not gained:
+            self._moved = moved
 
     def _in_vain(self, rounds: list[Round]) -> bool:
         if self._moved is not None and isinstance(self._moved.error, SpoolFull):
@@ -274,7 +298,7 @@ class StudyRetrieval:
             if rounds:
                 await self._hint(self._repairing(remarks.name(step, source.order), len(rounds), rounds[-1].end))
                 await self._pause_after(rounds)
-            async with source.turns.take(step.order):
+            async with source.turns.take(step.order, for_all=step.way is not Way.FIRST):
                 rounds.append(await self._round(step))
             step = self._next_step(rounds) if persist or not self._in_vain(rounds) else None
         return rounds
@@ -301,7 +325,7 @@ class StudyRetrieval:
             await trio.sleep(pause)
 
     async def _round(self, step: Step) -> Round:
-        before, arrivals_before = self._account.tally.received, self._watch.arrivals
+        before, arrivals_before = self._account.tally, self._watch.arrivals
         asked, end = list[Moved](), End.ANSWERED
         for target in repair.targets(step, self._study, self._account.expectation, self._account.tally.missing):
             moved = await self._move(target, step.order)
@@ -312,8 +336,10 @@ class StudyRetrieval:
         claimed = sum(one.claimed for one in asked)
         if self._method is Method.MOVE:
             await self._settle(lambda: claimed > self._watch.arrivals - arrivals_before, answered=end is End.ANSWERED)
-        gained = (await self._compare()).received - before
-        return Round(step, end, gained, sum(one.failed for one in asked))
+        now = await self._compare()
+        classes = frozenset(self._account.classes.get(uid, "") for uid in set(before.missing).difference(now.missing))
+        failed, unfit = sum(one.failed for one in asked), sum(uid in now.unfit for uid in now.missing)
+        return Round(step, end, now.received - before.received, failed, unfit, classes - {""})
 
     async def _settle(self, claims_more: Callable[[], bool], *, answered: bool) -> None:
         """Wait for the arrivals; what still comes after an association broke proves nothing about the source's habits."""
@@ -322,7 +348,7 @@ class StudyRetrieval:
             self._watch,
             self._signal,
             Patience(source.table.settle_s, source.table.progress_timeout_s),
-            missing=lambda: self._watch.outstanding(self._account.expectation.count),
+            missing=self._outstanding,
             claims_more=claims_more,
             asynchronous=source.asynchronous,
             disproved=self._disproved,
@@ -377,10 +403,13 @@ class StudyRetrieval:
         return (self._account.tally.short or 0) > was_short
 
     async def _learn(self, rounds: list[Round]) -> None:
-        lesson = repair.lesson(rounds)
+        source, lesson = self._source, repair.lesson(rounds)
         if lesson == "both":
-            self._source.both_orders = True
-            await self._means.remember(self._source, BOTH_ORDERS, "yes")
+            source.both_orders = True
+            await self._means.remember(source, BOTH_ORDERS, "yes")
         elif lesson is not None:
-            self._source.turns.learn(lesson)
-            await self._means.remember(self._source, learned.ACCEPTANCE_ORDER, lesson)
+            source.turns.learn(lesson)
+            await self._means.remember(source, learned.ACCEPTANCE_ORDER, lesson)
+        elif by_class := repair.class_lessons(rounds):
+            source.turns.learn_classes(by_class)
+            await self._means.remember(source, learned.CLASS_ORDERS, json.dumps(source.turns.by_class))

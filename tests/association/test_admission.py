@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from gateway.association import admission
 from gateway.association.admission import KnownSources
-from gateway.association.negotiation import J2K_FIRST, UNCOMPRESSED_FIRST, preferring
+from gateway.association.negotiation import AS_PROPOSED, J2K_FIRST, UNCOMPRESSED_FIRST, preferring
 from gateway.association.services import Admitted
 from gateway.errors import AssociationRejected
 from gateway.settings import Settings
@@ -160,6 +160,17 @@ def test_orders_may_be_known_from_the_start() -> None:
     known = KnownSources(settings, {"archive": "uncompressed-first"}, resolve=NAMES.__getitem__)
     admitted = known.admit(calling_ae="PACS", called_ae="GATEWAY", address="10.0.0.7", certificate_names=None)
     assert admitted.transfer_syntaxes == UNCOMPRESSED_FIRST
+
+
+def test_orders_of_sop_classes_hold_with_the_usual_one_of_a_source_until_another_is_set() -> None:
+    settings = Settings.model_validate({"sources": {"archive": PACS}})
+    known = KnownSources(settings, by_class={"archive": {"1.2": "as-proposed"}}, resolve=NAMES.__getitem__)
+    call = {"calling_ae": "PACS", "called_ae": "GATEWAY", "address": "10.0.0.7", "certificate_names": None}
+    assert known.admit(**call) == Admitted("archive", J2K_FIRST, by_class=(("1.2", AS_PROPOSED),))  # type: ignore[arg-type]
+    known.set_order("archive", "as-proposed")
+    assert known.admit(**call) == Admitted("archive", AS_PROPOSED)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="as-proposed"):
+        known.set_order("archive", "j2k-first", {"1.2": "sideways"})
 
 
 def test_there_are_no_other_orders() -> None:

@@ -17,6 +17,7 @@ from gateway.association.associate import AssociateRequest, decode_accept, decod
 from gateway.association.contexts import MAX_CONTEXTS, STORAGE_COMMITMENT, STUDY_ROOT_FIND, VERIFICATION, ProposedContext
 from gateway.association.handshake import answer, check
 from gateway.association.negotiation import (
+    AS_PROPOSED,
     COMPRESSED_FIRST,
     J2K_FIRST,
     ORDERS,
@@ -33,6 +34,7 @@ J2K_LOSSLESS = "1.2.840.10008.1.2.4.90"
 JPEG_BASELINE = "1.2.840.10008.1.2.4.50"
 EXPLICIT_LE = "1.2.840.10008.1.2.1"
 IMPLICIT_LE = "1.2.840.10008.1.2"
+DOSE = "1.2.840.10008.5.1.4.1.1.481.2"
 GE_PRIVATE = "1.2.840.113619.5.2"
 
 
@@ -65,6 +67,40 @@ def test_what_a_requestor_proposes_is_read_by_an_acceptor() -> None:
 )
 def test_our_order_decides_not_the_peers(order: tuple[str, ...], first: str) -> None:
     assert chosen(CT, IMPLICIT_LE, JPEG_BASELINE, EXPLICIT_LE, J2K_LOSSLESS, order=order) == first
+
+
+@pytest.mark.parametrize(
+    ("proposed", "taken"),
+    [
+        ((IMPLICIT_LE, EXPLICIT_LE), IMPLICIT_LE),
+        ((EXPLICIT_LE, IMPLICIT_LE), EXPLICIT_LE),
+        ((JPEG_BASELINE, J2K_LOSSLESS, EXPLICIT_LE), JPEG_BASELINE),
+        ((GE_PRIVATE, IMPLICIT_LE, J2K_LOSSLESS), IMPLICIT_LE),
+        ((J2K_LOSSLESS,), J2K_LOSSLESS),
+        ((GE_PRIVATE,), 4),
+    ],
+)
+def test_as_proposed_takes_what_the_peer_names_first(proposed: tuple[str, ...], taken: str | int) -> None:
+    assert chosen(CT, *proposed, order=AS_PROPOSED) == taken
+
+
+def test_as_proposed_answers_each_context_of_a_sop_class_by_itself() -> None:
+    found = negotiated(ProposedContext(CT, (IMPLICIT_LE, EXPLICIT_LE)), ProposedContext(CT, (EXPLICIT_LE,)), order=AS_PROPOSED)
+    assert [one.transfer_syntax for one in found.results] == [IMPLICIT_LE, EXPLICIT_LE]
+
+
+def test_a_sop_class_may_have_an_order_of_its_own() -> None:
+    both = request(ProposedContext(CT, (IMPLICIT_LE, EXPLICIT_LE)), ProposedContext(DOSE, (IMPLICIT_LE, EXPLICIT_LE)))
+    found = negotiate(both, J2K_FIRST, ((DOSE, AS_PROPOSED),))
+    assert [one.transfer_syntax for one in found.results] == [EXPLICIT_LE, IMPLICIT_LE]
+    found = negotiate(both, AS_PROPOSED, ((DOSE, UNCOMPRESSED_FIRST), (VERIFICATION, AS_PROPOSED)))
+    assert [one.transfer_syntax for one in found.results] == [IMPLICIT_LE, EXPLICIT_LE]
+
+
+@pytest.mark.parametrize("order", [J2K_FIRST, AS_PROPOSED])
+def test_other_services_are_answered_the_same_in_every_order(order: tuple[str, ...]) -> None:
+    assert chosen(VERIFICATION, IMPLICIT_LE, order=order) == IMPLICIT_LE
+    assert chosen(STUDY_ROOT_FIND, IMPLICIT_LE, order=order) == 3
 
 
 def test_a_source_is_not_led_to_compress_with_loss() -> None:

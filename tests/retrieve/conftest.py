@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -64,7 +64,7 @@ class Bench:
         with self.ledger.read() as connection:
             received = set(retrievals.received(connection, verdict.retrieval_id))
             listed, skipped = retrievals.expected(connection, verdict.retrieval_id)
-        assert set(verdict.missing) == listed.keys() - received - skipped
+        assert set(verdict.missing) == listed.keys() - (received - verdict.unfit.keys()) - skipped
         if verdict.kind is VerdictKind.COMPLETE:
             assert listed.keys() - skipped <= set(self.reception.arrived)
 
@@ -90,9 +90,9 @@ def settings(port: int, **source: Any) -> Settings:
 
 
 def retriever(ledger: Ledger, reception: Reception, made: Settings, orders: list[str], **more: Any) -> Retriever:
-    def set_order(source: str, order: str) -> None:
+    def set_order(source: str, order: str, *by_class: Mapping[str, str]) -> None:
         orders.append(order)
-        reception.admission.set_order(source, order)
+        reception.admission.set_order(source, order, *by_class)
 
     def no_tls(_table: object) -> Any:
         raise AssertionError("no source here has TLS")

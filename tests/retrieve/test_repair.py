@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -18,6 +20,8 @@ from gateway.retrieve.repair import (
     Step,
     Target,
     Way,
+    class_lessons,
+    class_orders,
     first_targets,
     lesson,
     next_step,
@@ -25,7 +29,7 @@ from gateway.retrieve.repair import (
 )
 from gateway.retrieve.tally import Expectation
 
-J2K, PLAIN, LOSSY = "j2k-first", "uncompressed-first", "compressed-first"
+J2K, PLAIN, ITS_OWN, LOSSY = "j2k-first", "uncompressed-first", "as-proposed", "compressed-first"
 
 
 def study(**series: int) -> Expectation:
@@ -101,7 +105,37 @@ def test_repairs_go_from_instances_to_series_to_the_other_order() -> None:
         Step(Way.IMAGE, PLAIN),
         Step(Way.SINGLY, PLAIN),
         Step(Way.SERIES, PLAIN),
+        Step(Way.IMAGE, ITS_OWN),
+        Step(Way.SINGLY, ITS_OWN),
+        Step(Way.SERIES, ITS_OWN),
     ]
+
+
+def test_what_failed_is_asked_for_in_each_order_before_in_smaller_pieces() -> None:
+    rounds = [first(gained=5, failed=3)]
+    steps = []
+    while (step := next_step(rounds, 3, basis=Basis.UIDS)) is not None and len(steps) < 3:
+        steps.append(step)
+        rounds.append(Round(step, End.ANSWERED, 0, failed=3))
+
+    assert steps == [Step(Way.IMAGE, J2K), Step(Way.IMAGE, PLAIN), Step(Way.IMAGE, ITS_OWN)]
+
+
+def test_what_came_unfit_is_asked_for_once_in_each_order_and_never_in_pieces() -> None:
+    rounds = [Round(Step(Way.FIRST, J2K), End.ANSWERED, 5, unfit=3)]
+    steps = []
+    while (step := next_step(rounds, 3, basis=Basis.UIDS)) is not None:
+        steps.append(step)
+        rounds.append(Round(step, End.ANSWERED, 0, unfit=3))
+
+    assert steps == [Step(Way.IMAGE, PLAIN), Step(Way.IMAGE, ITS_OWN), Step(Way.IMAGE, J2K)]
+
+
+def test_a_source_that_lists_fewer_than_it_counts_is_asked_for_the_whole_study_again() -> None:
+    expectation = replace(study(a=3), counted=4)
+
+    assert first_targets("S", expectation, ()) == (Target(Level.STUDY, "S"),)
+    assert first_targets("S", study(a=3), ()) == ()
 
 
 def test_one_missing_instance_is_not_asked_for_singly_after_it_was_asked_for() -> None:
@@ -124,6 +158,8 @@ def test_lossy_compression_is_preferred_only_where_the_source_failed_in_both_usu
     rounds = [first(failed=3), Round(Step(Way.IMAGE, J2K), End.ANSWERED, 0, failed=3)]
     assert next_step(rounds, 3, basis=Basis.UIDS) == Step(Way.IMAGE, PLAIN)
     rounds.append(Round(Step(Way.IMAGE, PLAIN), End.ANSWERED, 0, failed=3))
+    assert next_step(rounds, 3, basis=Basis.UIDS) == Step(Way.IMAGE, ITS_OWN)
+    rounds.append(Round(Step(Way.IMAGE, ITS_OWN), End.ANSWERED, 0, failed=3))
 
     assert next_step(rounds, 3, basis=Basis.UIDS) == Step(Way.IMAGE, LOSSY)
     assert lesson([*rounds, Round(Step(Way.IMAGE, LOSSY), End.ANSWERED, 3)]) is None
@@ -187,6 +223,23 @@ def test_an_order_that_works_where_the_usual_one_does_not_is_learned() -> None:
     assert lesson([first(), swapped]) == PLAIN
     assert lesson([first(gained=3), swapped]) == "both"
     assert lesson([first(gained=3), Round(Step(Way.IMAGE, J2K), End.ANSWERED, 4)]) is None
+    assert lesson([first(), Round(Step(Way.IMAGE, ITS_OWN), End.ANSWERED, 4)]) == ITS_OWN
+
+
+def test_an_order_that_works_for_one_sop_class_is_learned_for_that_one() -> None:
+    usual = Round(Step(Way.FIRST, J2K), End.ANSWERED, 3, classes=frozenset({"CT"}))
+    dose = Round(Step(Way.IMAGE, ITS_OWN), End.ANSWERED, 1, classes=frozenset({"RTDOSE"}))
+    more = Round(Step(Way.IMAGE, PLAIN), End.ANSWERED, 2, classes=frozenset({"CT", "SC"}))
+
+    assert (lesson([usual, dose]), class_lessons([usual, dose])) == (None, {"RTDOSE": ITS_OWN})
+    assert (lesson([usual, more]), class_lessons([usual, more])) == ("both", {"SC": PLAIN})
+    assert (lesson([first(), dose]), class_lessons([first(), dose])) == (ITS_OWN, {"RTDOSE": ITS_OWN})
+    assert class_lessons([usual]) == {}
+
+
+def test_orders_of_sop_classes_are_read_as_far_as_they_can_be() -> None:
+    assert class_orders('{"1.2": "as-proposed", "1.3": "sideways", "1.4": 7}') == {"1.2": ITS_OWN}
+    assert [class_orders(text) for text in (None, "", "[", "[1]", "7")] == [{}] * 5
 
 
 @given(st.integers(1, 40), st.floats(0, 1))

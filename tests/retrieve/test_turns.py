@@ -65,3 +65,19 @@ async def test_a_turn_that_is_given_up_while_it_is_waited_for_blocks_nobody(auto
                 raise AssertionError
         async with turns.take("j2k-first"):
             pass
+
+
+async def test_sop_classes_keep_their_own_order_unless_a_step_is_for_all() -> None:
+    told: list[tuple[object, ...]] = []
+    turns = Turns("j2k-first", lambda *orders: told.append(orders), {"1.2": "as-proposed"})
+
+    async with turns.take("j2k-first"):
+        pass
+    async with turns.take("j2k-first", for_all=True):
+        pass
+    async with turns.take("uncompressed-first"):
+        turns.learn_classes({"1.3": "uncompressed-first"})
+
+    usual = ("j2k-first", {"1.2": "as-proposed"})
+    learned = ("j2k-first", {"1.2": "as-proposed", "1.3": "uncompressed-first"})
+    assert told == [usual, ("j2k-first",), usual, ("uncompressed-first",), learned]
