@@ -12,6 +12,8 @@ from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+import structlog
+
 from gateway.association.answers import response as answer_to
 from gateway.association.command import NO_DATA_SET, RESPONSE, CommandSet, Operation
 from gateway.association.commitment import CommitmentReport, commitment_report
@@ -43,8 +45,13 @@ from gateway.errors import (
     SourceDamaged,
 )
 
+log = structlog.get_logger()
+
 MAX_DATA_SET_BYTES = 16 * 1024 * 1024
 """The longest data set that is decoded: a failed list of 200,000 SOP Instance UIDs."""
+
+MAX_LATE = 100
+"""Responses to requests that were answered already which are passed over on an association: more is a peer that does not end."""
 
 LAST_WORDS_S = 0.5
 """How long a peer may take to read an A-ABORT."""
@@ -107,6 +114,8 @@ class Dialogue:
         self._context_id = 0
         self._under_way: _UnderWay | None = None
         self._last_message_id = 0
+        self._asked = deque[tuple[int, int]](maxlen=MAX_LATE)
+        self._late = 0
 
     def next_message_id(self) -> int:
         """Return a Message ID for this association, other than those of the requests before."""
@@ -143,6 +152,7 @@ class Dialogue:
     ) -> None:
         """Send a request; `digest` is what its data set must have, where that is known."""
         self._context_id = context.context_id
+        self._asked.append((command["CommandField"] | RESPONSE, command.get("MessageID", 0)))
         self._send(context.context_id, command, data_set, digest)
 
     def responses(
@@ -257,9 +267,29 @@ class Dialogue:
         if field == Operation.C_STORE and self._under_way is not None and self._under_way.serve is not None:
             self._send(message.context_id, answer_to(message.command, self._under_way.serve(message)))
             return None
+        if self._is_late(message, operation | RESPONSE, message_id):
+            return None
         _check(message, operation, message_id)
         data = self.receiver.receive_bytes(message, MAX_DATA_SET_BYTES) if message.has_data_set else None
         return Response(message.command["Status"], message.command, data)
+
+    def _is_late(self, message: Message, awaited: int = 0, message_id: int = 0) -> bool:
+        """Tell whether `message` answers an earlier request once more, as some peers do after the final response; then drop it.
+
+        Raises:
+            ProtocolError: it is one of too many.
+        """
+        command = message.command
+        answers = (command["CommandField"], command.get("MessageIDBeingRespondedTo", 0))
+        if answers not in self._asked or answers == (awaited, message_id):
+            return False
+        self._late += 1
+        if self._late > MAX_LATE:
+            raise ProtocolError(f"more than {MAX_LATE} responses to requests that were answered before")
+        if message.has_data_set:
+            self.receiver.receive_bytes(message, MAX_DATA_SET_BYTES)
+        log.info("late_response", peer=self._stream.peer, field=f"{answers[0]:04X}", message_id=answers[1])
+        return True
 
     def _arrived(self) -> bool:
         """Tell at once whether something of a message is there."""
@@ -294,10 +324,10 @@ class Dialogue:
         self._sending = False
 
     def _still_there(self) -> None:
-        """Take what came while the association was idle: its end, or a report.
+        """Take what came while the association was idle: its end, a report, or a response that was not awaited any more.
 
         Raises:
-            AssociationEnded: it ended.
+            AssociationEnded: it ended, or something came that makes no sense: it is of no use any more.
         """
         if self._over:
             raise AssociationEnded("the association has ended", peer=self._stream.peer)
@@ -310,6 +340,9 @@ class Dialogue:
                 self._take_event(message)
         except AssociationEnded:
             raise
+        except ProtocolError as error:
+            self.abort(SERVICE_PROVIDER, error.reason)
+            raise AssociationEnded(f"the peer broke the protocol while idle: {error}", peer=self._stream.peer) from error
         except AssociationAborted as error:
             self._over = True
             raise AssociationEnded("the association ended while idle", peer=self._stream.peer) from error
@@ -332,6 +365,8 @@ class Dialogue:
     def _take_event(self, message: Message) -> None:
         """Keep the report that `message` is, and answer it (PS3.7 §10.3.1); nothing else may be asked of us."""
         command = message.command
+        if self._is_late(message):
+            return
         if command["CommandField"] != Operation.N_EVENT_REPORT:
             raise ProtocolError(f"a message with Command Field {command['CommandField']:04X} that nobody asked for")
         data = self.receiver.receive_bytes(message, MAX_DATA_SET_BYTES) if message.has_data_set else b""

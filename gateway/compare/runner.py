@@ -21,6 +21,7 @@ from gateway.compare.differences import Difference, Kind
 from gateway.compare.hours import Hours
 from gateway.compare.repair import Fetch
 from gateway.compare.request import CompareRequest, Level
+from gateway.domain import Basis, VerdictKind
 from gateway.errors import GatewayError, UsageError, leaf
 from gateway.holdings import Place, StudyHeld, Unheld
 from gateway.retrieve import Errand, Event, Retriever, Session, StudyPlanned, Verdict
@@ -180,7 +181,7 @@ async def fetch_all(
     async def work(session: Session) -> None:
         for parts in left:
             for fetch in parts:
-                verdicts.append(await _fetched(session, fetch, hours))
+                verdicts.append(await _fetched_or_failed(session, fetch, hours))
 
     try:
         async with retriever.job(source, errand) as session, trio.open_nursery() as nursery:
@@ -189,6 +190,19 @@ async def fetch_all(
     except* GatewayError as group:
         raise leaf(group) from None
     return session.job_id, verdicts
+
+
+async def _fetched_or_failed(session: Session, fetch: Fetch, hours: Hours) -> Verdict:
+    """Retrieve one study, or a part of it; an error is this one's, and the others are retrieved all the same."""
+    study = fetch.wanted.study_instance_uid
+    try:
+        return await _fetched(session, fetch, hours)
+    except GatewayError as error:
+        note = str(error)
+    except Exception as error:  # the root of a study's retrieval
+        log.exception("repair_failed", study=study)
+        note = f"internal error: {type(error).__name__}"
+    return Verdict(VerdictKind.FAILED, study, Basis.UIDS, None, 0, note=note)
 
 
 async def _fetched(session: Session, fetch: Fetch, hours: Hours) -> Verdict:

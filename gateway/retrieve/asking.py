@@ -18,7 +18,7 @@ from gateway.association.requestor import next_message_id
 from gateway.association.services import AssociationInfo
 from gateway.errors import NoPresentationContext
 from gateway.retrieve import getting, plan
-from gateway.retrieve.call import Move, Moved
+from gateway.retrieve.call import GET_QUIET_S, Move, Moved
 from gateway.retrieve.correlate import Watch
 from gateway.retrieve.kept import Kept
 from gateway.retrieve.means import Means, Source
@@ -31,11 +31,12 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True)
 class Asking:
-    """Asks `source` for what `watch` waits for."""
+    """Asks `source` for what `watch` waits for; `stalled` says that it stopped in the middle of an earlier C-GET of the study."""
 
     means: Means
     source: Source
     watch: Watch
+    stalled: bool = False
 
     async def move(self, target: Target) -> Moved:
         """Carry out one C-MOVE of `target`."""
@@ -72,6 +73,7 @@ class Asking:
             message_id=message_id,
             watch=self.watch,
             heard=lambda: heard.last,
+            begun_quiet_s=GET_QUIET_S,
         )
         return await self._carried_out(get, message_id, target, Method.GET)
 
@@ -88,7 +90,10 @@ class Asking:
 
     async def _carried_out(self, move: Move, message_id: int, target: Target, method: Method) -> Moved:
         before = self.watch.arrivals
-        moved = replace(await move.result(self.means.threads, self.source.table.progress_timeout_s), method=method)
+        quiet_s = self.source.table.progress_timeout_s
+        if self.stalled and method is Method.GET:
+            quiet_s = min(quiet_s, GET_QUIET_S)
+        moved = replace(await move.result(self.means.threads, quiet_s), method=method)
         # What came before the final response must not count as come after it.
         await self.means.caught_up()
         if moved.end is End.BUSY and self.watch.arrivals > before:

@@ -6,6 +6,7 @@ and ended by the no-progress deadline rather than by a time of its own.
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -36,6 +37,9 @@ log = structlog.get_logger()
 
 CANCEL_GRACE_S = 10.0
 """How long a source may take to end a C-MOVE after C-CANCEL before the association is aborted."""
+
+GET_QUIET_S = 30.0
+"""How long a source may be silent in a C-GET once it has begun to send: it sends on the association on which it was asked."""
 
 HEARTBEATS = 15
 """A source may answer pending without a count that changes, and without an instance, for so many no-progress times.
@@ -201,8 +205,12 @@ class Move:
         message_id: int,
         watch: Watch,
         heard: Callable[[], float] = lambda: 0.0,
+        begun_quiet_s: float = math.inf,
     ) -> None:
-        """`request` sends it under `message_id`. `heard` tells when something of an instance last came, in monotonic seconds."""
+        """`request` sends it under `message_id`. `heard` tells when something of an instance last came, in monotonic seconds.
+
+        `begun_quiet_s` is how long it may be silent after that.
+        """
         self._request = request
         self._message_id = message_id
         self._watch = watch
@@ -210,6 +218,7 @@ class Move:
         self._last: SubOperations | None = None
         self._last_response = self._last_change = time.monotonic()
         self._stalled = False
+        self._begun_quiet_s = begun_quiet_s
         self._call = _MoveCall(associations, self._ask, message_id)
 
     async def result(self, limiter: trio.CapacityLimiter, progress_timeout_s: float) -> Moved:
@@ -251,16 +260,18 @@ class Move:
             left = self._left(progress_timeout_s)
             if left <= 0:
                 break
-            await trio.sleep(left)
+            await trio.sleep(min(left, self._begun_quiet_s))  # it may have begun meanwhile
         self._stalled = True
         log.warning("move_stalled", message_id=self._message_id, retrieval=self._watch.retrieval_id, quiet_s=progress_timeout_s)
+        self._call.grace_s = min(CANCEL_GRACE_S, progress_timeout_s)
         if not await self._call.stop():
             abandon.cancel()
 
     def _left(self, progress_timeout_s: float) -> float:
         # An instance that takes long, be it because we hold the source back, is no silence.
-        came = max(self._watch.last_arrival, self._watch.flowed_at(), self._heard())
-        quiet = max(self._last_response, came) + progress_timeout_s
+        heard = self._heard()
+        came = max(self._watch.last_arrival, self._watch.flowed_at(), heard)
+        quiet = max(self._last_response, came) + (min(progress_timeout_s, self._begun_quiet_s) if heard else progress_timeout_s)
         return min(quiet, max(self._last_change, came) + HEARTBEATS * progress_timeout_s) - time.monotonic()
 
 
@@ -270,9 +281,10 @@ class _MoveCall(Call[None]):
     def __init__(self, associations: Kept, work: Callable[[Requestor], None], message_id: int) -> None:
         super().__init__(associations, work)
         self._message_id = message_id
+        self.grace_s = CANCEL_GRACE_S
 
     async def stop(self) -> bool:
-        with trio.move_on_after(CANCEL_GRACE_S):
+        with trio.move_on_after(self.grace_s):
             self.cancel(self._message_id)
             await self._ended.wait()
             return True

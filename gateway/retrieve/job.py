@@ -29,6 +29,9 @@ from gateway.retrieve.wanted import Wanted
 
 log = structlog.get_logger()
 
+GIVE_UP_AFTER = 3
+"""So many keys in a row which the source could not be asked about make an end of asking: the others are reported as not asked."""
+
 KEYS_AT_A_TIME = 20
 """Keys asked on one association at STUDY level: enough to save associations, few enough that the first study comes soon."""
 
@@ -42,11 +45,12 @@ Found = tuple[Wanted, str]
 
 @dataclass(frozen=True)
 class Answer:
-    """What a source answered to one key: its matches, or the refusal."""
+    """What a source answered to one key: its matches, or the refusal; or why it could not be asked."""
 
     key: Key
-    matches: tuple[Wanted, ...]
+    matches: tuple[Wanted, ...] = ()
     refusal: DimseFailed | None = None
+    trouble: str = ""
 
 
 class Job:
@@ -61,6 +65,7 @@ class Job:
         self._verdicts: Counter[VerdictKind] = Counter()
         self._earlier: dict[str, retrievals.Retrieval] = {}
         self._seen: set[str] = set()
+        self._unasked = 0
         self._error = ""
 
     async def run(self) -> None:
@@ -115,8 +120,11 @@ class Job:
             await converse(once, Requestor.echo, self._means.threads)
         except NoPresentationContext:
             log.info("source_without_verification", source=self._source.name)
-        except AssociationError:
-            self._verdicts[VerdictKind.FAILED] += len(self._request.keys())
+        except AssociationError as error:
+            keys, note = self._request.keys(), f"the source could not be asked: {error}"
+            for key in keys:
+                study = key.get("StudyInstanceUID", "")
+                await self._ended(Verdict(VerdictKind.FAILED, study, Basis.UIDS, None, 0, note=note, asked=_words(key)))
             raise
 
     async def _studies(self, session: Session) -> None:
@@ -133,22 +141,28 @@ class Job:
         async with found:
             for start in range(0, len(keys), KEYS_AT_A_TIME):
                 some = [key for key in keys[start : start + KEYS_AT_A_TIME] if not await self._had(key.get("StudyInstanceUID", ""))]
-                try:
-                    answers = await self._ask(some)
-                except GatewayError as error:
-                    self._verdicts[VerdictKind.FAILED] += len(keys) - start
-                    self._fail(error)
-                    return
-                for answer in answers:
+                for answer in await self._ask(some):
                     await self._take(session, answer, found)
 
     async def _ask(self, keys: Sequence[Key]) -> list[Answer]:
+        """Ask for `keys` on one association; where that fails, for each by itself, so that one costs the others nothing."""
         if not keys:
             return []
-        return await self._means.ask(self._source, partial(_answers, keys), self._hint)
+        if self._unasked < GIVE_UP_AFTER:
+            try:
+                answers = await self._means.ask(self._source, partial(_answers, keys), self._hint)
+            except AssociationError as error:
+                self._fail(error)
+                self._unasked += GIVE_UP_AFTER if error.retryable else 1  # what may pass was waited for already
+            else:
+                self._unasked = 0
+                return answers
+        if len(keys) == 1 or self._unasked >= GIVE_UP_AFTER:
+            return [Answer(key, trouble=self._error) for key in keys]
+        return [answer for key in keys for answer in await self._ask([key])]
 
     async def _take(self, session: Session, answer: Answer, found: trio.MemorySendChannel[Found]) -> None:
-        asked = ", ".join(f"{keyword} {value}" for keyword, value in answer.key.items())
+        asked = _words(answer.key)
         if not answer.matches:
             await self._unfound(session, answer, asked)
         for match in answer.matches:
@@ -186,11 +200,13 @@ class Job:
 
     async def _unfound(self, session: Session, answer: Answer, asked: str) -> None:
         study = answer.key.get("StudyInstanceUID", "")
-        if answer.refusal is None:
+        if answer.trouble:
+            kind, note = VerdictKind.FAILED, f"the source could not be asked: {answer.trouble}"
+        elif answer.refusal is None:
             kind, note = VerdictKind.EMPTY, "the source lists no such study"
         else:
             kind, note = VerdictKind.FAILED, f"the source refuses the query: {answer.refusal}"
-        verdict = Verdict(kind, study, Basis.UIDS, None if answer.refusal else 0, 0, note=note, asked=asked)
+        verdict = Verdict(kind, study, Basis.UIDS, 0 if kind is VerdictKind.EMPTY else None, 0, note=note, asked=asked)
         await self._record(session, verdict)
 
     async def _unnamed(self, session: Session, asked: str) -> None:
@@ -240,6 +256,10 @@ class Job:
     async def _ended(self, verdict: Verdict, *, earlier: bool = False) -> None:
         self._verdicts[verdict.kind] += 1
         await self._events.send(StudyEnded(verdict, earlier))
+
+
+def _words(key: Key) -> str:
+    return ", ".join(f"{keyword} {value}" for keyword, value in key.items())
 
 
 def _holds(earlier: retrievals.Retrieval, now: float) -> bool:

@@ -18,7 +18,7 @@ from gateway.association.contexts import ProposedContext
 from gateway.association.negotiation import J2K_FIRST, ORDERS
 from gateway.association.requestor import Requestor
 from gateway.association.services import StorageService
-from gateway.errors import AssociationError, DimseFailed
+from gateway.errors import AssociationError, DimseFailed, ProtocolError
 from gateway.ledger import Ledger, learned
 from gateway.retrieve import plan
 from gateway.retrieve.call import converse, tell_trio
@@ -194,19 +194,21 @@ class Means:
     async def patiently(
         self, source: Source, work: Callable[[Requestor], T], waiting: Callable[[Waiting], Awaitable[None]], study: str = ""
     ) -> T:
-        """Converse with the source; while it is busy or cannot be reached, back off and try again.
+        """Converse with the source; while it is busy or out of reach, back off and try again, and once where it talks nonsense.
 
         Raises:
             AssociationError: it cannot help, or the tries are used up.
 
         """
-        attempt = 0
+        attempt = odd = 0
         while True:
             attempt += 1
             try:
                 return await converse(source.associations, work, self.threads)
             except AssociationError as error:
-                pause = self.backoff.delay(attempt, self.jitter()) if _may_pass(error) else None
+                odd += isinstance(error, ProtocolError)
+                may_pass = odd == 1 if isinstance(error, ProtocolError) else _may_pass(error)
+                pause = self.backoff.delay(attempt, self.jitter()) if may_pass else None
                 if pause is None:
                     raise
                 reason = "busy" if isinstance(error, DimseFailed) else "unreachable"

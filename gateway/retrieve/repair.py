@@ -182,11 +182,14 @@ def _ways(rounds: Sequence[Round], missing: int, basis: Basis, order: Acceptance
 
 
 def _open(step: Step, rounds: Sequence[Round]) -> bool:
-    """Tell whether `step` is worth taking: not yet taken, or it gained, or its association broke, and not too often."""
+    """Tell whether `step` is worth taking: not yet taken, or it gained, or its association broke, and not too often.
+
+    A source that stopped in the middle stops there again: it is asked in another way instead.
+    """
     taken = [one for one in rounds if one.step == step]
     if not taken:
         return True
-    return len(taken) < MAX_SAME_STEP and (taken[-1].gained > 0 or taken[-1].end is not End.ANSWERED)
+    return len(taken) < MAX_SAME_STEP and (taken[-1].gained > 0 or taken[-1].end in (End.BROKEN, End.BUSY))
 
 
 def broken_in_a_row(rounds: Sequence[Round]) -> int:

@@ -37,6 +37,9 @@ log = structlog.get_logger()
 MAX_GROWTH = 3
 """How often a study is listed again after its instances came: one that still grows then is left as it is, and said so."""
 
+MAX_STALLS = 3
+"""At so many of the things that are asked for one by one a source may stop before the rest is left."""
+
 PROGRESS_EVERY_S = 0.25
 """How often progress is told."""
 
@@ -70,6 +73,7 @@ class StudyRetrieval:
         self._moved: Moved | None = None
         self._method = source.methods[0]
         self._disproved = False
+        self._stalled = False
         self._began = time.monotonic()
 
     async def run(self, *, skip_existing: bool, fresh: bool = False) -> Verdict:
@@ -326,12 +330,17 @@ class StudyRetrieval:
 
     async def _round(self, step: Step) -> Round:
         before, arrivals_before = self._account.tally, self._watch.arrivals
-        asked, end = list[Moved](), End.ANSWERED
+        asked, end, stalls = list[Moved](), End.ANSWERED, 0
+        by_get = self._method is Method.GET
         for target in repair.targets(step, self._study, self._account.expectation, self._account.tally.missing):
             moved = await self._move(target, step.order)
             asked.append(moved)
             end = moved.end
-            if end is not End.ANSWERED and not (step.way is Way.SINGLY and remarks.only_this_one(moved)):
+            stalls += end is End.STALLED
+            alone = step.way is Way.SINGLY
+            # What stops a source may be one instance: the others are asked for all the same.
+            passed = (alone and remarks.only_this_one(moved)) or (end is End.STALLED and stalls < MAX_STALLS and (alone or by_get))
+            if end is not End.ANSWERED and not passed:
                 break
         claimed = sum(one.claimed for one in asked)
         if self._method is Method.MOVE:
@@ -376,10 +385,11 @@ class StudyRetrieval:
 
     def _note(self, moved: Moved) -> Moved:
         self._moved = moved
+        self._stalled |= moved.end is End.STALLED
         return moved
 
     async def _ask(self, target: Target, order: AcceptanceOrder) -> Moved:
-        asking = Asking(self._means, self._source, self._watch)
+        asking = Asking(self._means, self._source, self._watch, stalled=self._stalled)
         if self._method is Method.GET:
             return await asking.get(target, order, self._account.expectation)
         return await asking.move(target)

@@ -561,3 +561,87 @@ def test_no_patient_data_in_errors() -> None:
     with scripted_peer(script) as peer, request(peer.port) as association, pytest.raises(DimseFailed) as caught:
         list(association.find(study("", PatientName="DOE^JANE")))
     assert "DOE" not in str(caught.value)
+
+
+def late(peer: Conversation, message: object, times: int = 1, **fields: object) -> None:
+    for _ in range(times):
+        peer.answer(message, 0x0000, **fields)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("when", ["idle", "asked"])
+@pytest.mark.parametrize("times", [1, 7])
+def test_a_response_after_the_final_one_is_passed_over(when: str, times: int) -> None:
+    told, asked_again = threading.Event(), threading.Event()
+
+    def script(peer: Conversation) -> None:
+        peer.accept()
+        move = peer.read_message()
+        peer.answer(move, 0x0000)
+        if when == "idle":
+            late(peer, move, times, NumberOfCompletedSuboperations=3)
+        told.set()
+        find = peer.read_message()
+        asked_again.set()
+        if when == "asked":
+            late(peer, move, times)
+        peer.answer(find, PENDING, encode(study("1.2.3"), implicit=False))
+        late(peer, move)
+        peer.answer(find, 0x0000)
+        peer.release()
+
+    with scripted_peer(script) as peer, request(peer.port) as association:
+        list(association.move(study(), destination_ae="GATEWAY", message_id=next_message_id()))
+        assert told.wait(10)
+        assert [str(match.StudyInstanceUID) for match in association.find(study())] == ["1.2.3"]
+    assert asked_again.is_set()
+
+
+def test_what_makes_no_sense_while_idle_ends_the_association_and_no_operation() -> None:
+    told = threading.Event()
+
+    def script(peer: Conversation) -> None:
+        peer.accept()
+        echo = peer.read_message()
+        peer.answer(echo, 0x0000)
+        peer.answer(echo, 0x0000, MessageIDBeingRespondedTo=4711)
+        told.set()
+        peer.until_gone()
+
+    with scripted_peer(script) as peer, request(peer.port) as association:
+        association.echo()
+        assert told.wait(10)
+        with pytest.raises(AssociationEnded, match="while idle"):
+            list(association.find(study()))
+
+
+def test_responses_without_end_to_what_was_answered_end_the_association() -> None:
+    def script(peer: Conversation) -> None:
+        peer.accept()
+        echo = peer.read_message()
+        peer.answer(echo, 0x0000)
+        peer.read_message()
+        try:
+            late(peer, echo, 1000)
+        finally:
+            peer.until_gone()
+
+    with scripted_peer(script) as peer, request(peer.port) as association:
+        association.echo()
+        with pytest.raises(ProtocolError, match="more than 100"):
+            list(association.find(study()))
+
+
+def test_a_late_response_with_a_data_set_is_dropped_with_it() -> None:
+    def script(peer: Conversation) -> None:
+        peer.accept()
+        move = peer.read_message()
+        peer.answer(move, 0x0000)
+        find = peer.read_message()
+        peer.answer(move, 0xB000, encode(study("9.9.9"), implicit=False))
+        peer.answer(find, PENDING, encode(study("1.2.3"), implicit=False))
+        peer.answer(find, 0x0000)
+        peer.release()
+
+    with scripted_peer(script) as peer, request(peer.port) as association:
+        list(association.move(study(), destination_ae="GATEWAY", message_id=next_message_id()))
+        assert [str(match.StudyInstanceUID) for match in association.find(study())] == ["1.2.3"]

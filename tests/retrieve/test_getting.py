@@ -14,7 +14,7 @@ from gateway.association.offers import MAX_CLASSES
 from gateway.association.services import AssociationInfo, StoreRequest
 from gateway.domain import Basis, Purpose, VerdictKind
 from gateway.ledger import learned, retrievals
-from gateway.retrieve import JobEnded, JobStarted, Progress, PullRequest, Repairing, call
+from gateway.retrieve import JobEnded, JobStarted, Progress, PullRequest, Repairing, asking, call
 from gateway.retrieve.getting import Heard, parts, remaining
 from gateway.retrieve.method import Method, in_vain, methods
 from gateway.retrieve.repair import End, Level, Round, Step, Target, Way
@@ -299,3 +299,51 @@ async def test_a_source_that_says_nothing_and_sends_nothing_has_stalled(bench: S
         assert (await desk.pull(see=see, study_uids=(desk.study,)))[-1] == JobEnded(1, complete=1)
     finally:
         stalled.set()
+
+
+async def test_a_source_that_stops_at_one_instance_each_time_costs_that_one(bench: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(call, "CANCEL_GRACE_S", 0.2)
+    monkeypatch.setattr(asking, "GET_QUIET_S", 0.3)
+    over = threading.Event()
+    unlucky: list[str] = []
+
+    def stall(_nth: int, uid: str) -> int | None:
+        if uid == unlucky[0]:
+            over.wait(DEADLINE_S)
+            return 0xC000
+        return None
+
+    desk = bench(gets=stall, source={"retrieve": "get", "progress_timeout_s": 60.0}, known=False)
+    unlucky.append(desk.pacs.uids()[1])
+    try:
+        # With the time that a source may take before it begins, this would not end in time.
+        verdict = await desk.verdict()
+    finally:
+        over.set()
+
+    assert (verdict.kind, verdict.received, verdict.missing) == (VerdictKind.INCOMPLETE, 4, (unlucky[0],))
+    assert "stalled" in verdict.note
+
+
+async def test_a_source_that_stops_in_the_middle_of_one_study_costs_that_study(
+    bench: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(call, "CANCEL_GRACE_S", 0.2)
+    monkeypatch.setattr(asking, "GET_QUIET_S", 0.3)
+    over = threading.Event()
+    datasets = [*study(seed=1), *study(seed=2), *study(seed=3)]
+    stuck = {str(one.SOPInstanceUID) for one in datasets[6:10]}
+
+    def stall(_nth: int, uid: str) -> int | None:
+        if uid in stuck:
+            over.wait(DEADLINE_S)
+            return 0xC000
+        return None
+
+    desk = bench(datasets=datasets, gets=stall, source={"retrieve": "get", "progress_timeout_s": 60.0}, known=False)
+    try:
+        events = await desk.pull(study_uids=tuple(dict.fromkeys(str(one.StudyInstanceUID) for one in datasets)))
+    finally:
+        over.set()
+
+    assert events[-1] == JobEnded(1, complete=2, incomplete=1)

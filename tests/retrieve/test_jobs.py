@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import trio
+from pydicom.dataset import Dataset
 
 from gateway.domain import VerdictKind
 from gateway.errors import UsageError
@@ -27,6 +28,7 @@ from gateway.retrieve import (
 )
 from tests.retrieve.conftest import DEADLINE_S, Bench, retriever, study
 from tests.support.pacs import Order, honest
+from tests.support.ports import free_port
 
 Start = Callable[..., Bench]
 COMPLETE, INCOMPLETE, EMPTY, FAILED = VerdictKind.COMPLETE, VerdictKind.INCOMPLETE, VerdictKind.EMPTY, VerdictKind.FAILED
@@ -218,9 +220,9 @@ async def test_a_source_that_is_not_there_fails_the_job_at_once(bench: Start, fr
 
     events = await desk.pull(study_uids=(desk.study, "1.2.3"))
 
-    (ended,) = events
+    *_, ended = events
     assert isinstance(ended, JobEnded)
-    assert (ended.failed, ended.all_complete) == (2, False)
+    assert (len(verdicts(events)), ended.failed, ended.all_complete) == (2, 2, False)
     assert "ARCHIVE" in ended.error
 
 
@@ -333,3 +335,60 @@ async def test_cancelling_a_query_ends_its_association(bench: Start) -> None:
 
 def test_a_retriever_is_made_outside_of_trio(bench: Start) -> None:
     assert isinstance(bench().retriever, Retriever)
+
+
+@pytest.mark.parametrize("times", [1, 3])
+async def test_responses_after_the_final_one_cost_no_study(bench: Start, times: int) -> None:
+    def again(order: Order) -> None:
+        honest(order)
+        for _ in range(times):
+            order.final(0x0000, 3)
+
+    datasets = three_studies()
+    desk = bench(datasets=datasets, script=again)
+
+    events = await desk.pull(study_uids=tuple(dict.fromkeys(str(one.StudyInstanceUID) for one in datasets)))
+
+    assert [one.kind for one in verdicts(events)] == [COMPLETE] * 3
+    assert events[-1] == JobEnded(1, complete=3)
+
+
+async def test_a_key_that_cannot_be_asked_about_costs_the_others_nothing(bench: Start) -> None:
+    datasets = three_studies()
+    uids = tuple(dict.fromkeys(str(one.StudyInstanceUID) for one in datasets))
+
+    def breaks(dataset: Dataset, _finds: int) -> bool:
+        query = desk.pacs.finds[-1]
+        if query.QueryRetrieveLevel == "STUDY" and query.StudyInstanceUID == uids[1]:
+            raise OSError("the archive's own trouble")
+        return True
+
+    desk = bench(datasets=datasets, lists=breaks)
+
+    events = await desk.pull(study_uids=uids)
+
+    kinds = {one.study_instance_uid: one.kind for one in verdicts(events)}
+    assert kinds == {uids[0]: COMPLETE, uids[1]: FAILED, uids[2]: COMPLETE}
+
+
+async def test_every_study_of_a_job_whose_source_is_away_is_in_its_report(bench: Start) -> None:
+    desk = bench(source_port=free_port())
+
+    events = await desk.pull(study_uids=("1.2.3", "1.2.4", "1.2.5"))
+
+    assert [one.study_instance_uid for one in verdicts(events)] == ["1.2.3", "1.2.4", "1.2.5"]
+    assert all(one.kind is FAILED and "could not be asked" in one.note for one in verdicts(events))
+    assert isinstance(events[-1], JobEnded)
+    assert (events[-1].failed, events[-1].complete) == (3, 0)
+
+
+async def test_studies_after_the_source_went_away_are_reported_as_not_asked(bench: Start) -> None:
+    datasets = three_studies()
+    uids = tuple(dict.fromkeys(str(one.StudyInstanceUID) for one in datasets))
+    uids += tuple(f"1.2.{number}" for number in range(60))
+    desk = bench(datasets=datasets, refuse_find=lambda level, finds: 0xA700 if level == "STUDY" and finds > 25 else None)
+
+    events = await desk.pull(study_uids=uids)
+
+    assert sorted(one.study_instance_uid for one in verdicts(events)) == sorted(uids)
+    assert isinstance(events[-1], JobEnded)
