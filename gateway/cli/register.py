@@ -14,7 +14,7 @@ import typer
 
 from gateway.cli import render
 from gateway.cli.options import DEFAULT_CONFIG, ConfigOption, JsonOption, settings_of
-from gateway.errors import GatewayError, UsageError
+from gateway.errors import GatewayError, UsageError, require_known
 from gateway.settings import RestTable, Settings, SourceTable
 
 REST_S = 30.0
@@ -45,9 +45,8 @@ def register(
 ) -> None:
     """Print what to enter at a source so that it sends to us; for an Orthanc with a REST address, enter it."""
     settings = settings_of(path)
-    table = settings.sources.get(source)
-    if table is None:
-        raise UsageError(f"no source {source!r} (known: {', '.join(settings.sources) or 'none'})")
+    require_known("source", [source], settings.sources)
+    table = settings.sources[source]
     ours = our_address(settings, table, host, name)
     by_get = table.retrieve == "get"
     entries = dict(instructions(ours, by_get=by_get))

@@ -14,7 +14,7 @@ import trio
 from gateway.association.contexts import VERIFICATION_CONTEXTS
 from gateway.association.requestor import RemoteAE, associate
 from gateway.engine import Engine
-from gateway.errors import GatewayError, UsageError
+from gateway.errors import GatewayError, require_known
 from gateway.settings import DicomDestination, FolderDestination, Settings, SourceTable, TlsTable
 from gateway.tls import requestor_context
 from gateway.web.wire import Document, FindCommand, error_document
@@ -38,11 +38,7 @@ def peers_of(settings: Settings, names: Sequence[str]) -> list[Peer]:
     """
     known = [Peer("source", name, source) for name, source in settings.sources.items()]
     known += [Peer("destination", name, to) for name, to in settings.destinations.items()]
-    unknown = [name for name in names if name not in {peer.name for peer in known}]
-    if unknown:
-        raise UsageError(
-            f"no source or destination {', '.join(unknown)} (known: {', '.join(peer.name for peer in known) or 'none'})"
-        )
+    require_known("source or destination", names, list(dict.fromkeys(peer.name for peer in known)))
     return [peer for peer in known if not names or peer.name in names]
 
 
