@@ -13,6 +13,7 @@ import trio
 
 from gateway.association.contexts import VERIFICATION_CONTEXTS
 from gateway.association.requestor import RemoteAE, associate
+from gateway.config.advice import advice
 from gateway.engine import Engine
 from gateway.errors import GatewayError, require_known
 from gateway.settings import DicomDestination, FolderDestination, Settings, SourceTable, TlsTable
@@ -66,7 +67,8 @@ def _ask(settings: Settings, peer: Peer) -> Document:
         return document | {"ok": None, "detail": "no port: it sends to us and cannot be asked"}
     calling = getattr(table, "calling_ae_title", None) or settings.gateway.ae_title
     try:
-        return document | _echo(RemoteAE(table.ae_title, table.host, table.port, _tls(table.tls), _name(table.tls)), calling)
+        answered = _echo(RemoteAE(table.ae_title, table.host, table.port, _tls(table.tls), _name(table.tls)), calling)
+        return document | answered | {"advice": list(advice(table, answered["implementation"]))}
     except GatewayError as error:
         return document | {"ok": False, "detail": str(error), "error": error_document(error)}
 
@@ -85,7 +87,14 @@ def _echo(remote: RemoteAE, calling_ae: str) -> Document:
         associated = time.monotonic()
         association.echo()
         answered = time.monotonic()
-    return {"ok": True, "detail": "", "associate_ms": _ms(associated - started), "echo_ms": _ms(answered - associated)}
+        implementation = association.implementation_version
+    return {
+        "ok": True,
+        "detail": "",
+        "implementation": implementation,
+        "associate_ms": _ms(associated - started),
+        "echo_ms": _ms(answered - associated),
+    }
 
 
 def _ms(seconds: float) -> float:

@@ -147,6 +147,9 @@ def test_sources_and_destinations_are_asked_whether_they_are_there(site: Gateway
     results = run("echo", "--all", "--json").document
     assert [(result["name"], result["ok"]) for result in results] == [("archive", True), ("archive", True)]
     assert results[0]["echo_ms"] > 0
+    assert results[0]["implementation"].startswith("OFFIS_DCMTK")
+    assert "[sources.archive]" in run("echo", "archive").out
+    assert "if it is an Orthanc" in run("register", "archive", "--host", "127.0.0.1").out
     site.write(destinations={"down": support.dicom_destination(free_port())})
     failed = run("echo", "down")
     assert failed.code == 1
