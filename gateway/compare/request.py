@@ -11,6 +11,7 @@ from enum import StrEnum
 
 from gateway.domain import is_uid
 from gateway.errors import UsageError
+from gateway.retrieve import SingleValue, check_single
 
 
 class Level(StrEnum):
@@ -76,8 +77,7 @@ class CompareRequest:
             raise UsageError("--from is after --to")
         if not all(map(is_uid, self.study_uids)):
             raise UsageError("a study UID of the list is none")
-        if not all(value.strip("*? ") for value in (*self.accession_numbers, *self.patient_ids)):
-            raise UsageError("an accession number or patient id is empty: that would match every study")
+        check_single((*self.accession_numbers, *self.patient_ids))
 
     def queries(self) -> Iterator[Mapping[str, str]]:
         """Yield the matching keys of each query at STUDY level: a day at a time where both ends are known."""
@@ -86,7 +86,9 @@ class CompareRequest:
             ("AccessionNumber", self.accession_numbers),
             ("PatientID", self.patient_ids),
         )
-        listed = [{keyword: value} for keyword, values in named for value in dict.fromkeys(values)]
+        listed: list[Mapping[str, str]] = [
+            {keyword: SingleValue(value)} for keyword, values in named for value in dict.fromkeys(values)
+        ]
         for keys in listed or [{"StudyDate": day} if day else {} for day in self._days()]:
             yield {**self.query, **keys}
 

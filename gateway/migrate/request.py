@@ -14,7 +14,7 @@ from typing import Any
 
 from gateway.domain import Priority, is_uid
 from gateway.errors import UsageError
-from gateway.retrieve import Errand
+from gateway.retrieve import Errand, SingleValue, check_single
 
 _KEYWORDS = {"study_uids": "StudyInstanceUID", "accession_numbers": "AccessionNumber", "patient_ids": "PatientID"}
 
@@ -58,8 +58,7 @@ class MigrationRequest:
             raise UsageError("--moves: expected 1 or more; --max-used: a share from 0 to 1")
         if not all(map(is_uid, self.study_uids)):
             raise UsageError("a study UID of the list is none")
-        if not all(value.strip("*? ") for value in (*self.accession_numbers, *self.patient_ids)):
-            raise UsageError("an accession number or patient id is empty: that would match every study")
+        check_single((*self.accession_numbers, *self.patient_ids))
 
     @staticmethod
     def _date(text: str, option: str) -> date:
@@ -82,7 +81,7 @@ class MigrationRequest:
         if self.first:
             return {"StudyDate": label.replace("-", "")}
         keyword = next(keyword for name, keyword in _KEYWORDS.items() if getattr(self, name))
-        return {keyword: self._values()[int(label[1:]) - 1]}
+        return {keyword: SingleValue(self._values()[int(label[1:]) - 1])}
 
     def _values(self) -> tuple[str, ...]:
         return next(values for name in _KEYWORDS if (values := tuple(dict.fromkeys(getattr(self, name)))))

@@ -22,7 +22,7 @@ from gateway.migrate.estimate import Progress, seconds_left
 from gateway.migrate.means import Means
 from gateway.migrate.pacing import Pace
 from gateway.migrate.request import MigrationRequest
-from gateway.retrieve import Event, Repairing, Session, Verdict, Waiting, Wanted
+from gateway.retrieve import Event, Repairing, Session, Verdict, Waiting, Wanted, how_passed_over
 from gateway.windows import Window
 
 log = structlog.get_logger()
@@ -164,13 +164,15 @@ class Migration:
     async def _list(self, job_id: int, label: str) -> list[PlannedStudy]:
         """List a portion, keep it, and return what is new in it."""
         try:
-            listed = await self.means.lists(self.request.source, self.request.keys(label))
+            keys = self.request.keys(label)
+            listed = await self.means.lists(self.request.source, keys)
         except AssociationError as error:
             self.problems[label] = str(error)
             log.warning("portion_not_listed", job=job_id, source=self.request.source, portion=label, error=str(error))
             return []
         self.problems.pop(label, None)
-        studies, doubt = listed.studies, listed.doubt or None
+        studies = listed.studies
+        doubt = "; ".join(filter(None, (listed.doubt, "" if studies else how_passed_over(keys)))) or None
         if doubt:
             self.doubts[label] = doubt
         change = partial(planning.plan, job_id=job_id, label=label, studies=studies, doubt=doubt, now=self.means.clock())

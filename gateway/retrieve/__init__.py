@@ -9,6 +9,7 @@ sent to our own AE, or C-GET on the association on which it is asked; intake cou
 associations on threads; `asking` carries out what is asked for, by either operation; `engine` is the trio orchestration.
 """
 
+from gateway.association.query import SingleValue, how_passed_over
 from gateway.retrieve.engine import Retriever
 from gateway.retrieve.events import (
     Event,
@@ -27,7 +28,7 @@ from gateway.retrieve.events import (
 from gateway.retrieve.lists import ListKind, StudyList, decode_list, parse_list
 from gateway.retrieve.questions import Questions, Reply
 from gateway.retrieve.session import Session
-from gateway.retrieve.wanted import Errand, Wanted
+from gateway.retrieve.wanted import Errand, Wanted, check_single
 
 __all__ = [
     "Errand",
@@ -42,14 +43,17 @@ __all__ = [
     "Reply",
     "Retriever",
     "Session",
+    "SingleValue",
     "StudyEnded",
     "StudyList",
     "StudyPlanned",
     "Verdict",
     "Waiting",
     "Wanted",
+    "check_single",
     "decode_list",
     "from_json",
+    "how_passed_over",
     "parse_list",
     "to_json",
 ]

@@ -13,9 +13,10 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar
 
+from gateway.association.query import SingleValue
 from gateway.domain import Basis, Priority, VerdictKind, is_uid
 from gateway.errors import UsageError
-from gateway.retrieve.wanted import Errand
+from gateway.retrieve.wanted import Errand, check_single
 
 
 @dataclass(frozen=True)
@@ -47,8 +48,7 @@ class PullRequest:
         if wrong:
             more = f" (and {len(wrong) - 1} more)" if wrong[1:] else ""
             raise UsageError(f"not a Study Instance UID: {wrong[0][:80]!r}{more}")
-        if not all(value.strip("*? ") for value in (*self.accession_numbers, *self.patient_ids)):
-            raise UsageError("an accession number or patient id is empty: that would match every study")
+        check_single((*self.accession_numbers, *self.patient_ids))
         if self.query and not any(value.strip("* ") for value in self.query.values()):
             raise UsageError("the query matches every study of the source: give at least one key a value")
 
@@ -59,7 +59,7 @@ class PullRequest:
             ("AccessionNumber", self.accession_numbers),
             ("PatientID", self.patient_ids),
         )
-        listed = tuple({keyword: value} for keyword, values in named for value in dict.fromkeys(values))
+        listed = tuple({keyword: SingleValue(value)} for keyword, values in named for value in dict.fromkeys(values))
         return listed or (dict(self.query),)
 
     def criteria(self) -> str:

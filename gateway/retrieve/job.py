@@ -15,6 +15,7 @@ import structlog
 import trio
 
 from gateway.association.contexts import VERIFICATION_CONTEXTS
+from gateway.association.query import how_passed_over, passed_over
 from gateway.association.requestor import Requestor
 from gateway.domain import Basis, VerdictKind
 from gateway.errors import AssociationError, DimseFailed, GatewayError, NoPresentationContext
@@ -28,6 +29,9 @@ from gateway.retrieve.session import Session
 from gateway.retrieve.wanted import Wanted
 
 log = structlog.get_logger()
+
+SHOWN_OTHERS = 5
+"""Values that are told of answers which were passed over."""
 
 GIVE_UP_AFTER = 3
 """So many keys in a row which the source could not be asked about make an end of asking: the others are reported as not asked."""
@@ -200,10 +204,11 @@ class Job:
 
     async def _unfound(self, session: Session, answer: Answer, asked: str) -> None:
         study = answer.key.get("StudyInstanceUID", "")
+        passed = how_passed_over(answer.key)
         if answer.trouble:
             kind, note = VerdictKind.FAILED, f"the source could not be asked: {answer.trouble}"
         elif answer.refusal is None:
-            kind, note = VerdictKind.EMPTY, "the source lists no such study"
+            kind, note = VerdictKind.EMPTY, "; ".join(filter(None, ("the source lists no such study", passed)))
         else:
             kind, note = VerdictKind.FAILED, f"the source refuses the query: {answer.refusal}"
         verdict = Verdict(kind, study, Basis.UIDS, 0 if kind is VerdictKind.EMPTY else None, 0, note=note, asked=asked)
@@ -259,7 +264,13 @@ class Job:
 
 
 def _words(key: Key) -> str:
-    return ", ".join(f"{keyword} {value}" for keyword, value in key.items())
+    """Return what was asked for whoever asked, with the values that answers to it had instead."""
+    asked = ", ".join(f"{keyword} {value}" for keyword, value in key.items())
+    others = passed_over(key)
+    if not others:
+        return asked
+    more = f" and {len(others) - SHOWN_OTHERS} more" if len(others) > SHOWN_OTHERS else ""
+    return f"{asked} (passed over: answers with {', '.join(others[:SHOWN_OTHERS])}{more})"
 
 
 def _holds(earlier: retrievals.Retrieval, now: float) -> bool:

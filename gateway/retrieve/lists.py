@@ -243,9 +243,10 @@ def _flaw(value: str, kind: ListKind, *, guessed: bool) -> str:
         ),
         ("\ufffd" in value, "it holds characters that cannot be read; save the list as UTF-8"),
         (
-            any(character in value for character in "*?\\"),
+            "\\" in value or (kind is ListKind.STUDY and not {"*", "?"}.isdisjoint(value)),
             "it holds * ? or \\, which stand for other values in a query; name one value a row",
         ),
+        (not value.strip("*? "), "it is a wildcard that matches every study; name one value a row"),
         (_ROUNDED.fullmatch(value), "a spreadsheet has rounded it; format the column as text before it is saved"),
         (
             kind is ListKind.STUDY and not (_like_a_uid(value) if guessed else any(map(str.isdigit, value))),

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from gateway.domain import Priority
+from gateway.errors import UsageError
 from gateway.ledger.retrievals import JobKind
 
 
@@ -48,3 +50,20 @@ class Errand:
     def directed(self) -> tuple[str, ...] | None:
         """Where everything goes, or None where the routes lead."""
         return self.destinations or None
+
+
+def check_single(values: Sequence[str]) -> None:
+    """Make sure that each of `values` is one that an attribute can have (PS3.5 §6.2), and can be asked for by itself.
+
+    ``*`` and ``?`` may be part of it: they are taken as they stand (`gateway.association.query.SingleValue`).
+
+    Raises:
+        UsageError: one is not; it is named by its place, for it may be a patient's.
+    """
+    for number, value in enumerate(values, 1):
+        if not value.strip("*? "):
+            raise UsageError(f"accession number or patient id {number} is empty: that would match every study")
+        if "\\" in value:
+            raise UsageError(
+                f"accession number or patient id {number} holds a backslash, which separates values: name each by itself"
+            )
