@@ -89,8 +89,11 @@ def _migrations(connection: Connection) -> None:
 
 
 def _unfit_instances(connection: Connection) -> None:
-    """Version 8: instances whose bytes are not what they were declared to be."""
+    """Version 8: instances whose bytes are not what they were declared to be, and what became of a migration's studies."""
     connection.execute(text("ALTER TABLE instances ADD COLUMN unfit TEXT"))
+    # Version 7 makes its tables as they are now.
+    if "outcome" not in {column["name"] for column in inspect(connection).get_columns(planned_studies.name)}:
+        connection.execute(text("ALTER TABLE planned_studies ADD COLUMN outcome TEXT"))
 
 
 MIGRATIONS: Sequence[Migration] = (

@@ -6,7 +6,7 @@ nothing again and moves nothing that is complete. Times are UTC seconds since th
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -195,6 +195,26 @@ def report(connection: Connection, job_id: int) -> list[StudyReport]:
         .order_by(planned_studies.c.position)
     )
     return [_study_report(row, counts.get(row.id)) for row in connection.execute(statement)]
+
+
+def outcomes(connection: Connection, job_id: int) -> dict[str, str]:
+    """Return the lines of the report that were kept, by Study Instance UID."""
+    kept = (planned_studies.c.job_id == job_id, planned_studies.c.outcome.is_not(None))
+    rows = connection.execute(select(planned_studies.c.study_instance_uid, planned_studies.c.outcome).where(*kept))
+    return {str(uid): str(outcome) for uid, outcome in rows}
+
+
+def keep_outcomes(connection: Connection, job_id: int, outcomes: Mapping[str, str]) -> None:
+    """Keep lines of the report, by Study Instance UID; one that is kept already stays as it is."""
+    for uid, outcome in outcomes.items():
+        mine = (planned_studies.c.job_id == job_id, planned_studies.c.study_instance_uid == uid)
+        connection.execute(update(planned_studies).where(*mine, planned_studies.c.outcome.is_(None)).values(outcome=outcome))
+
+
+def has_open_outcomes(connection: Connection, job_id: int) -> bool:
+    """Tell whether the line of a study that was planned is not kept yet."""
+    open_ones = (planned_studies.c.job_id == job_id, planned_studies.c.outcome.is_(None))
+    return connection.execute(select(planned_studies.c.job_id).where(*open_ones).limit(1)).first() is not None
 
 
 def to_delete(connection: Connection, job_id: int) -> list[tuple[str, int]]:

@@ -198,6 +198,8 @@ planned_studies = Table(
     Column("instance_count", Integer, nullable=True),
     # When it was deleted from its source, proved to be at every destination.
     Column("deleted_at", Double, nullable=True),
+    # Its line of the report (gateway.migrate.report) once all of it was done.
+    Column("outcome", Text, nullable=True),
 )
 
 retrievals = Table(

@@ -17,6 +17,7 @@ import trio
 from gateway.errors import GatewayError, GatewayStopping, UsageError, leaf, require_known
 from gateway.ledger import planning
 from gateway.ledger.planning import MigrationJob
+from gateway.migrate import report
 from gateway.migrate.means import Means
 from gateway.migrate.request import MigrationRequest
 from gateway.migrate.runner import Migration
@@ -24,6 +25,12 @@ from gateway.settings import DicomDestination, Settings
 from gateway.windows import Window
 
 log = structlog.get_logger()
+
+KEEP_EVERY_S = 2.0
+"""Between two looks at a migration that has ended and whose deliveries go on; more where one look takes long."""
+
+KEEP_SHARE = 20
+"""They cost the gateway no more than one part in this many of its time."""
 
 Whole = Callable[[], AbstractAsyncContextManager[None]]
 """Entered for as long as a long operation runs; cancels it, with `GatewayStopping`, when the gateway stops."""
@@ -62,6 +69,8 @@ class Migrations:
     async def carry_on(self) -> None:
         """Start what was detached and did not come to its end."""
         for job in await self._means.read(planning.jobs_of_kind):
+            if job.state == "done" and self._nursery is not None:
+                self._nursery.start_soon(self._keep_outcomes, job.id, MigrationRequest.of(job.criteria))
             if not job.detached or job.state == "done" or job.id in self.running:
                 continue
             try:
@@ -117,6 +126,11 @@ class Migrations:
             running.scope.cancel()
             await running.ended.wait()
 
+    def destinations(self, request: MigrationRequest) -> tuple[str, ...]:
+        """Return where the studies of a migration are brought: where it says, else where the routes may lead from its source."""
+        known = request.source in self._settings.sources
+        return request.destinations or (self._possible(request.source) if known else ())
+
     async def resume(self, job_id: int) -> Running:
         """Carry a migration on in the gateway, with what did not come whole.
 
@@ -165,6 +179,32 @@ class Migrations:
             migration.changed.set()
         if not told:
             task_status.started(0)
+        elif self._nursery is not None and migration.job_id is not None:
+            self._nursery.start_soon(self._keep_outcomes, migration.job_id, migration.request)
+
+    async def _keep_outcomes(self, job_id: int, request: MigrationRequest) -> None:
+        """Keep what became of the studies of a migration that has ended as soon as it is sure, until nothing is on its way."""
+        destinations = self.destinations(request)
+
+        def keep() -> bool:
+            self._means.barrier()
+            with self._means.ledger.read() as connection:
+                if not planning.has_open_outcomes(connection, job_id):
+                    return True
+                settled = report.is_settled(connection, job_id, destinations)
+                _, done = report.lines(connection, job_id, request, destinations, {})
+            if done:
+                self._means.ledger.write(partial(planning.keep_outcomes, job_id=job_id, outcomes=done))
+            return settled
+
+        while job_id not in self.running:
+            began = trio.current_time()
+            try:
+                if await trio.to_thread.run_sync(keep, limiter=self._means.threads):
+                    return
+            except GatewayError as error:
+                log.warning("outcomes_not_kept", job=job_id, error=str(error))
+            await trio.sleep(max(KEEP_EVERY_S, KEEP_SHARE * (trio.current_time() - began)))
 
     def _make(self, request: MigrationRequest) -> Migration:
         settings = self._settings

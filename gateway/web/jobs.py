@@ -23,6 +23,7 @@ from gateway.intake import FileEvent, FileOutcome, register
 from gateway.ledger import progress
 from gateway.ledger.instances import Recorded
 from gateway.ledger.progress import Scope, StudyDelivery, Undelivered
+from gateway.migrate.report import by_destination
 from gateway.retrieve import PullRequest
 from gateway.retrieve.events import JobEnded, StudyEnded, Verdict, to_json
 from gateway.web.server import Emit
@@ -115,19 +116,6 @@ def delivered(outcome: Outcome) -> Document:
         "unrouted": outcome.unrouted,
         "undelivered": [asdict(one) for one in outcome.undelivered],
     }
-
-
-def by_destination(states: Sequence[StudyDelivery], study: str | None = None) -> Document:
-    """Sum the deliveries, of one study or of all: destination to ``{"states": …, "proofs": …}``; pure."""
-    summed: dict[str, dict[str, dict[str, int]]] = {}
-    for row in states:
-        if study is not None and row.study_instance_uid != study:
-            continue
-        of = summed.setdefault(row.destination, {"states": {}, "proofs": {}})
-        of["states"][row.state] = of["states"].get(row.state, 0) + row.count
-        if row.proof is not None:
-            of["proofs"][row.proof] = of["proofs"].get(row.proof, 0) + row.count
-    return dict(summed)
 
 
 async def send(engine: Engine, command: SendCommand, emit: Emit) -> None:

@@ -6,20 +6,18 @@ A stream that ends early stops its migration, unless it was detached. Its last l
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import asdict
 from functools import partial
 from typing import Any
 
 import trio
 
-from gateway.domain import DeliveryState
 from gateway.engine import Engine
-from gateway.ledger import planning, progress
-from gateway.ledger.planning import MigrationJob, Standing, StudyReport
+from gateway.ledger import planning
+from gateway.ledger.planning import MigrationJob, Standing
 from gateway.ledger.progress import Scope
-from gateway.migrate import Migration, MigrationRequest, Running
-from gateway.web.jobs import by_destination, deliver, needs_everything
+from gateway.migrate import Migration, MigrationRequest, Running, report
+from gateway.web.jobs import deliver, needs_everything
 from gateway.web.server import Emit
 from gateway.web.wire import Document, JobAction, MigrateCommand
 
@@ -107,34 +105,21 @@ async def reported(engine: Engine, job_id: int, running: Running | None = None) 
     running = running or engine.migrations.running.get(job_id)
     kept = {} if running is None else running.migration.kept
 
+    destinations = engine.migrations.destinations(request)
+
     def read() -> Document:
         engine.recorder.flush()
         with engine.ledger.read() as connection:
-            studies = planning.report(connection, job_id)
+            rows, done = report.lines(connection, job_id, request, destinations, kept)
             portions = planning.portions(connection, job_id)
-            states = progress.count_states(connection, _scope(job_id, request))
-        rows = [_row(study, by_destination(states, study.study_instance_uid), kept, request) for study in studies]
+        if done:
+            engine.ledger.write(partial(planning.keep_outcomes, job_id=job_id, outcomes=done))
         doubts = {portion.label: portion.doubt for portion in portions.values() if portion.doubt}
         unlisted = [label for label in request.portions() if label not in portions]
-        done = not doubts and not unlisted and all(row["done"] for row in rows)
-        return {"studies": rows, "doubts": doubts, "unlisted": unlisted, "done": done}
+        everything = not doubts and not unlisted and all(row["done"] for row in rows)
+        return {"studies": rows, "doubts": doubts, "unlisted": unlisted, "done": everything}
 
     return await trio.to_thread.run_sync(read)
-
-
-def _row(study: StudyReport, destinations: Mapping[str, Any], kept: Mapping[str, str], request: MigrationRequest) -> Document:
-    """Return a study's line of the report.
-
-    It is done when it is complete, all of it is verified everywhere, and it is deleted from its source where that was asked.
-    """
-    verified = [of["states"].get(DeliveryState.VERIFIED, 0) == sum(of["states"].values()) for of in destinations.values()]
-    delivered, to_delete = bool(destinations) or study.received == 0, request.delete_from_source
-    return {
-        **asdict(study),
-        "destinations": destinations,
-        "kept": kept.get(study.study_instance_uid, ""),
-        "done": study.verdict == "complete" and delivered and all(verified) and (bool(study.deleted_at) or not to_delete),
-    }
 
 
 async def _entry(engine: Engine, job: MigrationJob) -> Document:

@@ -13,10 +13,11 @@ import trio
 
 from gateway.engine import Engine
 from gateway.ledger.progress import Scope
+from gateway.migrate.report import by_destination
 from gateway.retrieve import Event, StudyEnded, Verdict, to_json
 from gateway.sync.report import Cycle, cycle_json, missing_json
 from gateway.sync.runner import Sync
-from gateway.web.jobs import Outcome, by_destination, deliver, delivered, needs_everything
+from gateway.web.jobs import Outcome, deliver, delivered, needs_everything
 from gateway.web.server import Emit
 from gateway.web.wire import Document, SyncCommand
 

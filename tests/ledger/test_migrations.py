@@ -9,7 +9,7 @@ from gateway.errors import LedgerTooNew
 from gateway.ledger.migrations import MIGRATIONS, migrate
 from gateway.ledger.schema import schema_version
 
-VERSION_7 = ("ALTER TABLE instances DROP COLUMN unfit",)
+VERSION_7 = ("ALTER TABLE instances DROP COLUMN unfit", "ALTER TABLE planned_studies DROP COLUMN outcome")
 """What makes the newest ledger one of version 7."""
 
 VERSION_6 = (*VERSION_7, "DROP TABLE planned_studies", "DROP TABLE planned_portions", "ALTER TABLE jobs DROP COLUMN detached")
