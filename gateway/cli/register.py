@@ -106,8 +106,11 @@ def _route_to(host: str) -> str:
 
 
 def orthanc_modality(ours: OurAddress) -> dict[str, Any]:
-    """Return what Orthanc's configuration and its REST API take as a modality; pure."""
-    modality: dict[str, Any] = {"AET": ours.ae_title, "Host": ours.host, "Port": ours.port}
+    """Return what Orthanc's configuration and its REST API take as a modality; pure.
+
+    It is told not to transcode: from 1.12 on it decompresses what it sends of a study in several transfer syntaxes, with loss too.
+    """
+    modality: dict[str, Any] = {"AET": ours.ae_title, "Host": ours.host, "Port": ours.port, "AllowTranscoding": False}
     return modality | {"UseDicomTls": True} if ours.tls else modality
 
 
@@ -178,7 +181,10 @@ def _entered(orthanc: httpx.Client, ours: OurAddress) -> dict[str, Any]:
 
 
 def _same(entered: Any, wanted: Mapping[str, Any]) -> bool:
-    return isinstance(entered, Mapping) and all(entered.get(key) == value for key, value in wanted.items())
+    if not isinstance(entered, Mapping):
+        return False
+    # One that knows of no transcoding does none.
+    return all(entered.get(key, value if key == "AllowTranscoding" else None) == value for key, value in wanted.items())
 
 
 def _print(ours: OurAddress, entries: Mapping[str, str], done: Mapping[str, Any] | None, *, by_get: bool) -> None:

@@ -70,6 +70,13 @@ class Orthanc:
         except (KeyError, TypeError, ValueError) as error:
             raise WebServiceError("no statistics as Orthanc has them", url=self.url) from error
 
+    def transcodes_for(self, ae_title: str) -> tuple[str, ...]:
+        """Return the names of the modalities with `ae_title` to which it may transcode what it sends."""
+        found = self._get("/modalities", {"expand": ""})
+        entries = found.items() if isinstance(found, dict) else ()
+        ours = [(name, one) for name, one in entries if isinstance(one, dict) and one.get("AET") == ae_title]
+        return tuple(sorted(str(name) for name, one in ours if one.get("AllowTranscoding", False)))
+
     def lookup(self, level: Level, uid: str) -> tuple[str, ...]:
         """Return the identifiers of what it holds under the UID `uid`: none, one, or one for each patient id."""
         found = document(self._service.post("/tools/lookup", uid), self.url)

@@ -6,6 +6,7 @@ import os
 import ssl
 import time
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +16,8 @@ from gateway.association.contexts import VERIFICATION_CONTEXTS
 from gateway.association.requestor import RemoteAE, associate
 from gateway.config.advice import advice
 from gateway.engine import Engine
-from gateway.errors import GatewayError, require_known
+from gateway.errors import GatewayError, WebServiceError, require_known
+from gateway.orthanc.client import Orthanc
 from gateway.settings import DicomDestination, FolderDestination, Settings, SourceTable, TlsTable
 from gateway.tls import requestor_context
 from gateway.web.wire import Document, FindCommand, error_document
@@ -68,7 +70,8 @@ def _ask(settings: Settings, peer: Peer) -> Document:
     calling = getattr(table, "calling_ae_title", None) or settings.gateway.ae_title
     try:
         answered = _echo(RemoteAE(table.ae_title, table.host, table.port, _tls(table.tls), _name(table.tls)), calling)
-        return document | answered | {"advice": list(advice(table, answered["implementation"]))}
+        told = [*advice(table, answered["implementation"]), *_transcoding(table, calling)]
+        return document | answered | {"advice": told}
     except GatewayError as error:
         return document | {"ok": False, "detail": str(error), "error": error_document(error)}
 
@@ -79,6 +82,19 @@ def _tls(table: TlsTable | None) -> ssl.SSLContext | None:
 
 def _name(table: TlsTable | None) -> str | None:
     return table.server_name if table else None
+
+
+def _transcoding(table: SourceTable | DicomDestination, ae_title: str) -> list[str]:
+    """Return what to change at an Orthanc that may transcode what it sends us; one whose REST API does not answer tells nothing."""
+    if not isinstance(table, SourceTable) or table.rest is None:
+        return []
+    try:
+        with closing(Orthanc(table.rest)) as orthanc:
+            names = orthanc.transcodes_for(ae_title)
+    except WebServiceError:
+        return []
+    words = 'lets it transcode what it sends us, with loss too: "AllowTranscoding": false (gateway register does that)'
+    return [f"its modality {name} {words}" for name in names]
 
 
 def _echo(remote: RemoteAE, calling_ae: str) -> Document:

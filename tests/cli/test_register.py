@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from gateway.cli.register import OurAddress, instructions, orthanc_modality, our_address
+from gateway.cli.register import OurAddress, _same, instructions, orthanc_modality, our_address
 from gateway.errors import UsageError
 from gateway.settings import Settings
 
@@ -44,7 +44,25 @@ def test_a_listener_on_any_free_port_cannot_be_registered() -> None:
 
 def test_what_is_printed_for_orthanc_is_a_configuration_that_it_reads() -> None:
     entry = json.loads(dict(instructions(OURS))["Orthanc (configuration file)"])
-    assert entry == {"DicomModalities": {"gateway": {"AET": "GATEWAY", "Host": "10.0.0.5", "Port": 11112}}}
+    assert entry == {
+        "DicomModalities": {"gateway": {"AET": "GATEWAY", "Host": "10.0.0.5", "Port": 11112, "AllowTranscoding": False}}
+    }
+
+
+@pytest.mark.parametrize(
+    ("shown", "same"),
+    [
+        ({"AllowTranscoding": False, "AllowEcho": True}, True),
+        ({}, True),
+        ({"AllowTranscoding": True}, False),
+        ({"AllowTranscoding": False, "Port": 104}, False),
+        (None, False),
+    ],
+)
+def test_an_orthanc_that_goes_on_transcoding_is_noticed(shown: dict[str, Any] | None, same: bool) -> None:
+    wanted = orthanc_modality(OURS)
+    entered = None if shown is None else {"AET": "GATEWAY", "Host": "10.0.0.5", "Port": 11112} | shown
+    assert _same(entered, wanted) is same
 
 
 def test_an_orthanc_is_told_to_use_tls() -> None:

@@ -84,3 +84,13 @@ def test_a_uid_that_is_none_is_empty() -> None:
     with site(lambda _method, _path: Reply(body=answer)) as there, closing(Orthanc(RestTable(url=there.url))) as asked:
         (series,) = asked.series_of("study")
     assert (series.id, series.uid("Series"), series.children) == ("a", "", ("x",))
+
+
+@pytest.mark.peers
+def test_modalities_for_which_it_transcodes_are_named(peer: Peer) -> None:
+    for name, more in {"ours": {"AllowTranscoding": False}, "again": {}, "asked": {"AllowTranscoding": True}}.items():
+        peer.add_modality(name, "GATEWAY", 11112, **more)
+    peer.add_modality("other", "OTHER", 104)
+    with closing(client(peer)) as there:
+        assert there.transcodes_for("GATEWAY") == ("again", "asked")
+        assert there.transcodes_for("NOBODY") == ()
