@@ -42,6 +42,7 @@ from gateway.existing import Existing
 from gateway.hints import Hints
 from gateway.intake import Recorder, Releaser, StorageIntake, recover
 from gateway.ledger import Ledger, learned, retrievals
+from gateway.orthanc.encodings import Encodings
 from gateway.retrieve import Retriever
 from gateway.retrieve.repair import class_orders
 from gateway.route import compile_routes, route
@@ -179,6 +180,7 @@ def _assembled(settings: Settings, role: Role, spool: Spool, ledger: Ledger, poo
         settings,
         ledger,
         tls=requestor_context,
+        encodings=Encodings(settings.sources, settings.gateway.ae_title),
         set_order=admission.set_order,
         barrier=recorder.flush,
         storage=lambda: intake,

@@ -77,6 +77,25 @@ class Orthanc:
         ours = [(name, one) for name, one in entries if isinstance(one, dict) and one.get("AET") == ae_title]
         return tuple(sorted(str(name) for name, one in ours if one.get("AllowTranscoding", False)))
 
+    def transcodes_mixed(self) -> bool:
+        """Tell whether its version is one that transcodes what it sends of a study in several transfer syntaxes: 1.12 or later."""
+        found = self._get("/system")
+        version = str(found.get("Version", "")) if isinstance(found, dict) else ""
+        numbers = [int(part) for part in version.split(".")[:2] if part.isdecimal()]
+        return len(numbers) < 2 or numbers >= [1, 12]
+
+    def encodings(self, study: str) -> dict[str, tuple[str, str]]:
+        """Return the SOP Class UID and the Transfer Syntax UID as which each instance of a Study Instance UID is stored."""
+        found: dict[str, tuple[str, str]] = {}
+        for identifier in self.lookup("Study", study):
+            asked = {"Resources": [identifier], "Level": "Instance", "Metadata": True}
+            for one in _objects(document(self._service.post("/tools/bulk-content", asked), self.url)):
+                metadata = _texts(one.get("Metadata"))
+                uid = _resource(one, "").uid("Instance")
+                if uid:
+                    found[uid] = (metadata.get("SopClassUid", ""), metadata.get("TransferSyntax", ""))
+        return found
+
     def lookup(self, level: Level, uid: str) -> tuple[str, ...]:
         """Return the identifiers of what it holds under the UID `uid`: none, one, or one for each patient id."""
         found = document(self._service.post("/tools/lookup", uid), self.url)

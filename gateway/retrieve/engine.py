@@ -33,7 +33,7 @@ from gateway.retrieve.correlate import Arrivals
 from gateway.retrieve.events import Event, PullRequest
 from gateway.retrieve.job import Job
 from gateway.retrieve.kept import Kept
-from gateway.retrieve.means import BOTH_ORDERS, Existing, Means, Source
+from gateway.retrieve.means import BOTH_ORDERS, Encodings, Existing, Means, Source
 from gateway.retrieve.method import Method
 from gateway.retrieve.questions import Questions, go_through
 from gateway.retrieve.reachable import address_towards
@@ -80,6 +80,7 @@ class Retriever:
         storage: Callable[[], StorageService],
         has_room: Callable[[], bool] = lambda: True,
         existing: Existing | None = None,
+        encodings: Encodings | None = None,
         throttles: Mapping[str, Throttle] | None = None,
         backoff: Backoff | None = None,
     ) -> None:
@@ -88,8 +89,8 @@ class Retriever:
         `tls` makes a requestor's context; `set_order` changes the order in which transfer syntaxes are accepted from a source on
         its next associations, and by a third argument those of single SOP classes; `barrier` blocks until the ledger has all that
         was answered 0000 (`Means`); `storage` gives what takes in the instances that come by C-GET; `has_room` says whether the
-        spool takes more; `existing` is asked for `skip_existing`; `throttles` are those of the sources that have one; `backoff` is
-        how a source that is busy or out of reach is waited for.
+        spool takes more; `existing` is asked for `skip_existing`, `encodings` for what instances are stored as; `throttles` are
+        those of the sources that have one; `backoff` is how a source that is busy or out of reach is waited for.
         """
         self._settings = settings
         self._ledger = ledger
@@ -109,6 +110,7 @@ class Retriever:
             has_room=has_room,
             existing=existing,
             storage=storage,
+            encodings=encodings,
             backoff=backoff or Backoff(),
         )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Awaitable, Callable, Collection, Iterator
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -54,6 +54,13 @@ Existing = Callable[[str, str, Collection[str], Collection[str]], set[str]]
 """Given the name of a source, a study, its series and destinations: the SOP Instance UIDs that all of those hold.
 
 Without destinations those are meant that the routes may lead to from the source. Blocking; called on a thread.
+"""
+
+
+Encodings = Callable[[str, str], Mapping[str, tuple[str, str]]]
+"""Given the name of a source and a study: the SOP Class UID and Transfer Syntax UID that the source has each instance in.
+
+As far as it tells them otherwise than by C-FIND. Blocking; called on a thread; raises nothing.
 """
 
 
@@ -113,7 +120,7 @@ class Means:
 
     `registration` tells a person what to register in a source. `barrier` returns once the ledger has, and the arrivals count,
     everything that was answered 0000 before; it blocks and raises LedgerUnavailable. `storage` gives what takes in the instances
-    that come by C-GET.
+    that come by C-GET. `encodings` tells what a source has its instances in, where that can be asked.
     """
 
     ledger: Ledger
@@ -125,6 +132,7 @@ class Means:
     has_room: Callable[[], bool]
     existing: Existing | None
     storage: Callable[[], StorageService]
+    encodings: Encodings | None = None
     backoff: Backoff = field(default_factory=Backoff)
     jitter: Callable[[], float] = random.random
     clock: Callable[[], float] = time.time

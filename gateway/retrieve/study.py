@@ -148,7 +148,7 @@ class StudyRetrieval:
 
     async def _plan(self, skip_existing: bool) -> None:
         account, where = self._account, self._errand.destinations
-        account.expectation = await self._list()
+        account.expectation = await self._with_encodings(await self._list())
         if skip_existing and self._means.existing is not None and account.expectation.listed:
             existing = partial(self._means.existing, self._source.name, self._study, account.expectation.series, where)
             held = await trio.to_thread.run_sync(existing, limiter=self._means.threads, abandon_on_cancel=True)
@@ -160,6 +160,18 @@ class StudyRetrieval:
         basis, count = account.expectation.basis, account.expectation.count
         planned = StudyPlanned(self._study, account.retrieval_id, basis, count, len(account.skipped), account.tally.received)
         await self._tell(planned)
+
+    async def _with_encodings(self, found: Expectation) -> Expectation:
+        """Add what the source has its instances in, where it tells that otherwise than by C-FIND."""
+        ask = self._means.encodings
+        if ask is None or found.transfer_syntaxes or not found.listed:
+            return found
+        told = await trio.to_thread.run_sync(
+            ask, self._source.name, self._study, limiter=self._means.threads, abandon_on_cancel=True
+        )
+        classes = {uid: sop_class for uid, (sop_class, _) in told.items() if sop_class}
+        syntaxes = {uid: frozenset({syntax}) for uid, (_, syntax) in told.items() if syntax}
+        return replace(found, sop_classes={**found.sop_classes, **classes}, transfer_syntaxes=syntaxes)
 
     async def _list(self, before: Expectation | None = None) -> Expectation:
         source = self._source

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+import json
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -13,7 +14,8 @@ from pydantic import SecretStr
 
 from gateway.errors import WebServiceError, WebServiceRefused
 from gateway.orthanc import Orthanc
-from gateway.settings import RestTable
+from gateway.orthanc.encodings import Encodings
+from gateway.settings import RestTable, SourceTable
 from tests.support import data
 from tests.support.orthanc import Orthanc as Peer
 from tests.support.orthanc import orthanc
@@ -94,3 +96,64 @@ def test_modalities_for_which_it_transcodes_are_named(peer: Peer) -> None:
     with closing(client(peer)) as there:
         assert there.transcodes_for("GATEWAY") == ("again", "asked")
         assert there.transcodes_for("NOBODY") == ()
+
+
+@pytest.mark.peers
+def test_what_instances_are_stored_as_is_told(peer: Peer) -> None:
+    with closing(client(peer)) as there:
+        told = there.encodings(STUDY)
+        assert set(told) == set(peer.instances())
+        assert set(told.values()) == {("1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.1.2.1")}
+        assert there.encodings("1.2.3.4") == {}
+        assert there.transcodes_mixed() is (peer.rest.get("/system").json()["Version"] >= "1.12")
+
+
+VERSIONS = {"1.10.1": False, "1.9": False, "1.12.7": True, "1.12.0": True, "2.0.0": True, "mainline": True}
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_versions_that_transcode_are_known(version: str) -> None:
+    body = f'{{"Version": "{version}"}}'.encode()
+    with site(lambda _method, _path: Reply(body=body)) as there, closing(Orthanc(RestTable(url=there.url))) as asked:
+        assert asked.transcodes_mixed() is VERSIONS[version]
+
+
+def scripted(transcoding: bool, version: str, asked: list[str]) -> Callable[[str, str], Reply]:
+    def answer(_method: str, path: str) -> Reply:
+        asked.append(path.partition("?")[0])
+        bodies = {
+            "/system": {"Version": version},
+            "/modalities": {"gateway": {"AET": "GATEWAY", "AllowTranscoding": transcoding}, "other": {"AET": "X"}},
+            "/tools/lookup": [{"ID": "a", "Type": "Study"}],
+            "/tools/bulk-content": [
+                {
+                    "ID": "i",
+                    "MainDicomTags": {"SOPInstanceUID": "1.2.3"},
+                    "Metadata": {"SopClassUid": "1.9", "TransferSyntax": "1.2.840.10008.1.2.4.50"},
+                },
+                {"ID": "j", "MainDicomTags": {"SOPInstanceUID": "../etc"}},
+                "nonsense",
+            ],
+        }
+        return Reply(body=json.dumps(bodies[asked[-1]]).encode())
+
+    return answer
+
+
+@pytest.mark.parametrize(("transcoding", "version"), [(True, "1.12.7"), (False, "1.12.7"), (True, "1.10.1")])
+def test_an_orthanc_is_asked_for_encodings_only_where_it_may_transcode(transcoding: bool, version: str) -> None:
+    asked: list[str] = []
+    with site(scripted(transcoding, version, asked)) as there:
+        table = {"ae_title": "ARCHIVE", "host": "127.0.0.1", "port": 4242, "rest": {"url": there.url}}
+        encodings = Encodings({"archive": SourceTable.model_validate(table)}, "GATEWAY")
+        told = [encodings("archive", "1.2"), encodings("archive", "1.2")]
+    stored = {"1.2.3": ("1.9", "1.2.840.10008.1.2.4.50")}
+    assert told == ([stored, stored] if transcoding and version == "1.12.7" else [{}, {}])
+    assert asked.count("/system") == 1
+    assert encodings("elsewhere", "1.2") == {}
+
+
+def test_an_orthanc_that_does_not_answer_costs_no_study() -> None:
+    with site(lambda _method, _path: Reply(status=500, body=b"")) as there:
+        table = {"ae_title": "ARCHIVE", "host": "127.0.0.1", "port": 4242, "rest": {"url": there.url}}
+        assert Encodings({"archive": SourceTable.model_validate(table)}, "GATEWAY")("archive", "1.2") == {}
