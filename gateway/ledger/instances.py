@@ -69,6 +69,11 @@ class Arrival:
     modes: Mapping[str, Mode] = field(default_factory=dict)
     """What routes ask for at destinations, in place of the destinations' own wishes."""
     priority: Priority = Priority.NORMAL
+    unfit: str = ""
+    """Why its bytes cannot be what they are declared to be, in words that follow "it came", without patient data.
+
+    A retrieval does not count such an instance as received, asks for it again in other ways, and names it in its verdict.
+    """
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,9 @@ ASYNCHRONOUS = "asynchronous"
 ANONYMOUS = "anonymous"
 """About a source: ``yes`` when what it sends does not say for which C-MOVE it comes."""
 
+ENCODINGS = "encodings"
+"""About a source: ``yes`` when it tells the transfer syntaxes of the instances that it lists, ``no`` when it does not."""
+
 RETRIEVE = "retrieve"
 """About a source: the operation that brings its instances, ``move`` or ``get``, where that has to be found out."""
 

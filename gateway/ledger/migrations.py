@@ -88,7 +88,20 @@ def _migrations(connection: Connection) -> None:
     planned_studies.create(connection)
 
 
-MIGRATIONS: Sequence[Migration] = (_indexes_for_many, _narrow_indexes, _transfer_syntaxes, _directed_jobs, _priorities, _migrations)
+def _unfit_instances(connection: Connection) -> None:
+    """Version 8: instances whose bytes are not what they were declared to be."""
+    connection.execute(text("ALTER TABLE instances ADD COLUMN unfit TEXT"))
+
+
+MIGRATIONS: Sequence[Migration] = (
+    _indexes_for_many,
+    _narrow_indexes,
+    _transfer_syntaxes,
+    _directed_jobs,
+    _priorities,
+    _migrations,
+    _unfit_instances,
+)
 """The first one takes version 1 to version 2."""
 
 

@@ -46,6 +46,7 @@ _CURRENT: Select[Any] = (
         instances.c.location,
         instances.c.bytes_state,
         instances.c.received_at,
+        instances.c.unfit,
     )
     .where(instances.c.sop_instance_uid == bindparam("uid"), instances.c.superseded_by.is_(None))
     .order_by(instances.c.id.desc())
@@ -72,6 +73,7 @@ _BROUGHT = (
     instances.c.address,
     instances.c.association,
     instances.c.received_at,
+    instances.c.unfit,
 )
 """What the bytes that came bring with them, new or in place of others."""
 
@@ -102,6 +104,7 @@ def record(connection: Connection, arrival: Arrival, *, again: bool = True, late
     The SOP Instance UID is unknown: a new instance. Known with the same content (digest and length): no second instance; what
     its destinations had settled is delivered to them again, from the new bytes where the old ones were released or are missing.
     Known with other content: both are kept, the newer is delivered, and what the older one still owed is held with the reason.
+    What is unfit never takes the place of what is not.
 
     With ``again=False`` (``send``) the same content is only owed to destinations that never settled it. With ``late=True``
     (recovery) the arrival may be older than what was recorded after it.
@@ -109,8 +112,9 @@ def record(connection: Connection, arrival: Arrival, *, again: bool = True, late
     known = _current(connection, arrival.identity.sop_instance_uid)
     if known is None:
         return _record_new(connection, [arrival])[0]
-    if not _same_content(known, arrival.content):
-        return _record_conflict(connection, arrival, known, older=late and arrival.at < known.received_at)
+    if not _same_content(known, arrival):
+        worse = bool(arrival.unfit) and not known.unfit
+        return _record_conflict(connection, arrival, known, older=worse or (late and arrival.at < known.received_at))
     return _record_known(connection, arrival, known, again=again)
 
 
@@ -152,8 +156,10 @@ def _current(connection: Connection, sop_instance_uid: str) -> Row[Any] | None:
     return connection.execute(_CURRENT, {"uid": sop_instance_uid}).first()
 
 
-def _same_content(row: Row[Any], content: Content) -> bool:
-    return bool(row.digest == content.digest and row.content_length == content.length)
+def _same_content(row: Row[Any], arrival: Arrival) -> bool:
+    """Tell whether the same bytes came under a declaration that fits them as well: a wrong one makes them another content."""
+    content, equally_fit = arrival.content, bool(row.unfit) is bool(arrival.unfit)
+    return bool(row.digest == content.digest and row.content_length == content.length and equally_fit)
 
 
 def _record_new(connection: Connection, new: Sequence[Arrival], outcome: ArrivalOutcome = ArrivalOutcome.NEW) -> list[Recorded]:
@@ -255,6 +261,7 @@ def _instance_values(arrival: Arrival) -> tuple[str | int | float | None, ...]:
         provenance.address,
         provenance.association,
         arrival.at,
+        arrival.unfit or None,
     )
 
 

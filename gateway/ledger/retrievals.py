@@ -7,7 +7,7 @@ it was complete. A retrieval is one study of a job. Times are UTC seconds since 
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -157,14 +157,54 @@ def expect(
         connection.execute(insert(expected_instances), rows)
 
 
-def received(connection: Connection, retrieval_id: int) -> dict[str, int]:
-    """Return each SOP Instance UID that counts as received for the retrieval, with its data set's length in bytes.
+@dataclass(frozen=True, slots=True)
+class Came:
+    """An instance that came, as it is recorded: `length` in bytes, `unfit` why its bytes are not what they were declared to be.
+
+    `current` says that no other content came under its SOP Instance UID later.
+    """
+
+    sop_instance_uid: str
+    length: int
+    study_instance_uid: str
+    series_instance_uid: str
+    sop_class_uid: str
+    transfer_syntax_uid: str
+    unfit: str
+    current: bool
+
+
+_CAME = (
+    instances.c.sop_instance_uid,
+    instances.c.content_length,
+    instances.c.study_instance_uid,
+    instances.c.series_instance_uid,
+    instances.c.sop_class_uid,
+    instances.c.transfer_syntax_uid,
+    func.coalesce(instances.c.unfit, ""),
+    instances.c.superseded_by.is_(None),
+)
+"""The columns of `Came`."""
+
+
+def lengths(came: Iterable[Came]) -> dict[str, int]:
+    """Return each SOP Instance UID of `came` with its data set's length in bytes."""
+    return {one.sop_instance_uid: one.length for one in came}
+
+
+def came(connection: Connection, retrieval_id: int) -> list[Came]:
+    """Return what came for the retrieval: whether all of it is what was asked for is for `gateway.retrieve.fitness` to say.
 
     That is what its C-MOVEs brought, and what of its study it expects and came since it started, whomever it was counted to
     then: some sources keep different instances of two studies under one SOP Instance UID.
-    An instance whose bytes are gone while they were still owed is not received.
+    An instance whose bytes are gone while they were still owed did not come.
     """
-    return {str(uid): int(length) for uid, length in connection.execute(_RECEIVED, {"retrieval": retrieval_id})}
+    return [Came(*row) for row in connection.execute(_RECEIVED, {"retrieval": retrieval_id})]
+
+
+def received(connection: Connection, retrieval_id: int) -> dict[str, int]:
+    """Return the SOP Instance UIDs of what `came` for the retrieval with their data sets' lengths in bytes."""
+    return lengths(came(connection, retrieval_id))
 
 
 def _received() -> CompoundSelect[Any]:
@@ -173,7 +213,7 @@ def _received() -> CompoundSelect[Any]:
     started = select(mine.c.started_at).scalar_subquery()
     of_study = instances.c.study_instance_uid == select(mine.c.study_instance_uid).scalar_subquery()
     kept = instances.c.bytes_state != "missing"
-    what = select(arrivals.c.sop_instance_uid, instances.c.content_length)
+    what = select(*_CAME)
     counted = what.join_from(arrivals, instances, arrivals.c.instance_id == instances.c.id).where(
         arrivals.c.retrieval_id == retrieval_id, or_(of_study, arrivals.c.move_originator_message_id.is_not(None)), kept
     )
@@ -188,14 +228,19 @@ def _received() -> CompoundSelect[Any]:
 _RECEIVED = _received()
 
 
-def received_for(connection: Connection, retrieval_id: int, destinations: Sequence[str]) -> dict[str, int]:
-    """Return what counts as received for a retrieval that wants everything at `destinations`: UID to length in bytes.
+def came_for(connection: Connection, retrieval_id: int, destinations: Sequence[str]) -> list[Came]:
+    """Return what came for a retrieval that wants everything at `destinations`.
 
     That is what it expects, or what was counted to it, and is on its way to each of them (or held there) with its bytes here, or
     was settled there since the retrieval started: what they had settled before, and lack now, has to come again.
     """
     values = {"retrieval": retrieval_id, "to": list(destinations), "all": len(destinations)}
-    return {str(uid): int(length) for uid, length in connection.execute(_RECEIVED_FOR, values)}
+    return [Came(*row) for row in connection.execute(_RECEIVED_FOR, values)]
+
+
+def received_for(connection: Connection, retrieval_id: int, destinations: Sequence[str]) -> dict[str, int]:
+    """Return the SOP Instance UIDs of what `came_for` the destinations with their data sets' lengths in bytes."""
+    return lengths(came_for(connection, retrieval_id, destinations))
 
 
 def _received_for() -> Select[Any]:
@@ -206,7 +251,7 @@ def _received_for() -> Select[Any]:
     settled = deliveries.c.state.in_(sorted(SETTLED))
     stands = or_(and_(settled, deliveries.c.changed_at >= started), and_(~settled, instances.c.bytes_state == "kept"))
     return (
-        select(instances.c.sop_instance_uid, func.max(instances.c.content_length))
+        select(*_CAME)
         .join_from(instances, deliveries, deliveries.c.instance_id == instances.c.id)
         .where(
             instances.c.sop_instance_uid.in_(union(expected, counted)),
@@ -255,8 +300,8 @@ def hasten(connection: Connection, retrieval_id: int, priority: Priority) -> Non
     connection.execute(update(deliveries).where(*slower).values(priority=int(priority)))
 
 
-def received_of_study(connection: Connection, retrieval_id: int, study_instance_uid: str) -> dict[str, int]:
-    """Return what a retrieval that knows only counts received: instances of its study with their lengths in bytes.
+def came_of_study(connection: Connection, retrieval_id: int, study_instance_uid: str) -> list[Came]:
+    """Return what came for a retrieval that knows only counts: instances of its study.
 
     Counted are those that came for it, and those that came for nobody since it started and that no other source sent.
     """
@@ -265,7 +310,7 @@ def received_of_study(connection: Connection, retrieval_id: int, study_instance_
     its_own = or_(instances.c.source.is_(None), instances.c.source == source)
     unsolicited = and_(arrivals.c.retrieval_id.is_(None), arrivals.c.at >= started, its_own)
     rows = connection.execute(
-        select(arrivals.c.sop_instance_uid, instances.c.content_length)
+        select(*_CAME)
         .join_from(instances, arrivals, arrivals.c.instance_id == instances.c.id)
         .where(
             instances.c.study_instance_uid == study_instance_uid,
@@ -273,7 +318,12 @@ def received_of_study(connection: Connection, retrieval_id: int, study_instance_
             or_(arrivals.c.retrieval_id == retrieval_id, unsolicited),
         )
     )
-    return {str(uid): int(length) for uid, length in rows}
+    return [Came(*row) for row in rows]
+
+
+def received_of_study(connection: Connection, retrieval_id: int, study_instance_uid: str) -> dict[str, int]:
+    """Return the SOP Instance UIDs of what `came_of_study` with their data sets' lengths in bytes."""
+    return lengths(came_of_study(connection, retrieval_id, study_instance_uid))
 
 
 def conflicts(connection: Connection, retrieval_id: int) -> int:

@@ -59,6 +59,8 @@ instances = Table(
     Column("received_at", Double, nullable=False),
     # False until a route or a `send` gave it at least one delivery.
     Column("routed", Boolean, nullable=False),
+    # Why its bytes cannot be what they were declared to be when they came; NULL where nothing speaks against them. No patient data.
+    Column("unfit", Text, nullable=True),
     CheckConstraint("bytes_state IN ('kept', 'released', 'missing')", name="bytes_state"),
 )
 Index("instances_by_uid", instances.c.sop_instance_uid)

@@ -5,18 +5,24 @@ The functions that are given a connection run in transactions.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from dataclasses import dataclass, field
 
 from sqlalchemy import Connection
 
 from gateway.domain import Basis, Priority
 from gateway.ledger import retrievals
+from gateway.retrieve.fitness import Sorted, sort
 from gateway.retrieve.tally import Expectation, Tally, tally
 from gateway.retrieve.wanted import Errand
 
-Here = tuple[Mapping[str, int], int]
-"""What counts as received, by UID with lengths in bytes, and how many came with other content than was known."""
+
+@dataclass(frozen=True)
+class Here:
+    """What is here, and how many instances came with other content than was known."""
+
+    came: Sorted
+    conflicts: int
 
 
 @dataclass
@@ -53,14 +59,15 @@ class Account:
     def here(self, connection: Connection) -> Here:
         """Return what is here."""
         if self.expectation.basis is Basis.COUNTS:
-            received = retrievals.received_of_study(connection, self.retrieval_id, self.study)
+            came = retrievals.came_of_study(connection, self.retrieval_id, self.study)
         elif self.errand.destinations:
-            received = retrievals.received_for(connection, self.retrieval_id, self.errand.destinations)
+            came = retrievals.came_for(connection, self.retrieval_id, self.errand.destinations)
         else:
-            received = retrievals.received(connection, self.retrieval_id)
-        return received, retrievals.conflicts(connection, self.retrieval_id)
+            came = retrievals.came(connection, self.retrieval_id)
+        return Here(sort(came, self.study, self.expectation), retrievals.conflicts(connection, self.retrieval_id))
 
-    def take(self, received: Collection[str], conflicts: int) -> Tally:
+    def take(self, here: Here) -> Tally:
         """Compare what is here with what is expected."""
-        self.tally, self.conflicts = tally(self.expectation, received, self.skipped), conflicts
+        self.conflicts = here.conflicts
+        self.tally = tally(self.expectation, here.came.fit, self.skipped, here.came.unfit)
         return self.tally

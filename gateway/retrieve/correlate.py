@@ -92,6 +92,12 @@ class Arrivals:
         with self._lock:
             watch.expect(uids)
 
+    def forget(self, watch: Watch, uids: Collection[str]) -> None:
+        """Take instances that came for ones that did not: they were not what was asked for, and are asked for again."""
+        with self._lock:
+            watch.received.difference_update(uids)
+            watch.expect(watch.expected)
+
     def register(self, watch: Watch, message_id: int) -> None:
         """Count to `watch` what comes under `message_id`. Before the C-MOVE goes out."""
         with self._lock:

@@ -52,7 +52,7 @@ QueryLevel = Literal["STUDY", "SERIES", "IMAGE"]
 MAX_THREADS = 64
 """Associations and ledger calls of all retrievals at a time."""
 
-_TAUGHT = (learned.ACCEPTANCE_ORDER, learned.ASYNCHRONOUS, learned.ANONYMOUS, learned.RETRIEVE, BOTH_ORDERS)
+_TAUGHT = (learned.ACCEPTANCE_ORDER, learned.ASYNCHRONOUS, learned.ANONYMOUS, learned.RETRIEVE, learned.ENCODINGS, BOTH_ORDERS)
 
 EVENT_BACKLOG = 256
 """Events that may wait for a slow listener before the job waits for it."""
@@ -259,6 +259,7 @@ class Retriever:
             both_orders=taught[BOTH_ORDERS] == "yes",
             asynchronous=taught[learned.ASYNCHRONOUS] == "yes",
             anonymous=taught[learned.ANONYMOUS] == "yes",
+            encodings={"yes": True, "no": False}.get(taught[learned.ENCODINGS] or ""),
             throttle=throttle,
             preferred=preferring(table.prefer or self._settings.listen.prefer),
             works=next((method for method in Method if taught[learned.RETRIEVE] == method), None),

@@ -85,7 +85,7 @@ class Verdict:
 
     `expected` is None where the source told neither UIDs nor counts. `received` counts distinct expected instances that are
     durable here, `skipped` those not asked for because the destinations hold them. `missing` lists UIDs; with basis counts,
-    it lists only those the source named.
+    it lists only those the source named. `unfit` has the reason for each instance that came and is not what the source lists.
     """
 
     kind: VerdictKind
@@ -100,6 +100,7 @@ class Verdict:
     bytes: int = 0
     asked: str = ""
     retrieval_id: int | None = None
+    unfit: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -72,6 +72,8 @@ class Source:
     asynchronous: bool = False
     anonymous: bool = False
     """What it sends does not say for which C-MOVE it comes."""
+    encodings: bool | None = None
+    """Whether it tells the transfer syntaxes of the instances that it lists; None where that is not known."""
     throttle: Throttle | None = None
     preferred: tuple[str, ...] = J2K_FIRST
     """The transfer syntaxes in the order that the configuration prefers, which is the one called ``j2k-first``."""

@@ -22,12 +22,17 @@ from gateway.retrieve.tally import Expectation, instances
 from gateway.retrieve.wanted import Wanted
 
 
+ENCODINGS = ("SOPClassUID", "AvailableTransferSyntaxUID")
+"""What is asked of each instance beside its UID, to tell whether it comes as the source has it (PS3.4 Table C.6-4)."""
+
+
 @dataclass(frozen=True)
 class SeriesListing:
     """A series that a source lists: its count where it gave one, and the instances it lists, None where it did not answer.
 
     `series_instance_uid` is empty for one that is listed under something that is no UID; `unreadable` is the number of
-    instances that are. `sop_classes` has the SOP classes of those instances of which the source tells it.
+    instances that are. `repeated` is how often it listed an instance once more. `sop_classes` and `transfer_syntaxes` are those of
+    the instances of which the source tells them.
     """
 
     series_instance_uid: str
@@ -35,6 +40,8 @@ class SeriesListing:
     uids: tuple[str, ...] | None
     unreadable: int = 0
     sop_classes: Mapping[str, str] = field(default_factory=dict)
+    transfer_syntaxes: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    repeated: int = 0
 
 
 def move_identifier(target: Target) -> Dataset:
@@ -68,12 +75,12 @@ def find_studies(finder: Finder, keys: Mapping[str, str]) -> tuple[Wanted, ...]:
 
 
 def list_study(
-    finder: Finder, wanted: Wanted, *, busy: bool = False, sop_classes: bool = False, before: Expectation | None = None
+    finder: Finder, wanted: Wanted, *, busy: bool = False, encodings: bool = False, before: Expectation | None = None
 ) -> Expectation:
     """Return what the source lists of what is wanted; a level that it refuses is replaced by the counts of the level above.
 
-    With `busy` a level refused for being out of resources is taken for one that is refused for good. With `sop_classes` the
-    source is asked for those too, for which some have to read each instance. A series in which it counts as many instances as it
+    With `busy` a level refused for being out of resources is taken for one that is refused for good. With `encodings` the source is
+    asked for SOP classes and transfer syntaxes too, for which some have to read each instance. A series in which it counts as many instances as it
     listed `before` is not listed once more.
 
     Raises:
@@ -91,7 +98,7 @@ def list_study(
         return expectation_of(wanted, None)
     series = {uid: count for uid, count in found.items() if wanted.series is None or uid in wanted.series}
     known = {} if before is None else before.by_series
-    keywords = ("SOPInstanceUID", "SOPClassUID") if sop_classes else ("SOPInstanceUID",)
+    keywords = ("SOPInstanceUID", *(ENCODINGS if encodings else ()))
     listings = [
         SeriesListing(uid, count, known[uid])
         if uid in known and count == len(known[uid])
@@ -102,8 +109,14 @@ def list_study(
         listings = [_only(one, wanted.instances) for one in listings]
     part = replace(wanted, instance_count=None if listings else 0) if wanted.partial else wanted
     classes = {uid: sop_class for one in listings for uid, sop_class in one.sop_classes.items()}
-    expectation = expectation_of(part, listings)
-    return replace(expectation, whole_study=not wanted.partial, whole_series=wanted.instances is None, sop_classes=classes)
+    syntaxes = {uid: some for one in listings for uid, some in one.transfer_syntaxes.items()}
+    return replace(
+        expectation_of(part, listings),
+        whole_study=not wanted.partial,
+        whole_series=wanted.instances is None,
+        sop_classes=classes,
+        transfer_syntaxes=syntaxes,
+    )
 
 
 def _only(listing: SeriesListing, instances: Collection[str]) -> SeriesListing:
@@ -111,7 +124,7 @@ def _only(listing: SeriesListing, instances: Collection[str]) -> SeriesListing:
     if listing.uids is None:
         return replace(listing, count=None)
     uids = tuple(uid for uid in listing.uids if uid in instances)
-    return SeriesListing(listing.series_instance_uid, len(uids), uids, sop_classes=listing.sop_classes)
+    return replace(listing, count=len(uids), uids=uids, unreadable=0, repeated=0)
 
 
 def is_busy(error: DimseFailed) -> bool:
@@ -133,16 +146,22 @@ def _list_series(finder: Finder, keys: Mapping[str, str], count: int | None, key
     if not (series := keys["SeriesInstanceUID"]):
         return SeriesListing("", count, None)
     try:
-        answers = bounded(finder.find(identifier("IMAGE", keys, keywords)))
-        classes = {text(one, "SOPInstanceUID"): text(one, "SOPClassUID") for one in answers if not contradicts(one, keys)}
+        answers = [
+            (text(one, "SOPInstanceUID"), text(one, "SOPClassUID"), text(one, "AvailableTransferSyntaxUID"))
+            for one in bounded(finder.find(identifier("IMAGE", keys, keywords)))
+            if not contradicts(one, keys)
+        ]
     except DimseFailed as error:
         if is_busy(error) and not busy:
             raise
         return SeriesListing(series, count, None)
-    classes.pop("", None)
-    good = tuple(uid for uid in classes if is_uid(uid))
-    known = {uid: classes[uid] for uid in good if is_uid(classes[uid])}
-    return SeriesListing(series, count, good, len(classes) - len(good), known)
+    named = {uid: (sop_class, syntaxes) for uid, sop_class, syntaxes in answers if uid}
+    good = tuple(uid for uid in named if is_uid(uid))
+    classes = {uid: named[uid][0] for uid in good if is_uid(named[uid][0])}
+    told = {uid: frozenset(filter(is_uid, named[uid][1].split("\\"))) for uid in good}
+    syntaxes = {uid: some for uid, some in told.items() if some}
+    repeated = sum(bool(uid) for uid, _, _ in answers) - len(named)
+    return SeriesListing(series, count, good, len(named) - len(good), classes, syntaxes, repeated)
 
 
 def expectation_of(wanted: Wanted, series: Sequence[SeriesListing] | None) -> Expectation:
@@ -158,7 +177,8 @@ def expectation_of(wanted: Wanted, series: Sequence[SeriesListing] | None) -> Ex
     counted = wanted.instance_count
     silent = not listed and (series is None or (counted or 0) > 0 or (not series and counted is None))
     if not unanswered and not silent:
-        return Expectation(Basis.UIDS, len(listed), listed, names, _disagreement(wanted, listings, len(listed)))
+        counted = _total(wanted, listings)
+        return Expectation(Basis.UIDS, len(listed), listed, names, _odd(wanted.instance_count, len(listed)), counted=counted)
     return Expectation(Basis.COUNTS, _counted(wanted, listings), listed, names, (_why_counts(series),))
 
 
@@ -179,11 +199,18 @@ def _counted(wanted: Wanted, listings: Sequence[SeriesListing]) -> int | None:
     return known if counts and None not in counts else None
 
 
-def _disagreement(wanted: Wanted, listings: Sequence[SeriesListing], listed: int) -> tuple[str, ...]:
-    counts = [one.count for one in listings]
-    counted = wanted.instance_count
-    if counted is None and counts and None not in counts:
-        counted = sum(count for count in counts if count is not None)
-    if counted is None or counted == listed:
+def _total(wanted: Wanted, listings: Sequence[SeriesListing]) -> int | None:
+    """Return how many instances the source counts, by the study or by its series, whichever is more; None where it does not.
+
+    What it lists twice under one UID, it counts twice.
+    """
+    repeated = sum(one.repeated for one in listings)
+    known = [max(one.count or 0, len(one.uids or ()) + one.repeated) for one in listings]
+    counts = [wanted.instance_count, sum(known) if any(one.count is not None for one in listings) else None]
+    return max((count - repeated for count in counts if count is not None), default=None)
+
+
+def _odd(counted: int | None, listed: int) -> tuple[str, ...]:
+    if counted is None or counted >= listed:
         return ()
     return (f"the source counts {instances(counted)} and lists {listed} UIDs",)

@@ -132,6 +132,7 @@ class StudyRetrieval:
             seconds=round(time.monotonic() - self._began, 3),
             bytes=self._watch.bytes,
             asked=self._asked,
+            unfit=dict(account.tally.unfit),
             retrieval_id=self._watch.retrieval_id,
         )
         counts = {"expected": verdict.expected, "received": verdict.received, "missing": len(verdict.missing)}
@@ -156,27 +157,35 @@ class StudyRetrieval:
         await self._tell(planned)
 
     async def _list(self, before: Expectation | None = None) -> Expectation:
-        by_get = self._source.methods[0] is Method.GET
+        source = self._source
+        encodings = source.methods[0] is Method.GET or source.encodings is not False
 
         def listing(requestor: Requestor, busy: bool) -> Expectation:
-            return plan.list_study(requestor, self._wanted, busy=busy, sop_classes=by_get, before=before)
+            return plan.list_study(requestor, self._wanted, busy=busy, encodings=encodings, before=before)
 
-        return await self._means.ask(self._source, listing, self._hint, self._study)
+        found = await self._means.ask(source, listing, self._hint, self._study)
+        if encodings and found.listed and source.encodings is not (told := bool(found.transfer_syntaxes)):
+            # One that does not tell them is not asked again: it may read each instance for the answer.
+            source.encodings = told
+            await self._means.remember(source, learned.ENCODINGS, "yes" if told else "no")
+        return found
 
     async def _expect(self) -> Mapping[str, int]:
         """Have the ledger know what is expected; return what of it is here, by UID with lengths in bytes."""
-        received, conflicts = await self._means.write(self._account.expect)
+        here = await self._means.write(self._account.expect)
         self._means.arrivals.expect(self._watch, self._account.wanted)
-        self._account.take(received, conflicts)
-        return received
+        self._account.take(here)
+        return here.came.fit
 
     async def _compare(self) -> Tally:
         # Where all of it was seen to be recorded, nothing else has to be waited for.
         account = self._account
         seen = self._watch.outstanding(account.expectation.count) == 0
-        if seen and account.take(*await self._means.read(account.here, caught_up=False)).whole:
-            return account.tally
-        return account.take(*await self._means.read(account.here))
+        if not (seen and account.take(await self._means.read(account.here, caught_up=False)).whole):
+            account.take(await self._means.read(account.here))
+        if account.tally.unfit:
+            self._means.arrivals.forget(self._watch, account.tally.unfit)
+        return account.tally
 
     # Moving and repairing
 

@@ -6,9 +6,11 @@ responses have no part in it.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from types import MappingProxyType
 
 from gateway.domain import Basis, VerdictKind
 
@@ -32,6 +34,15 @@ class Expectation:
     whole_series: bool = True
     """False where only some instances are: not at SERIES level either."""
     sop_classes: Mapping[str, str] = field(default_factory=dict, compare=False)
+    transfer_syntaxes: Mapping[str, frozenset[str]] = field(default_factory=dict, compare=False)
+    """The Available Transfer Syntax UIDs (0008,3002) of each instance of which the source tells them."""
+    counted: int | None = None
+    """How many instances the source counts in what is wanted, whatever it lists; None where it gave no count."""
+
+    @property
+    def unlisted(self) -> int:
+        """How many instances the source counts beyond those that it lists."""
+        return max(0, (self.counted or 0) - len(self.listed)) if self.basis is Basis.UIDS else 0
 
     @property
     def empty(self) -> bool:
@@ -51,13 +62,15 @@ class Expectation:
 class Tally:
     """What came of what was expected: UIDs still missing in the order listed, and those nobody listed.
 
-    `short` is the number of instances still missing, None where nothing says how many there are.
+    `short` is the number of instances still missing, None where nothing says how many there are. `unfit` has the reason for each
+    instance that came and is not what was listed: it is missing all the same.
     """
 
     missing: tuple[str, ...]
     received: int
     unexpected: tuple[str, ...]
     short: int | None
+    unfit: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def whole(self) -> bool:
@@ -65,17 +78,24 @@ class Tally:
         return self.short == 0
 
 
-def tally(expectation: Expectation, received: Collection[str], skipped: Collection[str] = ()) -> Tally:
-    """Compare what was received with what was expected and not skipped."""
+def tally(
+    expectation: Expectation,
+    received: Collection[str],
+    skipped: Collection[str] = (),
+    unfit: Mapping[str, str] = MappingProxyType({}),
+) -> Tally:
+    """Compare what was received with what was expected and not skipped; `unfit` came too, and is not what was expected."""
     missing = tuple(uid for uid in expectation.listed if uid not in received and uid not in skipped)
-    unexpected = tuple(sorted(uid for uid in received if uid not in expectation.listed))
+    unexpected = tuple(sorted(uid for uid in (*received, *unfit) if uid not in expectation.listed))
     if expectation.basis is Basis.UIDS:
         wanted = sum(uid not in skipped for uid in expectation.listed)
-        return Tally(missing, wanted - len(missing), unexpected, len(missing))
+        return Tally(missing, wanted - len(missing), unexpected, len(missing), unfit)
     if expectation.count is None:
-        return Tally(missing, len(received), unexpected, None)
-    return Tally(missing, len(received), unexpected, max(len(missing), expectation.count - len(received)))
+        return Tally(missing, len(received), unexpected, None, unfit)
+    return Tally(missing, len(received), unexpected, max(len(missing), expectation.count - len(received)), unfit)
 
+
+LISTS_FEWER = "the source lists fewer instances than it counts"
 
 NOT_LISTED_AGAIN = "the source did not list the study again: it may have grown meanwhile"
 
@@ -98,20 +118,28 @@ def grown(first: Expectation, again: Expectation) -> Expectation:
         series=tuple(dict.fromkeys((*first.series, *again.series))),
         notes=tuple(notes),
         sop_classes={**first.sop_classes, **again.sop_classes},
+        transfer_syntaxes={**first.transfer_syntaxes, **again.transfer_syntaxes},
+        counted=first.counted if again.counted is None else again.counted,
     )
 
 
 def judge(expectation: Expectation, result: Tally, *, skipped: int = 0, trouble: Sequence[str] = ()) -> tuple[VerdictKind, str]:
     """Return the verdict on a study and the words for it; `trouble` is what went wrong on the way, worst first.
 
-    Complete rests on the sets alone; trouble that was repaired is not mentioned.
+    Complete rests on the sets alone, and on sets that can be believed: not while the source counts more than it lists, nor while
+    instances came for a whole study that it does not list. Trouble that was repaired is not mentioned.
     """
     notes = list(expectation.notes)
-    if result.unexpected and expectation.basis is Basis.UIDS:
+    by_uid = expectation.basis is Basis.UIDS
+    if expectation.unlisted:
+        notes.append(f"{LISTS_FEWER}: {expectation.counted} and {len(expectation.listed)}")
+    if result.unexpected and by_uid:
         notes.append(f"{instances(len(result.unexpected))} came that the source does not list")
-    if expectation.empty and not result.received:
+    notes += [f"{instances(count)} came {reason}" for reason, count in Counter(result.unfit.values()).items()]
+    if expectation.empty and not result.received and not expectation.unlisted:
         return VerdictKind.EMPTY, _words(["the source lists no instance of this study", *notes])
-    if result.whole:
+    doubtful = bool(expectation.unlisted) or (by_uid and expectation.whole_study and bool(result.unexpected))
+    if result.whole and not doubtful:
         return VerdictKind.COMPLETE, _words(notes)
     if result.short is None:
         notes.append("the source tells neither UIDs nor a count, so nothing proves that all instances came")

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import count, pairwise
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sqlalchemy import Connection, create_engine, event, select, update
 
 from gateway.domain import Content, DeliveryState, InstanceIdentity, Provenance
 from gateway.ledger import transitions
-from gateway.ledger.instances import Arrival, Recorded
+from gateway.ledger.instances import Arrival, ArrivalOutcome, Recorded
 from gateway.ledger.migrations import migrate
 from gateway.ledger.recording import record, record_many
 from gateway.ledger.schema import arrivals, deliveries, instances
@@ -94,4 +96,21 @@ def test_an_id_that_was_rolled_back_is_given_again() -> None:
         assert three(connection) == [4, 5, 6]
         connection.exec_driver_sql("ROLLBACK TO SAVEPOINT undone")
         assert three(connection) == [4, 5, 6]
+    engine.dispose()
+
+
+@pytest.mark.parametrize("unfit_first", [True, False])
+def test_what_is_unfit_never_takes_the_place_of_the_same_bytes_well_declared(unfit_first: bool) -> None:
+    (fit,) = made([(1, 1, ("a",))])
+    unfit = replace(fit, content=replace(fit.content, location="spool:0002"), unfit="with JPEG in it", at=2.0)
+    engine = create_engine("sqlite://")
+    event.listen(engine, "connect", lambda raw, _record: setattr(raw, "isolation_level", None))
+    with engine.connect() as connection:
+        migrate(connection)
+        first, second = (record(connection, one) for one in ((unfit, fit) if unfit_first else (fit, unfit)))
+        current = select(instances.c.id, instances.c.unfit).where(instances.c.superseded_by.is_(None))
+        assert second.outcome is ArrivalOutcome.CONFLICT
+        assert connection.execute(current).all() == [(second.instance_id if unfit_first else first.instance_id, None)]
+        again = record(connection, replace(unfit, content=replace(fit.content, location="spool:0003")))
+        assert (again.outcome is ArrivalOutcome.CONFLICT, connection.execute(current).one().unfit) == (True, None)
     engine.dispose()

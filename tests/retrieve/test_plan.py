@@ -86,10 +86,10 @@ def test_a_series_that_counts_no_instances_is_listed_each_time() -> None:
     assert asked == ["1.2.1", "1.2.2", "1.2.2"]
 
 
-def test_sop_classes_are_asked_for_only_where_they_are_needed() -> None:
+def test_encodings_are_asked_for_only_where_they_are_needed() -> None:
     source = Source(SERIES=two_series, IMAGE=two_images)
     for wanted in (False, True):
-        list_study(source, Wanted("1.2", 4), sop_classes=wanted)
+        list_study(source, Wanted("1.2", 4), encodings=wanted)
     images = [query for query in source.asked if query.QueryRetrieveLevel == "IMAGE"]
     assert ["SOPClassUID" in query for query in images] == [False, False, True, True]
 
@@ -141,11 +141,11 @@ def test_a_study_whose_series_are_empty_has_no_instance() -> None:
     assert (found.basis, found.count, found.empty) == (Basis.UIDS, 0, True)
 
 
-def test_a_count_that_differs_from_the_list_is_mentioned_and_not_believed() -> None:
+def test_a_count_above_the_list_says_how_many_are_not_listed() -> None:
     found = expectation_of(Wanted("1.2", 14), [SeriesListing("1.2.1", 14, tuple(f"1.2.1.{n}" for n in range(13)))])
 
     assert (found.basis, found.count) == (Basis.UIDS, 13)
-    assert found.notes == ("the source counts 14 instances and lists 13 UIDs",)
+    assert (found.counted, found.unlisted, found.notes) == (14, 1, ())
 
 
 def test_hostile_and_foreign_answers_are_passed_over() -> None:

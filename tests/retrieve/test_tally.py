@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -28,12 +30,12 @@ def test_every_expected_instance_is_received_skipped_or_missing_and_none_is_two_
 
 
 @given(uids, uids)
-def test_complete_is_said_exactly_when_all_listed_instances_are_here(listed: set[str], received: set[str]) -> None:
+def test_complete_is_said_exactly_when_what_is_listed_is_here_and_no_more(listed: set[str], received: set[str]) -> None:
     expectation = listing(*sorted(listed))
 
     kind, _ = judge(expectation, tally(expectation, received), trouble=["whatever the source said"])
 
-    assert (kind is VerdictKind.COMPLETE) == (bool(listed) and listed <= received)
+    assert (kind is VerdictKind.COMPLETE) == (bool(listed) and listed == received)
 
 
 def test_duplicates_do_not_stand_in_for_missing_instances() -> None:
@@ -64,12 +66,48 @@ def test_trouble_that_was_repaired_is_not_mentioned() -> None:
     assert judge(expectation, tally(expectation, ["1"]), trouble=["the source answered C000"]) == (VerdictKind.COMPLETE, "")
 
 
-def test_unexpected_instances_are_mentioned_and_change_nothing() -> None:
+def test_instances_that_came_unlisted_show_that_a_whole_studys_list_is_short() -> None:
     expectation = listing("1")
 
     kind, note = judge(expectation, tally(expectation, ["1", "9"]))
 
+    assert (kind, note) == (VerdictKind.INCOMPLETE, "1 instance came that the source does not list")
+
+
+def test_instances_beside_the_part_that_is_wanted_are_only_mentioned() -> None:
+    expectation = replace(listing("1"), whole_study=False)
+
+    kind, note = judge(expectation, tally(expectation, ["1", "9"]))
+
     assert (kind, note) == (VerdictKind.COMPLETE, "1 instance came that the source does not list")
+
+
+@given(st.integers(0, 40), uids)
+def test_complete_is_never_said_while_the_source_counts_more_than_it_lists(counted: int, listed: set[str]) -> None:
+    expectation = replace(listing(*sorted(listed)), counted=counted)
+
+    kind, note = judge(expectation, tally(expectation, listed))
+
+    assert (kind is VerdictKind.COMPLETE) == (bool(listed) and counted <= len(listed))
+    assert ("the source lists fewer instances than it counts" in note) == (counted > len(listed))
+
+
+def test_what_came_unfit_is_missing_and_named_with_its_reason() -> None:
+    expectation = listing("1", "2", "3")
+    unfit = {"2": "inside another study", "3": "inside another study"}
+
+    result = tally(expectation, ["1"], (), unfit)
+
+    assert (result.missing, result.received, result.short) == (("2", "3"), 1, 2)
+    assert judge(expectation, result) == (VerdictKind.INCOMPLETE, "2 instances came inside another study")
+
+
+def test_nothing_but_unfit_instances_is_failed() -> None:
+    expectation = listing("1")
+
+    kind, note = judge(expectation, tally(expectation, [], (), {"1": "in another transfer syntax than the source has"}))
+
+    assert (kind, note) == (VerdictKind.FAILED, "1 instance came in another transfer syntax than the source has")
 
 
 def test_with_counts_alone_the_number_of_distinct_instances_decides() -> None:
