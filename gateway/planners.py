@@ -20,7 +20,7 @@ from gateway.compare.filing import Filing
 from gateway.existing import possible_destinations
 from gateway.holdings import Place, folder, place
 from gateway.holdings.verified import VerifiedPlace
-from gateway.intake import FileOutcome, bring
+from gateway.intake import FileOutcome, Judging, bring
 from gateway.ledger import Ledger, progress
 from gateway.ledger.instances import Recorded
 from gateway.ledger.progress import Scope
@@ -87,7 +87,7 @@ def comparisons(
 
     def take(files: Mapping[str, Path], destination: str, retrieval_id: int) -> Iterator[str]:
         us = settings.gateway.ae_title
-        for event in bring(files, destination, retrieval_id, spool, ledger, ae_title=us, recorded=queued):
+        for event in bring(files, destination, retrieval_id, spool, ledger, ae_title=us, recorded=queued, judging=Judging(pool)):
             yield event.reason if event.outcome in {FileOutcome.SKIPPED, FileOutcome.FAILED} else ""
 
     def opened(name: str) -> Place:

@@ -24,7 +24,7 @@ from itertools import islice
 from gateway.codec import pixels
 from gateway.codec.codestreams import fitting_syntaxes
 from gateway.codec.deflate import inflate
-from gateway.codec.elements import EXPLICIT, IMPLICIT, UNDEFINED, Encoding
+from gateway.codec.elements import EXPLICIT, IMPLICIT, LONG_VRS, SHORT_VRS, UNDEFINED, Encoding
 from gateway.codec.encapsulation import Range
 from gateway.codec.extent import Extent, Output
 from gateway.codec.frames import in_order, ranges_of, taken
@@ -58,6 +58,7 @@ _BIG = Encoding(explicit=True, big_endian=True)
 _NATIVE = {EXPLICIT: EXPLICIT_LITTLE, IMPLICIT: IMPLICIT_LITTLE, _BIG: EXPLICIT_BIG}
 _JUDGED = frozenset(each.uid for each in known() if each.coding is not Coding.OTHER)
 
+_VRS = LONG_VRS | SHORT_VRS
 _PIXEL_DATA = b"\xe0\x7f\x10\x00"
 _ICON_IMAGE_SEQUENCE = b"\x88\x00\x00\x02"
 _ITEM = b"\xfe\xff\x00\xe0"
@@ -109,8 +110,8 @@ def fits(beginning: bytes, length: int, declared: str, read: Read) -> bool:
         return True
     as_declared = syntax(declared)
     if as_declared.deflated:
-        return not _begins(beginning, EXPLICIT)
-    if as_declared.big_endian or not _begins(beginning, Encoding(as_declared.explicit)):
+        return b"\0" not in beginning[:2]  # as the number of a first group has in either order, and few deflated data sets
+    if as_declared.big_endian or beginning[1:2] not in (b"", b"\0") or (beginning[4:6] in _VRS) is not as_declared.explicit:
         return False
     if _ICON_IMAGE_SEQUENCE in beginning:
         return False  # it may hold pixel data of its own, in another form

@@ -21,7 +21,6 @@ from gateway.retrieve.repair import Level, Target
 from gateway.retrieve.tally import Expectation, instances
 from gateway.retrieve.wanted import Wanted
 
-
 ENCODINGS = ("SOPClassUID", "AvailableTransferSyntaxUID")
 """What is asked of each instance beside its UID, to tell whether it comes as the source has it (PS3.4 Table C.6-4)."""
 
