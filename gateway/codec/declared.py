@@ -147,6 +147,16 @@ class _Glance:
                 return True
         return not found
 
+    def contradicts(self) -> bool:
+        """Tell whether there is encapsulated Pixel Data, in Explicit VR, of another kind than is declared."""
+        for position, chunk in self._places():
+            if chunk[4:6] in _PIXEL_VRS and chunk[8:16] == b"\xff\xff\xff\xff" + _ITEM:
+                first = position + 20 + int.from_bytes(chunk[16:20], "little")
+                fitting = fitting_syntaxes(self.read(first + 8, _CODESTREAM_BYTES))
+                if self.declared.native or (fitting and self.declared.uid not in fitting):
+                    return True
+        return False
+
     def _places(self) -> Iterator[tuple[int, bytes]]:
         """Yield where Pixel Data (7FE0,0010) may begin, with bytes from there."""
         position, chunk = 0, self.beginning
@@ -219,7 +229,10 @@ def _unread(extent: Extent, declared: TransferSyntax) -> Judgement:
     if _is_deflated(extent):
         return Judgement(DEFLATED)
     looks_right = declared.deflated or _begins(extent.read(0, 16), Encoding(declared.explicit, declared.big_endian))
-    return Judgement(declared.uid, "" if looks_right else f"with headers that are not those of {declared.name}")
+    if not looks_right:
+        return Judgement(declared.uid, f"with headers that are not those of {declared.name}")
+    glance = _Glance(extent.read(0, BEGINNING_BYTES), extent.length, declared, extent.read)
+    return Judgement(declared.uid, f"with Pixel Data that is not in {declared.name}" if glance.contradicts() else "")
 
 
 def _walked_through(encoding: Encoding, found: Survey, declared: TransferSyntax, pool: Pool) -> Judgement:

@@ -140,6 +140,16 @@ UNFIT: dict[str, tuple[Callable[[Pool], DataSet], str, str]] = {
         EXPLICIT_LITTLE,
         "compressed pixels where Explicit VR Little Endian has none",
     ),
+    "fragments that end too early": (
+        lambda pool: DataSet(frames(codestream(J2K_LOSSLESS, pool), codestream(J2K_LOSSLESS, pool)).data[:-400], EXPLICIT_LITTLE),
+        EXPLICIT_LITTLE,
+        "that is not in Explicit VR Little Endian",
+    ),
+    "other fragments that end too early": (
+        lambda pool: DataSet(frames(codestream(RLE_LOSSLESS, pool), codestream(RLE_LOSSLESS, pool)).data[:-400], EXPLICIT_LITTLE),
+        J2K_LOSSLESS,
+        "that is not in JPEG 2000 Lossless",
+    ),
     "too few pixels": (lambda _pool: frames(bytes(700), length=700), EXPLICIT_LITTLE, "700 bytes of Pixel Data where 2640 belong"),
     "too few pixels under a compressed label": (
         lambda _pool: frames(bytes(700), length=700),
