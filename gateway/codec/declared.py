@@ -61,6 +61,13 @@ _JUDGED = frozenset(each.uid for each in known() if each.coding is not Coding.OT
 _VRS = LONG_VRS | SHORT_VRS
 _PIXEL_DATA = b"\xe0\x7f\x10\x00"
 _ICON_IMAGE_SEQUENCE = b"\x88\x00\x00\x02"
+_ROWS = b"\x28\x00\x10\x00"
+_SIZES = (b"\x28\x00\x02\x00", _ROWS, b"\x28\x00\x11\x00", b"\x28\x00\x00\x01")
+"""Samples per Pixel, Rows, Columns and Bits Allocated, in their order."""
+
+_ONE_US, _TWO_BYTES = b"US\x02\x00", b"\x02\x00\x00\x00"
+"""How they go on, in explicit and in implicit VR."""
+
 _ITEM = b"\xfe\xff\x00\xe0"
 _PIXEL_VRS = (b"OB", b"OW", b"UN")
 _SEARCH_BYTES = 1024 * 1024
@@ -113,8 +120,6 @@ def fits(beginning: bytes, length: int, declared: str, read: Read) -> bool:
         return b"\0" not in beginning[:2]  # as the number of a first group has in either order, and few deflated data sets
     if as_declared.big_endian or beginning[1:2] not in (b"", b"\0") or (beginning[4:6] in _VRS) is not as_declared.explicit:
         return False
-    if _ICON_IMAGE_SEQUENCE in beginning:
-        return False  # it may hold pixel data of its own, in another form
     return _Glance(beginning, length, as_declared, read).fits()
 
 
@@ -143,6 +148,8 @@ class _Glance:
         found = False
         for position, chunk in self._places():
             found = True
+            if self.beginning.find(_ICON_IMAGE_SEQUENCE, 0, position) >= 0:
+                return False  # it may hold pixel data of its own, in another form
             if self._fits_here(position, chunk):
                 return True
         return not found
@@ -185,7 +192,7 @@ class _Glance:
         (size,) = struct.unpack_from("<L", chunk, header - 4)
         value = position + header
         if self.declared.native:
-            return size != UNDEFINED and value + size <= self.length and self._native_bytes() in (size, size - 1)
+            return size != UNDEFINED and value + size <= self.length and self._native_bytes(position) in (size, size - 1)
         if size != UNDEFINED or chunk[header : header + 4] != _ITEM:
             return False
         first = value + 8 + int.from_bytes(chunk[header + 4 : header + 8], "little")
@@ -195,20 +202,27 @@ class _Glance:
             codestream = self.read(first + 8, _CODESTREAM_BYTES)
         return not codestream or self.declared.uid in fitting_syntaxes(codestream)
 
-    def _native_bytes(self) -> int:
-        """Return how long Pixel Data is by the first of each attribute in the beginning; 0 where one is not there."""
-        explicit, total = self.declared.explicit, 1
-        at = self.beginning.find(b"\x28\x00\x08\x00IS" if explicit else b"\x28\x00\x08\x00")
-        if at >= 0:
-            size = int.from_bytes(self.beginning[at + 6 : at + 8] if explicit else self.beginning[at + 4 : at + 6], "little")
-            text = self.beginning[at + 8 : at + 8 + size].strip(b" \0")
-            total = int(text) if text.isdigit() else int(not text)
-        for tag in (b"\x28\x00\x02\x00", b"\x28\x00\x10\x00", b"\x28\x00\x11\x00", b"\x28\x00\x00\x01"):
-            at = self.beginning.find(tag + (b"US\x02\x00" if explicit else b"\x02\x00\x00\x00"))
+    def _native_bytes(self, end: int) -> int:
+        """Return how long Pixel Data is by the first of each attribute in the beginning, up to `end`; 0 where one is not there."""
+        explicit, beginning, total, at = self.declared.explicit, self.beginning, 1, 0
+        for tag in _SIZES:
+            before, at = at, beginning.find(tag + (_ONE_US if explicit else _TWO_BYTES), at, end)
             if at < 0:
                 return 0
-            total *= int.from_bytes(self.beginning[at + 8 : at + 10], "little")
+            total *= int.from_bytes(beginning[at + 8 : at + 10], "little")
+            if tag == _ROWS:
+                total *= self._frames(before, at)
         return (total + 7) // 8
+
+    def _frames(self, begin: int, end: int) -> int:
+        """Return Number of Frames, which stands between Samples per Pixel and Rows; 1 where it does not, 0 where it is none."""
+        explicit = self.declared.explicit
+        at = self.beginning.find(b"\x28\x00\x08\x00IS" if explicit else b"\x28\x00\x08\x00", begin, end)
+        if at < 0:
+            return 1
+        size = int.from_bytes(self.beginning[at + 6 : at + 8] if explicit else self.beginning[at + 4 : at + 6], "little")
+        text = self.beginning[at + 8 : at + 8 + size].strip(b" \0")
+        return int(text) if text.isdigit() else int(not text)
 
 
 def examine(extent: Extent, declared: str, pool: Pool) -> Judgement:
