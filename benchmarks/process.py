@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,7 +49,8 @@ def peak_mib(pid: int) -> float:
 def forget_peak(pid: int) -> None:
     """Begin `peak_mib` anew."""
     for child, _ in _descendants(pid):
-        Path(f"/proc/{child}/clear_refs").write_text("5")
+        with suppress(FileNotFoundError, ProcessLookupError):  # it ended meanwhile
+            Path(f"/proc/{child}/clear_refs").write_text("5")
 
 
 def _memory(pid: int, key: str) -> float:

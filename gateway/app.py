@@ -40,7 +40,7 @@ from gateway.engine import Engine, Jobs, Role
 from gateway.errors import ConfigurationError, GatewayError, Problem, StateFolderInUse, TaskCrashed, leaf
 from gateway.existing import Existing
 from gateway.hints import Hints
-from gateway.intake import Recorder, Releaser, StorageIntake, recover
+from gateway.intake import Judging, Recorder, Releaser, StorageIntake, recover
 from gateway.ledger import Ledger, learned, retrievals
 from gateway.orthanc.encodings import Encodings
 from gateway.retrieve import Retriever
@@ -195,12 +195,13 @@ def _assembled(settings: Settings, role: Role, spool: Spool, ledger: Ledger, poo
         ledger, destinations(settings, copies, wanted), changed=hints.deliveries_changed, to_transcode=transcoder.nudge
     )
     confirmer = Confirmer(ledger, settings, changed=hints.proofs_changed)
-    rules = compile_routes(settings.routes)
-    intake = StorageIntake(spool, recorder, route=partial(route, rules), keywords=rules.keywords, correlate=retriever.correlate)
+    rules, judging = compile_routes(settings.routes), Judging(pool)
+    taking = partial(StorageIntake, spool, recorder, route=partial(route, rules), keywords=rules.keywords)
+    intake = taking(correlate=retriever.correlate, judging=judging)
     hints.connect(retriever, dispatcher, confirmer, transcoder)
     scratch = settings.gateway.state / COMPARE_NAME
     comparisons = planners.comparisons(
-        settings, ledger, spool, retriever, scratch, nudge=dispatcher.nudge, listens=role is Role.GATEWAY
+        settings, ledger, spool, retriever, scratch, pool=pool, nudge=dispatcher.nudge, listens=role is Role.GATEWAY
     )
     return Engine(
         settings=settings,
@@ -221,6 +222,7 @@ def _assembled(settings: Settings, role: Role, spool: Spool, ledger: Ledger, poo
         comparisons=comparisons,
         daily=planners.daily(settings, ledger, comparisons, settings.gateway.state / REPORTS_NAME, barrier=recorder.flush),
         settled=hints.settled,
+        judging=judging,
         jobs=jobs,
     )
 
@@ -283,9 +285,8 @@ async def _start(engine: Engine, parts: trio.Nursery, control: trio.Nursery, clo
 async def _start_stages(engine: Engine, parts: trio.Nursery) -> None:
     rules = compile_routes(engine.settings.routes)
     purpose = partial(_purpose, engine.ledger)
-    report = await trio.to_thread.run_sync(
-        partial(recover, engine.spool, engine.ledger, route=partial(route, rules), keywords=rules.keywords, correlate=purpose)
-    )
+    reconcile = partial(recover, engine.spool, engine.ledger, route=partial(route, rules), keywords=rules.keywords)
+    report = await trio.to_thread.run_sync(partial(reconcile, correlate=purpose, judging=engine.judging))
     interrupted = partial(engine.ledger.write, partial(retrievals.stop_running_jobs, now=time.time()))
     log.info("recovered", **asdict(report), interrupted_jobs=await trio.to_thread.run_sync(interrupted))
     await parts.start(_part("transcoding", engine.transcoder.run))

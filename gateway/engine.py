@@ -18,7 +18,7 @@ from gateway.delivery import Dispatcher
 from gateway.delivery.transcoder import Transcoder
 from gateway.errors import GatewayStopping
 from gateway.housekeeping import Hint
-from gateway.intake import Recorder, Releaser
+from gateway.intake import Judging, Recorder, Releaser
 from gateway.ledger import Ledger
 from gateway.migrate import Migrations
 from gateway.retrieve import Retriever
@@ -94,5 +94,6 @@ class Engine:
     daily: Daily
     # Given a hint whenever deliveries may have settled, so that their bytes can go.
     settled: Hint
+    judging: Judging = field(default_factory=Judging)
     jobs: Jobs = field(default_factory=Jobs)
     started_at: float = field(default_factory=time.time)

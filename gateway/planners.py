@@ -13,13 +13,14 @@ import trio
 
 from gateway import migrate
 from gateway.association.services import StorageService
+from gateway.codec.pool import Pool
 from gateway.compare import Comparisons, Repaired
 from gateway.compare.daily import Daily
 from gateway.compare.filing import Filing
 from gateway.existing import possible_destinations
 from gateway.holdings import Place, folder, place
 from gateway.holdings.verified import VerifiedPlace
-from gateway.intake import FileOutcome, bring
+from gateway.intake import FileOutcome, Judging, bring
 from gateway.ledger import Ledger, progress
 from gateway.ledger.instances import Recorded
 from gateway.ledger.progress import Scope
@@ -69,13 +70,14 @@ def comparisons(
     retriever: Retriever,
     scratch: Path,
     *,
+    pool: Pool,
     nudge: Callable[[str], None],
     listens: bool,
 ) -> Comparisons:
     """Return what makes comparisons.
 
-    `scratch` is the folder for files while they are compared; what an earlier process left in it is removed. `nudge` tells a
-    destination that there is something to deliver. `listens` says that sources can send to us.
+    `scratch` is the folder for files while they are compared; what an earlier process left in it is removed. `pool` decodes their
+    pixels. `nudge` tells a destination that there is something to deliver. `listens` says that sources can send to us.
     """
     shutil.rmtree(scratch, ignore_errors=True)
 
@@ -85,7 +87,7 @@ def comparisons(
 
     def take(files: Mapping[str, Path], destination: str, retrieval_id: int) -> Iterator[str]:
         us = settings.gateway.ae_title
-        for event in bring(files, destination, retrieval_id, spool, ledger, ae_title=us, recorded=queued):
+        for event in bring(files, destination, retrieval_id, spool, ledger, ae_title=us, recorded=queued, judging=Judging(pool)):
             yield event.reason if event.outcome in {FileOutcome.SKIPPED, FileOutcome.FAILED} else ""
 
     def opened(name: str) -> Place:
@@ -95,7 +97,7 @@ def comparisons(
         moves = listens and source is not None and source.port is not None and source.retrieve != "get"
         return place(settings, name, ledger, Capturer(retriever, name) if moves else None)
 
-    return Comparisons(settings, retriever, Filing(ledger, take), opened, scratch)
+    return Comparisons(settings, retriever, Filing(ledger, take), opened, scratch, pool)
 
 
 class Capturer:

@@ -8,9 +8,26 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
+from itertools import pairwise
+
+from gateway.codec.syntaxes import (
+    HTJ2K,
+    HTJ2K_LOSSLESS,
+    HTJ2K_LOSSLESS_RPCL,
+    J2K,
+    J2K_LOSSLESS,
+    JPEG_BASELINE,
+    JPEG_EXTENDED,
+    JPEG_LOSSLESS,
+    JPEG_LOSSLESS_SV1,
+    JPEG_LS_LOSSLESS,
+    JPEG_LS_NEAR,
+    RLE_LOSSLESS,
+)
 
 _SOC_SIZ = b"\xff\x4f\xff\x51"
-_SOT, _COD, _EOC = 0xFF90, 0xFF52, b"\xff\xd9"
+_JP2_START = b"\x00\x00\x00\x0cjP  "
+_SOT, _COD, _CAP, _EOC = 0xFF90, 0xFF52, 0xFF50, b"\xff\xd9"
 _JPEG_START, _JPEG_END = b"\xff\xd8", b"\xff\xd9"
 _PADDING = b"\0\xff"
 _SOF_MARKERS = frozenset({*range(0xC0, 0xD0), 0xF7}) - {0xC4, 0xC8, 0xCC}
@@ -37,7 +54,7 @@ def jpeg2000(data: bytes) -> tuple[Header, bytes]:
         ValueError: it is none, it is cut off, or its components differ.
     """
     begin = data.find(_SOC_SIZ)
-    if begin < 0 or (begin > 0 and not data.startswith(b"\x00\x00\x00\x0cjP  ")):
+    if begin < 0 or (begin > 0 and not data.startswith(_JP2_START)):
         raise ValueError("no JPEG 2000 codestream")
     try:
         header, tiles = _main_header(data, begin)
@@ -118,3 +135,72 @@ def near_lossless(data: bytes) -> int:
         return data[position + 5 + 2 * data[position + 4]]
     except (struct.error, IndexError):
         raise ValueError("the JPEG-LS codestream is cut off") from None
+
+
+def fitting_syntaxes(beginning: bytes) -> tuple[str, ...]:
+    """Return the transfer syntaxes that a frame may be in which begins with `beginning`, the exact one first; none where unknown.
+
+    More than one where one allows for what another does: lossless codestreams where lossy ones may be (PS3.5 §A.4).
+    """
+    try:
+        if beginning.startswith(_JPEG_START):
+            return _jpeg_syntaxes(beginning)
+        if beginning.startswith((_SOC_SIZ, _JP2_START)):
+            return _jpeg2000_syntaxes(beginning)
+    except (struct.error, IndexError, ValueError):
+        return ()
+    return (RLE_LOSSLESS,) if _is_rle(beginning) else ()
+
+
+def _jpeg_syntaxes(data: bytes) -> tuple[str, ...]:
+    position, precision, process = 2, 0, 0
+    while True:
+        marker = _marker(data, position)
+        if marker in _SOF_MARKERS:
+            process, precision = marker, data[position + 4]
+        elif marker == _SOS:
+            parameter = data[position + 5 + 2 * data[position + 4]]
+            return _by_process(process, precision, parameter)
+        elif marker == 0xFF:  # fill bytes (ISO/IEC 10918-1 §B.1.1.2)
+            position += 1
+            continue
+        position += 2 + struct.unpack_from(">H", data, position + 2)[0]
+
+
+def _by_process(process: int, precision: int, parameter: int) -> tuple[str, ...]:
+    """Return the transfer syntaxes of a SOF marker; `parameter` of its scan is the predictor, or NEAR in JPEG-LS."""
+    match process:
+        case 0xC0:
+            return JPEG_BASELINE, JPEG_EXTENDED
+        case 0xC1:
+            return (JPEG_EXTENDED, JPEG_BASELINE) if precision == 8 else (JPEG_EXTENDED,)
+        case 0xC3:
+            return (JPEG_LOSSLESS_SV1, JPEG_LOSSLESS) if parameter == 1 else (JPEG_LOSSLESS,)
+        case 0xF7:
+            return (JPEG_LS_NEAR,) if parameter else (JPEG_LS_LOSSLESS, JPEG_LS_NEAR)
+    return ()
+
+
+def _jpeg2000_syntaxes(data: bytes) -> tuple[str, ...]:
+    begin = data.find(_SOC_SIZ)
+    if begin < 0:
+        return ()
+    position, high_throughput = begin + 2, False
+    while (marker := struct.unpack_from(">H", data, position)[0]) != _COD:
+        if marker == _SOT:
+            return ()
+        high_throughput |= marker == _CAP
+        position += 2 + max(2, struct.unpack_from(">H", data, position + 2)[0])
+    reversible = data[position + 13] == 1
+    if high_throughput:
+        return (HTJ2K_LOSSLESS, HTJ2K_LOSSLESS_RPCL, HTJ2K) if reversible else (HTJ2K,)
+    return (J2K_LOSSLESS, J2K) if reversible else (J2K,)
+
+
+def _is_rle(data: bytes) -> bool:
+    """Tell whether a frame begins with a header of RLE (PS3.5 §G.5): how many segments, and where each begins."""
+    if len(data) < 64:
+        return False
+    count, *offsets = struct.unpack_from("<16L", data)
+    used, unused = offsets[:count], offsets[count:]
+    return 1 <= count <= 15 and used[0] == 64 and not any(unused) and all(one < other for one, other in pairwise(used))

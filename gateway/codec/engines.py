@@ -23,6 +23,12 @@ from gateway.errors import NotTranscodable
 Cells = np.ndarray[Any, np.dtype[Any]]
 _LOSSLESS_PROCESS = 0xC3
 
+_RESOLUTIONS = 6
+"""How many pylibjpeg-openjpeg asks OpenJPEG for, each half the one before: an image must have 2⁵ rows and columns for them."""
+
+_ROOM_BYTES = 256
+"""pyjpegls gives CharLS twice the room of the pixels, which are then more than the headers of a codestream."""
+
 
 def dtype(bits: int) -> np.dtype[Any]:
     """Return the unsigned Little Endian type that `bits` fit into."""
@@ -154,6 +160,9 @@ def _decode_uncompressed(data: bytes, pixel: PixelDescription) -> Cells:
 
 
 def _encode_j2k(values: Cells, pixel: PixelDescription) -> bytes:
+    smallest = min(pixel.rows, pixel.columns)
+    if smallest < 1 << (_RESOLUTIONS - 1):
+        return _encode_small_j2k(values, pixel, smallest.bit_length())
     from openjpeg.utils import encode_buffer
 
     colour = pixel.photometric == "RGB"
@@ -169,21 +178,49 @@ def _encode_j2k(values: Cells, pixel: PixelDescription) -> bytes:
     )
 
 
+def _encode_small_j2k(values: Cells, pixel: PixelDescription, resolutions: int) -> bytes:
+    import imagecodecs
+
+    colour = pixel.photometric == "RGB"
+    encoded = imagecodecs.jpeg2k_encode(
+        _image(values.astype(dtype(pixel.bits_stored)), pixel),
+        level=0,
+        codecformat="J2K",
+        reversible=True,
+        bitspersample=pixel.bits_stored,
+        resolutions=resolutions,
+        mct=colour,
+        colorspace="RGB" if colour else "UNSPECIFIED",
+    )
+    return bytes(encoded)
+
+
+def _image(values: Cells, pixel: PixelDescription) -> Cells:
+    """Return `values` as imagecodecs takes them: with their signs, and without an axis for one sample."""
+    image = values.view(values.dtype.str.replace("u", "i") if pixel.signed else values.dtype.str)
+    return np.ascontiguousarray(image if pixel.samples > 1 else image[:, :, 0])
+
+
 def _encode_htj2k(values: Cells, pixel: PixelDescription) -> bytes:
     import imagecodecs
 
-    kind = values.dtype.str.replace("u", "i") if pixel.signed else values.dtype.str
-    image = values.view(kind) if pixel.samples > 1 else values.view(kind)[:, :, 0]
-    return bytes(imagecodecs.htj2k_encode(np.ascontiguousarray(image), reversible=True, rgb=pixel.photometric == "RGB"))
+    return bytes(imagecodecs.htj2k_encode(_image(values, pixel), reversible=True, rgb=pixel.photometric == "RGB"))
 
 
 def _encode_jpeg_ls(values: Cells, pixel: PixelDescription) -> bytes:
+    kind = dtype(pixel.bits_stored)
+    if pixel.rows * pixel.columns * pixel.samples * kind.itemsize < _ROOM_BYTES:
+        import imagecodecs
+
+        # Its codestreams have the precision of whole bytes: signs fill them.
+        image = values.astype(kind)
+        return bytes(imagecodecs.jpegls_encode(image if pixel.samples > 1 else np.ascontiguousarray(image[:, :, 0])))
     import jpeg_ls
 
     pattern = values & values.dtype.type((1 << pixel.bits_stored) - 1)
     return bytes(
         jpeg_ls.encode_pixel_data(
-            pattern.astype(dtype(pixel.bits_stored)).tobytes(),
+            pattern.astype(kind).tobytes(),
             rows=pixel.rows,
             columns=pixel.columns,
             samples_per_pixel=pixel.samples,

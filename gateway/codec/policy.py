@@ -126,7 +126,7 @@ def _wanted(stored: TransferSyntax, mode: Mode) -> str:
 
 def _reason(stored: TransferSyntax, can: Capabilities, allow_lossy: bool) -> str:
     if stored.uid not in can.decodable:
-        remedy = "" if stored.coding is Coding.OTHER else " without the extra codecs (docs/install.md)"
+        remedy = "" if stored.coding is Coding.OTHER else ": a codec package is not installed (docs/install.md)"
         return f"{stored.name} cannot be decoded here{remedy}"
     if not stored.lossless and not allow_lossy:
         return "pixels that may be lossy are not decompressed without allow_decompressed_lossy"

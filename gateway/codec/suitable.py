@@ -6,9 +6,6 @@ from gateway.codec.pixels import SUBSAMPLED, PixelDescription
 from gateway.codec.syntaxes import JPEG_BASELINE, JPEG_EXTENDED, Coding, TransferSyntax
 from gateway.errors import NotTranscodable
 
-MIN_J2K_EXTENT = 32
-"""OpenJPEG is asked for six resolutions, each half the one before; nothing smaller can be halved five times."""
-
 _MAX_EXTENT = 65535
 _MAX_BITS = {Coding.J2K: 24, Coding.HTJ2K: 16, Coding.JPEG_LS: 16, Coding.RLE: 16}
 _MIN_BITS = {Coding.JPEG_LS: 2}
@@ -42,7 +39,7 @@ def require_encodable(pixel: PixelDescription, target: TransferSyntax) -> None:
 
 
 def _problem(pixel: PixelDescription, coding: Coding) -> str:
-    smallest, largest = sorted((pixel.rows, pixel.columns))
+    largest = max(pixel.rows, pixel.columns)
     problems = {
         "one-bit pixels": pixel.bits_allocated == 1,
         f"uncompressed {pixel.photometric}": pixel.photometric in SUBSAMPLED,
@@ -52,7 +49,6 @@ def _problem(pixel: PixelDescription, coding: Coding) -> str:
         and pixel.photometric == "RGB"
         and pixel.bits_stored > _MAX_RGB_BITS,
         f"{largest} rows or columns": largest > _MAX_EXTENT,
-        f"so few rows or columns as {smallest}": coding is Coding.J2K and smallest < MIN_J2K_EXTENT,
     }
     return next((problem for problem, there in problems.items() if there), "")
 

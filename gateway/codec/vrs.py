@@ -10,6 +10,12 @@ from gateway.codec.elements import LONG_VRS
 
 MAX_SHORT_LENGTH = 0xFFFE
 
+PIXEL_REPRESENTATION, WAVEFORM_BITS_ALLOCATED = 0x00280103, 0x54001004
+DECIDERS = frozenset({PIXEL_REPRESENTATION, WAVEFORM_BITS_ALLOCATED})
+"""Elements that decide which VR others have."""
+
+_BY_WAVEFORM_BITS = frozenset({0x54000110, 0x54000112, 0x5400100A, 0x54001010})
+
 WORD_BYTES = {
     b"US": 2, b"SS": 2, b"OW": 2, b"AT": 2,
     b"UL": 4, b"SL": 4, b"FL": 4, b"OF": 4, b"OL": 4,
@@ -19,7 +25,7 @@ WORD_BYTES = {
 
 
 @lru_cache(maxsize=8192)
-def _listed(tag: int) -> str:
+def listed(tag: int) -> str:
     """Return what the data dictionary says, empty where it does not list `tag`."""
     group, number = tag >> 16, tag & 0xFFFF
     if number == 0:
@@ -32,27 +38,45 @@ def _listed(tag: int) -> str:
         return ""
 
 
-def implicit_vr(tag: int, length: int, *, signed: bool) -> bytes:
+def implicit_vr(tag: int, length: int) -> bytes:
     """Return the VR of an element without one, UN where it is not known or cannot hold `length` bytes.
 
-    Args:
-        tag: the element's tag.
-        length: its length in bytes as it stands there.
-        signed: Pixel Representation (0028,0103) is 1: then what is US or SS is SS.
+    Of two or more that may be meant, it is the one that holds where no other element decides otherwise (`decider`).
     """
-    vr = _chosen(_listed(tag), signed=signed)
+    vr = _usual(listed(tag))
     if vr not in LONG_VRS and length > MAX_SHORT_LENGTH:
         return b"UN"  # PS3.5 §6.2.2: where the length does not fit into 16 bits
     return vr
 
 
-def _chosen(listed: str, *, signed: bool) -> bytes:
+def _usual(listed: str) -> bytes:
     choices = listed.split(" or ")
     if "OW" in choices:
         return b"OW"  # PS3.5 §A.1: implicit VR encodings use OW wherever there is a choice
-    if choices == ["US", "SS"]:
-        return b"SS" if signed else b"US"
     return choices[0].encode() if len(choices[0]) == 2 else b"UN"
+
+
+@lru_cache(maxsize=8192)
+def decider(tag: int) -> int | None:
+    """Return the tag of the element that decides which VR the element `tag` has, None where nothing does.
+
+    It stands at the same level or at one around it, before or behind: Pixel Representation tells US from SS (PS3.3 §C.7.6.3),
+    Waveform Bits Allocated OB from OW (PS3.3 §C.10.9). Where OW holds whatever other elements say, as for LUT Data (PS3.5 §A.1,
+    §A.2), nothing decides.
+    """
+    if tag in _BY_WAVEFORM_BITS:
+        return WAVEFORM_BITS_ALLOCATED
+    return PIXEL_REPRESENTATION if listed(tag) == "US or SS" else None
+
+
+def decided_vr(decider: int, value: bytes) -> bytes | None:
+    """Return the VR that `value` (a number in Little Endian) of the element `decider` decides on, None where it is no number."""
+    if len(value) != 2:
+        return None
+    number = int.from_bytes(value, "little")
+    if decider == PIXEL_REPRESENTATION:
+        return b"SS" if number else b"US"
+    return b"OB" if number <= 8 else b"OW"
 
 
 def swapped(value: bytes, word: int) -> bytes:

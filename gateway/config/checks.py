@@ -81,7 +81,7 @@ def _number(value: object) -> int:
 
 def _encodable(table: dict[str, Any], path: KeyPath) -> Iterator[Finding]:
     if table.get("transfer_syntax") == Mode.HTJ2K_LOSSLESS and HTJ2K_LOSSLESS not in capabilities().encodable:
-        expected = "another one, or the package with the extra that encodes it: dicom-gateway[codecs]"
+        expected = "another one, or the package imagecodecs, which encodes it, installed"
         yield Finding((*path, "transfer_syntax"), f'"{Mode.HTJ2K_LOSSLESS}", which cannot be encoded here', expected)
 
 

@@ -10,6 +10,7 @@ Synchronous: on association threads, on the recorder's, and through ``trio.to_th
 
 from gateway.intake.export import Exported, ExportOutcome, export
 from gateway.intake.files import FileEvent, FileOutcome, bring, register
+from gateway.intake.judging import Judging
 from gateway.intake.recorder import Recorder
 from gateway.intake.recovery import RecoveryReport, recover
 from gateway.intake.release import Releaser
@@ -21,6 +22,7 @@ __all__ = [
     "Exported",
     "FileEvent",
     "FileOutcome",
+    "Judging",
     "Recorder",
     "RecoveryReport",
     "Releaser",

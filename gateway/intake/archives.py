@@ -9,14 +9,16 @@ from __future__ import annotations
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO
 
 from gateway.domain import Priority, Provenance
 from gateway.errors import LedgerError, SpoolError
+from gateway.intake.judging import BEGINNING, Judging, note
 from gateway.intake.recorder import record_spooled, remove_unneeded
 from gateway.intake.sniff import HEAD_BYTES, DicomFile, NoInstance, sniff
+from gateway.intake.storage import SEND_ASSOCIATION
 from gateway.intake.walk import printable
 from gateway.ledger import Ledger
 from gateway.ledger.instances import Arrival, Recorded
@@ -59,6 +61,7 @@ class Unpacker:
     provenance: Provenance
     priority: Priority
     clock: Callable[[], float]
+    judging: Judging = field(default_factory=Judging)
 
     def members(self, path: Path) -> Iterator[Member]:
         """Take in the archive at `path`; yield one result a member.
@@ -101,10 +104,14 @@ class Unpacker:
             while block:
                 writer.write([memoryview(block)])
                 block = stream.read(_BLOCK_BYTES)
+            judgement = self.judging.of_writer(writer, found.identity.transfer_syntax_uid, writer.read(0, BEGINNING))
             content = writer.commit()
         finally:
             writer.discard()
-        arrival = Arrival(found.identity, self.provenance, content, self.destinations, self.clock(), priority=self.priority)
+        note(found.identity, judgement, SEND_ASSOCIATION)
+        identity = replace(found.identity, transfer_syntax_uid=judgement.transfer_syntax_uid)
+        arrival = Arrival(identity, self.provenance, content, self.destinations, self.clock(), priority=self.priority)
+        arrival = replace(arrival, unfit=judgement.unfit)
         try:
             return record_spooled(self.spool, self.ledger, arrival, again=False)
         except LedgerError:

@@ -12,26 +12,28 @@ import os
 import stat
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 
 from sqlalchemy import Connection
 
 from gateway.domain import Content, InstanceIdentity, Priority, Provenance
+from gateway.errors import SpoolError
 from gateway.intake.archives import Unpacker, is_archive
+from gateway.intake.judging import Judging, note
 from gateway.intake.sniff import NoInstance, sniff
 from gateway.intake.storage import LOCAL_ADDRESS, SEND_ASSOCIATION
 from gateway.intake.walk import Found, shown, walk
 from gateway.ledger import Ledger
 from gateway.ledger.instances import (
-    SUPERSEDED,
     Arrival,
     ArrivalOutcome,
     Recorded,
     StoredInstance,
     at_locations,
     held,
+    held_as_unfit,
     send_again,
 )
 from gateway.ledger.recording import record, record_anew
@@ -108,9 +110,12 @@ def register(
     ae_title: str,
     priority: Priority = Priority.NORMAL,
     recorded: Callable[[Recorded], None] = lambda _recorded: None,
+    judging: Judging | None = None,
     clock: Callable[[], float] = time.time,
 ) -> Iterator[FileEvent]:
     """Take in every instance below `paths` for `destinations`; yield one event a file, in the order of the folders.
+
+    `judging` holds them against their transfer syntaxes: what is in none that can be told is held.
 
     Files are registered where they lie, in batches; members of zip archives are spooled. What was registered before (same
     path, size and modification time, or same content) is only sent to destinations that have not settled it; what is held
@@ -121,7 +126,8 @@ def register(
 
     """
     provenance = Provenance(ae_title, ae_title, LOCAL_ADDRESS, SEND_ASSOCIATION)
-    registration = _Registration(tuple(dict.fromkeys(destinations)), spool, ledger, provenance, priority, recorded, clock)
+    known = tuple(dict.fromkeys(destinations))
+    registration = _Registration(known, spool, ledger, provenance, priority, recorded, clock, judging=judging or Judging())
     for part in _parts(walk(paths)):
         yield from registration.archive(part) if isinstance(part, Path) else registration.batch(part)
 
@@ -135,6 +141,7 @@ def bring(
     *,
     ae_title: str,
     recorded: Callable[[Recorded], None] = lambda _recorded: None,
+    judging: Judging | None = None,
     clock: Callable[[], float] = time.time,
 ) -> Iterator[FileEvent]:
     """Take in instances, by SOP Instance UID, where their files lie for `destination`, which lacks them; yield one event a file.
@@ -148,9 +155,8 @@ def bring(
 
     """
     provenance = Provenance(ae_title, ae_title, LOCAL_ADDRESS, SEND_ASSOCIATION)
-    registration = _Registration(
-        (destination,), spool, ledger, provenance, Priority.NORMAL, recorded, clock, retrieval_id, frozenset(files)
-    )
+    how = (Priority.NORMAL, recorded, clock, retrieval_id, frozenset(files))
+    registration = _Registration((destination,), spool, ledger, provenance, *how, judging=judging or Judging())
     for part in _parts(Found(Path(os.path.realpath(path))) for path in files.values()):
         if isinstance(part, Path):
             yield FileEvent(shown(part), FileOutcome.SKIPPED, _OTHER_REASON)
@@ -171,6 +177,7 @@ class _Registration:
     clock: Callable[[], float]
     retrieval_id: int | None = None
     wanted: frozenset[str] = frozenset()
+    judging: Judging = field(default_factory=Judging)
 
     def batch(self, files: Sequence[Found | _File]) -> Iterator[FileEvent]:
         """Register files in place in one transaction."""
@@ -190,7 +197,7 @@ class _Registration:
 
     def archive(self, path: Path) -> Iterator[FileEvent]:
         """Spool and register the members of an archive, one transaction each."""
-        unpacker = Unpacker(self.spool, self.ledger, self.destinations, self.provenance, self.priority, self.clock)
+        unpacker = Unpacker(self.spool, self.ledger, self.destinations, self.provenance, self.priority, self.clock, self.judging)
         for member in unpacker.members(path):
             name = f"{shown(path)}!{member.name}" if member.name else shown(path)
             if member.recorded is None:
@@ -220,8 +227,14 @@ class _Registration:
         if self.retrieval_id and identity.sop_instance_uid not in self.wanted:
             return _Candidate(path, event=FileEvent(path, FileOutcome.SKIPPED, _OTHER_REASON))
         now, retrieval_id = self.clock(), self.retrieval_id
+        try:
+            judgement = self.judging.of_spooled(self.spool, content, identity.transfer_syntax_uid)
+        except SpoolError as error:
+            return _Candidate(path, event=FileEvent(path, FileOutcome.FAILED, str(error)))
+        note(identity, judgement, SEND_ASSOCIATION)
+        identity = replace(identity, transfer_syntax_uid=judgement.transfer_syntax_uid)
         arrival = Arrival(identity, self.provenance, content, self.destinations, now, retrieval_id, priority=self.priority)
-        return _Candidate(path, arrival=arrival)
+        return _Candidate(path, arrival=replace(arrival, unfit=judgement.unfit))
 
     def _decide(self, connection: Connection, candidate: _Candidate) -> tuple[FileEvent, Recorded | None]:
         if candidate.arrival is not None:
@@ -238,7 +251,7 @@ class _Registration:
         outcome, reason = FileOutcome.QUEUED, ""
         if not queued:
             waits = held(connection, known.id, self.destinations)
-            outcome, reason = (FileOutcome.HELD, SUPERSEDED) if waits else (FileOutcome.SETTLED, _SETTLED_REASON)
+            outcome, reason = (FileOutcome.HELD, waits) if waits else (FileOutcome.SETTLED, _SETTLED_REASON)
         return FileEvent(path, outcome, reason, known.identity, known.id, known.content.length, queued)
 
 
@@ -246,6 +259,8 @@ def _event(path: str, recorded: Recorded) -> FileEvent:
     arrival = recorded.arrival
     outcome = FileOutcome.QUEUED if recorded.queued else FileOutcome.SETTLED
     reason = _REASONS[recorded.outcome] if recorded.queued else _SETTLED_REASON
+    if unfit := held_as_unfit(arrival.unfit):
+        outcome, reason = FileOutcome.HELD, unfit
     return FileEvent(path, outcome, reason, arrival.identity, recorded.instance_id, arrival.content.length, recorded.queued)
 
 

@@ -28,7 +28,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import structlog
 from sqlalchemy import Connection
@@ -36,6 +36,7 @@ from sqlalchemy import Connection
 from gateway.domain import Mode
 from gateway.errors import SpoolIOError, SpoolMissing
 from gateway.intake.attributes import read_head
+from gateway.intake.judging import Judging
 from gateway.intake.recorder import record_spooled
 from gateway.intake.storage import LOCAL_ADDRESS, SEND_ASSOCIATION, Correlate, Route, arrival, asked, complete
 from gateway.ledger import Ledger
@@ -81,6 +82,7 @@ class _Recovery:
     route: Route
     keywords: Collection[str]
     correlate: Correlate
+    judging: Judging
     clock: Callable[[], float]
     counts: dict[str, int] = field(default_factory=dict)
 
@@ -147,7 +149,12 @@ class _Recovery:
             return
         purpose = self.correlate(entry.provenance, identity.sop_instance_uid)
         routed = self.route(head.attributes(entry.provenance))
-        adopted = arrival(identity, entry.provenance, entry.content, routed=routed, purpose=purpose, at=entry.written_at)
+        judgement = self.judging.of_spooled(self.spool, entry.content, identity.transfer_syntax_uid)
+        adopted = replace(
+            arrival(identity, entry.provenance, entry.content, routed=routed, purpose=purpose, at=entry.written_at),
+            identity=replace(identity, transfer_syntax_uid=judgement.transfer_syntax_uid),
+            unfit=judgement.unfit,
+        )
         recorded = record_spooled(self.spool, self.ledger, adopted, late=True)
         self.count("adopted")
         _log.info("orphan_adopted", sop_instance_uid=identity.sop_instance_uid, outcome=recorded.outcome.value)
@@ -237,6 +244,7 @@ def recover(
     route: Route,
     keywords: Collection[str] = (),
     correlate: Correlate = lambda _provenance, _uid: None,
+    judging: Judging | None = None,
     clock: Callable[[], float] = time.time,
 ) -> RecoveryReport:
     """Reconcile `spool` with `ledger` as the table above says, and return what was found.
@@ -248,7 +256,7 @@ def recover(
         LedgerUnavailable: the ledger cannot take what was found.
 
     """
-    recovery = _Recovery(spool, ledger, route, keywords, correlate, clock)
+    recovery = _Recovery(spool, ledger, route, keywords, correlate, judging or Judging(), clock)
     recovery.spooled()
     recovery.route_anew()
     spool.tidy()

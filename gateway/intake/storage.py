@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 from functools import lru_cache
 
 import structlog
 
 from gateway.association.services import AssociationInfo, StoreRequest
 from gateway.domain import Attributes, Content, InstanceIdentity, Mode, Provenance, Purpose, is_uid
-from gateway.errors import LedgerUnavailable, Refusal, SpoolError
+from gateway.errors import GatewayStopping, LedgerUnavailable, Refusal, SpoolError, SpoolIOError
 from gateway.intake.attributes import DataSetHead, peek_head, read_head
+from gateway.intake.judging import BEGINNING, Judging, note
 from gateway.intake.recorder import Recorder
 from gateway.ledger.instances import Arrival
 from gateway.spool import Spool, SpoolWriter
@@ -49,17 +51,20 @@ class StorageIntake:
         route: Route,
         keywords: Collection[str] = (),
         correlate: Correlate = lambda _provenance, _uid: None,
+        judging: Judging | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         """Take instances into `spool`, and tell `recorder` of them.
 
-        `keywords` are the DICOM keywords that `route` asks for. `clock` gives UTC seconds since the epoch.
+        `judging` holds them against their transfer syntaxes. `keywords` are the DICOM keywords that `route` asks for. `clock` gives
+        UTC seconds since the epoch.
         """
         self.recorder = recorder
         self._spool = spool
         self._route = route
         self._keywords = frozenset(keywords)
         self._correlate = correlate
+        self.judging = judging or Judging()
         self._clock = clock
 
     def receive(self, association: AssociationInfo, request: StoreRequest) -> StorageReception:
@@ -110,6 +115,7 @@ class StorageReception:
         self._identity = identity
         self._provenance = provenance
         self._head: DataSetHead | None = None
+        self._beginning = b""
 
     def write(self, fragments: Sequence[memoryview]) -> None:
         """Append the data set's next bytes.
@@ -121,6 +127,8 @@ class StorageReception:
         if not self._writer.length:
             # In the receive buffer, before the memory is reused: reading back what was written costs more.
             self._head = self._intake.peek_head(fragments[0], self._identity.transfer_syntax_uid)
+        if len(self._beginning) < BEGINNING:
+            self._keep(fragments)
         try:
             self._writer.write(fragments)
         except SpoolError as error:
@@ -146,13 +154,33 @@ class StorageReception:
         """Drop what came so far: the association ended, or the peer broke the protocol."""
         self._writer.discard()
 
+    def _keep(self, fragments: Sequence[memoryview]) -> None:
+        """Keep how the data set begins, until it is held against its transfer syntax."""
+        for fragment in fragments:
+            self._beginning += fragment[: BEGINNING - len(self._beginning)]
+
+    def _judged(self, identity: InstanceIdentity) -> tuple[InstanceIdentity, str]:
+        """Return `identity` in the transfer syntax that it is in, and why it is in none that can be told."""
+        try:
+            judgement = self._intake.judging.of_writer(self._writer, identity.transfer_syntax_uid, self._beginning)
+        except GatewayStopping as error:
+            raise Refusal(OUT_OF_RESOURCES, "the gateway stops") from error
+        except OSError as error:
+            raise SpoolIOError(f"an instance cannot be read back: {error.strerror}") from error
+        if judgement.transfer_syntax_uid == identity.transfer_syntax_uid and not judgement.unfit:
+            return identity, ""
+        note(identity, judgement, self._provenance.association)
+        return replace(identity, transfer_syntax_uid=judgement.transfer_syntax_uid), judgement.unfit
+
     def _store(self) -> Arrival:
         # All that may fail for reasons other than the disk's comes before the bytes are published.
         head = self._head or self._intake.read_head(self._writer, self._identity.transfer_syntax_uid)
         identity = complete(self._identity, head, self._provenance)
+        identity, unfit = self._judged(identity)
         routed, purpose = self._intake.decide(head, identity, self._provenance)
         content = self._writer.commit()
-        return arrival(identity, self._provenance, content, routed=routed, purpose=purpose, at=self._intake.now())
+        came = arrival(identity, self._provenance, content, routed=routed, purpose=purpose, at=self._intake.now())
+        return replace(came, unfit=unfit) if unfit else came
 
 
 def arrival(

@@ -76,6 +76,11 @@ class Arrival:
     """
 
 
+def held_as_unfit(unfit: str | None) -> str | None:
+    """Return why deliveries of an instance are held that is `unfit`, None where it is not."""
+    return f"it came {unfit}" if unfit else None
+
+
 @dataclass(frozen=True, slots=True)
 class Recorded:
     """What became of an arrival.
@@ -164,9 +169,10 @@ def add_deliveries(
 def route_anew(
     connection: Connection, instance_id: int, destinations: Sequence[str], *, now: float, modes: Mapping[str, Mode] = NO_MODES
 ) -> None:
-    """Queue an unrouted instance for `destinations`, also for those that settled it when it came before."""
+    """Queue an unrouted instance for `destinations`, also for those that settled it when it came before; what is unfit is held."""
+    reason = held_as_unfit(connection.execute(select(instances.c.unfit).where(instances.c.id == instance_id)).scalar_one())
     revive(connection, instance_id, destinations, SETTLED, now)
-    add_deliveries(connection, instance_id, destinations, now=now, modes=modes)
+    add_deliveries(connection, instance_id, destinations, now=now, held=reason, modes=modes)
     connection.execute(update(instances).where(instances.c.id == instance_id).values(routed=True))
 
 
@@ -180,24 +186,25 @@ def send_again(
 ) -> tuple[str, ...]:
     """Queue the instance, whose bytes are there, for `destinations` that have not settled it; return where it is underway.
 
-    A held delivery is tried again. A superseded instance is held.
+    A held delivery is tried again. A superseded instance is held, and one that is unfit.
     """
     mine = instances.c.id == instance_id
-    superseded = connection.execute(select(instances.c.superseded_by).where(mine)).scalar_one() is not None
+    superseded_by, unfit = connection.execute(select(instances.c.superseded_by, instances.c.unfit).where(mine)).one()
+    reason = held_as_unfit(unfit) if superseded_by is None else SUPERSEDED
     if owes(connection, instance_id, destinations):
         connection.execute(update(instances).where(mine).values(bytes_state=BytesState.KEPT))
-        if not superseded:
+        if reason is None:
             revive(connection, instance_id, destinations, {DeliveryState.HELD}, now)
-        reason = SUPERSEDED if superseded else None
         add_deliveries(connection, instance_id, destinations, now=now, held=reason, priority=priority)
         hasten(connection, instance_id, destinations, priority)
     return underway(connection, instance_id, destinations)
 
 
-def held(connection: Connection, instance_id: int, destinations: Sequence[str]) -> bool:
-    """Tell whether the instance is held at any of `destinations`."""
+def held(connection: Connection, instance_id: int, destinations: Sequence[str]) -> str:
+    """Return why the instance is held at one of `destinations`, empty where it is held at none."""
     waiting = and_(_of(instance_id, destinations), deliveries.c.state == DeliveryState.HELD)
-    return connection.execute(select(deliveries.c.id).where(waiting).limit(1)).first() is not None
+    row = connection.execute(select(deliveries.c.reason).where(waiting).limit(1)).first()
+    return "" if row is None else row.reason or "held"
 
 
 def underway(connection: Connection, instance_id: int, destinations: Sequence[str]) -> tuple[str, ...]:

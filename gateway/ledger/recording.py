@@ -28,6 +28,7 @@ from gateway.ledger.instances import (
     chunks,
     delivery_ids,
     hasten,
+    held_as_unfit,
     owes,
     revive,
     send_again,
@@ -95,6 +96,7 @@ _INSERT_DELIVERIES = RowInsert(
     deliveries.c.changed_at,
     deliveries.c.mode,
     deliveries.c.priority,
+    deliveries.c.reason,
 )
 
 
@@ -104,7 +106,7 @@ def record(connection: Connection, arrival: Arrival, *, again: bool = True, late
     The SOP Instance UID is unknown: a new instance. Known with the same content (digest and length): no second instance; what
     its destinations had settled is delivered to them again, from the new bytes where the old ones were released or are missing.
     Known with other content: both are kept, the newer is delivered, and what the older one still owed is held with the reason.
-    What is unfit never takes the place of what is not.
+    What is unfit never takes the place of what is not, and is held wherever it is to go.
 
     With ``again=False`` (``send``) the same content is only owed to destinations that never settled it. With ``late=True``
     (recovery) the arrival may be older than what was recorded after it.
@@ -170,7 +172,10 @@ def _record_new(connection: Connection, new: Sequence[Arrival], outcome: Arrival
     _INSERT_INSTANCES(connection, [_instance_row(key, arrival) for key, arrival in numbered])
     _INSERT_DELIVERIES(connection, [row for key, arrival in numbered for row in _delivery_rows(key, arrival)])
     _INSERT_ARRIVALS(connection, [_arrival_row(key, arrival, outcome) for key, arrival in numbered])
-    return [Recorded(key, outcome, arrival, bytes_needed=True, queued=arrival.destinations) for key, arrival in numbered]
+    return [
+        Recorded(key, outcome, arrival, bytes_needed=True, queued=() if arrival.unfit else arrival.destinations)
+        for key, arrival in numbered
+    ]
 
 
 def _record_conflict(connection: Connection, arrival: Arrival, known: Row[Any], *, older: bool) -> Recorded:
@@ -194,9 +199,12 @@ def _record_known(connection: Connection, arrival: Arrival, known: Row[Any], *, 
         _INSERT_ARRIVALS(connection, [_arrival_row(known.id, arrival, ArrivalOutcome.DUPLICATE)])
     if known.bytes_state == BytesState.MISSING:
         _bytes_came(connection, known.id, arrival.at)
-    if known.bytes_state == BytesState.MISSING or not again:
+    if (known.bytes_state == BytesState.MISSING or not again) and not arrival.unfit:
         revive(connection, known.id, arrival.destinations, {DeliveryState.HELD}, arrival.at)
-    add_deliveries(connection, known.id, arrival.destinations, now=arrival.at, modes=arrival.modes, priority=arrival.priority)
+    reason = held_as_unfit(arrival.unfit)
+    add_deliveries(
+        connection, known.id, arrival.destinations, now=arrival.at, held=reason, modes=arrival.modes, priority=arrival.priority
+    )
     hasten(connection, known.id, arrival.destinations, arrival.priority)
     queued = underway(connection, known.id, arrival.destinations)
     relied = owed and not taken
@@ -269,9 +277,10 @@ def _instance_row(instance_id: int, arrival: Arrival) -> tuple[str | int | float
     return (instance_id, *_instance_values(arrival), bool(arrival.destinations))
 
 
-def _delivery_rows(instance_id: int, arrival: Arrival) -> list[tuple[int, str, str, float, float, str | None, int]]:
-    at, modes, priority = arrival.at, arrival.modes, int(arrival.priority)
-    return [(instance_id, name, DeliveryState.PENDING.value, at, at, modes.get(name), priority) for name in arrival.destinations]
+def _delivery_rows(instance_id: int, arrival: Arrival) -> list[tuple[str | int | float | None, ...]]:
+    at, modes, priority, reason = arrival.at, arrival.modes, int(arrival.priority), held_as_unfit(arrival.unfit)
+    state = DeliveryState.HELD.value if reason else DeliveryState.PENDING.value
+    return [(instance_id, name, state, at, at, modes.get(name), priority, reason) for name in arrival.destinations]
 
 
 def _arrival_row(instance_id: int, arrival: Arrival, outcome: ArrivalOutcome) -> tuple[str | int | float | None, ...]:

@@ -96,11 +96,25 @@ class SpoolWriter:
             SpoolIOError: they cannot be read back.
 
         """
+        if self._kept:
+            return self._kept[offset : offset + size]
         try:
-            self._write_kept()
             return os.pread(self._segment.descriptor, max(0, min(size, self.length - offset)), self._begin + offset)
         except OSError as error:
             raise storage_error("an instance cannot be read back", error) from error
+
+    def written(self) -> tuple[int, int, int]:
+        """Return where the data set written so far is: descriptor, offset and length in bytes. It stays there until `commit`.
+
+        Raises:
+            SpoolIOError: it cannot be written.
+
+        """
+        try:
+            self._write_kept()
+        except OSError as error:
+            raise storage_error("an instance cannot be written", error) from error
+        return self._segment.descriptor, self._begin, self.length
 
     def commit(self) -> Content:
         """Make the instance durable and return where it is.

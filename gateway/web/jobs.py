@@ -193,7 +193,10 @@ def _registering(engine: Engine, paths: Sequence[Path], command: SendCommand) ->
 
     ae_title = engine.settings.gateway.ae_title
     spool, ledger, priority = engine.spool, engine.ledger, command.priority
-    yield from register(paths, command.to, spool, ledger, ae_title=ae_title, priority=priority, recorded=recorded)
+
+    yield from register(
+        paths, command.to, spool, ledger, ae_title=ae_title, priority=priority, recorded=recorded, judging=engine.judging
+    )
 
 
 def _batch(events: Iterator[FileEvent]) -> list[FileEvent]:

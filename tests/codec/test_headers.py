@@ -108,6 +108,124 @@ def test_us_or_ss_follows_pixel_representation_also_within_sequences(pool: Pool,
     assert bring(DataSet(encode(made, explicit=False), IMPLICIT_LITTLE), EXPLICIT_LITTLE, pool).data == encode(made)
 
 
+PIXEL_VALUE, PADDING_VALUE, MAPPED, LARGEST = 0x00189810, 0x00280120, 0x00221452, 0x00280107
+MINUS = b"\xf9\xff"
+
+
+def rep(number: int) -> Made:
+    """Return Pixel Representation."""
+    return Made(0x00280103, "US", (number,))
+
+
+def bits(number: int) -> Made:
+    """Return Waveform Bits Allocated."""
+    return Made(0x54001004, "US", (number,))
+
+
+def level(tag: int, *items: list[Made], defined: bool = True) -> Made:
+    """Return a sequence."""
+    return Made(tag, "SQ", items=items, defined=defined)
+
+
+US_OR_SS: dict[str, list[Made]] = {
+    "before it": [Made(PIXEL_VALUE, "SS", MINUS), Made(MAPPED, "SS", MINUS), rep(1), Made(PADDING_VALUE, "SS", MINUS)],
+    "before it, unsigned": [Made(PIXEL_VALUE, "US", MINUS), rep(0), Made(PADDING_VALUE, "US", MINUS)],
+    "in an item before it": [level(0x00186011, [Made(PIXEL_VALUE, "SS", MINUS)], [Made(PIXEL_VALUE, "SS", MINUS)]), rep(1)],
+    "in an item of an item before it": [
+        level(0x00186011, [level(0x00409096, [Made(MAPPED, "SS", MINUS)], defined=False)], defined=False),
+        rep(1),
+    ],
+    "in an item behind it": [rep(1), level(0x00409096, [Made(0x00409216, "SS", MINUS), Made(0x00409211, "SS", b"\7\0")])],
+    "an item that has its own": [
+        Made(PIXEL_VALUE, "SS", MINUS),
+        level(0x00081140, [Made(PIXEL_VALUE, "US", MINUS), rep(0), Made(LARGEST, "US", MINUS)]),
+        rep(1),
+        level(0x00880200, [rep(0), Made(LARGEST, "US", MINUS)], [Made(LARGEST, "SS", MINUS)]),
+        level(0x52009229, [Made(LARGEST, "SS", MINUS)]),
+    ],
+    "an item whose own is empty": [rep(1), level(0x00880200, [Made(0x00280103, "US", b""), Made(LARGEST, "SS", MINUS)])],
+    "out of order": [
+        Made(0x00283002, "SS", b"\4\0\0\xfc\x10\0"),
+        Made(LARGEST, "SS", MINUS),
+        rep(1),
+        Made(0x00080018, "UI", b"1.2\0"),
+    ],
+    "nowhere": [Made(PIXEL_VALUE, "US", MINUS), level(0x00186011, [Made(PIXEL_VALUE, "US", MINUS)])],
+    "too long for either": [Made(PIXEL_VALUE, "UN", MINUS * 40_000), rep(1)],
+    "LUT Data is OW": [
+        rep(1),
+        level(0x00283010, [Made(0x00283002, "SS", b"\1\0\0\xfc\x10\0"), Made(0x00283006, "OW", b"\1\0")]),
+    ],
+    "a palette": [rep(1), Made(0x00281101, "SS", b"\4\0\0\xfc\x10\0"), Made(0x00281201, "OW", bytes(8))],
+    "a histogram": [rep(1), level(0x00603000, [Made(0x00603004, "SS", MINUS), Made(0x00603006, "SS", MINUS)])],
+    "a waveform of 8 bits": [
+        level(
+            0x54000100,
+            [
+                level(0x003A0200, [Made(0x54000110, "OB", b"\x80\0"), Made(0x54000112, "OB", b"\x7f\0")]),
+                bits(8),
+                Made(0x5400100A, "OB", b"\x80\0"),
+                Made(0x54001010, "OB", b"\1\2"),
+            ],
+        )
+    ],
+    "waveforms of 16 and of 8 bits": [
+        level(
+            0x54000100,
+            [level(0x003A0200, [Made(0x54000110, "OW", MINUS)]), bits(16), Made(0x54001010, "OW", MINUS)],
+            [level(0x003A0200, [Made(0x54000110, "OB", MINUS)], defined=False), bits(8), Made(0x54001010, "OB", MINUS)],
+        )
+    ],
+    "a waveform of unknown bits": [level(0x54000100, [Made(0x54001010, "OW", MINUS)])],
+    "overlays, curves and pixels": [
+        bits(8),
+        Made(0x50003000, "OW", MINUS),
+        Made(0x60003000, "OW", MINUS),
+        Made(0x7FE00010, "OW", MINUS),
+    ],
+    "many of them": [
+        *(level(0x00186011, [Made(PIXEL_VALUE, "SS", MINUS)]) for _ in range(1)),
+        *([Made(PIXEL_VALUE, "SS", MINUS)] * 200_000),
+        rep(1),
+    ],
+}
+
+
+@pytest.mark.parametrize("made", US_OR_SS.values(), ids=US_OR_SS)
+def test_a_vr_is_decided_by_an_element_that_stands_later_or_around(pool: Pool, made: list[Made]) -> None:
+    implicit = encode(made, explicit=False)
+    explicit = bring(DataSet(implicit, IMPLICIT_LITTLE), EXPLICIT_LITTLE, pool)
+    assert explicit.data == encode(made)
+    assert bring(explicit, IMPLICIT_LITTLE, pool).data == implicit
+
+
+Level = tuple[int | None, int, list["Level"], int]
+"""What a level says of Pixel Representation, before which of its elements, the levels within, and how they are written."""
+
+LEVELS: st.SearchStrategy[Level] = st.recursive(
+    st.tuples(st.sampled_from([None, 0, 1]), st.integers(0, 3), st.just([]), st.integers(0, 1)),
+    lambda within: st.tuples(st.sampled_from([None, 0, 1]), st.integers(0, 3), st.lists(within, max_size=3), st.integers(0, 1)),
+    max_leaves=8,
+)
+
+
+def written(one: Level, around: int) -> list[Made]:
+    """Return the elements of a level, each with the VR that the nearest Pixel Representation decides on."""
+    own, place, within, defined = one
+    signed = around if own is None else own
+    vr = "SS" if signed else "US"
+    items = [written(each, signed) for each in within]
+    made = [Made(PIXEL_VALUE, vr, MINUS), Made(0x00186011, "SQ", items=items, defined=bool(defined)), Made(LARGEST, vr, MINUS)]
+    return made if own is None else [*made[:place], rep(own), *made[place:]]
+
+
+@given(LEVELS)
+@settings(max_examples=200, deadline=None)
+def test_the_nearest_pixel_representation_decides_wherever_it_stands(pool: Pool, one: Level) -> None:
+    made = written(one, 0)
+    assert bring(DataSet(encode(made, explicit=False), IMPLICIT_LITTLE), EXPLICIT_LITTLE, pool).data == encode(made)
+
+
 def test_a_text_too_long_for_its_vr_becomes_un(pool: Pool) -> None:
     implicit = encode([Made(0x00104000, "LT", b"x" * 70_000)], explicit=False)
     made = bring(DataSet(implicit, IMPLICIT_LITTLE), EXPLICIT_LITTLE, pool)

@@ -6,7 +6,6 @@ import os
 import struct
 import subprocess
 import sys
-import threading
 import zlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -32,7 +31,9 @@ from gateway.codec.syntaxes import (
 from gateway.errors import CodecError, CodecFailed, GatewayStopping, NotTranscodable, PixelsDiffer
 from tests.support.data import real_file
 from tests.support.images import Image
+from tests.support.processes import children_of, state_of
 from tests.support.transcoding import DataSet, bring, of_file
+from tests.support.waiting import wait_until
 
 _IMAGE = Image()
 _UNDEFINED = b"\xe0\x7f\x10\x00OB\0\0\xff\xff\xff\xff"
@@ -148,10 +149,6 @@ def frame_file(tmp_path: Path) -> Iterator[int]:
     os.close(fd)
 
 
-def _children() -> set[int]:
-    return {int(pid) for task in Path("/proc/self/task").iterdir() for pid in (task / "children").read_text().split()}
-
-
 def _descriptors() -> set[str]:
     """Return what this process has open, but the folder that tells."""
     links = {entry.name: entry for entry in Path("/proc/self/fd").iterdir()}
@@ -159,7 +156,7 @@ def _descriptors() -> set[str]:
 
 
 def _workers_of(before: set[int]) -> set[int]:
-    return _children() - before
+    return children_of(os.getpid()) - before
 
 
 def _encode(pool: Pool, fd: int) -> bytes:
@@ -167,7 +164,7 @@ def _encode(pool: Pool, fd: int) -> bytes:
 
 
 def test_a_worker_that_is_killed_costs_one_frame(frame_file: int) -> None:
-    before = _children()
+    before = children_of(os.getpid())
     with Pool(1) as pool:
         whole = _encode(pool, frame_file)
         (worker,) = _workers_of(before)
@@ -180,13 +177,13 @@ def test_a_worker_that_is_killed_costs_one_frame(frame_file: int) -> None:
 
 
 def test_a_worker_that_hangs_is_ended_in_time(frame_file: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    before = _children()
-    monkeypatch.setattr("gateway.codec.pool._WALL_CLOCK_FACTOR", 0.2)
+    before = children_of(os.getpid())
     with Pool(1, Limits(seconds=5)) as pool:
         _encode(pool, frame_file)
         (worker,) = _workers_of(before)
         os.kill(worker, 19)  # SIGSTOP
-        with pytest.raises(CodecFailed, match="no answer in time"):
+        with monkeypatch.context() as impatient, pytest.raises(CodecFailed, match="no answer in time"):
+            impatient.setattr("gateway.codec.pool._WALL_CLOCK_FACTOR", 0.2)
             _encode(pool, frame_file)
         _encode(pool, frame_file)
     assert _workers_of(before) == set()
@@ -207,7 +204,7 @@ def test_a_worker_that_computes_for_ever_is_ended_by_the_kernel(tmp_path: Path, 
 
 
 def test_closing_ends_what_is_running_and_leaves_nothing(frame_file: int) -> None:
-    before, descriptors = _children(), _descriptors()
+    before, descriptors = children_of(os.getpid()), _descriptors()
     pool = Pool(2)
     running = [pool.submit(_ORDER, frame_file, [(0, 512 * 512 * 2)], lambda _, length: length) for _ in range(40)]
     assert running[0].result(60)
@@ -222,7 +219,7 @@ def test_closing_ends_what_is_running_and_leaves_nothing(frame_file: int) -> Non
 
 def test_a_worker_has_nothing_of_the_gateway(frame_file: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GATEWAY__SECRET", "hidden")
-    before = _children()
+    before = children_of(os.getpid())
     inheritable, other = os.pipe()
     os.set_inheritable(inheritable, True)
     try:
@@ -249,14 +246,7 @@ def test_workers_end_with_a_gateway_that_is_killed(tmp_path: Path) -> None:
         assert process.stdout is not None
         worker = int(process.stdout.readline())
         process.wait(60)
-    gone = threading.Event()
-    for _ in range(200):
-        stat = Path(f"/proc/{worker}/stat")
-        if not stat.exists() or stat.read_text().rsplit(")", 1)[1].split()[0] == "Z":
-            break
-        gone.wait(0.05)
-    else:
-        pytest.fail("the worker outlives its gateway")
+    wait_until(lambda: state_of(worker) in ("", "Z"), "the end of a worker whose gateway was killed")
 
 
 def test_many_callers_share_the_workers(pool: Pool) -> None:

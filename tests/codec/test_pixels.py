@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,11 +14,15 @@ from hypothesis import strategies as st
 from gateway.codec.pool import Pool
 from gateway.codec.syntaxes import EXPLICIT_LITTLE, HTJ2K_LOSSLESS, J2K_LOSSLESS, JPEG_LS_LOSSLESS, RLE_LOSSLESS
 from gateway.errors import NotTranscodable
+from tests.support import judging
 from tests.support.elements import Made
 from tests.support.images import BEFORE, BEHIND, Image
 from tests.support.transcoding import DataSet, bring
 
 _TARGETS = [J2K_LOSSLESS, HTJ2K_LOSSLESS, JPEG_LS_LOSSLESS, RLE_LOSSLESS]
+
+
+_EXTENTS = st.one_of(st.integers(1, 40), st.integers(32, 70))
 
 
 @st.composite
@@ -26,8 +31,8 @@ def _images(draw: st.DrawFn) -> Image:
     allocated = draw(st.sampled_from([8, 16, 16, 32]))
     photometric = draw(st.sampled_from(["RGB", "YBR_FULL"] if samples == 3 else ["MONOCHROME1", "MONOCHROME2", "PALETTE COLOR"]))
     return Image(
-        rows=draw(st.integers(32, 70)),
-        columns=draw(st.integers(32, 70)),
+        rows=draw(_EXTENTS),
+        columns=draw(_EXTENTS),
         samples=samples,
         allocated=allocated,
         stored=draw(st.integers(17, 23 if photometric == "RGB" else 24) if allocated == 32 else st.integers(1, allocated)),
@@ -116,7 +121,6 @@ def test_an_overlay_above_the_stored_bits_is_never_lost(pool: Pool, signed: bool
 @pytest.mark.parametrize(
     ("image", "reason"),
     [
-        (Image(rows=31), "few rows or columns"),
         (Image(stored=12, high_bit=15), "high bit 15"),
         (Image(allocated=32, stored=32), "32 bits stored"),
         (Image(samples=3, allocated=8, stored=8, planar=0, photometric="YBR_FULL_422"), "YBR_FULL_422"),
@@ -131,6 +135,28 @@ def test_what_cannot_be_compressed_is_named(pool: Pool, image: Image, reason: st
     small = Image(rows=image.rows, columns=image.columns, allocated=image.allocated)
     with pytest.raises(NotTranscodable, match=reason):
         bring(image.data_set(bytes(small.rows * small.columns * small.allocated // 8)), J2K_LOSSLESS, pool)
+
+
+_SMALL = [(1, 1), (1, 600), (600, 1), (2, 2), (3, 3), (4, 5), (7, 64), (8, 8), (15, 16), (31, 31), (33, 17)]
+
+
+@pytest.mark.parametrize("target", _TARGETS)
+@pytest.mark.parametrize(("rows", "columns"), _SMALL)
+def test_small_images_are_compressed_too(pool: Pool, tmp_path: Path, rows: int, columns: int, target: str) -> None:
+    for image in (
+        Image(rows, columns),
+        Image(rows, columns, signed=True, frames=2),
+        Image(rows, columns, allocated=8, stored=8),
+        Image(rows, columns, samples=3, allocated=8, stored=8, planar=1, photometric="RGB"),
+        Image(rows, columns, samples=3, allocated=8, stored=8, planar=0, photometric="YBR_FULL"),
+    ):
+        cells = image.cells()
+        made = bring(image.data_set(image.native(cells)), target, pool)
+        found = bring(made, EXPLICIT_LITTLE, pool).pixels()
+        assert np.array_equal(found.reshape(cells.shape).astype(cells.dtype), cells), image
+        if target == J2K_LOSSLESS:
+            judged = judging.by_gdcm(made.write(tmp_path))
+            assert judged is not None and np.array_equal(judged.cells.reshape(cells.shape).astype(cells.dtype), cells), image
 
 
 def test_one_bit_pixels_change_headers_only(pool: Pool) -> None:

@@ -102,4 +102,4 @@ def test_big_endian_is_never_made(mode: Mode) -> None:
 
 def test_what_an_extra_would_decode_says_so() -> None:
     without = decide(JPEG_LOSSLESS_SV1, _uncompressed(), Mode.AS_IS, _CAN)
-    assert without == Hold("JPEG Lossless SV1 cannot be decoded here without the extra codecs (docs/install.md)")
+    assert without == Hold("JPEG Lossless SV1 cannot be decoded here: a codec package is not installed (docs/install.md)")

@@ -49,9 +49,7 @@ _PIXEL_REASONS = {
 }
 """Files whose pixels are not compressed, and why."""
 
-_REFUSALS = re.compile(
-    r"cannot hold (so few rows|32 bits stored|one-bit|uncompressed YBR_FULL_422)|no Pixel Data|refuses it: Encoding error"
-)
+_REFUSALS = re.compile(r"cannot hold (32 bits stored|one-bit|uncompressed YBR_FULL_422)|no Pixel Data")
 """Why a file of a kind is not compressed."""
 
 

@@ -9,6 +9,7 @@ import pytest
 from pydicom.uid import UID, UID_dictionary
 
 from gateway.codec import available, syntaxes
+from gateway.codec.policy import COMPRESSED_TARGETS
 
 _KNOWN_TO_PYDICOM = [uid for uid, entry in UID_dictionary.items() if entry[1] == "Transfer Syntax"]
 _NOT_FOR_INSTANCES = {"1.2.840.10008.1.2.6.1", "1.2.840.10008.1.2.6.2", "1.2.840.10008.1.20"}
@@ -52,7 +53,18 @@ def test_the_codecs_are_not_loaded_where_they_must_not_run() -> None:
     assert subprocess.run([sys.executable, "-c", code], check=False, timeout=60).returncode == 0
 
 
-def test_jpeg_2000_and_rle_need_no_extra() -> None:
+def test_the_codec_packages_are_told_without_loading_them() -> None:
+    code = (
+        "import sys; from gateway.codec.available import codec_versions; print(*codec_versions().values());"
+        "sys.exit(any(name in sys.modules for name in ('numpy', 'imagecodecs', 'jpeg_ls', 'openjpeg', 'pylibjpeg', 'rle')))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=False, timeout=60, capture_output=True, text=True)
+    assert done.returncode == 0
+    assert len([version for version in done.stdout.split() if version[0].isdigit()]) == len(available.PACKAGES)
+
+
+def test_everything_lossless_can_be_decoded_and_all_targets_encoded() -> None:
     can = available.capabilities()
-    assert {syntaxes.J2K_LOSSLESS, syntaxes.J2K, syntaxes.HTJ2K, syntaxes.RLE_LOSSLESS} <= can.decodable
-    assert syntaxes.J2K_LOSSLESS in can.encodable
+    openable = {each.uid for each in syntaxes.known() if each.coding is not syntaxes.Coding.OTHER}
+    assert openable <= can.decodable
+    assert set(COMPRESSED_TARGETS) == can.encodable

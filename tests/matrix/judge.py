@@ -103,12 +103,6 @@ REASONS = (
         lambda file: not file.has_pixels,
     ),
     Reason(
-        "fewer than 32 rows or columns are not compressed as JPEG 2000",
-        r"JPEG 2000 Lossless cannot hold so few rows or columns as \d+" + _NOTHING_ELSE,
-        J2K,
-        lambda file: min(file.rows, file.columns) < 32,
-    ),
-    Reason(
         "32 bits stored are more than these compressions hold",
         "JPEG( 2000|-LS) Lossless cannot hold 32 bits stored" + _NOTHING_ELSE,
         COMPRESSED,
@@ -125,13 +119,6 @@ REASONS = (
         "JPEG( 2000|-LS) Lossless cannot hold uncompressed YBR_FULL_422" + _NOTHING_ELSE,
         COMPRESSED,
         lambda file: file.photometric == "YBR_FULL_422" and syntax(file.stored).native,
-    ),
-    Reason(
-        "three by three pixels in colour: the JPEG-LS encoder (CharLS) refuses them",
-        "the encoder of JPEG-LS Lossless refuses it: Encoding error: The destination buffer is too small to hold all the output"
-        + _NOTHING_ELSE,
-        JPEG_LS,
-        _named("SC_rgb_small_odd.dcm", "SC_rgb_small_odd_big_endian.dcm"),
     ),
     Reason(
         "Big Endian words of 16 bits with pixels of 32, which readers understand in two ways",

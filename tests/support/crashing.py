@@ -15,7 +15,7 @@ from pathlib import Path
 
 from tests.support.gateway import Gateway
 from tests.support.ports import listens
-from tests.support.processes import Running
+from tests.support.processes import Running, state_of
 from tests.support.waiting import wait_until
 
 REPOSITORY = Path(__file__).parents[2]
@@ -131,10 +131,8 @@ class ForkServer:
 
 
 def _wait_stopped(pid: int) -> None:
-    def state() -> bool:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
-
-    wait_until(state, f"process {pid} stopping itself", pause_s=0.002)
+    wait_until(lambda: state_of(pid) in ("T", "Z", ""), f"process {pid} stopping itself", pause_s=0.002)
+    assert state_of(pid) == "T", f"process {pid} ended before it was let go on"
 
 
 def listening(gateway: Gateway, process: Crashable, *, deadline_s: float = 30.0) -> bool:

@@ -173,3 +173,26 @@ def run(
     if check and done.returncode != 0:
         raise AssertionError(f"{' '.join(parts[:6])} … ended with {done.returncode}:\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}")
     return done
+
+
+def state_of(pid: int) -> str:
+    """Return the letter that /proc tells of a process ("T" stopped, "Z" ended and not waited for); empty where it is gone."""
+    stat = _stat(pid)
+    return stat[0] if stat else ""
+
+
+def children_of(pid: int) -> set[int]:
+    """Return the processes that `pid` started and that are there still, also those that ended and were not waited for.
+
+    /proc is not a snapshot: what ends while it is read is left out, and costs nothing else.
+    """
+    pids = (int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit())
+    return {each for each in pids if (stat := _stat(each)) is not None and int(stat[1]) == pid}
+
+
+def _stat(pid: int) -> list[str] | None:
+    """Return the fields behind a process's name in /proc/PID/stat, None where it is gone, be it between two of these calls."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
