@@ -44,7 +44,7 @@ RETURN_KEYS: Mapping[str, tuple[str, ...]] = {
 }
 """What `gateway find` asks for at each level beside the keys that are given."""
 
-_AT_STUDY_LEVEL = {"Modality": "ModalitiesInStudy"}
+AT_STUDY_LEVEL = {"Modality": "ModalitiesInStudy"}
 
 MAX_MATCHES = 1_000_000
 """Matches of one query at most: more is a source that does not end."""
@@ -69,7 +69,7 @@ def identifier(level: str, keys: Mapping[str, str], wanted: Iterable[str] = ()) 
     for keyword in wanted:
         setattr(dataset, keyword, "")
     for keyword, value in keys.items():
-        name = _AT_STUDY_LEVEL.get(keyword, keyword) if level == "STUDY" else keyword
+        name = AT_STUDY_LEVEL.get(keyword, keyword) if level == "STUDY" else keyword
         if tag_for_keyword(name) is None or dictionary_VR(name).startswith(("O", "SQ", "UN")):
             raise UsageError(
                 f"{keyword} is no keyword of a DICOM attribute to match by (for example PatientID, StudyDate, Modality)"

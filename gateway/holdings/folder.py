@@ -109,6 +109,10 @@ class DeliveredFolder:
             for uid, instances in each.items()
         }
 
+    def holds(self, study: str, series: str, instances: Collection[str], listed: Collection[str] = ()) -> set[str]:
+        """As `Place.holds`."""
+        return set(instances) & self.instances(study, series)
+
     def fetch(self, study: str, series: str, instance: str, to: Path) -> None:
         """As `Place.fetch`."""
         if not (is_uid(study) and is_uid(series) and is_uid(instance)):
@@ -117,6 +121,10 @@ class DeliveredFolder:
 
     def remarks(self) -> tuple[str, ...]:
         """Nothing."""
+        return ()
+
+    def doubts(self) -> tuple[str, ...]:
+        """As `Place.doubts`: nothing."""
         return ()
 
     def close(self) -> None:
@@ -197,6 +205,10 @@ class FilesPlace:
         """Return the files of a study by Series and SOP Instance UID."""
         return {uid: dict(series.files) for uid, series in self._studies().get(study, {}).items()}
 
+    def holds(self, study: str, series: str, instances: Collection[str], listed: Collection[str] = ()) -> set[str]:
+        """As `Place.holds`."""
+        return set(instances) & self.instances(study, series)
+
     def fetch(self, study: str, series: str, instance: str, to: Path) -> None:
         """As `Place.fetch`."""
         of_series = self._studies().get(study, {}).get(series)
@@ -212,6 +224,10 @@ class FilesPlace:
             "refused": "files or folders of {} cannot be read",
         }
         return tuple(f"{count} {words[kind].format(self.name)}" for kind, count in self._passed.items())
+
+    def doubts(self) -> tuple[str, ...]:
+        """As `Place.doubts`: nothing."""
+        return ()
 
     def close(self) -> None:
         """Nothing is open."""

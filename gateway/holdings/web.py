@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from gateway.dicomweb import DicomWeb, Match
@@ -55,6 +55,15 @@ class WebPlace:
         path = f"/studies/{study}/series/{series}/instances"
         return {match.uid("SOPInstanceUID") for match in self._web.search(path, "SOPInstanceUID", {})} - {""}
 
+    def holds(self, study: str, series: str, instances: Collection[str], listed: Collection[str] = ()) -> set[str]:
+        """As `Place.holds`."""
+        path = f"/studies/{study}/series/{series}/instances"
+        return {
+            uid
+            for uid in instances
+            if any(match.uid("SOPInstanceUID") == uid for match in self._web.search(path, "SOPInstanceUID", {"SOPInstanceUID": uid}))
+        }
+
     def fetch(self, study: str, series: str, instance: str, to: Path) -> None:
         """As `Place.fetch`."""
         try:
@@ -67,6 +76,10 @@ class WebPlace:
 
     def remarks(self) -> tuple[str, ...]:
         """Nothing: it is asked page by page until nothing new comes."""
+        return ()
+
+    def doubts(self) -> tuple[str, ...]:
+        """As `Place.doubts`: nothing."""
         return ()
 
     def close(self) -> None:

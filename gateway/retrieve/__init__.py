@@ -25,7 +25,6 @@ from gateway.retrieve.events import (
     to_json,
 )
 from gateway.retrieve.lists import ListKind, StudyList, decode_list, parse_list
-from gateway.retrieve.questions import Questions, Reply
 from gateway.retrieve.session import Session
 from gateway.retrieve.wanted import Errand, Wanted
 
@@ -37,9 +36,7 @@ __all__ = [
     "ListKind",
     "Progress",
     "PullRequest",
-    "Questions",
     "Repairing",
-    "Reply",
     "Retriever",
     "Session",
     "StudyEnded",

@@ -8,7 +8,7 @@ retrieve them; leaving `pull` cancels them all, and each stops its C-MOVE betwee
 from __future__ import annotations
 
 import ssl
-from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, closing, contextmanager
 from functools import partial
 from itertools import islice
@@ -17,6 +17,7 @@ from typing import Any, Literal, cast
 import structlog
 import trio
 
+from gateway.archives import Listing, StudyLister, go_through, memory
 from gateway.association import query
 from gateway.association.contexts import STUDY_ROOT_CONTEXTS, ProposedContext
 from gateway.association.negotiation import preferring
@@ -35,7 +36,6 @@ from gateway.retrieve.job import Job
 from gateway.retrieve.kept import Kept
 from gateway.retrieve.means import BOTH_ORDERS, Existing, Means, Source
 from gateway.retrieve.method import Method
-from gateway.retrieve.questions import Questions, go_through
 from gateway.retrieve.reachable import address_towards
 from gateway.retrieve.repair import AcceptanceOrder, Backoff, Level, Target
 from gateway.retrieve.session import Session, nobody
@@ -191,17 +191,23 @@ class Retriever:
 
         return await converse(self._source(source).associations, ask, self._means.threads)
 
-    async def ask(self, source: str, questions: Questions) -> None:
-        """Ask the source what `questions` want to know, on one association; they are called on its thread.
+    async def list_studies(self, source: str, keys: Mapping[str, str], wanted: Sequence[str] = ()) -> Listing:
+        """Return the studies that match `keys`, all of them however few the source gives to a query, and why there may be more.
 
-        While it is busy or cannot be reached it is waited for, and asked what it has not answered.
+        `wanted` are keywords to be returned. While the source is busy or cannot be reached it is waited for, and asked what it has
+        not answered.
 
         Raises:
             UsageError: no such source, it has no port, or a key is no DICOM keyword.
             AssociationError: it cannot help, or the tries are used up.
 
         """
-        await self._means.ask(self._source(source), partial(go_through, questions), nobody)
+        asked = self._source(source)
+        lister = StudyLister(keys, asked.knowledge.at("STUDY"), wanted)
+        await self._means.ask(asked, partial(go_through, lister), nobody)
+        found = lister.listing
+        log.info("studies_listed", source=source, studies=len(found.found), queries=found.queries, doubt=found.doubt)
+        return found
 
     def correlate(self, provenance: Provenance, sop_instance_uid: str) -> Purpose | None:
         """Return what an arriving instance came for, or None for unsolicited. Thread-safe, in memory."""
@@ -246,6 +252,7 @@ class Retriever:
         now, subject = self._means.clock(), learned.source_subject(name)
         with self._ledger.read() as connection:
             taught = {fact: learned.get(connection, subject, fact, now=now) for fact in _TAUGHT}
+            knowledge = memory.recall(connection, subject, now=now, max_results=table.max_results)
         usual: AcceptanceOrder = "uncompressed-first" if taught[learned.ACCEPTANCE_ORDER] == "uncompressed-first" else "j2k-first"
         throttle = self._throttles.get(name)
         connect = partial(self._associate, table, throttle)
@@ -260,6 +267,8 @@ class Retriever:
             asynchronous=taught[learned.ASYNCHRONOUS] == "yes",
             anonymous=taught[learned.ANONYMOUS] == "yes",
             throttle=throttle,
+            knowledge=knowledge,
+            knowledge_kept=knowledge.lasting(),
             preferred=preferring(table.prefer or self._settings.listen.prefer),
             works=next((method for method in Method if taught[learned.RETRIEVE] == method), None),
         )

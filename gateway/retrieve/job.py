@@ -14,6 +14,7 @@ from functools import partial
 import structlog
 import trio
 
+from gateway.archives import Knowledge
 from gateway.association.contexts import VERIFICATION_CONTEXTS
 from gateway.association.requestor import Requestor
 from gateway.domain import Basis, VerdictKind
@@ -42,11 +43,12 @@ Found = tuple[Wanted, str]
 
 @dataclass(frozen=True)
 class Answer:
-    """What a source answered to one key: its matches, or the refusal."""
+    """What a source answered to one key: its matches and why there may be more, or the refusal."""
 
     key: Key
     matches: tuple[Wanted, ...]
     refusal: DimseFailed | None = None
+    doubt: str = ""
 
 
 class Job:
@@ -145,12 +147,14 @@ class Job:
     async def _ask(self, keys: Sequence[Key]) -> list[Answer]:
         if not keys:
             return []
-        return await self._means.ask(self._source, partial(_answers, keys), self._hint)
+        return await self._means.ask(self._source, partial(_answers, keys, self._source.knowledge), self._hint)
 
     async def _take(self, session: Session, answer: Answer, found: trio.MemorySendChannel[Found]) -> None:
         asked = ", ".join(f"{keyword} {value}" for keyword, value in answer.key.items())
         if not answer.matches:
             await self._unfound(session, answer, asked)
+        if answer.doubt:
+            await self._record(session, Verdict(VerdictKind.INCOMPLETE, "", Basis.UIDS, None, 0, note=answer.doubt, asked=asked))
         for match in answer.matches:
             if not match.study_instance_uid:
                 await self._unnamed(session, asked)
@@ -251,14 +255,15 @@ def _failed(wanted: Wanted, asked: str, note: str) -> Verdict:
     return Verdict(VerdictKind.FAILED, wanted.study_instance_uid, Basis.UIDS, None, 0, note=note, asked=asked)
 
 
-def _answers(keys: Sequence[Key], requestor: Requestor, busy: bool) -> list[Answer]:
-    return [_answer(requestor, key, busy) for key in keys]
+def _answers(keys: Sequence[Key], knowledge: Knowledge, requestor: Requestor, busy: bool) -> list[Answer]:
+    return [_answer(requestor, key, knowledge, busy) for key in keys]
 
 
-def _answer(requestor: Requestor, key: Key, busy: bool) -> Answer:
+def _answer(requestor: Requestor, key: Key, knowledge: Knowledge, busy: bool) -> Answer:
     try:
-        return Answer(key, plan.find_studies(requestor, key))
+        named = plan.find_studies(requestor, key, busy=busy, knowledge=knowledge)
     except DimseFailed as error:
         if plan.is_busy(error) and not busy:
             raise
         return Answer(key, (), error)
+    return Answer(key, named.studies, doubt=named.doubt)

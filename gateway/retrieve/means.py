@@ -14,6 +14,7 @@ import structlog
 import trio
 from sqlalchemy import Connection
 
+from gateway.archives import Knowledge, memory
 from gateway.association.contexts import ProposedContext
 from gateway.association.negotiation import J2K_FIRST, ORDERS
 from gateway.association.requestor import Requestor
@@ -77,6 +78,10 @@ class Source:
     """The transfer syntaxes in the order that the configuration prefers, which is the one called ``j2k-first``."""
     works: Method | None = None
     """The operation that brought instances from it, where that has to be found out."""
+    knowledge: Knowledge = field(default_factory=Knowledge)
+    """How many matches it gives to a query."""
+    knowledge_kept: str = ""
+    """What the ledger has of that."""
     impatient_until: float = 0.0
     """Until then (monotonic seconds) a refused query is taken as refused for good: it was waited for in vain."""
 
@@ -179,6 +184,21 @@ class Means:
             AssociationError: it cannot help, or the tries are used up.
 
         """
+        try:
+            return await self._ask(source, query, waiting, study)
+        finally:
+            with trio.CancelScope(shield=True):
+                await self._keep_knowledge(source)
+
+    async def _keep_knowledge(self, source: Source) -> None:
+        """Have the ledger keep what the source taught about how many matches it gives to a query."""
+        if (text := source.knowledge.lasting()) != source.knowledge_kept:
+            source.knowledge_kept = text
+            await self.write(partial(memory.remember, subject=source.subject, text=source.knowledge.text(), now=self.clock()))
+
+    async def _ask(
+        self, source: Source, query: Callable[[Requestor, bool], T], waiting: Callable[[Waiting], Awaitable[None]], study: str
+    ) -> T:
         if time.monotonic() >= source.impatient_until:
             try:
                 return await self.patiently(source, lambda requestor: query(requestor, False), waiting, study)

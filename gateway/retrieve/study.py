@@ -159,7 +159,9 @@ class StudyRetrieval:
         by_get = self._source.methods[0] is Method.GET
 
         def listing(requestor: Requestor, busy: bool) -> Expectation:
-            return plan.list_study(requestor, self._wanted, busy=busy, sop_classes=by_get, before=before)
+            return plan.list_study(
+                requestor, self._wanted, busy=busy, sop_classes=by_get, before=before, knowledge=self._source.knowledge
+            )
 
         return await self._means.ask(self._source, listing, self._hint, self._study)
 

@@ -32,6 +32,8 @@ class Expectation:
     whole_series: bool = True
     """False where only some instances are: not at SERIES level either."""
     sop_classes: Mapping[str, str] = field(default_factory=dict, compare=False)
+    doubt: str = ""
+    """Why the source may have more than it lists; empty where all that it has is listed."""
 
     @property
     def empty(self) -> bool:
@@ -98,6 +100,7 @@ def grown(first: Expectation, again: Expectation) -> Expectation:
         series=tuple(dict.fromkeys((*first.series, *again.series))),
         notes=tuple(notes),
         sop_classes={**first.sop_classes, **again.sop_classes},
+        doubt=again.doubt,
     )
 
 
@@ -111,7 +114,9 @@ def judge(expectation: Expectation, result: Tally, *, skipped: int = 0, trouble:
         notes.append(f"{instances(len(result.unexpected))} came that the source does not list")
     if expectation.empty and not result.received:
         return VerdictKind.EMPTY, _words(["the source lists no instance of this study", *notes])
-    if result.whole:
+    if expectation.doubt:
+        notes.insert(0, expectation.doubt)
+    if result.whole and not expectation.doubt:
         return VerdictKind.COMPLETE, _words(notes)
     if result.short is None:
         notes.append("the source tells neither UIDs nor a count, so nothing proves that all instances came")

@@ -101,11 +101,11 @@ def test_the_sop_classes_that_a_source_tells_are_kept() -> None:
         second.SOPClassUID = "nonsense"
         return [first, second]
 
-    found = list_study(Source(SERIES=two_series, IMAGE=images), Wanted("1.2", 4))
+    found = list_study(Source(SERIES=two_series, IMAGE=images), Wanted("1.2", 4), sop_classes=True)
 
     assert found.sop_classes == dict.fromkeys(("1.2.1.1", "1.2.2.1"), "1.2.840.10008.5.1.4.1.1.2")
     assert set(found.listed) == {"1.2.1.1", "1.2.1.2", "1.2.2.1", "1.2.2.2"}
-    part = list_study(Source(SERIES=two_series, IMAGE=images), Wanted("1.2", instances=frozenset({"1.2.2.1"})))
+    part = list_study(Source(SERIES=two_series, IMAGE=images), Wanted("1.2", instances=frozenset({"1.2.2.1"})), sop_classes=True)
     assert part.sop_classes["1.2.2.1"] == "1.2.840.10008.5.1.4.1.1.2"
 
 
@@ -158,14 +158,14 @@ def test_hostile_and_foreign_answers_are_passed_over() -> None:
             answer(StudyInstanceUID="1.9", AccessionNumber="OTHER"),
         ]
 
-    assert find_studies(Source(STUDY=studies), {"AccessionNumber": "A1"}) == (Wanted("1.2", 3),)
+    assert find_studies(Source(STUDY=studies), {"AccessionNumber": "A1"}).studies == (Wanted("1.2", 3),)
 
 
 def test_a_study_that_is_listed_under_no_uid_is_not_passed_over() -> None:
     def studies(_query: Dataset) -> list[Dataset]:
         return [answer(StudyInstanceUID="1.2"), unchecked("StudyInstanceUID", "1.2.ABC"), unchecked("StudyInstanceUID", "1." * 40)]
 
-    assert find_studies(Source(STUDY=studies), {"PatientID": "P1"}) == (Wanted("1.2"), Wanted(""))
+    assert find_studies(Source(STUDY=studies), {"PatientID": "P1"}).studies == (Wanted("1.2"), Wanted(""))
 
 
 def unchecked(keyword: str, value: str) -> Dataset:
