@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 from gateway.domain import Mode
 from gateway.schedule import DAYS, Schedule, parse_days, parse_hours, parse_zone
 from gateway.values import (
+    MatchingKeys,
     AETitle,
     Days,
     Duration,
@@ -128,6 +129,8 @@ class SourceTable(Table):
     # Arrivals must have been quiet this long after the final C-MOVE response before the sets are compared.
     settle_s: Seconds = 2.0
     response_timeout_s: Seconds = 60.0
+    # All responses to one C-FIND together.
+    query_timeout_s: Seconds = 600.0
     # In place of `[listen] prefer`, for what this source sends.
     prefer: tuple[TransferSyntax, ...] = ()
     tls: TlsTable | None = None
@@ -166,6 +169,8 @@ class DicomDestination(Table):
     quiet_s: Seconds = 3.0
     commitment_timeout_s: Seconds = 300.0
     response_timeout_s: Seconds = 60.0
+    # All responses to one C-FIND together.
+    query_timeout_s: Seconds = 600.0
     # Associations are closed after this long without work: before Orthanc's 30 s.
     idle_close_s: Seconds = 5.0
     retry: RetryTable = RetryTable()
@@ -245,7 +250,7 @@ class SyncTable(Table):
     last: Duration | None = None
     days: tuple[Days, ...] = ()
     patients: tuple[Annotated[str, Field(min_length=1)], ...] = ()
-    query: dict[str, str] = Field(default_factory=dict)
+    query: MatchingKeys = Field(default_factory=dict)
     # Where StudyDate and StudyTime are local; the machine's time zone where it is left out.
     time_zone: TimeZone | None = None
     series: Literal["all", "smallest", "fewer_than"] = "all"
@@ -288,7 +293,7 @@ class CompareTable(Table):
     level: Literal["study", "series", "instance"] = "instance"
     # Studies of so many days, today included.
     last_days: Annotated[int, Field(ge=1, le=36_500)] = 2
-    query: dict[str, str] = Field(default_factory=dict)
+    query: MatchingKeys = Field(default_factory=dict)
     content: bool = False
     repair: Literal["a-to-b", "b-to-a", "both"] | None = None
     ignore_missing_in: Literal["a", "b"] | None = None

@@ -16,7 +16,7 @@ from pydicom.dataset import Dataset
 from pydicom.tag import Tag
 
 from gateway.archives.evidence import Answer, Lister, Listing, Query
-from gateway.association.query import AT_STUDY_LEVEL, Finder, bounded, contradicts, identifier, text
+from gateway.association.query import AT_STUDY_LEVEL, Finder, contradicts, identifier, text
 from gateway.association.statuses import StatusKind, find_meaning
 from gateway.errors import DimseFailed
 
@@ -63,7 +63,7 @@ def _answer(finder: Finder, query: Query, *, busy: bool, part: bool) -> Answer:
     count = 0
     try:
         with closing(cast(Any, finder.find(_identifier(query)))) as found:
-            for match in bounded(found):
+            for match in found:
                 count += 1
                 if not contradicts(match, query.keys):
                     matches.append({name: value for name in names if (value := text(match, name))})

@@ -41,7 +41,9 @@ _COUNT = "NumberOfSeriesRelatedInstances"
 _OF_STUDY = ("NumberOfStudyRelatedSeries", "NumberOfStudyRelatedInstances")
 _DIGITS = "0123456789."
 _LARGEST = 2_147_483_647
-_MODALITIES = tuple("CT MR CR DX US XA RF NM PT MG SR PR KO SC OT SEG RTSTRUCT RTPLAN RTDOSE RTIMAGE ES IO PX DOC ECG OP SM".split())
+_MODALITIES = tuple(
+    "CT MR CR DX US XA RF NM PT MG SR PR KO SC OT SEG RTSTRUCT RTPLAN RTDOSE RTIMAGE ES IO PX DOC ECG OP SM".split()
+)
 
 Steps = Generator[Query, Answer, bool]
 """Queries to be asked; sent their answers; returns whether the way came to its end, so that it found whatever can be found by it."""

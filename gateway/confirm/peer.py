@@ -103,7 +103,7 @@ class Peer:
         settings = self.settings
         server_name = settings.tls.server_name if settings.tls else None
         remote = RemoteAE(settings.ae_title, settings.host, settings.port, self.tls, server_name)
-        deadlines = Deadlines(response_s=settings.response_timeout_s)
+        deadlines = Deadlines(response_s=settings.response_timeout_s, query_s=settings.query_timeout_s)
         with associate(remote, self.calling_ae, contexts, deadlines=deadlines) as association:
             self._open = association
             try:

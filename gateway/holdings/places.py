@@ -84,7 +84,7 @@ def _asked_by_find(
     if table.port is None:
         return None
     calling = getattr(table, "calling_ae_title", None) or settings.gateway.ae_title
-    deadlines = Deadlines(response_s=table.response_timeout_s)
+    deadlines = Deadlines(response_s=table.response_timeout_s, query_s=table.query_timeout_s)
     place = partial(DicomPlace, name, remote_of(table), calling, deadlines=deadlines, capture=capture)
     if ledger is None:
         return place()

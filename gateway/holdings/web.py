@@ -61,7 +61,9 @@ class WebPlace:
         return {
             uid
             for uid in instances
-            if any(match.uid("SOPInstanceUID") == uid for match in self._web.search(path, "SOPInstanceUID", {"SOPInstanceUID": uid}))
+            if any(
+                match.uid("SOPInstanceUID") == uid for match in self._web.search(path, "SOPInstanceUID", {"SOPInstanceUID": uid})
+            )
         }
 
     def fetch(self, study: str, series: str, instance: str, to: Path) -> None:

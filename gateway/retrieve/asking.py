@@ -88,7 +88,7 @@ class Asking:
 
     async def _carried_out(self, move: Move, message_id: int, target: Target, method: Method) -> Moved:
         before = self.watch.arrivals
-        moved = replace(await move.result(self.means.threads, self.source.table.progress_timeout_s), method=method)
+        moved = replace(await move.result(self.source.retrieving, self.source.table.progress_timeout_s), method=method)
         # What came before the final response must not count as come after it.
         await self.means.caught_up()
         if moved.end is End.BUSY and self.watch.arrivals > before:

@@ -50,7 +50,7 @@ log = structlog.get_logger()
 QueryLevel = Literal["STUDY", "SERIES", "IMAGE"]
 
 MAX_THREADS = 64
-"""Associations and ledger calls of all retrievals at a time."""
+"""Ledger calls of all retrievals at a time; each source has threads of its own for what is asked of it."""
 
 _TAUGHT = (learned.ACCEPTANCE_ORDER, learned.ASYNCHRONOUS, learned.ANONYMOUS, learned.RETRIEVE, BOTH_ORDERS)
 
@@ -189,7 +189,8 @@ class Retriever:
             with closing(cast(Any, requestor.find(wanted))) as answers:
                 return [query.as_values(answer) for answer in islice(answers, limit)]
 
-        return await converse(self._source(source).associations, ask, self._means.threads)
+        asked = self._source(source)
+        return await converse(asked.associations, ask, asked.queries)
 
     async def list_studies(self, source: str, keys: Mapping[str, str], wanted: Sequence[str] = ()) -> Listing:
         """Return the studies that match `keys`, all of them however few the source gives to a query, and why there may be more.
@@ -277,7 +278,7 @@ class Retriever:
         tls = None if table.tls is None else self._tls(table.tls)
         name = None if table.tls is None else table.tls.server_name
         remote = RemoteAE(table.ae_title, table.host, table.port or 0, tls=tls, server_name=name, receiving=throttle)
-        deadlines = Deadlines(response_s=table.response_timeout_s)
+        deadlines = Deadlines(response_s=table.response_timeout_s, query_s=table.query_timeout_s)
         longest = self._settings.listen.max_pdu_bytes
         return associate(remote, self._settings.gateway.ae_title, contexts, deadlines=deadlines, max_pdu_bytes=longest)
 

@@ -114,7 +114,7 @@ class Job:
         """Ask whether the source is there; one that has no Verification service is asked all the same."""
         once = Kept(partial(self._source.connect, VERIFICATION_CONTEXTS), keep_s=0.0)
         try:
-            await converse(once, Requestor.echo, self._means.threads)
+            await converse(once, Requestor.echo, self._source.queries)
         except NoPresentationContext:
             log.info("source_without_verification", source=self._source.name)
         except AssociationError:

@@ -51,6 +51,12 @@ ROOM_LOOK_S = 1.0
 IMPATIENT_S = 600.0
 """How long a source that refused a query for want of resources again and again is not waited for once more."""
 
+QUERIES_AT_A_TIME = 16
+"""Conversations with one source at a time; what waits for more of them waits for that source alone."""
+
+MAX_MOVES = 80
+"""C-MOVEs and C-GETs of one source at a time: as many as it may be configured to have, and some that are being given up."""
+
 Existing = Callable[[str, str, Collection[str], Collection[str]], set[str]]
 """Given the name of a source, a study, its series and destinations: the SOP Instance UIDs that all of those hold.
 
@@ -78,6 +84,10 @@ class Source:
     """The transfer syntaxes in the order that the configuration prefers, which is the one called ``j2k-first``."""
     works: Method | None = None
     """The operation that brought instances from it, where that has to be found out."""
+    queries: trio.CapacityLimiter = field(default_factory=partial(trio.CapacityLimiter, QUERIES_AT_A_TIME))
+    """Threads on which it is asked what it has: its own, so that a source that never answers holds up no other."""
+    retrieving: trio.CapacityLimiter = field(default_factory=partial(trio.CapacityLimiter, MAX_MOVES))
+    """Threads of its C-MOVEs and C-GETs."""
     knowledge: Knowledge = field(default_factory=Knowledge)
     """How many matches it gives to a query."""
     knowledge_kept: str = ""
@@ -221,7 +231,7 @@ class Means:
         while True:
             attempt += 1
             try:
-                return await converse(source.associations, work, self.threads)
+                return await converse(source.associations, work, source.queries)
             except AssociationError as error:
                 pause = self.backoff.delay(attempt, self.jitter()) if _may_pass(error) else None
                 if pause is None:

@@ -145,7 +145,7 @@ class StudyRetrieval:
         account.expectation = await self._list()
         if skip_existing and self._means.existing is not None and account.expectation.listed:
             existing = partial(self._means.existing, self._source.name, self._study, account.expectation.series, where)
-            held = await trio.to_thread.run_sync(existing, limiter=self._means.threads, abandon_on_cancel=True)
+            held = await trio.to_thread.run_sync(existing, limiter=self._source.queries, abandon_on_cancel=True)
             account.skipped = held & set(account.expectation.listed)
         if self._resumed:
             await self._means.caught_up()

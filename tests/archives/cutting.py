@@ -74,7 +74,9 @@ class Cutting:
         """Answer one query."""
         self.asked.append(dict(keys))
         held = (*self.around, *self.studies) if "-" in keys.get("StudyDate", "") else self.studies
-        held = [study for study in held if not study.date or "StudyDate" in self.ignores or _on(study.date, keys.get("StudyDate", ""))]
+        held = [
+            study for study in held if not study.date or "StudyDate" in self.ignores or _on(study.date, keys.get("StudyDate", ""))
+        ]
         rows = [study for study in held if self._matches(study, keys, sql=self.sql)] * (2 if self.twice else 1)
         cut = self.cap is not None and len(rows) > self.cap
         if cut and self.says == "refuses":
