@@ -123,7 +123,7 @@ def matching_value(keyword: str, value: str) -> str:
 
 
 def _vr_of(keyword: str) -> str:
-    from pydicom.datadict import dictionary_VR, tag_for_keyword  # noqa: PLC0415 - commands without such a key start faster
+    from pydicom.datadict import dictionary_VR, tag_for_keyword
 
     tag = tag_for_keyword(keyword)
     return "" if tag is None else dictionary_VR(tag)

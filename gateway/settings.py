@@ -14,12 +14,12 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 from gateway.domain import Mode
 from gateway.schedule import DAYS, Schedule, parse_days, parse_hours, parse_zone
 from gateway.values import (
-    MatchingKeys,
     AETitle,
     Days,
     Duration,
     Host,
     Hours,
+    MatchingKeys,
     Network,
     PemFile,
     Port,

@@ -41,12 +41,13 @@ _COUNT = "NumberOfSeriesRelatedInstances"
 _OF_STUDY = ("NumberOfStudyRelatedSeries", "NumberOfStudyRelatedInstances")
 _DIGITS = "0123456789."
 _LARGEST = 2_147_483_647
-_MODALITIES = tuple(
-    "CT MR CR DX US XA RF NM PT MG SR PR KO SC OT SEG RTSTRUCT RTPLAN RTDOSE RTIMAGE ES IO PX DOC ECG OP SM".split()
+_MODALITIES = (
+    *("CT", "MR", "CR", "DX", "US", "XA", "RF", "NM", "PT", "MG", "SR", "PR", "KO", "SC", "OT", "SEG", "DOC"),
+    *("RTSTRUCT", "RTPLAN", "RTDOSE", "RTIMAGE", "ES", "IO", "PX", "ECG", "OP", "SM"),
 )
 
 Steps = Generator[Query, Answer, bool]
-"""Queries to be asked; sent their answers; returns whether the way came to its end, so that it found whatever can be found by it."""
+"""Queries to be asked; sent their answers; returns whether the way came to its end: it found whatever can be found by it."""
 
 
 class _Lister:
@@ -236,7 +237,7 @@ class _Lister:
         Where nothing was found: many devices make UIDs out of the UID above.
         """
         uids = list(self._found) or [f"{list(self._keys.values())[-1]}."]
-        common = os.path.commonprefix(uids)
+        common = os.path.commonprefix(uids)  # noqa: RUF071 - characters are meant
         return common if common and len(uids) > 1 else uids[0][: uids[0].rfind(".") + 1]
 
     def _longer(self, prefix: str, answer: Answer) -> Steps:

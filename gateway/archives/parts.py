@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
+from itertools import pairwise
 from typing import Literal
 
 from gateway.archives.evidence import Match
@@ -97,12 +98,12 @@ class Times:
         return () if self.end - self.start < 2 else (Times(self.start, middle, self.day), Times(middle, self.end, self.day))
 
     def cut_at(self, seen: Sequence[int]) -> tuple[Times, ...]:
-        """Return its parts: close around the only second that was seen in it, else its two halves; nothing for what is too short."""
+        """Return its parts: close around the only second that was seen in it, else its halves; nothing for what is too short."""
         at = seen[0] if len(set(seen)) == 1 else -1
         if self.end - self.start < 2 or not self.start <= at <= self.end:
             return self.halves()
         edges = sorted({edge for edge in (self.start, at - 1, at, at + 1, self.end) if self.start <= edge <= self.end})
-        return tuple(Times(first, last, self.day) for first, last in zip(edges, edges[1:], strict=False))
+        return tuple(Times(first, last, self.day) for first, last in pairwise(edges))
 
     def contradicted_by(self, study: Match) -> bool:
         """Tell whether `study` is plainly not in it."""

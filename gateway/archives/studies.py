@@ -1,4 +1,4 @@
-"""Listing all studies that match, at an archive that cuts long answers short. Pure: it says what to ask next and is fed the answers.
+"""Listing all studies that match, at an archive that cuts its answers short. Pure: it says what to ask, and is fed the answers.
 
 An answer that may have been cut is asked for again in parts, in two ways, and what all of them list is put together:
 

@@ -6,6 +6,8 @@ A peer that does not come to an end must not hold a thread or take memory for ev
 from __future__ import annotations
 
 import time
+from functools import partial
+from itertools import filterfalse
 
 from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
@@ -55,9 +57,9 @@ class Bounds:
         Raises:
             ProtocolError: all of them together take too much.
         """
-        for tag in [tag for tag in match.keys() if not self._keeps(match, tag)]:
+        for tag in list(filterfalse(partial(self._keeps, match), match.keys())):
             del match[tag]
-        self._bytes += sum(ELEMENT_BYTES + _length(match, tag) for tag in match.keys())
+        self._bytes += sum(ELEMENT_BYTES + length for length in map(partial(_length, match), match.keys()))
         if self._bytes > MAX_KEPT_BYTES:
             limit = MAX_KEPT_BYTES // 1_048_576
             raise ProtocolError(f"the answers to one query hold more than {limit} MiB: ask for less, by dates for instance")

@@ -187,8 +187,10 @@ class Requestor:
     def find(self, identifier: Dataset, *, model: str = STUDY_ROOT_FIND) -> Iterator[Dataset]:
         """Yield the matches of `identifier` as they come, one in memory at a time (PS3.4 §C.4.1).
 
-        Attributes that were not asked for are left out, and how much may come, and for how long, is bounded
-        (`gateway.association.matches`). Closing the iterator early cancels the operation and waits for its end. Values are decoded when they are asked for.
+        Attributes that were not asked for are left out (PS3.4 §C.4.1.1.3), and how much may come, and for how long, is bounded
+        (`gateway.association.matches`).
+
+        Closing the iterator early cancels the operation and waits for its end. Values are decoded when they are asked for.
 
         Raises:
             DimseFailed: the final status is not 0000.

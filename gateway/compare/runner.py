@@ -118,10 +118,10 @@ class Comparison:
 
     async def _series(self, outcome: Outcome, study: str, series: str) -> None:
         a, b = await self._both(lambda place: place.instances(study, series))
-        for place, mine, others in ((self.a, a, b), (self.b, b, a)):
-            if mine and (missing := others - mine):
-                # A list may be cut short: it does not lack what it has when it is asked for it.
-                mine |= await self._ask(place.holds, study, series, missing, sorted(mine)[:1])
+        for place, listed, others in ((self.a, a, b), (self.b, b, a)):
+            if listed and (missing := others - listed):
+                # A list may be cut short: a place does not lack what it has when it is asked for it.
+                listed.update(await self._ask(place.holds, study, series, missing, sorted(listed)[:1]))
         self._note(outcome, differences.of_instances(study, series, a, b))
         outcome.instances += len(a | b)
         if self.request.content:

@@ -36,7 +36,8 @@ def way_of(table: SourceTable | DicomDestination | FolderDestination) -> Way:
 def place(settings: Settings, name: str, ledger: Ledger | None = None, capture: Capture | None = None) -> Place:
     """Return the place that is called `name`: the destination, else the source; `ledger` is for ``ask = "ledger"``.
 
-    Nothing is asked yet. `ledger` also keeps what an archive teaches. `capture` is how one that is reached by C-MOVE alone gives files.
+    Nothing is asked yet. `ledger` also keeps what an archive teaches. `capture` is how one that is reached by C-MOVE alone gives
+    files.
 
     Raises:
         UsageError: no source or destination has this name, or it cannot be asked.

@@ -1,7 +1,7 @@
 """One association on a thread of its own, killed when the trio task that waits for it is cancelled.
 
-`converse` is for short conversations (C-ECHO, C-FIND), which end by C-CANCEL, then by abort. `Move` is one C-MOVE or C-GET, which is asked to stop by C-CANCEL first
-and ended by the no-progress deadline rather than by a time of its own.
+`converse` is for short conversations (C-ECHO, C-FIND). `Move` is one C-MOVE or C-GET, which is ended by the no-progress deadline
+rather than by a time of its own. Both are asked to stop by C-CANCEL first, and aborted only where that does not help.
 """
 
 from __future__ import annotations

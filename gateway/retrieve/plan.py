@@ -90,8 +90,9 @@ def list_study(
 
     With `busy` a level refused for being out of resources is taken for one that is refused for good. With `sop_classes` the
     source is asked for those too, for which some have to read each instance. A series in which it counts as many instances as it
-    listed `before` is not listed once more. `knowledge` is what is known of the source's limits: where it lists fewer than it counts,
-    or cuts its answers short, it is asked further (`gateway.archives.below`), and what stays open is the expectation's `doubt`.
+    listed `before` is not listed once more. `knowledge` is what is known of the source's limits: where it lists fewer than it
+    counts, or cuts its answers short, it is asked further (`gateway.archives.below`), and what stays open is the expectation's
+    `doubt`.
 
     Raises:
         DimseFailed: the source is out of resources for now (without `busy`), or does not list the levels by which a part of
@@ -115,7 +116,7 @@ def list_study(
     listings = [
         SeriesListing(uid, count, known[uid])
         if uid in known and count == len(known[uid])
-        else _list_series(finder, study, uid, count, keywords, busy, known.get(uid, ()), knowledge)
+        else _list_series(finder, study, uid, count, keywords=keywords, busy=busy, known=known.get(uid, ()), knowledge=knowledge)
         for uid, count in series.items()
     ]
     if wanted.instances is not None:
@@ -146,8 +147,9 @@ def _asked_by_uid(
             lister = PresenceLister(study, series, knowledge.at("IMAGE"), named=sorted(missing), known=known)
             there = missing.intersection(list_all(lister, finder, busy=busy).found)
             missing -= there
-            one = replace(one, uids=(*one.uids, *sorted(there)))
-        found.append(one)
+            found.append(replace(one, uids=(*one.uids, *sorted(there))))
+        else:
+            found.append(one)
     return found
 
 
@@ -180,6 +182,7 @@ def _list_series(
     study: str,
     series: str,
     count: int | None,
+    *,
     keywords: Sequence[str],
     busy: bool,
     known: Collection[str],

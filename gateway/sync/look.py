@@ -37,7 +37,8 @@ Studies = dict[str, StudyHeld]
 class Glance:
     """What a look came to: studies by state, and those to retrieve.
 
-    `error` is why a destination or a study could not be asked, or why the source may have more than it lists, `remarks` what is to be known of the answers of those that were.
+    `error` is why a destination or a study could not be asked, or why the source may have more than it lists; `remarks` what is to
+    be known of the answers of those that were.
     """
 
     found: int = 0

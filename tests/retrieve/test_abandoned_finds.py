@@ -104,7 +104,7 @@ async def test_a_source_that_heeds_no_c_cancel_is_left(make: Any) -> None:
 async def test_a_query_that_is_answered_for_too_long_ends_with_words(make: Any) -> None:
     office = make(query_timeout_s=0.3)
     with trio.fail_after(DEADLINE_S):
-        with pytest.raises(ProtocolError, match="was still answering a query after 0.3 s: ask for less"):
+        with pytest.raises(ProtocolError, match=r"was still answering a query after 0\.3 s: ask for less"):
             await office.retriever.find("stuck", {"PatientID": "P1"})
         with pytest.raises(AssociationError, match="was still answering"):
             await office.retriever.list_studies("stuck", {"PatientID": "P1"})
@@ -132,4 +132,7 @@ async def test_what_was_not_asked_for_and_what_is_too_long_is_left_out(make: Any
     other.add_new(0x00091001, "LO", "private")
     office.fine.answer = lambda _keys: ([long, other], 0)
     with trio.fail_after(DEADLINE_S):
-        assert await office.retriever.find("fine", {"PatientID": "P1"}) == [{"StudyInstanceUID": "1.2.5"}, {"StudyInstanceUID": "1.2.6"}]
+        assert await office.retriever.find("fine", {"PatientID": "P1"}) == [
+            {"StudyInstanceUID": "1.2.5"},
+            {"StudyInstanceUID": "1.2.6"},
+        ]

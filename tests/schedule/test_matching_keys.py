@@ -83,7 +83,9 @@ def test_what_is_no_time_is_refused(written: str) -> None:
         matching_value("StudyTime", written)
 
 
-@pytest.mark.parametrize("written", ["20240115", "20240115083000.5+0100", "20240101-20240131", "20240101083000-0500-20240102", "2024-"])
+@pytest.mark.parametrize(
+    "written", ["20240115", "20240115083000.5+0100", "20240101-20240131", "20240101083000-0500-20240102", "2024-"]
+)
 def test_moments_are_left_as_they_are(written: str) -> None:
     assert matching_value("AcquisitionDateTime", written) == written
 
