@@ -242,7 +242,7 @@ archives = st.builds(
 )
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(archives)
 def test_an_archive_that_counts_lists_all_or_is_doubted(archive: Archive) -> None:
     found = list_study(archive, Wanted("1.2.3", len(archive.images)))

@@ -278,7 +278,7 @@ def _missing(source: Cutting, found: Collection[str]) -> list[Study]:
 
 
 @pytest.mark.timeout(600)
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(source=sources(cap=st.integers(2, 40)))
 def test_a_source_with_a_known_cap_lists_all_or_is_doubted(source: Cutting) -> None:
     result = listed(source, Evidence(cap=source.cap))
@@ -287,7 +287,6 @@ def test_a_source_with_a_known_cap_lists_all_or_is_doubted(source: Cutting) -> N
 
 
 @pytest.mark.timeout(600)
-@settings(deadline=None)
 @given(source=sources(cap=st.one_of(st.none(), st.integers(10, 40))))
 def test_a_source_of_which_nothing_is_known_lists_all_or_is_doubted(source: Cutting) -> None:
     evidence = Evidence()
@@ -296,7 +295,6 @@ def test_a_source_of_which_nothing_is_known_lists_all_or_is_doubted(source: Cutt
     assert set(result.found) <= uids(source.studies)
 
 
-@settings(deadline=None)
 @given(first=days(), source=sources(cap=st.one_of(st.none(), st.integers(10, 40))))
 def test_what_one_day_taught_does_not_mislead_the_next(first: list[Study], source: Cutting) -> None:
     evidence = Evidence()
@@ -307,7 +305,6 @@ def test_what_one_day_taught_does_not_mislead_the_next(first: list[Study], sourc
     assert result.doubt or not any(map(_has_everything, _missing(source, result.found)))
 
 
-@settings(deadline=None)
 @given(source=sources(cap=st.none()))
 def test_what_is_found_is_what_is_there_without_a_cap(source: Cutting) -> None:
     assert set(listed(source).found) == uids(source.studies)
