@@ -76,6 +76,19 @@ async def test_what_is_the_same_is_asked_about_once(desk: MakeDesk) -> None:
     assert here.source.questions() == here.destination.questions() == []
 
 
+async def test_a_destination_that_lists_fewer_than_it_has_lacks_nothing(desk: MakeDesk) -> None:
+    here = full(desk())
+    here.destination.cap = 1
+    assert states(await here.settled()) == {State.SAME: 1}
+
+
+async def test_a_source_that_may_have_more_than_it_lists_is_told_of(desk: MakeDesk) -> None:
+    here = full(desk())
+    assert (await here.settled()).error == ""
+    here.source.doubtful = ("there may be more",)
+    assert (await here.look()).error == "there may be more"
+
+
 async def test_equal_counts_are_confirmed_by_uids_at_first_and_then_at_long_intervals(desk: MakeDesk, mock_clock: Clock) -> None:
     here = full(desk())
     here.destination.held["1"]["1.1"] = {"1.1.1", "1.1.2", "1.1.9"}
