@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import os
-import struct
 
 from gateway.delivery.destination import OpenBytes
+from gateway.dicom import part10
 from gateway.domain import IMPLEMENTATION_CLASS_UID, InstanceIdentity
 
-_PREAMBLE = bytes(128) + b"DICM"
-_GROUP_LENGTH = b"\x02\x00\x00\x00UL\x04\x00"
 _MAX_HEAD_BYTES = 65536
 
 
@@ -21,35 +19,31 @@ def file_head(source: OpenBytes, identity: InstanceIdentity) -> bytes:
     """
     length = source.offset - source.start
     own = os.pread(source.fileno(), length, source.start) if 0 < length <= _MAX_HEAD_BYTES else b""
-    return _PREAMBLE + own[132:] if _fits(own, identity) else _PREAMBLE + _meta(identity)
+    begin = len(part10.PREAMBLE)
+    return part10.PREAMBLE + (own[begin:] if _fits(own, identity) else _meta(identity))
 
 
 def _fits(head: bytes, identity: InstanceIdentity) -> bool:
-    if len(head) < 144 or head[128:132] != b"DICM" or head[132:140] != _GROUP_LENGTH:
+    begin = len(part10.PREAMBLE)
+    if head[part10.PREAMBLE_LENGTH : begin] != part10.PREFIX:
         return False
-    (length,) = struct.unpack("<I", head[140:144])
-    named = (
-        _element(0x0002, identity.sop_class_uid) in head
-        and _element(0x0003, identity.sop_instance_uid) in head
-        and _element(0x0010, identity.transfer_syntax_uid) in head
-    )
-    return bool(144 + length == len(head) and named)
+    try:
+        meta = part10.read_meta(lambda offset, size: head[offset : offset + size], begin)
+    except part10.CutOff:
+        return False
+    named = all(meta.values.get(number, b"").rstrip(b"\0 ") == part10.uid_bytes(uid) for number, uid in _uids(identity))
+    return meta.clean and meta.end == len(head) and named
 
 
 def _meta(identity: InstanceIdentity) -> bytes:
-    elements = b"".join(
-        (
-            struct.pack("<HH2sHI", 0x0002, 0x0001, b"OB", 0, 2) + b"\x00\x01",
-            _element(0x0002, identity.sop_class_uid),
-            _element(0x0003, identity.sop_instance_uid),
-            _element(0x0010, identity.transfer_syntax_uid),
-            _element(0x0012, IMPLEMENTATION_CLASS_UID),
-        )
+    uids = ((number, part10.uid_bytes(uid)) for number, uid in _uids(identity))
+    implementation = (part10.IMPLEMENTATION_CLASS, IMPLEMENTATION_CLASS_UID.encode())
+    return part10.encode_meta(((part10.VERSION, b"\x00\x01"), *uids, implementation))
+
+
+def _uids(identity: InstanceIdentity) -> tuple[tuple[int, str], ...]:
+    return (
+        (part10.SOP_CLASS_UID, identity.sop_class_uid),
+        (part10.SOP_INSTANCE_UID, identity.sop_instance_uid),
+        (part10.TRANSFER_SYNTAX_UID, identity.transfer_syntax_uid),
     )
-    return _GROUP_LENGTH + struct.pack("<I", len(elements)) + elements
-
-
-def _element(number: int, uid: str) -> bytes:
-    value = uid.encode("ascii", "replace")
-    value += b"\0" * (len(value) % 2)
-    return struct.pack("<HH2sH", 0x0002, number, b"UI", len(value)) + value

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from gateway.domain import is_uid
+from gateway.domain import is_conforming_uid, is_uid
 from gateway.errors import UsageError
 
 
@@ -151,7 +151,7 @@ def _guess(first: Sequence[str], kind: ListKind | None) -> int:
 
 
 def _kind_of(values: Sequence[str]) -> ListKind:
-    if all(is_uid(value) and value.count(".") >= 2 for value in values):
+    if all(is_conforming_uid(value) and value.count(".") >= 2 for value in values):
         return ListKind.STUDY
     raise UsageError("nothing says what the list holds: name its column (StudyInstanceUID, AccessionNumber, PatientID) or its kind")
 

@@ -1,41 +1,45 @@
 """Finding a few elements at the top level of a data set without decoding it (PS3.5 §7). Pure but for the reader it is given.
 
-Written for bytes that nobody checked: no recursion, no warnings that quote values, at most `BUDGET_BYTES` read whatever the
-lengths claim. Values are skipped, not read; the scan ends behind the last wanted tag. What cannot be read ends the scan, and
-what was found until then is returned. Headers are parsed in place, in whatever memory the data set's beginning lies: it is done for
+Written for bytes that nobody checked: no recursion, no warnings that quote values, memory for one chunk. Values and sequences with
+a length are skipped, whatever that is; sequences without one are walked through. The scan ends behind the last wanted tag where all
+came in the order of their tags; else it goes on to the end of the data set, because some writers do not sort. Where it has to end
+before that, `Scan.ended` says why. Headers are parsed in place, in whatever memory the data set's beginning lies: it is done for
 each instance on its association's thread.
 """
 
 from __future__ import annotations
 
 import struct
-import zlib
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
 Reader = Callable[[int, int], bytes]
 """`read(offset, size)` returns up to `size` bytes of the data set from `offset`; fewer only at its end."""
 
-BUDGET_BYTES = 4 * 1024 * 1024
-MAX_INFLATED_BYTES = 1024 * 1024
-"""How much of a deflated data set is inflated: routing's elements stand at its head."""
+MAX_HEADERS = 2_000_000
+"""Headers read before a scan is given up: two seconds' work, and many times what stands before the UIDs of a real instance."""
 
 MAX_VALUE_BYTES = 4096
 """Longer values are cut: no attribute that one routes by has more."""
 
-DEFLATED_EXPLICIT_LITTLE = "1.2.840.10008.1.2.1.99"
-EXPLICIT_BIG = "1.2.840.10008.1.2.2"
+UNDEFINED = 0xFFFFFFFF
+"""The length of what ends with a delimiter instead (PS3.5 §7.1.1)."""
 
-_FIRST_CHUNK = 64 * 1024
-_CHUNK = 16 * 1024
-_UNDEFINED = 0xFFFFFFFF
-_ITEM_GROUP, _ITEM_END, _SEQUENCE_END = 0xFFFE, 0xFFFEE00D, 0xFFFEE0DD
-_LONG_VRS = frozenset({b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"})
-_SHORT_VRS = frozenset(
+LONG_VRS = frozenset({b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"})
+"""VRs whose length has four bytes (PS3.5 §7.1.2)."""
+
+SHORT_VRS = frozenset(
     {b"AE", b"AS", b"AT", b"CS", b"DA", b"DS", b"DT", b"FL", b"FD", b"IS", b"LO", b"LT"}
     | {b"PN", b"SH", b"SL", b"SS", b"ST", b"TM", b"UI", b"UL", b"US"}
 )
-VRS = _LONG_VRS | _SHORT_VRS
+VRS = LONG_VRS | SHORT_VRS
+
+_FIRST_CHUNK = 64 * 1024
+_CHUNK = 16 * 1024
+_NEAR_CHUNK = 1024
+"""Read where the next header is far from the last one: most of what follows it is skipped, too."""
+
+_ITEM_GROUP, _ITEM_END, _SEQUENCE_END = 0xFFFE, 0xFFFEE00D, 0xFFFEE0DD
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +51,28 @@ class Element:
     big_endian: bool
 
 
+@dataclass(frozen=True, slots=True)
+class Scan:
+    """What a scan found, by tag.
+
+    `ended` says in words why it ended before it knew what is there, and is empty where it did not. `behind` is where the bytes at
+    hand ended between two elements: nothing else is to be found unless the data set goes on there.
+    """
+
+    found: Mapping[int, Element]
+    ended: str = ""
+    behind: int | None = None
+
+
+CUT = "the data set ends within its header"
+"""It ends within an element before, or among, those that are looked for."""
+
+CUT_BEHIND = "the data set ends within an element"
+TOO_MANY = f"more than {MAX_HEADERS} elements stand before what is looked for"
+
+
 class _End(Exception):
-    """Nothing more can be read."""
+    """Nothing more can be read; the argument says why."""
 
 
 class Unread(Exception):
@@ -56,23 +80,20 @@ class Unread(Exception):
 
 
 class _Window:
-    """The data set as far as it was read: `chunk` holds what begins at `start`; one chunk at a time, within the budget."""
+    """The data set as far as it was read: `chunk` holds what begins at `start`; one chunk at a time."""
 
     def __init__(self, read: Reader, chunk: bytes | memoryview) -> None:
         self.start = 0
         self.chunk = chunk
+        self.headers = MAX_HEADERS
         self._read = read
-        self._budget = BUDGET_BYTES
 
     def at(self, position: int, size: int) -> int:
         """Return where in `chunk` the data set's `size` bytes from `position` are; fewer are there only at its end."""
         begin = position - self.start
         if begin < 0 or begin + size > len(self.chunk):
-            wanted = max(size, _CHUNK if position else _FIRST_CHUNK)
-            self._budget -= wanted
-            if self._budget < 0:
-                raise _End
-            self.start, self.chunk = position, self._read(position, wanted)
+            chunk = _FIRST_CHUNK if not position else _CHUNK if begin <= len(self.chunk) else _NEAR_CHUNK
+            self.start, self.chunk = position, self._read(position, max(size, chunk))
             return 0
         return begin
 
@@ -81,16 +102,15 @@ class _Window:
         begin = self.at(position, size)
         return bytes(self.chunk[begin : begin + size])
 
+    def count(self, headers: int) -> None:
+        """Count headers that were read. Raises _End."""
+        self.headers -= headers
+        if self.headers < 0:
+            raise _End(TOO_MANY)
 
-def inflated(read: Reader, transfer_syntax_uid: str) -> Reader:
-    """Return a reader of what `read` holds deflated, at most `MAX_INFLATED_BYTES` of it; `read` itself for other syntaxes."""
-    if transfer_syntax_uid != DEFLATED_EXPLICIT_LITTLE:
-        return read
-    try:
-        data = zlib.decompressobj(-zlib.MAX_WBITS).decompress(read(0, MAX_INFLATED_BYTES), MAX_INFLATED_BYTES)
-    except zlib.error:
-        data = b""
-    return lambda offset, size: data[offset : offset + size]
+    def ends_at(self, position: int) -> bool:
+        """Tell whether the data set ends at `position`, neither before nor behind it."""
+        return not self._read(position, 1) and (not position or bool(self._read(position - 1, 1)))
 
 
 def unread(offset: int, size: int) -> bytes:
@@ -104,36 +124,59 @@ def unread(offset: int, size: int) -> bytes:
 
 
 def scan(
-    read: Reader, tags: Collection[int], *, big_endian: bool = False, beginning: bytes | memoryview = b""
-) -> dict[int, Element]:
+    read: Reader,
+    tags: Collection[int],
+    *,
+    needed: Collection[int] = (),
+    big_endian: bool = False,
+    beginning: bytes | memoryview = b"",
+) -> Scan:
     """Return those of `tags` that stand at the top level of the data set, as far as it can be read.
 
-    `beginning` is how the data set begins, where that is at hand; `read` is asked for the rest. Whether VRs are explicit is seen
-    from the first element: devices label it wrongly.
+    The last one counts, of those that stand there twice. Without one of those `needed` the scan goes on behind the last of `tags`:
+    it may stand anywhere in a data set that is not sorted. `beginning` is how the data set begins, where that is at hand; `read` is
+    asked for the rest. Whether VRs are explicit is seen from the first element: devices label it wrongly.
 
     Raises:
-        Unread: `read` is `unread`, and the beginning is not enough; and whatever else `read` raises.
+        Unread: `read` is `unread`, and the beginning ends within an element; and whatever else `read` raises.
 
     """
     found: dict[int, Element] = {}
     window = _Window(read, beginning)
     last = max(tags, default=-1)
-    position = 0
+    position = previous = 0
+    sorted_so_far = True
     try:
         header = _HEADERS[big_endian, _is_explicit(window, 0)]
-        while True:
+        for _ in range(MAX_HEADERS):
             tag, vr, length, size = header(window, position)
             if tag > last:
-                return found
-            position += size
-            if length == _UNDEFINED:
-                position = _behind(window, position, big_endian, header)
+                if sorted_so_far and all(each in found for each in needed):
+                    return Scan(found)
+            elif tag < previous:
+                sorted_so_far = False
+            previous = tag
+            if length == UNDEFINED:
+                position = _behind(window, position + size, big_endian, header)
                 continue
             if tag in tags:
-                found[tag] = Element(vr.decode("latin-1"), window.value(position, min(length, MAX_VALUE_BYTES)), big_endian)
-            position += length
-    except (_End, struct.error):
-        return found
+                size_wanted = min(length, MAX_VALUE_BYTES)
+                value = window.value(position + size, size_wanted)
+                if len(value) < size_wanted:
+                    return Scan(found, CUT)
+                found[tag] = Element(vr.decode("latin-1"), value, big_endian)
+            position += size + length
+        return Scan(found, TOO_MANY)
+    except _End as end:
+        return Scan(found, str(end))
+    except struct.error:
+        if window.ends_at(position):
+            return Scan(found)
+        return Scan(found, CUT if previous <= last else CUT_BEHIND)
+    except Unread:
+        if position < len(beginning):
+            raise
+        return Scan(found, behind=position)
 
 
 _Header = Callable[[_Window, int], tuple[int, bytes, int, int]]
@@ -164,9 +207,9 @@ def _explicit(order: str) -> _Header:
         group, element, vr, length = unpack(window.chunk, begin)
         tag = group << 16 | element
         if group != _ITEM_GROUP:
-            if vr in _SHORT_VRS:
+            if vr in SHORT_VRS:
                 return tag, vr, length, 8
-            if vr in _LONG_VRS:
+            if vr in LONG_VRS:
                 return tag, vr, unpack_length(window.chunk, begin + 8)[0], 12
             if b"AA" <= vr <= b"ZZ":
                 return tag, vr, length, 8
@@ -193,17 +236,34 @@ def _behind(window: _Window, position: int, big_endian: bool, header: _Header) -
     implicit = _HEADERS[big_endian, False]
     # For the sequence and the item, by turns, that are open: how headers of elements in it are read.
     open_levels = [header]
+    headers = 0
     while open_levels:
         within, in_item = open_levels[-1], len(open_levels) % 2 == 0
         tag, _, length, size = (within if in_item else implicit)(window, position)
+        headers += 1
+        if headers > window.headers:
+            break
         position += size
         if tag == (_ITEM_END if in_item else _SEQUENCE_END):
             open_levels.pop()
-        elif length != _UNDEFINED:
+        elif length != UNDEFINED:
             position += length
         elif in_item or within is implicit:
             open_levels.append(within)
         else:
             # Within a UN it is Implicit VR (PS3.5 §6.2.2), unless a writer did not know; some switch to it in any sequence.
             open_levels.append(_HEADERS[big_endian, _is_explicit(window, position)])
+    window.count(headers)
     return position
+
+
+def behind_undefined(read: Reader, position: int) -> int | None:
+    """Return the position behind a value without length that begins at `position`, of an element in Explicit VR Little Endian.
+
+    None where it does not end.
+    """
+    window = _Window(read, b"")
+    try:
+        return _behind(window, position, False, _HEADERS[False, True])
+    except (_End, struct.error):
+        return None
