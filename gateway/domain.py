@@ -35,7 +35,7 @@ def is_uid(value: str) -> bool:
     must not be lost. Left out are control characters, which harm whoever shows them, and `*`, `?` and the backslash, which would
     make one UID a pattern or a list (PS3.4 §C.2.2.2). Whoever makes a path or a URL of it has to quote it.
     """
-    return _UID.fullmatch(value) is not None
+    return _CONFORMING_UID.fullmatch(value) is not None or _UID.fullmatch(value) is not None
 
 
 def is_conforming_uid(value: str) -> bool:

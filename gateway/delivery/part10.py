@@ -6,7 +6,7 @@ import os
 
 from gateway.delivery.destination import OpenBytes
 from gateway.dicom import part10
-from gateway.domain import IMPLEMENTATION_CLASS_UID, InstanceIdentity
+from gateway.domain import InstanceIdentity
 
 _MAX_HEAD_BYTES = 65536
 
@@ -20,7 +20,9 @@ def file_head(source: OpenBytes, identity: InstanceIdentity) -> bytes:
     length = source.offset - source.start
     own = os.pread(source.fileno(), length, source.start) if 0 < length <= _MAX_HEAD_BYTES else b""
     begin = len(part10.PREAMBLE)
-    return part10.PREAMBLE + (own[begin:] if _fits(own, identity) else _meta(identity))
+    if _fits(own, identity):
+        return part10.PREAMBLE + own[begin:]
+    return part10.PREAMBLE + part10.meta_of(identity.sop_class_uid, identity.sop_instance_uid, identity.transfer_syntax_uid)
 
 
 def _fits(head: bytes, identity: InstanceIdentity) -> bool:
@@ -31,19 +33,6 @@ def _fits(head: bytes, identity: InstanceIdentity) -> bool:
         meta = part10.read_meta(lambda offset, size: head[offset : offset + size], begin)
     except part10.CutOff:
         return False
-    named = all(meta.values.get(number, b"").rstrip(b"\0 ") == part10.uid_bytes(uid) for number, uid in _uids(identity))
-    return meta.clean and meta.end == len(head) and named
-
-
-def _meta(identity: InstanceIdentity) -> bytes:
-    uids = ((number, part10.uid_bytes(uid)) for number, uid in _uids(identity))
-    implementation = (part10.IMPLEMENTATION_CLASS, IMPLEMENTATION_CLASS_UID.encode())
-    return part10.encode_meta(((part10.VERSION, b"\x00\x01"), *uids, implementation))
-
-
-def _uids(identity: InstanceIdentity) -> tuple[tuple[int, str], ...]:
-    return (
-        (part10.SOP_CLASS_UID, identity.sop_class_uid),
-        (part10.SOP_INSTANCE_UID, identity.sop_instance_uid),
-        (part10.TRANSFER_SYNTAX_UID, identity.transfer_syntax_uid),
-    )
+    named = tuple(meta.text(number) for number in (part10.SOP_CLASS_UID, part10.SOP_INSTANCE_UID, part10.TRANSFER_SYNTAX_UID))
+    ours = (identity.sop_class_uid, identity.sop_instance_uid, identity.transfer_syntax_uid)
+    return meta.clean and meta.end == len(head) and named == ours

@@ -123,7 +123,7 @@ def unread(offset: int, size: int) -> bytes:
     raise Unread
 
 
-def scan(
+def scan(  # noqa: PLR0911, PLR0912 - one loop, on the data path
     read: Reader,
     tags: Collection[int],
     *,
@@ -147,9 +147,21 @@ def scan(
     position = previous = 0
     sorted_so_far = True
     try:
-        header = _HEADERS[big_endian, _is_explicit(window, 0)]
+        explicit = _is_explicit(window, 0)
+        header = _HEADERS[big_endian, explicit]
+        common = explicit and not big_endian
         for _ in range(MAX_HEADERS):
-            tag, vr, length, size = header(window, position)
+            begin = position - window.start
+            if common and begin + 12 <= len(window.chunk):
+                # As `header` does it, without its calls: most elements of most instances are read here.
+                group, number, vr, length = _COMMON(window.chunk, begin)
+                tag, size = group << 16 | number, 8
+                if vr in LONG_VRS and group != _ITEM_GROUP:
+                    (length,), size = _LENGTH(window.chunk, begin + 8), 12
+                elif vr not in SHORT_VRS or group == _ITEM_GROUP:
+                    tag, vr, length, size = header(window, position)
+            else:
+                tag, vr, length, size = header(window, position)
             if tag > last:
                 if sorted_so_far and all(each in found for each in needed):
                     return Scan(found)
@@ -178,6 +190,9 @@ def scan(
             raise
         return Scan(found, behind=position)
 
+
+_COMMON = struct.Struct("<HH2sH").unpack_from
+_LENGTH = struct.Struct("<L").unpack_from
 
 _Header = Callable[[_Window, int], tuple[int, bytes, int, int]]
 """Returns tag, VR, length of the value and size of the header of the element that begins at a position."""

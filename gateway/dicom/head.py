@@ -106,13 +106,14 @@ def _head(read: Reader, transfer_syntax_uid: str, keywords: frozenset[str], begi
     found = seen.found
     character_sets = _plain(found.get(_CHARACTER_SET)).split("\\")
     values = {keyword: _value(tag, found[tag], character_sets) for keyword, tag in asked.items() if tag in found}
+    sop_class, instance, study, series = uids = [_uid(found.get(tag)) for tag in _UIDS]
     return DataSetHead(
-        _uid(found.get(_SOP_CLASS_UID)),
-        _uid(found.get(_SOP_INSTANCE_UID)),
-        _uid(found.get(_STUDY_INSTANCE_UID)),
-        _uid(found.get(_SERIES_INSTANCE_UID)),
+        sop_class,
+        instance,
+        study,
+        series,
         values,
-        seen.ended or _left_out(found),
+        seen.ended or ("" if all(uids) else _left_out(found)),
         seen.behind,
     )
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from gateway.dicom.elements import LONG_VRS, UNDEFINED, VRS, Reader, behind_undefined
 from gateway.dicom.syntaxes import IMPLICIT_LITTLE
-from gateway.domain import is_conforming_uid
+from gateway.domain import IMPLEMENTATION_CLASS_UID, is_conforming_uid
 
 PREAMBLE_LENGTH = 128
 PREFIX = b"DICM"
@@ -178,6 +178,19 @@ def _is_there(read: Reader, end: int) -> bool:
 
 
 # Writing
+
+
+def meta_of(sop_class_uid: str, sop_instance_uid: str, transfer_syntax_uid: str) -> bytes:
+    """Return the File Meta Information that an instance must have (PS3.10 Table 7.1-1)."""
+    return encode_meta(
+        (
+            (VERSION, b"\x00\x01"),
+            (SOP_CLASS_UID, uid_bytes(sop_class_uid)),
+            (SOP_INSTANCE_UID, uid_bytes(sop_instance_uid)),
+            (TRANSFER_SYNTAX_UID, uid_bytes(transfer_syntax_uid)),
+            (IMPLEMENTATION_CLASS, IMPLEMENTATION_CLASS_UID.encode()),
+        )
+    )
 
 
 def encode_meta(elements: Iterable[tuple[int, bytes]]) -> bytes:

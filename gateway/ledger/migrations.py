@@ -93,12 +93,11 @@ def _no_empty_contents(connection: Connection) -> None:
 
     Its location goes, so that a file that was made whole since is read again.
     """
-    empty = "content_length < 1 OR content_offset < 0"
     for statement in (
-        "UPDATE deliveries SET state = 'held', proof = NULL, reason = 'the file ends within its header: nothing of it was delivered' "
-        f"WHERE state <> 'dropped' AND instance_id IN (SELECT id FROM instances WHERE {empty})",
+        "UPDATE deliveries SET state = 'held', proof = NULL, reason = 'it ends within its header: nothing of it was delivered' "
+        "WHERE state <> 'dropped' AND instance_id IN (SELECT id FROM instances WHERE content_length < 1 OR content_offset < 0)",
         "UPDATE instances SET location = 'none:' || id, content_offset = 0, content_length = 1, bytes_state = 'missing' "
-        f"WHERE {empty}",
+        "WHERE content_length < 1 OR content_offset < 0",
     ):
         connection.execute(text(statement))
 

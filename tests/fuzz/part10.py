@@ -1,4 +1,4 @@
-"""Fuzz target: files as ``gateway send`` takes them. What pydicom reads in one is what it reads in what we make of it, or we say no.
+"""Fuzz target: files as ``gateway send`` takes them. What pydicom reads in one it reads in what we make of it, or we say no.
 
 An input is a file. Where it is recognised, its data set is put behind File Meta Information as a folder destination writes it, and
 pydicom has to read the same elements in both. Where it is not, it must not be passed over in silence while pydicom finds an
@@ -11,7 +11,6 @@ import random
 import struct
 from collections.abc import Iterator
 
-from gateway.delivery import part10 as delivery
 from gateway.dicom import part10
 from gateway.dicom.sniff import MEDIA_STORAGE_DIRECTORY, DicomFile, sniff
 from gateway.domain import is_sop_class, is_uid
@@ -45,7 +44,8 @@ def one_input(file: bytes) -> None:
     identity = found.identity
     assert is_sop_class(identity.sop_class_uid)
     assert is_uid(identity.sop_instance_uid)
-    made = by_pydicom(part10.PREAMBLE + delivery._meta(identity) + data_set)
+    head = part10.meta_of(identity.sop_class_uid, identity.sop_instance_uid, identity.transfer_syntax_uid)
+    made = by_pydicom(part10.PREAMBLE + head + data_set)
     if theirs is None or not theirs[1]:
         return
     if theirs[0] != identity.transfer_syntax_uid and not (theirs[0] == "none" and data_set[:2] in (b"\x08\0", b"\0\x08")):
