@@ -286,7 +286,9 @@ class Spool:
     def _mark_removed(self, token: str, offset: int) -> None:
         try:
             with self._pool.reading(token) as segment:
-                if read_frame(segment.descriptor, token, offset) is not None:
+                # The table has what this process wrote or scanned, released or not; else the record itself tells.
+                known = self._pool.size_at(segment, offset) if segment.scanned else read_frame(segment.descriptor, token, offset)
+                if known is not None:
                     segment.unsynced = True
                     os.pwrite(segment.descriptor, record.REMOVED, record.removed_at(offset))
         except SpoolMissing:
