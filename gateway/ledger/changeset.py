@@ -146,7 +146,7 @@ class Changeset:
 
     def __init__(self, connection: Connection, uids: Collection[str]) -> None:
         self._connection = connection
-        self._current = {uid: known for uid, known in _read(connection, sorted(set(uids)))}
+        self._current = dict(_read(connection, sorted(set(uids))))
         self._next_id = 0
         self._new: list[Current] = []
         self._replaced: list[Current] = []

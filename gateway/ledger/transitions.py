@@ -71,7 +71,7 @@ class Move:
     """One change of state for many deliveries, each at a time of its own: the same compare-and-set as `move`, built once."""
 
     def __init__(self, new: S, *, only_from: Collection[S], due: bool = False, **columns: Any) -> None:
-        """Change deliveries from one of `only_from` to `new`, and set `columns` with it; with `due` they may be claimed from then on.
+        """Change deliveries from one of `only_from` to `new` and set `columns`; with `due` they may be claimed from then on.
 
         Raises:
             IllegalTransition: `only_from` names a state from which `new` is never allowed.
