@@ -16,7 +16,7 @@ from pydicom.dataset import Dataset
 from gateway.archives import InstanceLister, Knowledge, Listing, PresenceLister, SeriesLister, StudyLister, count_of, list_all
 from gateway.association.query import Finder
 from gateway.association.statuses import StatusKind, find_meaning
-from gateway.domain import Basis, is_uid
+from gateway.domain import Basis, is_sop_class, is_uid
 from gateway.errors import DimseFailed
 from gateway.retrieve.repair import Level, Target
 from gateway.retrieve.tally import Expectation, instances
@@ -199,7 +199,7 @@ def _list_series(
         return SeriesListing(series, count, None)
     classes = {uid: match.get("SOPClassUID", "") for uid, match in listing.found.items()}
     good = tuple(uid for uid in classes if is_uid(uid))
-    told = {uid: classes[uid] for uid in good if is_uid(classes[uid])}
+    told = {uid: classes[uid] for uid in good if is_sop_class(classes[uid])}
     return SeriesListing(series, count, good, len(classes) - len(good), told, listing.doubt if classes else "")
 
 
