@@ -1,4 +1,4 @@
-"""Durations and days as people write them: ``12h``, ``yesterday``, ``2024-01-01..2024-01-31``. Pure.
+"""Durations, days and C-FIND keys as people write them: ``12h``, ``yesterday``, ``StudyDate=2024-01-01..2024-01-31``. Pure.
 
 What cannot be read raises ValueError whose text says what is expected, for `gateway.settings` and the command line.
 """
@@ -6,12 +6,17 @@ What cannot be read raises ValueError whose text says what is expected, for `gat
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta, tzinfo
 
 DURATION = 'a duration such as "90s", "5m", "12h" or "2d"'
 DAYS = '"today", "yesterday", a date such as "2024-01-31", or two of them joined by ".."'
+
+DATE_KEY = 'a date such as "20240115" or "2024-01-15", or a range such as "20240101-20240131" or "2024-01-01..2024-01-31"'
+TIME_KEY = 'a time such as "0830" or "08:30:00", or a range such as "0800-1200" or "08:00..12:00"'
+DATE_TIME_KEY = 'a date and time such as "20240115083000", or a range of two, joined by "-"'
+EARLIER_FIRST = ", the earlier first"
 
 TIME_OF_DAY = 'a time of day such as "03:00" or "18:30"'
 
@@ -77,6 +82,103 @@ def _end(text: str) -> date | int:
 
 def _unreadable() -> date:
     raise ValueError(DAYS)
+
+
+def matching_keys(keys: Mapping[str, str]) -> dict[str, str]:
+    """Return C-FIND keys with dates and times as PS3.5 §6.2 has them; other keys as they are.
+
+    Raises:
+        ValueError: a date or time is none, or a range ends before it begins; the text says for which keyword what is expected.
+
+    """
+    plain = dict[str, str]()
+    for keyword, value in keys.items():
+        try:
+            plain[keyword] = matching_value(keyword, value)
+        except ValueError as error:
+            raise ValueError(f"for {keyword} {error}") from error
+    return plain
+
+
+def matching_value(keyword: str, value: str) -> str:
+    """Return the value of one C-FIND key, a date, a time or a range of them as PS3.4 §C.2.2.2.5 has them.
+
+    Raises:
+        ValueError: it is none; the text says what is expected, and repeats no value.
+
+    """
+    if not keyword.endswith(("Date", "Time")) or not value.strip(" *"):
+        return value
+    expected, read = {"DA": (DATE_KEY, _date_key), "TM": (TIME_KEY, _time_key), "DT": (DATE_TIME_KEY, _moment_key)}.get(
+        _vr_of(keyword), ("", None)
+    )
+    if read is None:
+        return value
+    try:
+        return "\\".join(read(part.strip()) for part in value.split("\\"))
+    except _Reversed:
+        raise ValueError(f"{expected}{EARLIER_FIRST}") from None
+    except ValueError:
+        raise ValueError(expected) from None
+
+
+def _vr_of(keyword: str) -> str:
+    from pydicom.datadict import dictionary_VR, tag_for_keyword
+
+    tag = tag_for_keyword(keyword)
+    return "" if tag is None else dictionary_VR(tag)
+
+
+class _Reversed(ValueError):
+    """A range ends before it begins."""
+
+
+_KEY_DATE = re.compile(r"(\d{4})([-./]?)(\d{2})\2(\d{2})")
+_KEY_TIME = re.compile(r"(\d{2})(?::?(\d{2})(?::?(\d{2})(\.\d{1,6})?)?)?")
+_KEY_MOMENT = re.compile(r"\d{4}(\d{2}){0,5}(\.\d{1,6})?([+-]\d{4})?")
+
+
+def _date_key(text: str) -> str:
+    return _range(text, _KEY_DATE, lambda found: f"{date(int(found[1]), int(found[3]), int(found[4])):%Y%m%d}".zfill(8))
+
+
+def _time_key(text: str) -> str:
+    return _range(text, _KEY_TIME, _plain_time)
+
+
+def _moment_key(text: str) -> str:
+    """Return a date and time, or a range, as it is: a ``-`` may also be the offset from UTC."""
+    parts = text.split("-")
+    whole = any(
+        all(not half or _KEY_MOMENT.fullmatch(half) for half in ("-".join(parts[:at]), "-".join(parts[at:])))
+        for at in range(len(parts) + 1)
+    )
+    if not whole:
+        raise ValueError(text)
+    return text
+
+
+def _plain_time(found: re.Match[str]) -> str:
+    hours, minutes, seconds, fraction = found.groups()
+    if int(hours) > 23 or int(minutes or 0) > 59 or int(seconds or 0) > 60:
+        raise ValueError(hours)
+    return f"{hours}{minutes or ''}{seconds or ''}{fraction or ''}"
+
+
+def _range(text: str, one: re.Pattern[str], plain: Callable[[re.Match[str]], str]) -> str:
+    """Return a value, or two of them joined by ``-`` or ``..``, either of which may be missing, in the form that `plain` gives."""
+    if single := one.fullmatch(text):
+        return plain(single)
+    for joint in ("..", "-"):
+        for at in (match.start() for match in re.finditer(re.escape(joint), text)):
+            first, last = text[:at].strip(), text[at + len(joint) :].strip()
+            begin, end = one.fullmatch(first), one.fullmatch(last)
+            if (begin or not first) and (end or not last) and (begin or end):
+                ends = plain(begin) if begin else "", plain(end) if end else ""
+                if begin and end and ends[0][: len(ends[1])] > ends[1]:
+                    raise _Reversed(text)
+                return "-".join(ends)
+    raise ValueError(text)
 
 
 def time_of_day(text: str) -> time:

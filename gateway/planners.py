@@ -56,7 +56,7 @@ def migrations(
         retriever,
         ledger,
         barrier,
-        lists=partial(list_studies, retriever, ledger, settings.sources),
+        lists=partial(list_studies, retriever),
         crowded=room.crowded,
         original=partial(_original, settings),
     )

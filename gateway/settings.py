@@ -19,6 +19,7 @@ from gateway.values import (
     Duration,
     Host,
     Hours,
+    MatchingKeys,
     Network,
     PemFile,
     Port,
@@ -86,6 +87,10 @@ class ListenTable(Table):
     tls: ListenTlsTable | None = None
 
 
+MIN_RESERVE_BYTES = 16 * 1024 * 1024
+"""What the ledger's write-ahead log may need before it is checkpointed (`gateway.ledger.writer.WAL_CHECKPOINT_PAGES`)."""
+
+
 class SpoolTable(Table):
     """``[spool]``: A700 is answered when less than `reserve_bytes` would stay free on its file system."""
 
@@ -128,6 +133,8 @@ class SourceTable(Table):
     # Arrivals must have been quiet this long after the final C-MOVE response before the sets are compared.
     settle_s: Seconds = 2.0
     response_timeout_s: Seconds = 60.0
+    # All responses to one C-FIND together.
+    query_timeout_s: Seconds = 600.0
     # In place of `[listen] prefer`, for what this source sends.
     prefer: tuple[TransferSyntax, ...] = ()
     tls: TlsTable | None = None
@@ -166,6 +173,8 @@ class DicomDestination(Table):
     quiet_s: Seconds = 3.0
     commitment_timeout_s: Seconds = 300.0
     response_timeout_s: Seconds = 60.0
+    # All responses to one C-FIND together.
+    query_timeout_s: Seconds = 600.0
     # Associations are closed after this long without work: before Orthanc's 30 s.
     idle_close_s: Seconds = 5.0
     retry: RetryTable = RetryTable()
@@ -245,7 +254,7 @@ class SyncTable(Table):
     last: Duration | None = None
     days: tuple[Days, ...] = ()
     patients: tuple[Annotated[str, Field(min_length=1)], ...] = ()
-    query: dict[str, str] = Field(default_factory=dict)
+    query: MatchingKeys = Field(default_factory=dict)
     # Where StudyDate and StudyTime are local; the machine's time zone where it is left out.
     time_zone: TimeZone | None = None
     series: Literal["all", "smallest", "fewer_than"] = "all"
@@ -288,7 +297,7 @@ class CompareTable(Table):
     level: Literal["study", "series", "instance"] = "instance"
     # Studies of so many days, today included.
     last_days: Annotated[int, Field(ge=1, le=36_500)] = 2
-    query: dict[str, str] = Field(default_factory=dict)
+    query: MatchingKeys = Field(default_factory=dict)
     content: bool = False
     repair: Literal["a-to-b", "b-to-a", "both"] | None = None
     ignore_missing_in: Literal["a", "b"] | None = None

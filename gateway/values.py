@@ -131,3 +131,6 @@ Share = Annotated[float, BeforeValidator(_share), Field(gt=0, le=1)]
 Size = Annotated[int, BeforeValidator(_size), Field(gt=0)]
 TimeOfDay = Annotated[str, AfterValidator(_time_of_day)]
 Weekdays = Annotated[str, AfterValidator(_weekdays)]
+
+MatchingKeys = Annotated[dict[str, str], AfterValidator(dates.matching_keys)]
+"""C-FIND keys, with dates and times as people write them."""

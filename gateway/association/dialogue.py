@@ -56,6 +56,9 @@ MAX_LATE = 100
 LAST_WORDS_S = 0.5
 """How long a peer may take to read an A-ABORT."""
 
+CANCEL_S = 10.0
+"""How long a peer may take to end what was cancelled, before the association is aborted."""
+
 _GLANCE_S = 0.01
 """How long what stirs may take to turn out to be something: under TLS it may be a session ticket."""
 
@@ -113,6 +116,7 @@ class Dialogue:
         self._sending = False
         self._context_id = 0
         self._under_way: _UnderWay | None = None
+        self._leaving = False
         self._last_message_id = 0
         self._asked = deque[tuple[int, int]](maxlen=MAX_LATE)
         self._late = 0
@@ -134,6 +138,8 @@ class Dialogue:
             raise RuntimeError("one operation at a time on an association")
         self._busy = True
         try:
+            if self._leaving:
+                raise AssociationAborted("it was given up", peer=self._stream.peer)
             self._still_there()
             yield
         except (DimseFailed, NoPresentationContext, GeneratorExit):
@@ -178,6 +184,14 @@ class Dialogue:
         """Have C-CANCEL sent for `message_id` where it is under way (PS3.7 §9.3.2.3). From any thread."""
         under_way = self._under_way
         if under_way is not None and under_way.message_id == message_id:
+            under_way.cancelled = True
+            under_way.waker.wake()
+
+    def leave(self) -> None:
+        """Have C-CANCEL sent for whatever is under way, and let nothing more begin. From any thread."""
+        self._leaving = True
+        under_way = self._under_way
+        if under_way is not None:
             under_way.cancelled = True
             under_way.waker.wake()
 
@@ -297,7 +311,7 @@ class Dialogue:
 
     def _drain(self, operation: Operation, message_id: int) -> None:
         """Cancel `message_id` and take its responses to the final one; the association ends where that takes too long."""
-        deadline = time.monotonic() + self._deadlines.response_s
+        deadline = time.monotonic() + min(self._deadlines.response_s, CANCEL_S)
         try:
             self._send_cancel(message_id)
             while is_pending(self.response(operation, message_id, max(deadline - time.monotonic(), 0.0)).status):

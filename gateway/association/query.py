@@ -14,7 +14,7 @@ from pydicom.datadict import dictionary_VR, tag_for_keyword
 from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
 
-from gateway.errors import ProtocolError, UsageError
+from gateway.errors import UsageError
 
 # Values come from strangers and are judged here; pydicom would quote those it finds odd, patients' names too, in warnings.
 pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE
@@ -44,10 +44,7 @@ RETURN_KEYS: Mapping[str, tuple[str, ...]] = {
 }
 """What `gateway find` asks for at each level beside the keys that are given."""
 
-_AT_STUDY_LEVEL = {"Modality": "ModalitiesInStudy"}
-
-MAX_MATCHES = 1_000_000
-"""Matches of one query at most: more is a source that does not end."""
+AT_STUDY_LEVEL = {"Modality": "ModalitiesInStudy"}
 
 
 class Finder(Protocol):
@@ -69,7 +66,7 @@ def identifier(level: str, keys: Mapping[str, str], wanted: Iterable[str] = ()) 
     for keyword in wanted:
         setattr(dataset, keyword, "")
     for keyword, value in keys.items():
-        name = _AT_STUDY_LEVEL.get(keyword, keyword) if level == "STUDY" else keyword
+        name = AT_STUDY_LEVEL.get(keyword, keyword) if level == "STUDY" else keyword
         if tag_for_keyword(name) is None or dictionary_VR(name).startswith(("O", "SQ", "UN")):
             raise UsageError(
                 f"{keyword} is no keyword of a DICOM attribute to match by (for example PatientID, StudyDate, Modality)"
@@ -177,11 +174,3 @@ def as_values(dataset: Dataset) -> dict[str, str]:
     """Return a match as keyword → value, sequences and group 0000 left out."""
     keywords = (element.keyword for element in dataset if element.VR != "SQ" and element.tag.group != 0)
     return {keyword: text(dataset, keyword) for keyword in keywords if keyword}
-
-
-def bounded(answers: Iterator[Dataset]) -> Iterator[Dataset]:
-    """Yield the matches of one query; raises ProtocolError for a peer that does not end."""
-    for number, answer in enumerate(answers):
-        if number >= MAX_MATCHES:
-            raise ProtocolError(f"the source answers a query with more than {MAX_MATCHES} matches")
-        yield answer

@@ -39,6 +39,7 @@ from gateway.association.dial import dial, forget, remember, why_lost
 from gateway.association.dialogue import LAST_WORDS_S, Dialogue, Response, Serve, named
 from gateway.association.getting import originated, sub_operation, sub_operation_contexts
 from gateway.association.identifier import decode_identifier, encode_identifier
+from gateway.association.matches import Bounds
 from gateway.association.message import Receiver
 from gateway.association.pdu import SERVICE_PROVIDER, PduType, decode_reject, encode_abort
 from gateway.association.requests import (
@@ -188,20 +189,27 @@ class Requestor:
     def find(self, identifier: Dataset, *, model: str = STUDY_ROOT_FIND) -> Iterator[Dataset]:
         """Yield the matches of `identifier` as they come, one in memory at a time (PS3.4 §C.4.1).
 
+        Attributes that were not asked for are left out (PS3.4 §C.4.1.1.3), and how much may come, and for how long, is bounded
+        (`gateway.association.matches`).
+
         Closing the iterator early cancels the operation and waits for its end. Values are decoded when they are asked for.
 
         Raises:
             DimseFailed: the final status is not 0000.
             NoPresentationContext: `model` was not accepted.
+            ProtocolError: the peer answers with too much, or does not come to an end.
             AssociationError: the association ended.
         """
         context = self._context(model)
         data = encode_identifier(identifier, context.transfer_syntax)
+        bounds = Bounds(frozenset(identifier.keys()), self._deadlines.query_s)
         command = self._command(Operation.C_FIND, HAS_DATA_SET, AffectedSOPClassUID=model, Priority=MEDIUM)
         with closing(self._responses(Operation.C_FIND, context, command, data, self._deadlines.response_s)) as responses:
             for response in responses:
+                if is_pending(response.status):
+                    bounds.heard()
                 if is_pending(response.status) and response.data is not None:
-                    yield decode_identifier(response.data, context.transfer_syntax)
+                    yield bounds.keep(decode_identifier(response.data, context.transfer_syntax))
                 elif not is_pending(response.status) and response.status != SUCCESS:
                     raise DimseFailed("C-FIND", response.status, peer=str(self.remote))
 
@@ -268,6 +276,13 @@ class Requestor:
         Never raises.
         """
         self._dialogue.cancel(message_id)
+
+    def leave(self) -> None:
+        """Ask the peer to stop whatever is under way, and begin nothing more: what is called next raises `AssociationAborted`.
+
+        From any thread, like `cancel`. Never raises.
+        """
+        self._dialogue.leave()
 
     def store(
         self,

@@ -41,12 +41,14 @@ class Deadlines:
     """How long each wait may last, in seconds.
 
     `connect_s` covers the name, TCP and TLS; `associate_s` the answer to A-ASSOCIATE-RQ; `response_s` each response to a request;
-    `send_s` each stretch in which the peer reads nothing of what we send; `release_s` the answer to A-RELEASE-RQ.
+    `query_s` all responses to one C-FIND together; `send_s` each stretch in which the peer reads nothing of what we send;
+    `release_s` the answer to A-RELEASE-RQ.
     """
 
     connect_s: float = 10.0
     associate_s: float = 30.0
     response_s: float = 60.0
+    query_s: float = 600.0
     send_s: float = 30.0
     release_s: float = 5.0
 

@@ -10,6 +10,7 @@ import typer
 from gateway.cli import render
 from gateway.cli.link import reach
 from gateway.cli.options import DEFAULT_CONFIG, ConfigOption, JsonOption
+from gateway.dates import matching_value
 from gateway.errors import UsageError
 from gateway.web.wire import EchoCommand, FindCommand
 
@@ -58,14 +59,17 @@ def tell_advice(results: Sequence[Mapping[str, Any]]) -> None:
 def keys_of(pairs: Sequence[str], *, bare: bool = False) -> dict[str, str]:
     """Return ``KEYWORD=VALUE`` arguments as a mapping; `bare` takes a ``KEYWORD`` alone too, as one without a value.
 
-    Raises UsageError without repeating a value: it may name a patient.
+    Dates and times may be written as people write them. Raises UsageError without repeating a value: it may name a patient.
     """
     keys: dict[str, str] = {}
     for position, pair in enumerate(pairs, 1):
         keyword, equals, value = pair.partition("=")
         if not (equals or bare) or not (keyword.isascii() and keyword.isalnum()):
             raise UsageError(f"key {position}: expected KEYWORD=VALUE, like StudyDate=20240101-20240131")
-        keys[keyword] = value
+        try:
+            keys[keyword] = matching_value(keyword, value)
+        except ValueError as error:
+            raise UsageError(f"key {position}, {keyword}: expected {error}") from error
     return keys
 
 

@@ -15,8 +15,6 @@ from gateway.codec.elements import (
     ITEM,
     ITEM_END,
     SEQUENCE_END,
-    SHORT_VRS,
-    UNDEFINED,
     Element,
     Encoding,
     Walker,
@@ -24,6 +22,7 @@ from gateway.codec.elements import (
 )
 from gateway.codec.extent import COPY_BYTES, Extent, Output, Window
 from gateway.codec.vrs import DECIDERS, WORD_BYTES, decided_vr, decider, implicit_vr, swapped
+from gateway.dicom.elements import SHORT_VRS, UNDEFINED
 from gateway.errors import NotTranscodable
 
 MAX_DEPTH = 64

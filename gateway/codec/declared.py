@@ -24,7 +24,7 @@ from itertools import islice
 from gateway.codec import pixels
 from gateway.codec.codestreams import fitting_syntaxes
 from gateway.codec.deflate import inflate
-from gateway.codec.elements import EXPLICIT, IMPLICIT, LONG_VRS, SHORT_VRS, UNDEFINED, Encoding
+from gateway.codec.elements import EXPLICIT, IMPLICIT, Encoding
 from gateway.codec.encapsulation import Range
 from gateway.codec.extent import Extent, Output
 from gateway.codec.frames import in_order, ranges_of, taken
@@ -43,6 +43,7 @@ from gateway.codec.syntaxes import (
     known,
     syntax,
 )
+from gateway.dicom.elements import UNDEFINED, VRS
 from gateway.errors import CodecError, NotTranscodable
 
 BEGINNING_BYTES = 16 * 1024
@@ -58,7 +59,6 @@ _BIG = Encoding(explicit=True, big_endian=True)
 _NATIVE = {EXPLICIT: EXPLICIT_LITTLE, IMPLICIT: IMPLICIT_LITTLE, _BIG: EXPLICIT_BIG}
 _JUDGED = frozenset(each.uid for each in known() if each.coding is not Coding.OTHER)
 
-_VRS = LONG_VRS | SHORT_VRS
 _PIXEL_DATA = b"\xe0\x7f\x10\x00"
 _ICON_IMAGE_SEQUENCE = b"\x88\x00\x00\x02"
 _ROWS = b"\x28\x00\x10\x00"
@@ -118,7 +118,7 @@ def fits(beginning: bytes, length: int, declared: str, read: Read) -> bool:
     as_declared = syntax(declared)
     if as_declared.deflated:
         return b"\0" not in beginning[:2]  # as the number of a first group has in either order, and few deflated data sets
-    if as_declared.big_endian or beginning[1:2] not in (b"", b"\0") or (beginning[4:6] in _VRS) is not as_declared.explicit:
+    if as_declared.big_endian or beginning[1:2] not in (b"", b"\0") or (beginning[4:6] in VRS) is not as_declared.explicit:
         return False
     return _Glance(beginning, length, as_declared, read).fits()
 

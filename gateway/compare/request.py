@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field
 from datetime import date, timedelta
 from enum import StrEnum
 
+from gateway.dates import matching_keys
 from gateway.domain import is_uid
 from gateway.errors import UsageError
 from gateway.retrieve import SingleValue, check_single
@@ -68,6 +69,10 @@ class CompareRequest:
             raise UsageError("--content compares instances: it needs --level instance")
         if self.ignore not in {"", "a", "b"}:
             raise UsageError("--ignore-missing-in: expected A or B")
+        try:
+            object.__setattr__(self, "query", matching_keys(self.query))
+        except ValueError as error:
+            raise UsageError(f"expected {error}") from error
         lists = [self.study_uids, self.accession_numbers, self.patient_ids]
         if sum(map(bool, lists)) > 1 or (any(lists) and (self.first or self.last)):
             raise UsageError("name the studies in one way: a range of dates, or a list")

@@ -79,6 +79,8 @@ class Comparison:
         outcome = Outcome()
         for keys in self.request.queries():
             await self._some(outcome, keys)
+        doubts = dict.fromkeys((*self.a.doubts(), *self.b.doubts()))
+        self._note(outcome, [Difference(Kind.UNKNOWN, "", note=doubt) for doubt in doubts])
         outcome.differences.sort(key=lambda one: (one.study, one.series, one.instance))
         outcome.remarks = tuple(dict.fromkeys((*self.a.remarks(), *self.b.remarks())))
         return outcome
@@ -122,6 +124,10 @@ class Comparison:
 
     async def _series(self, outcome: Outcome, study: str, series: str) -> None:
         a, b = await self._both(lambda place: place.instances(study, series))
+        for place, listed, others in ((self.a, a, b), (self.b, b, a)):
+            if listed and (missing := others - listed):
+                # A list may be cut short: a place does not lack what it has when it is asked for it.
+                listed.update(await self._ask(place.holds, study, series, missing, sorted(listed)[:1]))
         self._note(outcome, differences.of_instances(study, series, a, b))
         outcome.instances += len(a | b)
         if self.request.content:

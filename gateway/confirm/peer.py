@@ -7,12 +7,14 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+from gateway.archives import Evidence, PresenceLister, list_all
 from gateway.association.commitment import CommitmentReport, InstanceReference
 from gateway.association.contexts import COMMITMENT_CONTEXTS, ProposedContext
 from gateway.association.presence import FIND_CONTEXT, instances_of_series
 from gateway.association.requestor import Deadlines, RemoteAE, Requestor, associate
-from gateway.confirm.plan import refuses_find
+from gateway.confirm.plan import by_series, refuses_find
 from gateway.errors import AssociationError, DimseFailed, NoPresentationContext
+from gateway.ledger.proofs import Unverified
 from gateway.settings import DicomDestination
 
 MAX_BREAKS = 3
@@ -37,11 +39,15 @@ class Peer:
     settings: DicomDestination
     calling_ae: str
     tls: ssl.SSLContext | None = None
+    _evidence: Evidence = field(default_factory=Evidence, init=False)
     _breaks: int = 0
     _open: Requestor | None = field(default=None, init=False)
 
-    def listed(self, series: Sequence[tuple[str, str]]) -> set[str]:
-        """Return the SOP Instance UIDs that the destination lists in the (study, series) pairs `series`.
+    def listed(self, items: Sequence[Unverified], *, by_uid: bool = False) -> set[str]:
+        """Return the SOP Instance UIDs that the destination lists in the series of `items`.
+
+        With `by_uid` those of `items` that no list has are asked for by their SOP Instance UIDs: many an archive cuts its lists
+        short, and has what it does not list.
 
         Raises:
             CannotAnswer: it does not answer C-FIND at IMAGE level.
@@ -50,8 +56,12 @@ class Peer:
         found: set[str] = set()
         try:
             with self._associated((FIND_CONTEXT,)) as association, self._counting_breaks():
-                for study, one in series:
-                    found |= instances_of_series(association, study, one)
+                for study, series in by_series(items):
+                    there = instances_of_series(association, study, series)
+                    missing = [item.sop_instance_uid for item in items if item.series_instance_uid == series] if by_uid else []
+                    missing = [uid for uid in missing if uid not in there]
+                    lister = PresenceLister(study, series, self._evidence, named=missing, known=next(iter(there), ""))
+                    found |= there | list_all(lister, association).found.keys()
         except NoPresentationContext as error:
             raise CannotAnswer("no presentation context accepted for C-FIND") from error
         except DimseFailed as error:
@@ -93,7 +103,7 @@ class Peer:
         settings = self.settings
         server_name = settings.tls.server_name if settings.tls else None
         remote = RemoteAE(settings.ae_title, settings.host, settings.port, self.tls, server_name)
-        deadlines = Deadlines(response_s=settings.response_timeout_s)
+        deadlines = Deadlines(response_s=settings.response_timeout_s, query_s=settings.query_timeout_s)
         with associate(remote, self.calling_ae, contexts, deadlines=deadlines) as association:
             self._open = association
             try:

@@ -141,7 +141,10 @@ class Watch:
             await self._prove_by_listing(items)
 
     async def _prove_by_listing(self, items: Sequence[Unverified], note: str = "") -> None:
-        """Ask by C-FIND whether `items` are there, twice before any counts as missing: an archive may index late."""
+        """Ask by C-FIND whether `items` are there, twice before any counts as missing: an archive may index late.
+
+        The second time what is not listed is asked for by its UID: an archive may cut its lists short.
+        """
         can, cannot = plan.askable(items)
         await self._trust_status(cannot, "no Study or Series Instance UID to ask with", note)
         reason = await self._known(NO_FIND)
@@ -152,7 +155,7 @@ class Watch:
             diff = plan.compare(can, await self._listed(can))
             if diff.missing:
                 await trio.sleep(self._quiet_s)
-                again = plan.compare(diff.missing, await self._listed(diff.missing))
+                again = plan.compare(diff.missing, await self._listed(diff.missing, by_uid=True))
                 diff = plan.Diff(diff.present + again.present, again.missing)
         except CannotAnswer as error:
             await self._learn(NO_FIND, str(error))
@@ -217,10 +220,10 @@ class Watch:
             words = "; ".join(part for part in (note, f"proved by status only: {reason}") if part)
             await self._record(plan.Diff(tuple(items), ()), Proof.STATUS, words)
 
-    async def _listed(self, items: Sequence[Unverified]) -> set[str]:
+    async def _listed(self, items: Sequence[Unverified], *, by_uid: bool = False) -> set[str]:
         if not items:
             return set()
-        return await self._blocking(functools.partial(self.peer.listed, plan.by_series(items)))
+        return await self._blocking(functools.partial(self.peer.listed, items, by_uid=by_uid))
 
     async def _known(self, fact: str) -> str | None:
         now = self._clock()

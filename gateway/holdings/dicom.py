@@ -3,21 +3,31 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Protocol, TypeVar
 
-from pydicom.dataset import Dataset
-
-from gateway.association.presence import FIND_CONTEXT, instances_of_series
-from gateway.association.query import bounded, contradicts, count_of, identifier, text
+from gateway.archives import (
+    Answer,
+    InstanceLister,
+    Knowledge,
+    Lister,
+    Listing,
+    Match,
+    PresenceLister,
+    Query,
+    SeriesLister,
+    StudyLister,
+    ask_by,
+    count_of,
+    list_all,
+)
+from gateway.association.presence import FIND_CONTEXT
 from gateway.association.requestor import Deadlines, RemoteAE, Requestor, associate
 from gateway.association.services import StorageService
-from gateway.association.statuses import StatusKind, find_meaning
 from gateway.domain import is_uid
-from gateway.errors import AssociationAborted, DimseFailed, GatewayError
-from gateway.holdings.exhaust import Answer, Limit, everything
+from gateway.errors import AssociationAborted, GatewayError
 from gateway.holdings.getting import Into, NoGet, get
 from gateway.holdings.matching import value_matches
 from gateway.holdings.place import SeriesHeld, StudyHeld, Unheld
@@ -37,18 +47,11 @@ class Capture(Protocol):
         """Give up what is asked for; from any thread."""
 
 
-_STUDY_KEYS = (
-    "StudyInstanceUID",
-    "StudyDate",
-    "StudyTime",
-    "ModalitiesInStudy",
-    "NumberOfStudyRelatedSeries",
-    "NumberOfStudyRelatedInstances",
-)
-_CUT = frozenset({StatusKind.CANCELLED, StatusKind.WARNING, StatusKind.OUT_OF_RESOURCES})
-"""How archives end an answer that has not all matches in it: Orthanc by FE00, others by B001 or A700 (PS3.4 §C.4.1.1.4)."""
+_STUDY_KEYS = ("ModalitiesInStudy", "NumberOfStudyRelatedSeries", "NumberOfStudyRelatedInstances")
+_SERIES_KEYS = ("Modality", "SeriesDescription", "NumberOfSeriesRelatedInstances")
 
-_SERIES_KEYS = ("SeriesInstanceUID", "Modality", "SeriesDescription", "NumberOfSeriesRelatedInstances")
+MAX_COUNTS = 100_000
+"""Counts of studies and series that are kept, to be compared with what is listed of them; beyond that they are forgotten."""
 
 
 def remote_of(table: SourceTable | DicomDestination) -> RemoteAE:
@@ -69,9 +72,20 @@ class DicomPlace:
     gives_files = True
 
     def __init__(
-        self, name: str, remote: RemoteAE, calling_ae: str, *, deadlines: Deadlines, capture: Capture | None = None
+        self,
+        name: str,
+        remote: RemoteAE,
+        calling_ae: str,
+        *,
+        deadlines: Deadlines,
+        capture: Capture | None = None,
+        knowledge: Knowledge | None = None,
+        keep: Callable[[Knowledge], None] = lambda _knowledge: None,
     ) -> None:
-        """`capture` has instances sent by C-MOVE, for a place that has no C-GET; without it, such a one gives no files."""
+        """`capture` has instances sent by C-MOVE, for a place that has no C-GET; without it, such a one gives no files.
+
+        `knowledge` is what is known of how many matches it gives to a query; `keep` is called with it in the end.
+        """
         self.name = name
         self._capture = capture
         self._gets = True
@@ -81,21 +95,47 @@ class DicomPlace:
         self._lock = threading.Lock()
         self._idle: list[Requestor] = []
         self._busy: set[Requestor] = set()
-        self._limit = Limit()
+        self._knowledge = knowledge or Knowledge()
+        self._keep = keep
+        self._counts: dict[str, tuple[int | None, int | None]] = {}
+        self._series_counts: dict[tuple[str, str], int | None] = {}
+        self._doubts: dict[str, None] = {}
 
     def studies(self, keys: Mapping[str, str]) -> dict[str, StudyHeld]:
         """As `Place.studies`; an archive that cuts its answers short is asked in parts."""
-        found = everything(self._studies, keys, self._limit)
+        listing = self._list(lambda: StudyLister(keys, self._knowledge.at("STUDY"), _STUDY_KEYS))
         modality = keys.get("ModalitiesInStudy", keys.get("Modality", ""))
-        return {uid: study for uid, study in found.items() if self._is_of(study, modality)}
+        found = (_study(match, keys) for match in listing.found.values())
+        studies = {study.study_instance_uid: study for study in found if study is not None and self._is_of(study, modality)}
+        if len(self._counts) > MAX_COUNTS:
+            self._counts.clear()
+        self._counts.update({uid: (study.series, study.instances) for uid, study in studies.items()})
+        return studies
 
     def series(self, study: str) -> dict[str, SeriesHeld]:
-        """As `Place.series`."""
-        return self._ask(lambda requestor: _series(requestor, study))
+        """As `Place.series`; where it lists fewer than it counts, it is asked further."""
+        series, instances = self._counts.get(study, (None, None))
+        listing = self._list(
+            lambda: SeriesLister(study, self._knowledge.at("SERIES"), series=series, instances=instances, wanted=_SERIES_KEYS)
+        )
+        found = {uid: _series(match) for uid, match in listing.found.items() if is_uid(uid)}
+        if len(self._series_counts) > MAX_COUNTS:
+            self._series_counts.clear()
+        self._series_counts.update({(study, uid): one.instances for uid, one in found.items()})
+        return found
 
     def instances(self, study: str, series: str) -> set[str]:
-        """As `Place.instances`."""
-        return self._ask(lambda requestor: {uid for uid in instances_of_series(requestor, study, series) if is_uid(uid)})
+        """As `Place.instances`; where it lists fewer than it counts, it is asked further."""
+        counted = self._series_counts.get((study, series))
+        listing = self._list(lambda: InstanceLister(study, series, self._knowledge.at("IMAGE"), counted=counted))
+        return {uid for uid in listing.found if is_uid(uid)}
+
+    def holds(self, study: str, series: str, instances: Collection[str], listed: Collection[str] = ()) -> set[str]:
+        """As `Place.holds`."""
+        known = next(iter(listed), "")
+        evidence = self._knowledge.at("IMAGE")
+        listing = self._list(lambda: PresenceLister(study, series, evidence, named=sorted(instances), known=known))
+        return set(instances) & listing.found.keys()
 
     def fetch(self, study: str, series: str, instance: str, to: Path) -> None:
         """As `Place.fetch`, by C-GET, else by C-MOVE. Some archives abort the association where C-GET is not allowed."""
@@ -121,12 +161,12 @@ class DicomPlace:
 
     def remarks(self) -> tuple[str, ...]:
         """As `Place.remarks`."""
-        said = []
-        if self._limit.hit is not None:
-            said.append(f"{self.name} gives no more than {self._limit.hit} studies at a time: it was asked in parts")
-        if self._limit.doubtful:
-            said.append(f"{self.name} may have more studies than it lists: an answer may have been cut short")
-        return tuple(said)
+        cap = self._knowledge.at("STUDY").cap
+        return () if cap is None else (f"{self.name} gives no more than {cap} studies at a time: it was asked in parts",)
+
+    def doubts(self) -> tuple[str, ...]:
+        """As `Place.doubts`."""
+        return tuple(f"{self.name} may have more than it lists: {doubt}" for doubt in self._doubts)
 
     def close(self) -> None:
         """As `Place.close`."""
@@ -138,9 +178,14 @@ class DicomPlace:
             requestor.release()
         if self._capture is not None:
             self._capture.close()
+        self._keep(self._knowledge)
 
-    def _studies(self, keys: Mapping[str, str]) -> Answer[StudyHeld]:
-        return self._ask(lambda requestor: _studies(requestor, keys))
+    def _list(self, lister: Callable[[], Lister]) -> Listing:
+        """List on an association; one that turns out to have ended costs a second try from the start."""
+        listing = self._ask(lambda requestor: list_all(lister(), requestor))
+        if listing.doubt:
+            self._doubts[listing.doubt] = None
+        return listing
 
     def _is_of(self, study: StudyHeld, modality: str) -> bool:
         """Tell whether a study matches a modality: not every archive matches by it, nor says of which a study is."""
@@ -177,44 +222,23 @@ class DicomPlace:
                 self._busy.discard(requestor)
 
 
-def _studies(requestor: Requestor, keys: Mapping[str, str]) -> Answer[StudyHeld]:
-    found: dict[str, StudyHeld] = {}
-    try:
-        for answer in bounded(requestor.find(identifier("STUDY", keys, _STUDY_KEYS))):
-            if (study := _study(answer, keys)) is not None:
-                found.setdefault(study.study_instance_uid, study)
-    except DimseFailed as error:
-        if not found or find_meaning(error.status).kind not in _CUT:
-            raise
-        return Answer(found, cut=True)
-    return Answer(found)
-
-
-def _study(answer: Dataset, keys: Mapping[str, str]) -> StudyHeld | None:
+def _study(match: Match, keys: Mapping[str, str]) -> StudyHeld | None:
     """Return the study of a match; None where its UID is none, or it is not what was asked for."""
-    uid, date = text(answer, "StudyInstanceUID"), text(answer, "StudyDate")
-    if not is_uid(uid) or contradicts(answer, keys) or (date and not value_matches("StudyDate", date, keys.get("StudyDate", ""))):
+    uid, date = match.get("StudyInstanceUID", ""), match.get("StudyDate", "")
+    if not is_uid(uid) or (date and not value_matches("StudyDate", date, keys.get("StudyDate", ""))):
         return None
-    modalities = tuple(part for part in text(answer, "ModalitiesInStudy").split("\\") if part)
-    counts = count_of(answer, "NumberOfStudyRelatedSeries"), count_of(answer, "NumberOfStudyRelatedInstances")
-    return StudyHeld(uid, *counts, date, text(answer, "StudyTime"), modalities)
+    modalities = tuple(part for part in match.get("ModalitiesInStudy", "").split("\\") if part)
+    counts = count_of(match, "NumberOfStudyRelatedSeries"), count_of(match, "NumberOfStudyRelatedInstances")
+    return StudyHeld(uid, *counts, date, match.get("StudyTime", ""), modalities)
+
+
+def _series(match: Match) -> SeriesHeld:
+    count = count_of(match, "NumberOfSeriesRelatedInstances")
+    return SeriesHeld(match["SeriesInstanceUID"], count, match.get("Modality", ""), match.get("SeriesDescription", ""))
 
 
 def _sop_class(requestor: Requestor, study: str, series: str, instance: str) -> str | None:
     """Return the SOP class of an instance, empty where the place does not say; None where it does not list the instance."""
     keys = {"StudyInstanceUID": study, "SeriesInstanceUID": series, "SOPInstanceUID": instance}
-    for answer in bounded(requestor.find(identifier("IMAGE", keys, ("SOPClassUID",)))):
-        if not contradicts(answer, keys):
-            return text(answer, "SOPClassUID")
-    return None
-
-
-def _series(requestor: Requestor, study: str) -> dict[str, SeriesHeld]:
-    keys = {"StudyInstanceUID": study}
-    found: dict[str, SeriesHeld] = {}
-    for answer in bounded(requestor.find(identifier("SERIES", keys, _SERIES_KEYS))):
-        uid = text(answer, "SeriesInstanceUID")
-        if is_uid(uid) and not contradicts(answer, keys):
-            count = count_of(answer, "NumberOfSeriesRelatedInstances")
-            found.setdefault(uid, SeriesHeld(uid, count, text(answer, "Modality"), text(answer, "SeriesDescription")))
-    return found
+    answer: Answer = ask_by(requestor)(Query("IMAGE", keys, ("SOPClassUID",)))
+    return answer.matches[0].get("SOPClassUID", "") if answer.matches else None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -60,6 +60,12 @@ class Place(Protocol):
     def instances(self, study: str, series: str) -> set[str]:
         """Return the SOP Instance UIDs of a series."""
 
+    def holds(self, study: str, series: str, instances: Collection[str], listed: Collection[str] = ()) -> set[str]:
+        """Return which of these SOP Instance UIDs of a series it holds, asked for by UID: what a list may leave out.
+
+        `listed` are some of the series that it does list.
+        """
+
     @property
     def gives_files(self) -> bool:
         """Tell whether `fetch` can work: what is only reached by C-FIND gives no files."""
@@ -73,7 +79,10 @@ class Place(Protocol):
         """
 
     def remarks(self) -> tuple[str, ...]:
-        """Return what is to be known of the answers given so far: that they may not be all, for instance."""
+        """Return what is to be known of the answers given so far: that an archive had to be asked in parts, for instance."""
+
+    def doubts(self) -> tuple[str, ...]:
+        """Return why the answers given so far may not be all; nothing where they are."""
 
     def close(self) -> None:
         """End what is open; from any thread, and what is being asked then ends with an error."""

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
+from gateway.archives import Knowledge, memory
 from gateway.association.requestor import Deadlines
-from gateway.errors import UsageError, require_known
+from gateway.errors import LedgerError, UsageError, require_known
 from gateway.holdings.dicom import Capture, DicomPlace, remote_of
 from gateway.holdings.folder import DeliveredFolder, FilesPlace
 from gateway.holdings.place import Place
 from gateway.holdings.rest import RestPlace
 from gateway.holdings.verified import VerifiedPlace
 from gateway.holdings.web import WebPlace
-from gateway.ledger import Ledger
+from gateway.ledger import Ledger, learned
 from gateway.settings import DicomDestination, FolderDestination, Settings, SourceTable
 
 Way = Literal["find", "dicomweb", "rest", "ledger", "folder"]
@@ -32,7 +36,8 @@ def way_of(table: SourceTable | DicomDestination | FolderDestination) -> Way:
 def place(settings: Settings, name: str, ledger: Ledger | None = None, capture: Capture | None = None) -> Place:
     """Return the place that is called `name`: the destination, else the source; `ledger` is for ``ask = "ledger"``.
 
-    Nothing is asked yet. `capture` is how one that is reached by C-MOVE alone gives files.
+    Nothing is asked yet. `ledger` also keeps what an archive teaches. `capture` is how one that is reached by C-MOVE alone gives
+    files.
 
     Raises:
         UsageError: no source or destination has this name, or it cannot be asked.
@@ -46,7 +51,7 @@ def place(settings: Settings, name: str, ledger: Ledger | None = None, capture: 
         "rest": lambda: RestPlace(name, table.rest) if table.rest is not None else None,
         "dicomweb": lambda: WebPlace(name, table.dicomweb) if table.dicomweb is not None else None,
         "ledger": lambda: VerifiedPlace(name, ledger) if ledger is not None else None,
-        "find": lambda: _asked_by_find(settings, name, table, capture),
+        "find": lambda: _asked_by_find(settings, name, table, capture, ledger),
     }
     found = ways[way_of(table)]()
     if found is None:
@@ -72,9 +77,26 @@ def _better(source: SourceTable, destination: DicomDestination | FolderDestinati
     return way_of(destination) == "find" and getattr(destination, "ask", None) is None and way_of(source) != "find"
 
 
-def _asked_by_find(settings: Settings, name: str, table: SourceTable | DicomDestination, capture: Capture | None) -> Place | None:
+def _asked_by_find(
+    settings: Settings, name: str, table: SourceTable | DicomDestination, capture: Capture | None, ledger: Ledger | None
+) -> Place | None:
     if table.port is None:
         return None
     calling = getattr(table, "calling_ae_title", None) or settings.gateway.ae_title
-    deadlines = Deadlines(response_s=table.response_timeout_s)
-    return DicomPlace(name, remote_of(table), calling, deadlines=deadlines, capture=capture)
+    deadlines = Deadlines(response_s=table.response_timeout_s, query_s=table.query_timeout_s)
+    place = partial(DicomPlace, name, remote_of(table), calling, deadlines=deadlines, capture=capture)
+    if ledger is None:
+        return place()
+    subject = (learned.source_subject if isinstance(table, SourceTable) else learned.destination_subject)(name)
+    with ledger.read() as connection:
+        cap = getattr(table, "max_results", None)
+        knowledge = memory.recall(connection, subject, now=time.time(), max_results=cap)
+    return place(knowledge=knowledge, keep=partial(_keep, ledger, subject, knowledge.lasting()))
+
+
+def _keep(ledger: Ledger, subject: str, before: str, knowledge: Knowledge) -> None:
+    """Have the ledger keep what an archive taught about how many matches it gives, where that is new; it loses little if not."""
+    if knowledge.lasting() == before:
+        return
+    with suppress(LedgerError):
+        ledger.write(partial(memory.remember, subject=subject, text=knowledge.text(), now=time.time()))

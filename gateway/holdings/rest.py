@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from gateway.errors import UsageError
@@ -51,6 +51,10 @@ class RestPlace:
         listed = (each for one in self._orthanc.lookup("Series", series) for each in self._orthanc.instances_of(one))
         return {instance.uid("Instance") for instance in listed} - {""}
 
+    def holds(self, study: str, series: str, instances: Collection[str], listed: Collection[str] = ()) -> set[str]:
+        """As `Place.holds`."""
+        return {uid for uid in instances if self._orthanc.lookup("Instance", uid)}
+
     def fetch(self, study: str, series: str, instance: str, to: Path) -> None:
         """As `Place.fetch`."""
         known = self._orthanc.lookup("Instance", instance)
@@ -61,6 +65,10 @@ class RestPlace:
 
     def remarks(self) -> tuple[str, ...]:
         """Nothing: what it cuts short is listed in another way."""
+        return ()
+
+    def doubts(self) -> tuple[str, ...]:
+        """As `Place.doubts`: nothing."""
         return ()
 
     def close(self) -> None:

@@ -7,7 +7,7 @@ named by UID, and none by other keys.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from gateway.holdings.place import SeriesHeld, StudyHeld, Unheld
@@ -41,6 +41,10 @@ class VerifiedPlace:
         """As `Place.instances`."""
         return self._verified(study).get(series, set())
 
+    def holds(self, study: str, series: str, instances: Collection[str], listed: Collection[str] = ()) -> set[str]:
+        """As `Place.holds`."""
+        return set(instances) & self.instances(study, series)
+
     def fetch(self, study: str, series: str, instance: str, to: Path) -> None:
         """Raise Unheld: the ledger has no bytes."""
         raise Unheld("the ledger knows what is verified, and has no files of it")
@@ -48,6 +52,10 @@ class VerifiedPlace:
     def remarks(self) -> tuple[str, ...]:
         """As `Place.remarks`."""
         return (f"{self.name} was not asked: it is taken to hold what was verified there",)
+
+    def doubts(self) -> tuple[str, ...]:
+        """As `Place.doubts`: nothing."""
+        return ()
 
     def close(self) -> None:
         """Nothing is open."""

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
-from gateway.dicomweb import DicomWeb, Match
+from gateway.dicomweb import DicomWeb, Match, place
 from gateway.errors import WebServiceRefused
 from gateway.files import create_private
 from gateway.holdings.matching import matches, value_matches
@@ -44,7 +44,7 @@ class WebPlace:
     def series(self, study: str) -> dict[str, SeriesHeld]:
         """As `Place.series`."""
         found: dict[str, SeriesHeld] = {}
-        for match in self._web.search(f"/studies/{study}/series", "SeriesInstanceUID", {}, _SERIES_FIELDS):
+        for match in self._web.search(f"{place(study)}/series", "SeriesInstanceUID", {}, _SERIES_FIELDS):
             if uid := match.uid("SeriesInstanceUID"):
                 count = match.count("NumberOfSeriesRelatedInstances")
                 found[uid] = SeriesHeld(uid, count, match.text("Modality"), match.text("SeriesDescription"))
@@ -52,8 +52,19 @@ class WebPlace:
 
     def instances(self, study: str, series: str) -> set[str]:
         """As `Place.instances`."""
-        path = f"/studies/{study}/series/{series}/instances"
+        path = f"{place(study, series)}/instances"
         return {match.uid("SOPInstanceUID") for match in self._web.search(path, "SOPInstanceUID", {})} - {""}
+
+    def holds(self, study: str, series: str, instances: Collection[str], listed: Collection[str] = ()) -> set[str]:
+        """As `Place.holds`."""
+        path = f"/studies/{study}/series/{series}/instances"
+        return {
+            uid
+            for uid in instances
+            if any(
+                match.uid("SOPInstanceUID") == uid for match in self._web.search(path, "SOPInstanceUID", {"SOPInstanceUID": uid})
+            )
+        }
 
     def fetch(self, study: str, series: str, instance: str, to: Path) -> None:
         """As `Place.fetch`."""
@@ -67,6 +78,10 @@ class WebPlace:
 
     def remarks(self) -> tuple[str, ...]:
         """Nothing: it is asked page by page until nothing new comes."""
+        return ()
+
+    def doubts(self) -> tuple[str, ...]:
+        """As `Place.doubts`: nothing."""
         return ()
 
     def close(self) -> None:

@@ -28,7 +28,7 @@ RETRIEVE = "retrieve"
 """About a source: the operation that brings its instances, ``move`` or ``get``, where that has to be found out."""
 
 MAX_RESULTS = "max_results"
-"""About a source: how many matches it gives to a query, as `gateway.migrate.evidence` writes it."""
+"""About a source or a destination: how many matches it gives to a query, as `gateway.archives.evidence` writes it."""
 
 REFUSED_CONTEXTS = "refused_contexts"
 """About a destination: the presentation contexts that it refused, as `gateway.delivery.acceptance` writes them."""

@@ -88,8 +88,22 @@ def _migrations(connection: Connection) -> None:
     planned_studies.create(connection)
 
 
+def _no_empty_contents(connection: Connection) -> None:
+    """Version 8: what was taken in without a data set, and was called delivered, is held: no `Content` can be made of it.
+
+    Its location goes, so that a file that was made whole since is read again.
+    """
+    for statement in (
+        "UPDATE deliveries SET state = 'held', proof = NULL, reason = 'it ends within its header: nothing of it was delivered' "
+        "WHERE state <> 'dropped' AND instance_id IN (SELECT id FROM instances WHERE content_length < 1 OR content_offset < 0)",
+        "UPDATE instances SET location = 'none:' || id, content_offset = 0, content_length = 1, bytes_state = 'missing' "
+        "WHERE content_length < 1 OR content_offset < 0",
+    ):
+        connection.execute(text(statement))
+
+
 def _unfit_instances(connection: Connection) -> None:
-    """Version 8: instances whose bytes are not what they were declared to be, and what became of a migration's studies."""
+    """Version 9: instances whose bytes are not what they were declared to be, and what became of a migration's studies."""
     connection.execute(text("ALTER TABLE instances ADD COLUMN unfit TEXT"))
     # Version 7 makes its tables as they are now.
     if "outcome" not in {column["name"] for column in inspect(connection).get_columns(planned_studies.name)}:
@@ -103,6 +117,7 @@ MIGRATIONS: Sequence[Migration] = (
     _directed_jobs,
     _priorities,
     _migrations,
+    _no_empty_contents,
     _unfit_instances,
 )
 """The first one takes version 1 to version 2."""

@@ -26,7 +26,6 @@ from gateway.retrieve.events import (
     to_json,
 )
 from gateway.retrieve.lists import ListKind, StudyList, decode_list, parse_list
-from gateway.retrieve.questions import Questions, Reply
 from gateway.retrieve.session import Session
 from gateway.retrieve.wanted import Errand, Wanted, check_single
 
@@ -38,9 +37,7 @@ __all__ = [
     "ListKind",
     "Progress",
     "PullRequest",
-    "Questions",
     "Repairing",
-    "Reply",
     "Retriever",
     "Session",
     "SingleValue",

@@ -1,7 +1,7 @@
 """One association on a thread of its own, killed when the trio task that waits for it is cancelled.
 
-`converse` is for short conversations (C-ECHO, C-FIND). `Move` is one C-MOVE or C-GET, which is asked to stop by C-CANCEL first
-and ended by the no-progress deadline rather than by a time of its own.
+`converse` is for short conversations (C-ECHO, C-FIND). `Move` is one C-MOVE or C-GET, which is ended by the no-progress deadline
+rather than by a time of its own. Both are asked to stop by C-CANCEL first, and aborted only where that does not help.
 """
 
 from __future__ import annotations
@@ -46,6 +46,9 @@ HEARTBEATS = 15
 
 One that fetches from a tape does for a while; one that never ends must not hold us for ever.
 """
+
+LEAVE_S = 2.0
+"""How long a peer may take to end a C-FIND after C-CANCEL before the association is aborted."""
 
 JOIN_S = 5.0
 """How long a killed association's thread may take to end before it is left to itself."""
@@ -130,8 +133,23 @@ class Call(Generic[T]):
         finally:
             self._associations.tidy()
 
+    def leave(self) -> None:
+        """Have C-CANCEL sent for what is under way, and let nothing more begin."""
+        with self._lock:
+            self._killed = True
+            if self._requestor is not None:
+                self._requestor.leave()
+
     async def stop(self) -> bool:
         """End the work as this kind of call does, and wait a little for its end; tell whether it came."""
+        with trio.move_on_after(LEAVE_S):
+            self.leave()
+            await self._ended.wait()
+            return True
+        return await self.end()
+
+    async def end(self) -> bool:
+        """Abort the association, and wait a little for the end of the work; tell whether it came."""
         self.kill()
         with trio.move_on_after(JOIN_S):
             await self._ended.wait()
@@ -288,7 +306,7 @@ class _MoveCall(Call[None]):
             self.cancel(self._message_id)
             await self._ended.wait()
             return True
-        return await super().stop()
+        return await self.end()
 
 
 def tell_trio(token: trio.lowlevel.TrioToken, function: Callable[[], object]) -> None:

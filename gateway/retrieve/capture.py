@@ -73,7 +73,7 @@ class _Asking:
             watch=self.watch,
             heard=lambda: self._heard.last,
         )
-        moved = await move.result(self._means.threads, table.progress_timeout_s)
+        moved = await move.result(self._source.retrieving, table.progress_timeout_s)
         await settle(
             self.watch,
             self._signal,

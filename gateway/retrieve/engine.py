@@ -8,7 +8,7 @@ retrieve them; leaving `pull` cancels them all, and each stops its C-MOVE betwee
 from __future__ import annotations
 
 import ssl
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, closing, contextmanager
 from functools import partial
 from itertools import islice
@@ -17,6 +17,7 @@ from typing import Any, Literal, cast
 import structlog
 import trio
 
+from gateway.archives import Listing, StudyLister, go_through, memory
 from gateway.association import query
 from gateway.association.contexts import STUDY_ROOT_CONTEXTS, ProposedContext
 from gateway.association.negotiation import preferring
@@ -35,7 +36,6 @@ from gateway.retrieve.job import Job
 from gateway.retrieve.kept import Kept
 from gateway.retrieve.means import BOTH_ORDERS, Encodings, Existing, Means, Source
 from gateway.retrieve.method import Method
-from gateway.retrieve.questions import Questions, go_through
 from gateway.retrieve.reachable import address_towards
 from gateway.retrieve.repair import USUAL_ORDERS, Backoff, Level, Target, class_orders
 from gateway.retrieve.session import Session, nobody
@@ -50,7 +50,7 @@ log = structlog.get_logger()
 QueryLevel = Literal["STUDY", "SERIES", "IMAGE"]
 
 MAX_THREADS = 64
-"""Associations and ledger calls of all retrievals at a time."""
+"""Ledger calls of all retrievals at a time; each source has threads of its own for what is asked of it."""
 
 _TAUGHT = (
     learned.ACCEPTANCE_ORDER,
@@ -193,19 +193,26 @@ class Retriever:
             with closing(cast(Any, requestor.find(wanted))) as answers:
                 return [query.as_values(answer) for answer in islice(answers, limit)]
 
-        return await converse(self._source(source).associations, ask, self._means.threads)
+        asked = self._source(source)
+        return await converse(asked.associations, ask, asked.queries)
 
-    async def ask(self, source: str, questions: Questions) -> None:
-        """Ask the source what `questions` want to know, on one association; they are called on its thread.
+    async def list_studies(self, source: str, keys: Mapping[str, str], wanted: Sequence[str] = ()) -> Listing:
+        """Return the studies that match `keys`, all of them however few the source gives to a query, and why there may be more.
 
-        While it is busy or cannot be reached it is waited for, and asked what it has not answered.
+        `wanted` are keywords to be returned. While the source is busy or cannot be reached it is waited for, and asked what it has
+        not answered.
 
         Raises:
             UsageError: no such source, it has no port, or a key is no DICOM keyword.
             AssociationError: it cannot help, or the tries are used up.
 
         """
-        await self._means.ask(self._source(source), partial(go_through, questions), nobody)
+        asked = self._source(source)
+        lister = StudyLister(keys, asked.knowledge.at("STUDY"), wanted)
+        await self._means.ask(asked, partial(go_through, lister), nobody)
+        found = lister.listing
+        log.info("studies_listed", source=source, studies=len(found.found), queries=found.queries, doubt=found.doubt)
+        return found
 
     def correlate(self, provenance: Provenance, sop_instance_uid: str) -> Purpose | None:
         """Return what an arriving instance came for, or None for unsolicited. Thread-safe, in memory."""
@@ -248,6 +255,7 @@ class Retriever:
         now, subject = self._means.clock(), learned.source_subject(name)
         with self._ledger.read() as connection:
             taught = {fact: learned.get(connection, subject, fact, now=now) for fact in _TAUGHT}
+            knowledge = memory.recall(connection, subject, now=now, max_results=table.max_results)
         usual = next((order for order in USUAL_ORDERS if order == taught[learned.ACCEPTANCE_ORDER]), USUAL_ORDERS[0])
         by_class = class_orders(taught[learned.CLASS_ORDERS])
         throttle = self._throttles.get(name)
@@ -264,6 +272,8 @@ class Retriever:
             anonymous=taught[learned.ANONYMOUS] == "yes",
             encodings={"yes": True, "no": False}.get(taught[learned.ENCODINGS] or ""),
             throttle=throttle,
+            knowledge=knowledge,
+            knowledge_kept=knowledge.lasting(),
             preferred=preferring(table.prefer or self._settings.listen.prefer),
             works=next((method for method in Method if taught[learned.RETRIEVE] == method), None),
         )
@@ -272,7 +282,7 @@ class Retriever:
         tls = None if table.tls is None else self._tls(table.tls)
         name = None if table.tls is None else table.tls.server_name
         remote = RemoteAE(table.ae_title, table.host, table.port or 0, tls=tls, server_name=name, receiving=throttle)
-        deadlines = Deadlines(response_s=table.response_timeout_s)
+        deadlines = Deadlines(response_s=table.response_timeout_s, query_s=table.query_timeout_s)
         longest = self._settings.listen.max_pdu_bytes
         return associate(remote, self._settings.gateway.ae_title, contexts, deadlines=deadlines, max_pdu_bytes=longest)
 

@@ -14,6 +14,7 @@ from functools import partial
 import structlog
 import trio
 
+from gateway.archives import Knowledge
 from gateway.association.contexts import VERIFICATION_CONTEXTS
 from gateway.association.query import how_passed_over, passed_over
 from gateway.association.requestor import Requestor
@@ -49,11 +50,12 @@ Found = tuple[Wanted, str]
 
 @dataclass(frozen=True)
 class Answer:
-    """What a source answered to one key: its matches, or the refusal; or why it could not be asked."""
+    """What a source answered to one key: its matches and why there may be more, or the refusal; or why it could not be asked."""
 
     key: Key
     matches: tuple[Wanted, ...] = ()
     refusal: DimseFailed | None = None
+    doubt: str = ""
     trouble: str = ""
 
 
@@ -121,7 +123,7 @@ class Job:
         """Ask whether the source is there; one that has no Verification service is asked all the same."""
         once = Kept(partial(self._source.connect, VERIFICATION_CONTEXTS), keep_s=0.0)
         try:
-            await converse(once, Requestor.echo, self._means.threads)
+            await converse(once, Requestor.echo, self._source.queries)
         except NoPresentationContext:
             log.info("source_without_verification", source=self._source.name)
         except AssociationError as error:
@@ -154,7 +156,7 @@ class Job:
             return []
         if self._unasked < GIVE_UP_AFTER:
             try:
-                answers = await self._means.ask(self._source, partial(_answers, keys), self._hint)
+                answers = await self._means.ask(self._source, partial(_answers, keys, self._source.knowledge), self._hint)
             except AssociationError as error:
                 self._fail(error)
                 self._unasked += GIVE_UP_AFTER if error.retryable else 1  # what may pass was waited for already
@@ -169,6 +171,8 @@ class Job:
         asked = _words(answer.key)
         if not answer.matches:
             await self._unfound(session, answer, asked)
+        if answer.doubt:
+            await self._record(session, Verdict(VerdictKind.INCOMPLETE, "", Basis.UIDS, None, 0, note=answer.doubt, asked=asked))
         for match in answer.matches:
             if not match.study_instance_uid:
                 await self._unnamed(session, asked)
@@ -282,14 +286,15 @@ def _failed(wanted: Wanted, asked: str, note: str) -> Verdict:
     return Verdict(VerdictKind.FAILED, wanted.study_instance_uid, Basis.UIDS, None, 0, note=note, asked=asked)
 
 
-def _answers(keys: Sequence[Key], requestor: Requestor, busy: bool) -> list[Answer]:
-    return [_answer(requestor, key, busy) for key in keys]
+def _answers(keys: Sequence[Key], knowledge: Knowledge, requestor: Requestor, busy: bool) -> list[Answer]:
+    return [_answer(requestor, key, knowledge, busy) for key in keys]
 
 
-def _answer(requestor: Requestor, key: Key, busy: bool) -> Answer:
+def _answer(requestor: Requestor, key: Key, knowledge: Knowledge, busy: bool) -> Answer:
     try:
-        return Answer(key, plan.find_studies(requestor, key))
+        named = plan.find_studies(requestor, key, busy=busy, knowledge=knowledge)
     except DimseFailed as error:
         if plan.is_busy(error) and not busy:
             raise
         return Answer(key, (), error)
+    return Answer(key, named.studies, doubt=named.doubt)

@@ -14,6 +14,7 @@ import structlog
 import trio
 from sqlalchemy import Connection
 
+from gateway.archives import Knowledge, memory
 from gateway.association.contexts import ProposedContext
 from gateway.association.negotiation import J2K_FIRST, ORDERS
 from gateway.association.requestor import Requestor
@@ -49,6 +50,12 @@ ROOM_LOOK_S = 1.0
 
 IMPATIENT_S = 600.0
 """How long a source that refused a query for want of resources again and again is not waited for once more."""
+
+QUERIES_AT_A_TIME = 16
+"""Conversations with one source at a time; what waits for more of them waits for that source alone."""
+
+MAX_MOVES = 80
+"""C-MOVEs and C-GETs of one source at a time: as many as it may be configured to have, and some that are being given up."""
 
 Existing = Callable[[str, str, Collection[str], Collection[str]], set[str]]
 """Given the name of a source, a study, its series and destinations: the SOP Instance UIDs that all of those hold.
@@ -86,6 +93,14 @@ class Source:
     """The transfer syntaxes in the order that the configuration prefers, which is the one called ``j2k-first``."""
     works: Method | None = None
     """The operation that brought instances from it, where that has to be found out."""
+    queries: trio.CapacityLimiter = field(default_factory=partial(trio.CapacityLimiter, QUERIES_AT_A_TIME))
+    """Threads on which it is asked what it has: its own, so that a source that never answers holds up no other."""
+    retrieving: trio.CapacityLimiter = field(default_factory=partial(trio.CapacityLimiter, MAX_MOVES))
+    """Threads of its C-MOVEs and C-GETs."""
+    knowledge: Knowledge = field(default_factory=Knowledge)
+    """How many matches it gives to a query."""
+    knowledge_kept: str = ""
+    """What the ledger has of that."""
     impatient_until: float = 0.0
     """Until then (monotonic seconds) a refused query is taken as refused for good: it was waited for in vain."""
 
@@ -190,6 +205,21 @@ class Means:
             AssociationError: it cannot help, or the tries are used up.
 
         """
+        try:
+            return await self._ask(source, query, waiting, study)
+        finally:
+            with trio.CancelScope(shield=True):
+                await self._keep_knowledge(source)
+
+    async def _keep_knowledge(self, source: Source) -> None:
+        """Have the ledger keep what the source taught about how many matches it gives to a query."""
+        if (text := source.knowledge.lasting()) != source.knowledge_kept:
+            source.knowledge_kept = text
+            await self.write(partial(memory.remember, subject=source.subject, text=source.knowledge.text(), now=self.clock()))
+
+    async def _ask(
+        self, source: Source, query: Callable[[Requestor, bool], T], waiting: Callable[[Waiting], Awaitable[None]], study: str
+    ) -> T:
         if time.monotonic() >= source.impatient_until:
             try:
                 return await self.patiently(source, lambda requestor: query(requestor, False), waiting, study)
@@ -212,7 +242,7 @@ class Means:
         while True:
             attempt += 1
             try:
-                return await converse(source.associations, work, self.threads)
+                return await converse(source.associations, work, source.queries)
             except AssociationError as error:
                 odd += isinstance(error, ProtocolError)
                 may_pass = odd == 1 if isinstance(error, ProtocolError) else _may_pass(error)

@@ -13,9 +13,10 @@ from dataclasses import dataclass, field, replace
 
 from pydicom.dataset import Dataset
 
-from gateway.association.query import Finder, bounded, contradicts, count_of, identifier, text
+from gateway.archives import InstanceLister, Knowledge, Listing, PresenceLister, SeriesLister, StudyLister, count_of, list_all
+from gateway.association.query import Finder
 from gateway.association.statuses import StatusKind, find_meaning
-from gateway.domain import Basis, is_uid
+from gateway.domain import Basis, is_sop_class, is_uid
 from gateway.errors import DimseFailed
 from gateway.retrieve.repair import Level, Target
 from gateway.retrieve.tally import Expectation, instances
@@ -31,7 +32,7 @@ class SeriesListing:
 
     `series_instance_uid` is empty for one that is listed under something that is no UID; `unreadable` is the number of
     instances that are. `repeated` is how often it listed an instance once more. `sop_classes` and `transfer_syntaxes` are those of
-    the instances of which the source tells them.
+    the instances of which the source tells them. `doubt` says why there may be more instances than it lists.
     """
 
     series_instance_uid: str
@@ -41,6 +42,7 @@ class SeriesListing:
     sop_classes: Mapping[str, str] = field(default_factory=dict)
     transfer_syntaxes: Mapping[str, frozenset[str]] = field(default_factory=dict)
     repeated: int = 0
+    doubt: str = ""
 
 
 def move_identifier(target: Target) -> Dataset:
@@ -55,32 +57,50 @@ def move_identifier(target: Target) -> Dataset:
     return dataset
 
 
-def find_studies(finder: Finder, keys: Mapping[str, str]) -> tuple[Wanted, ...]:
-    """Return the studies that match `keys`, each once, in the source's order.
+@dataclass(frozen=True)
+class Named:
+    """The studies that match a key, each once, in the source's order, and why there may be more."""
+
+    studies: tuple[Wanted, ...]
+    doubt: str = ""
+
+
+def find_studies(finder: Finder, keys: Mapping[str, str], *, busy: bool = True, knowledge: Knowledge | None = None) -> Named:
+    """Return the studies that match `keys`; `busy` and `knowledge` are as in `list_study`.
 
     Raises:
         DimseFailed: the source refuses the query.
         UsageError: a key is no keyword.
 
     """
-    wanted = ("StudyInstanceUID", "NumberOfStudyRelatedSeries", "NumberOfStudyRelatedInstances")
+    wanted = ("NumberOfStudyRelatedSeries", "NumberOfStudyRelatedInstances")
+    # One study is never too much to be found.
+    listing = list_all(
+        StudyLister(keys, (knowledge or Knowledge()).at("STUDY"), wanted), finder, busy=busy and "StudyInstanceUID" not in keys
+    )
     found: dict[str, Wanted] = {}
-    for answer in bounded(finder.find(identifier("STUDY", keys, wanted))):
-        uid = text(answer, "StudyInstanceUID")
-        if uid and not contradicts(answer, keys):
-            named = uid if is_uid(uid) else ""
-            found.setdefault(named, Wanted(named, count_of(answer, "NumberOfStudyRelatedInstances")))
-    return tuple(found.values())
+    for uid, match in listing.found.items():
+        named = uid if is_uid(uid) else ""
+        found.setdefault(named, Wanted(named, count_of(match, "NumberOfStudyRelatedInstances")))
+    return Named(tuple(found.values()), listing.doubt)
 
 
 def list_study(
-    finder: Finder, wanted: Wanted, *, busy: bool = False, encodings: bool = False, before: Expectation | None = None
+    finder: Finder,
+    wanted: Wanted,
+    *,
+    busy: bool = False,
+    encodings: bool = False,
+    before: Expectation | None = None,
+    knowledge: Knowledge | None = None,
 ) -> Expectation:
     """Return what the source lists of what is wanted; a level that it refuses is replaced by the counts of the level above.
 
     With `busy` a level refused for being out of resources is taken for one that is refused for good. With `encodings` the source is
     asked for SOP classes and transfer syntaxes too, for which some have to read each instance. A series in which it counts as many
-    instances as it listed `before` is not listed once more.
+    instances as it listed `before` is not listed once more. `knowledge` is what is known of the source's limits: where it lists
+    fewer than it counts, or cuts its answers short, it is asked further (`gateway.archives.below`), and what stays open is the
+    expectation's `doubt`.
 
     Raises:
         DimseFailed: the source is out of resources for now (without `busy`), or does not list the levels by which a part of
@@ -88,34 +108,59 @@ def list_study(
         AssociationError: the association broke.
 
     """
-    study = wanted.study_instance_uid
+    study, knowledge = wanted.study_instance_uid, knowledge or Knowledge()
     try:
-        found = _find_series(finder, study)
+        listed = _find_series(finder, wanted, busy, before, knowledge)
     except DimseFailed as error:
         if wanted.partial or (is_busy(error) and not busy):
             raise
         return expectation_of(wanted, None)
+    if not listed.found and listed.doubt and not wanted.partial:
+        return expectation_of(wanted, None)
+    found = {uid if is_uid(uid) else "": count_of(match, "NumberOfSeriesRelatedInstances") for uid, match in listed.found.items()}
     series = {uid: count for uid, count in found.items() if wanted.series is None or uid in wanted.series}
     known = {} if before is None else before.by_series
     keywords = ("SOPInstanceUID", *(ENCODINGS if encodings else ()))
     listings = [
         SeriesListing(uid, count, known[uid])
         if uid in known and count == len(known[uid])
-        else _list_series(finder, {"StudyInstanceUID": study, "SeriesInstanceUID": uid}, count, keywords, busy)
+        else _list_series(finder, study, uid, count, keywords=keywords, busy=busy, known=known.get(uid, ()), knowledge=knowledge)
         for uid, count in series.items()
     ]
     if wanted.instances is not None:
-        listings = [_only(one, wanted.instances) for one in listings]
+        listings = [_only(one, wanted.instances) for one in _asked_by_uid(finder, wanted, listings, busy, knowledge)]
     part = replace(wanted, instance_count=None if listings else 0) if wanted.partial else wanted
     classes = {uid: sop_class for one in listings for uid, sop_class in one.sop_classes.items()}
     syntaxes = {uid: some for one in listings for uid, some in one.transfer_syntaxes.items()}
+    expectation = expectation_of(part, listings)
+    doubts = dict.fromkeys(("" if wanted.partial else listed.doubt, *(one.doubt for one in listings)))
     return replace(
-        expectation_of(part, listings),
+        expectation,
         whole_study=not wanted.partial,
         whole_series=wanted.instances is None,
         sop_classes=classes,
         transfer_syntaxes=syntaxes,
+        doubt="; ".join(filter(None, doubts)),
     )
+
+
+def _asked_by_uid(
+    finder: Finder, wanted: Wanted, listings: Sequence[SeriesListing], busy: bool, knowledge: Knowledge
+) -> list[SeriesListing]:
+    """Ask for the instances that are wanted and not listed by their UIDs, in each series, and add those that are there."""
+    missing = set(wanted.instances or ()).difference(*(one.uids or () for one in listings))
+    found = []
+    for one in listings:
+        if missing and one.uids is not None:
+            known = next(iter(one.uids), "")
+            study, series = wanted.study_instance_uid, one.series_instance_uid
+            lister = PresenceLister(study, series, knowledge.at("IMAGE"), named=sorted(missing), known=known)
+            there = missing.intersection(list_all(lister, finder, busy=busy).found)
+            missing -= there
+            found.append(replace(one, uids=(*one.uids, *sorted(there))))
+        else:
+            found.append(one)
+    return found
 
 
 def _only(listing: SeriesListing, instances: Collection[str]) -> SeriesListing:
@@ -123,7 +168,7 @@ def _only(listing: SeriesListing, instances: Collection[str]) -> SeriesListing:
     if listing.uids is None:
         return replace(listing, count=None)
     uids = tuple(uid for uid in listing.uids if uid in instances)
-    return replace(listing, count=len(uids), uids=uids, unreadable=0, repeated=0)
+    return replace(listing, count=len(uids), uids=uids, unreadable=0, repeated=0, doubt="")
 
 
 def is_busy(error: DimseFailed) -> bool:
@@ -131,36 +176,50 @@ def is_busy(error: DimseFailed) -> bool:
     return find_meaning(error.status).kind is StatusKind.OUT_OF_RESOURCES
 
 
-def _find_series(finder: Finder, study: str) -> dict[str, int | None]:
-    keys = {"StudyInstanceUID": study}
-    found: dict[str, int | None] = {}
-    for answer in bounded(finder.find(identifier("SERIES", keys, ("SeriesInstanceUID", "NumberOfSeriesRelatedInstances")))):
-        uid = text(answer, "SeriesInstanceUID")
-        if uid and not contradicts(answer, keys):
-            found.setdefault(uid if is_uid(uid) else "", count_of(answer, "NumberOfSeriesRelatedInstances"))
-    return found
+def _find_series(finder: Finder, wanted: Wanted, busy: bool, before: Expectation | None, knowledge: Knowledge) -> Listing:
+    lister = SeriesLister(
+        wanted.study_instance_uid,
+        knowledge.at("SERIES"),
+        instances=wanted.instance_count,
+        known=() if before is None else before.series,
+        named=wanted.series or (),
+    )
+    return list_all(lister, finder, busy=busy)
 
 
-def _list_series(finder: Finder, keys: Mapping[str, str], count: int | None, keywords: Sequence[str], busy: bool) -> SeriesListing:
-    if not (series := keys["SeriesInstanceUID"]):
+def _list_series(
+    finder: Finder,
+    study: str,
+    series: str,
+    count: int | None,
+    *,
+    keywords: Sequence[str],
+    busy: bool,
+    known: Collection[str],
+    knowledge: Knowledge,
+) -> SeriesListing:
+    if not series:
         return SeriesListing("", count, None)
+    lister = InstanceLister(study, series, knowledge.at("IMAGE"), counted=count, wanted=keywords[1:], known=known)
     try:
-        answers = [
-            (text(one, "SOPInstanceUID"), text(one, "SOPClassUID"), text(one, "AvailableTransferSyntaxUID"))
-            for one in bounded(finder.find(identifier("IMAGE", keys, keywords)))
-            if not contradicts(one, keys)
-        ]
+        listing = list_all(lister, finder, busy=busy)
     except DimseFailed as error:
         if is_busy(error) and not busy:
             raise
         return SeriesListing(series, count, None)
-    named = {uid: (sop_class, syntaxes) for uid, sop_class, syntaxes in answers if uid}
-    good = tuple(uid for uid in named if is_uid(uid))
-    classes = {uid: named[uid][0] for uid in good if is_uid(named[uid][0])}
-    told = {uid: frozenset(filter(is_uid, named[uid][1].split("\\"))) for uid in good}
-    syntaxes = {uid: some for uid, some in told.items() if some}
-    repeated = sum(bool(uid) for uid, _, _ in answers) - len(named)
-    return SeriesListing(series, count, good, len(named) - len(good), classes, syntaxes, repeated)
+    classes = {uid: match.get(ENCODINGS[0], "") for uid, match in listing.found.items()}
+    told = {uid: frozenset(filter(is_uid, match.get(ENCODINGS[1], "").split("\\"))) for uid, match in listing.found.items()}
+    good = tuple(uid for uid in classes if is_uid(uid))
+    return SeriesListing(
+        series,
+        count,
+        good,
+        len(classes) - len(good),
+        {uid: classes[uid] for uid in good if is_sop_class(classes[uid])},
+        {uid: told[uid] for uid in good if told[uid]},
+        listing.repeated,
+        listing.doubt if classes else "",
+    )
 
 
 def expectation_of(wanted: Wanted, series: Sequence[SeriesListing] | None) -> Expectation:

@@ -252,7 +252,7 @@ def first_targets(study: str, expectation: Expectation, wanted: Collection[str])
     """Return the C-MOVEs that ask for `wanted` at the highest levels: nothing that is already here or elsewhere is moved."""
     if not expectation.listed or expectation.basis is Basis.COUNTS:
         return _counted(study, expectation)
-    everything = (len(wanted) == len(expectation.listed) or expectation.unlisted > 0) and expectation.whole_study
+    everything = (len(wanted) == len(expectation.listed) or bool(expectation.short)) and expectation.whole_study
     if everything and (len(wanted) <= SPLIT_AT or len(expectation.series) < 2):
         return (Target(Level.STUDY, study),)
     targets: list[Target] = []

@@ -114,7 +114,7 @@ class StudyRetrieval:
             await self._plan(skip_existing)
         except AssociationError as error:
             return self._verdict(VerdictKind.FAILED, f"the source could not be asked what it has: {error}")
-        if not self._account.tally.whole or self._account.expectation.unlisted:
+        if not self._account.tally.whole or self._account.expectation.short:
             await self._fetch_with_progress()
         registration, account = partial(self._means.registration, self._source.table), self._account
         trouble = remarks.trouble(self._moved, self._watch, registration)
@@ -151,7 +151,7 @@ class StudyRetrieval:
         account.expectation = await self._with_encodings(await self._list())
         if skip_existing and self._means.existing is not None and account.expectation.listed:
             existing = partial(self._means.existing, self._source.name, self._study, account.expectation.series, where)
-            held = await trio.to_thread.run_sync(existing, limiter=self._means.threads, abandon_on_cancel=True)
+            held = await trio.to_thread.run_sync(existing, limiter=self._source.queries, abandon_on_cancel=True)
             account.skipped = held & set(account.expectation.listed)
         if self._resumed:
             await self._means.caught_up()
@@ -167,7 +167,7 @@ class StudyRetrieval:
         if ask is None or found.transfer_syntaxes or not found.listed:
             return found
         told = await trio.to_thread.run_sync(
-            ask, self._source.name, self._study, limiter=self._means.threads, abandon_on_cancel=True
+            ask, self._source.name, self._study, limiter=self._source.queries, abandon_on_cancel=True
         )
         classes = {uid: sop_class for uid, (sop_class, _) in told.items() if sop_class}
         syntaxes = {uid: frozenset({syntax}) for uid, (_, syntax) in told.items() if syntax}
@@ -178,7 +178,9 @@ class StudyRetrieval:
         encodings = source.methods[0] is Method.GET or source.encodings is not False
 
         def listing(requestor: Requestor, busy: bool) -> Expectation:
-            return plan.list_study(requestor, self._wanted, busy=busy, encodings=encodings, before=before)
+            return plan.list_study(
+                requestor, self._wanted, busy=busy, encodings=encodings, before=before, knowledge=source.knowledge
+            )
 
         found = await self._means.ask(source, listing, self._hint, self._study)
         if encodings and before is None and found.listed and source.encodings is not (told := bool(found.transfer_syntaxes)):
@@ -205,11 +207,12 @@ class StudyRetrieval:
         return account.tally
 
     def _outstanding(self) -> int | None:
-        """Return how many instances are still to arrive, also of those that are counted and not listed."""
+        """Return how many instances are still to arrive, also of those that are counted and not listed; None where nobody knows."""
         watch, expectation = self._watch, self._account.expectation
         outstanding = watch.outstanding(expectation.count)
-        if outstanding == 0 and expectation.unlisted:
-            return max(0, (expectation.counted or 0) - len(watch.received))
+        if outstanding == 0 and expectation.short:
+            counted = expectation.counted or 0
+            return max(0, counted - len(watch.received)) if counted > len(expectation.listed) else None
         return outstanding
 
     # Moving and repairing
@@ -251,7 +254,7 @@ class StudyRetrieval:
         """Fetch what is missing in a slot of the source, and carry on in another where that one is asked back."""
         number: int | None = None
         begun = False
-        while not self._account.tally.whole or (self._account.expectation.unlisted and not begun):
+        while not self._account.tally.whole or (self._account.expectation.short and not begun):
             begun = True
             rounds = list[Round]()
             async with self._source.moves.take(self._errand.priority, number=number) as slot:

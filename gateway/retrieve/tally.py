@@ -14,6 +14,8 @@ from types import MappingProxyType
 
 from gateway.domain import Basis, VerdictKind
 
+LISTS_FEWER = "the source lists fewer than it counts"
+
 
 @dataclass(frozen=True)
 class Expectation:
@@ -38,11 +40,15 @@ class Expectation:
     """The Available Transfer Syntax UIDs (0008,3002) of each instance of which the source tells them."""
     counted: int | None = None
     """How many instances the source counts in what is wanted, whatever it lists; None where it gave no count."""
+    doubt: str = ""
+    """Why there may be more than its lister found, whatever the source counts; empty where nothing says so."""
 
     @property
-    def unlisted(self) -> int:
-        """How many instances the source counts beyond those that it lists."""
-        return max(0, (self.counted or 0) - len(self.listed)) if self.basis is Basis.UIDS else 0
+    def short(self) -> str:
+        """Why the source may have more than it lists; empty where all that it has is listed."""
+        if not self.doubt and self.basis is Basis.UIDS and (self.counted or 0) > len(self.listed):
+            return f"{LISTS_FEWER}: counted {self.counted}, listed {len(self.listed)}"
+        return self.doubt
 
     @property
     def empty(self) -> bool:
@@ -95,8 +101,6 @@ def tally(
     return Tally(missing, len(received), unexpected, max(len(missing), expectation.count - len(received)), unfit)
 
 
-LISTS_FEWER = "the source lists fewer instances than it counts"
-
 NOT_LISTED_AGAIN = "the source did not list the study again: it may have grown meanwhile"
 
 
@@ -120,25 +124,26 @@ def grown(first: Expectation, again: Expectation) -> Expectation:
         sop_classes={**first.sop_classes, **again.sop_classes},
         transfer_syntaxes={**first.transfer_syntaxes, **again.transfer_syntaxes},
         counted=first.counted if again.counted is None else again.counted,
+        doubt=again.doubt,
     )
 
 
 def judge(expectation: Expectation, result: Tally, *, skipped: int = 0, trouble: Sequence[str] = ()) -> tuple[VerdictKind, str]:
     """Return the verdict on a study and the words for it; `trouble` is what went wrong on the way, worst first.
 
-    Complete rests on the sets alone, and on sets that can be believed: not while the source counts more than it lists, nor while
+    Complete rests on the sets alone, and on sets that can be believed: not while the source may have more than it lists, nor while
     instances came for a whole study that it does not list. Trouble that was repaired is not mentioned.
     """
     notes = list(expectation.notes)
     by_uid = expectation.basis is Basis.UIDS
-    if expectation.unlisted:
-        notes.append(f"{LISTS_FEWER}: {expectation.counted} and {len(expectation.listed)}")
+    if expectation.short:
+        notes.insert(0, expectation.short)
     if result.unexpected and by_uid:
         notes.append(f"{instances(len(result.unexpected))} came that the source does not list")
     notes += [f"{instances(count)} came {reason}" for reason, count in Counter(result.unfit.values()).items()]
-    if expectation.empty and not result.received and not expectation.unlisted:
+    if expectation.empty and not result.received and not expectation.short:
         return VerdictKind.EMPTY, _words(["the source lists no instance of this study", *notes])
-    doubtful = bool(expectation.unlisted) or (by_uid and expectation.whole_study and bool(result.unexpected))
+    doubtful = bool(expectation.short) or (by_uid and expectation.whole_study and bool(result.unexpected))
     if result.whole and not doubtful:
         return VerdictKind.COMPLETE, _words(notes)
     if result.short is None:

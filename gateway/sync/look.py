@@ -37,7 +37,8 @@ Studies = dict[str, StudyHeld]
 class Glance:
     """What a look came to: studies by state, and those to retrieve.
 
-    `error` is why a destination or a study could not be asked, `remarks` what is to be known of the answers of those that were.
+    `error` is why a destination or a study could not be asked, or why the source may have more than it lists; `remarks` what is to
+    be known of the answers of those that were.
     """
 
     found: int = 0
@@ -54,7 +55,11 @@ class Glance:
 
     def fail(self, error: GatewayError) -> None:
         """Keep the first error."""
-        self.error = self.error or str(error)
+        self.doubt(str(error))
+
+    def doubt(self, why: str) -> None:
+        """Note that not all could be looked at, and why; the first reason is kept."""
+        self.error = self.error or why
 
 
 async def look(plan: Plan, means: Means, memories: dict[str, Memory]) -> Glance:
@@ -91,6 +96,8 @@ class _Look:
         self.glance.found = len(found)
         await self._compare(Sides(source, destinations), found, held)
         self.glance.remarks = [remark for place in self._opened for remark in place.remarks()]
+        for doubt in source.doubts():
+            self.glance.doubt(doubt)
 
     async def close(self) -> None:
         """Close what was asked, also when the look is cancelled; what is being asked then ends."""

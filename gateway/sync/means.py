@@ -18,7 +18,7 @@ from gateway.retrieve import Retriever
 T = TypeVar("T")
 
 MAX_THREADS = 16
-"""Questions of all syncs at a time."""
+"""Questions of one sync at a time."""
 
 OpenPlace = Callable[[str], Place]
 """Gives the place that a source or destination is, by name."""

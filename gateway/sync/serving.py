@@ -7,12 +7,13 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field, replace
 
 import structlog
+from trio import CapacityLimiter
 
 from gateway.association.query import identifier
 from gateway.errors import GatewayStopping, UsageError, require_known
 from gateway.settings import Settings, SyncTable
 from gateway.sync.growth import AT_ONCE
-from gateway.sync.means import Means
+from gateway.sync.means import MAX_THREADS, Means
 from gateway.sync.plan import Plan, plan_of
 from gateway.sync.runner import Sync, Tell, nobody
 from gateway.windows import Window
@@ -41,7 +42,9 @@ class Syncs:
         if at_once:
             plan = replace(plan, patience=AT_ONCE)
         hours = Window(self.settings.hours(plan.hours))
-        return Sync(plan, self.means, hours, self.settings.sources[plan.source].moves, tell)
+        # Threads of its own: a source that never answers holds up no other sync.
+        means = replace(self.means, threads=CapacityLimiter(MAX_THREADS))
+        return Sync(plan, means, hours, self.settings.sources[plan.source].moves, tell)
 
     async def run(self, table: SyncTable, running: Callable[[], AbstractAsyncContextManager[None]]) -> None:
         """Run a configured sync until the gateway stops; `running` is entered for as long, and cancels it then."""

@@ -152,7 +152,11 @@ class StudyLook:
                     lack[uid] = None
                 case By.UIDS:
                     has = await self._means.ask(partial(place.instances, self._study, uid)) if uid in held else set()
-                    if missing := await self._list(uid) - has - standing.excused:
+                    missing = await self._list(uid) - has - standing.excused
+                    if missing and has:
+                        # A list may be cut short: nothing is lacking that the place has when it is asked for it.
+                        missing -= await self._means.ask(partial(place.holds, self._study, uid, missing, sorted(has)[:1]))
+                    if missing:
                         lack[uid] = missing
         return lack
 

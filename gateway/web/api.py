@@ -21,6 +21,7 @@
 
 An error is a JSON object ``{"kind", "message", "retryable"}`` (see `gateway.web.wire`). Closing the stream of ``/pull``, ``/send``,
 ``/sync``, ``/migrate`` (without `detach`) or ``/queue/export`` stops the operation; the same request carries on where it stopped.
+Who leaves ``/find`` or ``/echo`` cancels what is asked.
 Runs on trio; only the socket's owner gets here.
 """
 
@@ -47,7 +48,7 @@ from gateway.errors import AssociationError, GatewayError, UsageError, require_k
 from gateway.ledger import queue
 from gateway.web import comparing, jobs, migrating, peers, status, syncing, wire
 from gateway.web.export import export_instances
-from gateway.web.server import Emit, EventStream
+from gateway.web.server import Emit, EventStream, while_connected
 from gateway.web.wire import Document
 
 log = structlog.get_logger()
@@ -196,8 +197,14 @@ async def _job_act(engine: Engine, request: Request) -> Document:
 
 
 async def _echo(engine: Engine, request: Request) -> Document:
-    return {"results": await peers.echo(engine, (await _command(request, wire.EchoCommand)).names)}
+    names = (await _command(request, wire.EchoCommand)).names
+
+    async def answer() -> Document:
+        return {"results": await peers.echo(engine, names)}
+
+    return await while_connected(request.receive, answer)
 
 
 async def _find(engine: Engine, request: Request) -> Document:
-    return await peers.find(engine, await _command(request, wire.FindCommand))
+    command = await _command(request, wire.FindCommand)
+    return await while_connected(request.receive, partial(peers.find, engine, command))

@@ -67,6 +67,22 @@ async def _until_disconnect(receive: Receive, cancel_scope: trio.CancelScope) ->
     cancel_scope.cancel()
 
 
+async def while_connected(receive: Receive, answer: Callable[[], Awaitable[Document]]) -> Document:
+    """Return what `answer` returns, or nothing where the client leaves before: then it is cancelled."""
+    document: Document = {}
+    failure: GatewayError | None = None
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(_until_disconnect, receive, nursery.cancel_scope)
+        try:
+            document = await answer()
+        except GatewayError as error:
+            failure = error  # raised again outside the nursery, as it was
+        nursery.cancel_scope.cancel()
+    if failure is not None:
+        raise failure
+    return document
+
+
 def _config(control: socket.socket) -> Config:
     config = Config()
     config.bind = [f"fd://{control.fileno()}"]

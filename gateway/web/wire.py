@@ -17,6 +17,7 @@ from gateway.domain import DeliveryState, Priority
 from gateway.ledger.queue import Action, Selection
 from gateway.migrate.request import MigrationRequest
 from gateway.settings import SyncTable
+from gateway.values import MatchingKeys
 
 Document = dict[str, Any]
 """A JSON object as it crosses the socket."""
@@ -79,7 +80,7 @@ class FindCommand(Request):
 
     source: str
     level: Literal["STUDY", "SERIES", "IMAGE"] = "STUDY"
-    keys: dict[str, str] = Field(default_factory=dict)
+    keys: MatchingKeys = Field(default_factory=dict)
     limit: Annotated[int, Field(ge=1)] | None = None
 
 
@@ -93,7 +94,7 @@ class PullCommand(Request):
     study_uids: tuple[str, ...] = ()
     accession_numbers: tuple[str, ...] = ()
     patient_ids: tuple[str, ...] = ()
-    query: dict[str, str] = Field(default_factory=dict)
+    query: MatchingKeys = Field(default_factory=dict)
     skip_existing: bool = False
     destinations: tuple[str, ...] = ()
     priority: Priority = Priority.NORMAL

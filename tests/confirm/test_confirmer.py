@@ -153,6 +153,24 @@ async def test_what_is_missing_is_sent_once_more(store):
     assert (row.lost, row.reason, row.attempts) == (1, "answered success but does not have it", 0)
 
 
+@pytest.mark.parametrize("uid_lists", [True, False])
+@pytest.mark.parametrize("lists", [1, 2, 10])
+async def test_what_a_short_list_leaves_out_is_asked_for_by_its_uid(store, lists, uid_lists):
+    identities = delivered(store, count=15)
+    with holding(identities, lists=lists, uid_lists=uid_lists).running() as archive:
+        async with running(store, settings(archive.port)):
+            await until(lambda: store.states() == ["verified"] * 15, "all of them verified")
+
+
+async def test_what_is_lost_behind_a_short_list_is_sent_once_more(store):
+    identities = delivered(store, count=15)
+    with holding(identities, lists=10).running() as archive:
+        del archive.held[identities[12].sop_instance_uid]
+        async with running(store, settings(archive.port)):
+            states = ["verified"] * 12 + ["pending"] + ["verified"] * 2
+            await until(lambda: store.states() == states, "the lost one pending, the others verified")
+
+
 async def test_what_is_missing_twice_is_held(store):
     identities = delivered(store, 1, lost=1)
     archive = holding(identities)

@@ -89,7 +89,7 @@ def test_complete_is_never_said_while_the_source_counts_more_than_it_lists(count
     kind, note = judge(expectation, tally(expectation, listed))
 
     assert (kind is VerdictKind.COMPLETE) == (bool(listed) and counted <= len(listed))
-    assert ("the source lists fewer instances than it counts" in note) == (counted > len(listed))
+    assert ("the source lists fewer than it counts" in note) == (counted > len(listed))
 
 
 def test_what_came_unfit_is_missing_and_named_with_its_reason() -> None:

@@ -30,6 +30,12 @@ class Archive:
     """Whether an instance that was answered success is really there afterwards."""
 
     find_status: int = 0x0000
+    lists: int | None = None
+    """How many matches it gives to a C-FIND at most, and says nothing of it."""
+
+    uid_lists: bool = True
+    """Whether it matches lists of UIDs."""
+
     commits: Callable[[str], bool] | None = None
     """Which instances it commits to; None: those it holds."""
 
@@ -68,8 +74,11 @@ class Archive:
             return
         query = event.identifier
         wanted = (str(query.StudyInstanceUID), str(query.SeriesInstanceUID))
-        for uid in list(self.held):
-            if self.series.get(uid) == wanted and query.get("SOPInstanceUID") in (None, "", uid):
+        asked = query.get("SOPInstanceUID") or ""
+        several = set(asked) if self.uid_lists and not isinstance(asked, str) else set()
+        there = [uid for uid in self.held if self.series.get(uid) == wanted and (asked in ("", uid) or uid in several)]
+        for uid in there[: self.lists]:
+            if uid in self.held:
                 match = Dataset()
                 match.QueryRetrieveLevel = "IMAGE"
                 match.StudyInstanceUID, match.SeriesInstanceUID = wanted

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 from gateway.errors import DimseFailed, GatewayError
@@ -14,33 +14,48 @@ class Shelf:
     """A place: study to series to SOP Instance UIDs. It fails where it is `down`, and refuses to answer about studies."""
 
     name: str
-    holds: dict[str, dict[str, set[str]]] = field(default_factory=dict)
+    held: dict[str, dict[str, set[str]]] = field(default_factory=dict)
     counts: bool = True
     modality: str = "CT"
     dates: dict[str, str] = field(default_factory=dict)
     down: GatewayError | None = None
     refuses: set[str] = field(default_factory=set)
+    cap: int | None = None
+    """How many instances it lists of a series at most."""
+
+    doubtful: tuple[str, ...] = ()
     asked: list[str] = field(default_factory=list)
     closed: int = 0
 
     def put(self, study: str, series: str, *numbers: int) -> None:
         """Add instances to a series."""
-        self.holds.setdefault(study, {}).setdefault(series, set()).update(f"{series}.{number}" for number in numbers)
+        self.held.setdefault(study, {}).setdefault(series, set()).update(f"{series}.{number}" for number in numbers)
 
     def studies(self, keys: Mapping[str, str]) -> dict[str, StudyHeld]:
         self._ask("studies")
-        return {study: self._study(study, series) for study, series in self.holds.items()}
+        return {study: self._study(study, series) for study, series in self.held.items()}
 
     def series(self, study: str) -> dict[str, SeriesHeld]:
         self._ask(f"series {study}")
         if study in self.refuses:
             raise DimseFailed("C-FIND", 0xC001)
-        held = self.holds.get(study, {})
+        held = self.held.get(study, {})
         return {uid: SeriesHeld(uid, len(some) if self.counts else None, self.modality) for uid, some in held.items()}
 
     def instances(self, study: str, series: str) -> set[str]:
         self._ask(f"instances {series}")
-        return set(self.holds.get(study, {}).get(series, ()))
+        return set(sorted(self.holdings(study, series))[: self.cap])
+
+    def holdings(self, study: str, series: str) -> set[str]:
+        """What it has of a series, listed or not."""
+        return set(self.held.get(study, {}).get(series, ()))
+
+    def holds(self, study: str, series: str, instances: Collection[str], listed: Collection[str] = ()) -> set[str]:
+        self._ask(f"holds {series}")
+        return set(instances) & self.holdings(study, series)
+
+    def doubts(self) -> tuple[str, ...]:
+        return self.doubtful
 
     def remarks(self) -> tuple[str, ...]:
         return (f"{self.name} was asked",)

@@ -76,15 +76,28 @@ async def test_what_is_the_same_is_asked_about_once(desk: MakeDesk) -> None:
     assert here.source.questions() == here.destination.questions() == []
 
 
+async def test_a_destination_that_lists_fewer_than_it_has_lacks_nothing(desk: MakeDesk) -> None:
+    here = full(desk())
+    here.destination.cap = 1
+    assert states(await here.settled()) == {State.SAME: 1}
+
+
+async def test_a_source_that_may_have_more_than_it_lists_is_told_of(desk: MakeDesk) -> None:
+    here = full(desk())
+    assert (await here.settled()).error == ""
+    here.source.doubtful = ("there may be more",)
+    assert (await here.look()).error == "there may be more"
+
+
 async def test_equal_counts_are_confirmed_by_uids_at_first_and_then_at_long_intervals(desk: MakeDesk, mock_clock: Clock) -> None:
     here = full(desk())
-    here.destination.holds["1"]["1.1"] = {"1.1.1", "1.1.2", "1.1.9"}
+    here.destination.held["1"]["1.1"] = {"1.1.1", "1.1.2", "1.1.9"}
     part = Wanted("1", series=frozenset({"1.1"}), instances=frozenset({"1.1.3"}))
     assert wanted(await here.settled()) == [part]
 
     here.destination.put("1", "1.1", 3)
     assert states(await here.look()) == {State.SAME: 1}
-    here.destination.holds["1"]["1.1"] = {"1.1.1", "1.1.2", "1.1.8", "1.1.9"}
+    here.destination.held["1"]["1.1"] = {"1.1.1", "1.1.2", "1.1.8", "1.1.9"}
     assert states(await here.look()) == {State.SAME: 1}
     mock_clock.jump(COMPARE_S)
     assert wanted(await here.look()) == [part]
@@ -154,8 +167,8 @@ async def test_each_destination_is_given_what_it_lacks(desk: MakeDesk) -> None:
 
 async def test_whole_and_part_series_are_named_by_instances(desk: MakeDesk) -> None:
     here = full(desk(patience=AT_ONCE))
-    del here.destination.holds["1"]["1.2"]
-    here.destination.holds["1"]["1.1"].discard("1.1.2")
+    del here.destination.held["1"]["1.2"]
+    here.destination.held["1"]["1.1"].discard("1.1.2")
     (want,) = wanted(await here.look())
     assert (want.series, want.instances) == ({"1.1", "1.2"}, {"1.1.2", "1.2.1"})
 
@@ -183,7 +196,7 @@ async def test_what_waits_for_a_person_is_not_fetched_again(desk: MakeDesk, stat
 async def test_what_was_verified_and_is_gone_is_missing(desk: MakeDesk) -> None:
     here = full(desk(patience=AT_ONCE))
     here.received("1", "1.2", 1, "a", DeliveryState.VERIFIED)
-    del here.destination.holds["1"]["1.2"]
+    del here.destination.held["1"]["1.2"]
     assert wanted(await here.look()) == [Wanted("1", series=frozenset({"1.2"}))]
 
 
@@ -258,6 +271,6 @@ async def test_what_left_the_window_is_forgotten(desk: MakeDesk) -> None:
     here = full(desk())
     await here.look()
     assert set(here.memories) == {"1"}
-    here.source.holds.clear()
+    here.source.held.clear()
     assert (await here.look()).found == 0
     assert here.memories == {}

@@ -113,9 +113,9 @@ def delivering(desk: Desk) -> Callable[[Wanted], Awaitable[VerdictKind]]:
     """A script that brings what is wanted to the destination at once."""
 
     async def deliver(wanted: Wanted) -> VerdictKind:
-        for series, uids in desk.source.holds[wanted.study_instance_uid].items():
+        for series, uids in desk.source.held[wanted.study_instance_uid].items():
             if wanted.series is None or series in wanted.series:
-                held = desk.destination.holds.setdefault(wanted.study_instance_uid, {}).setdefault(series, set())
+                held = desk.destination.held.setdefault(wanted.study_instance_uid, {}).setdefault(series, set())
                 held.update(uids if wanted.instances is None else uids & wanted.instances)
         return COMPLETE
 

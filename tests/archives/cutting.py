@@ -7,12 +7,37 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from gateway.migrate.evidence import Answer, Evidence, Study
-from gateway.migrate.split import Found, Splitter
+from gateway.archives import Answer, Evidence, Listing, Match, StudyLister
 
 DAY = {"StudyDate": "20240102"}
 
 Says = Literal["nothing", "cut", "refuses"]
+
+
+@dataclass(frozen=True)
+class Study:
+    """A study as the source lists it."""
+
+    study_instance_uid: str
+    instance_count: int | None = None
+    time: str = ""
+    patient_id: str = ""
+    patient_name: str = ""
+    date: str = ""
+    accession_number: str = ""
+
+    def match(self) -> Match:
+        """Return what a source answers about it."""
+        count = "" if self.instance_count is None else str(self.instance_count)
+        return {
+            "StudyInstanceUID": self.study_instance_uid,
+            "NumberOfStudyRelatedInstances": count,
+            "StudyDate": self.date,
+            "StudyTime": self.time,
+            "PatientID": self.patient_id,
+            "PatientName": self.patient_name,
+            "AccessionNumber": self.accession_number,
+        }
 
 
 @dataclass
@@ -49,15 +74,23 @@ class Cutting:
         """Answer one query."""
         self.asked.append(dict(keys))
         held = (*self.around, *self.studies) if "-" in keys.get("StudyDate", "") else self.studies
+        held = [
+            study for study in held if not study.date or "StudyDate" in self.ignores or _on(study.date, keys.get("StudyDate", ""))
+        ]
         rows = [study for study in held if self._matches(study, keys, sql=self.sql)] * (2 if self.twice else 1)
         cut = self.cap is not None and len(rows) > self.cap
         if cut and self.says == "refuses":
             return Answer(cut=True)
         given = [study for study in rows[: self.cap] if self._matches(study, keys)]
-        return Answer(given, len(given), cut=cut and self.says == "cut")
+        return Answer([study.match() for study in given], len(given), cut=cut and self.says == "cut")
 
     def _matches(self, study: Study, keys: Mapping[str, str], *, sql: bool = False) -> bool:
-        values = {"StudyTime": study.time, "PatientID": study.patient_id, "PatientName": study.patient_name}
+        values = {
+            "StudyTime": study.time,
+            "PatientID": study.patient_id,
+            "PatientName": study.patient_name,
+            "AccessionNumber": study.accession_number,
+        }
         looked_at = {keyword: key for keyword, key in keys.items() if keyword in values and keyword not in self.ignores}
         return all(
             self._in_range(values[keyword], key) if keyword == "StudyTime" else self._like(values[keyword], key, sql=sql)
@@ -78,12 +111,17 @@ class Cutting:
         return re.fullmatch(pattern, value, re.IGNORECASE if self.folds else 0) is not None
 
 
-def listed(source: Cutting, evidence: Evidence | None = None, **more: bool) -> Found:
-    """List the day at `source` to the end."""
-    splitter = Splitter(DAY, evidence or Evidence(), **more)
-    while (query := splitter.query) is not None:
-        splitter.feed(source.answer(query))
-    return splitter.found
+def _on(date: str, key: str) -> bool:
+    first, dash, last = key.partition("-")
+    return (not first or date >= first) and (date <= last if dash and last else bool(dash) or not first or date == first)
+
+
+def listed(source: Cutting, evidence: Evidence | None = None, keys: Mapping[str, str] = DAY) -> Listing:
+    """List what matches `keys` at `source` to the end."""
+    lister = StudyLister(keys, evidence or Evidence())
+    while (query := lister.query) is not None:
+        lister.feed(source.answer(query.keys))
+    return lister.listing
 
 
 def uids(studies: Sequence[Study]) -> set[str]:
