@@ -188,7 +188,7 @@ def _assembled(settings: Settings, role: Role, spool: Spool, ledger: Ledger, poo
     wanted = forms(settings, copies, capabilities(), acceptance=partial(_acceptance, ledger))
     transcoder = Transcoder(ledger, spool, copies, pool, wanted, changed=hints.transcoded, has_room=spool.has_room)
     dispatcher = Dispatcher(
-        ledger, destinations(settings, copies, wanted), changed=hints.deliveries_changed, to_transcode=transcoder.nudge
+        ledger, destinations(settings, copies, wanted, ledger), changed=hints.deliveries_changed, to_transcode=transcoder.nudge
     )
     confirmer = Confirmer(ledger, settings, changed=hints.proofs_changed)
     rules = compile_routes(settings.routes)

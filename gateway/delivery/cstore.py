@@ -114,6 +114,9 @@ class CStore:
         """Return a session, not yet associated."""
         return CStoreSession(self)
 
+    def tidy(self) -> None:
+        """Nothing is ever left there."""
+
     def forget_refusals(self) -> None:
         """Propose everything anew."""
         self.forms.acceptance.forget()

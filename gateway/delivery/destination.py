@@ -161,5 +161,8 @@ class Destination(Protocol):
     def open(self) -> Session:
         """Return a new session, not yet connected."""
 
+    def tidy(self) -> None:
+        """Remove what earlier runs left at the destination. On a worker's thread, before its first delivery. Never raises."""
+
     def forget_refusals(self) -> None:
         """Ask anew what the destination refused to take, because a person wants it tried. From any thread."""

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from gateway.delivery.folder import instances_in
+from gateway.delivery.identity import FolderIdentity
 from gateway.domain import InstanceIdentity, is_uid
 from gateway.errors import UsageError
 from gateway.files import create_private
@@ -71,24 +72,28 @@ def _copy(source: Path, to: Path) -> None:
 class DeliveredFolder:
     """A `Place` that is the folder of a destination: ``<study>/<series>/<SOP instance>.dcm``, and nothing else in it counts.
 
-    Of each series one file is read for its attributes, once.
+    Of each series one file is read for its attributes, once. Questions raise DestinationUnavailable where `identity` knows that the
+    folder is gone or another one: an unmounted share must not look like an empty destination.
     """
 
     gives_files = True
 
-    def __init__(self, name: str, root: Path) -> None:
+    def __init__(self, name: str, root: Path, identity: FolderIdentity | None = None) -> None:
         self.name = name
         self._root = root
+        self._identity = identity
         self._heads: dict[Path, Mapping[str, str]] = {}
 
     def studies(self, keys: Mapping[str, str]) -> dict[str, StudyHeld]:
         """As `Place.studies`."""
+        self._check()
         named = [uid for uid in keys.get("StudyInstanceUID", "").split("\\") if uid]
         held = (self._study(uid, _asked(keys)) for uid in (named or _uids_in(self._root)) if is_uid(uid))
         return {study.study_instance_uid: study for study in held if study is not None}
 
     def series(self, study: str) -> dict[str, SeriesHeld]:
         """As `Place.series`."""
+        self._check()
         found = {}
         for uid in _uids_in(self._root / study) if is_uid(study) else ():
             if instances := instances_in(self._root, study, uid):
@@ -98,10 +103,12 @@ class DeliveredFolder:
 
     def instances(self, study: str, series: str) -> set[str]:
         """As `Place.instances`."""
+        self._check()
         return instances_in(self._root, study, series)
 
     def files(self, study: str) -> dict[str, dict[str, Path]]:
         """Return the files of a study by Series and SOP Instance UID."""
+        self._check()
         series = [uid for uid in _uids_in(self._root / study) if is_uid(study)]
         each = {uid: instances_in(self._root, study, uid) for uid in series}
         return {
@@ -113,6 +120,7 @@ class DeliveredFolder:
         """As `Place.fetch`."""
         if not (is_uid(study) and is_uid(series) and is_uid(instance)):
             raise Unheld(f"{self.name} does not hold it")
+        self._check()
         _copy(self._root / study / series / f"{instance}.dcm", to)
 
     def remarks(self) -> tuple[str, ...]:
@@ -121,6 +129,10 @@ class DeliveredFolder:
 
     def close(self) -> None:
         """Nothing is open."""
+
+    def _check(self) -> None:
+        if self._identity is not None:
+            self._identity.check()
 
     def _study(self, study: str, keys: Mapping[str, str]) -> StudyHeld | None:
         counts = {uid: count for uid in _uids_in(self._root / study) if (count := len(instances_in(self._root, study, uid)))}

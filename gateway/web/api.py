@@ -8,6 +8,7 @@
     POST /queue/act     QueueAction → how many changed
     POST /queue/export  QueueExport → NDJSON events
     POST /echo          EchoCommand → one result a peer
+    POST /folder/accept FolderCommand → the folder that is taken
     POST /find          FindCommand → matches
     POST /pull          PullCommand → NDJSON events
     POST /send          SendCommand → NDJSON events
@@ -64,6 +65,7 @@ def create_api(engine: Engine) -> Starlette:
         Route("/queue/act", _answering(partial(_queue_act, engine)), methods=["POST"]),
         Route("/queue/export", _streaming(wire.QueueExport, partial(export_instances, engine)), methods=["POST"]),
         Route("/echo", _answering(partial(_echo, engine)), methods=["POST"]),
+        Route("/folder/accept", _answering(partial(_accept_folder, engine)), methods=["POST"]),
         Route("/find", _answering(partial(_find, engine)), methods=["POST"]),
         Route("/pull", _streaming(wire.PullCommand, partial(jobs.pull, engine)), methods=["POST"]),
         Route("/send", _streaming(wire.SendCommand, partial(jobs.send, engine)), methods=["POST"]),
@@ -187,6 +189,10 @@ async def _job_act(engine: Engine, request: Request) -> Document:
 
 async def _echo(engine: Engine, request: Request) -> Document:
     return {"results": await peers.echo(engine, (await _command(request, wire.EchoCommand)).names)}
+
+
+async def _accept_folder(engine: Engine, request: Request) -> Document:
+    return await peers.accept_folder(engine, await _command(request, wire.FolderCommand))
 
 
 async def _find(engine: Engine, request: Request) -> Document:
