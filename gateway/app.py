@@ -196,7 +196,7 @@ def _assembled(settings: Settings, role: Role, spool: Spool, ledger: Ledger, poo
     hints.connect(retriever, dispatcher, confirmer, transcoder)
     scratch = settings.gateway.state / COMPARE_NAME
     comparisons = planners.comparisons(
-        settings, ledger, spool, retriever, scratch, nudge=dispatcher.nudge, listens=role is Role.GATEWAY
+        settings, ledger, spool, retriever, scratch, pool=pool, nudge=dispatcher.nudge, listens=role is Role.GATEWAY
     )
     return Engine(
         settings=settings,
