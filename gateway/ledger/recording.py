@@ -13,13 +13,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, and_, bindparam, func, select, update
+from sqlalchemy import Connection, Row, Select, and_, bindparam, exists, func, select, update
 
 from gateway.domain import SETTLED, Content, DeliveryState
 from gateway.ledger import transitions
 from gateway.ledger.instances import (
     MISSING_REASON,
-    SUPERSEDED,
     Arrival,
     ArrivalOutcome,
     BytesState,
@@ -28,13 +27,17 @@ from gateway.ledger.instances import (
     chunks,
     delivery_ids,
     hasten,
-    owes,
+    make_newest,
     revive,
     send_again,
+    supersede,
     underway,
+    verified,
 )
 from gateway.ledger.rows import RowInsert
 from gateway.ledger.schema import arrivals, deliveries, instances
+
+_OLDER = instances.alias("older")
 
 # Built once: an instance costs the writer less to record than its statements to build.
 _CURRENT: Select[Any] = (
@@ -46,6 +49,7 @@ _CURRENT: Select[Any] = (
         instances.c.location,
         instances.c.bytes_state,
         instances.c.received_at,
+        exists().where(_OLDER.c.superseded_by == instances.c.id).label("has_older"),
     )
     .where(instances.c.sop_instance_uid == bindparam("uid"), instances.c.superseded_by.is_(None))
     .order_by(instances.c.id.desc())
@@ -101,9 +105,10 @@ def record(connection: Connection, arrival: Arrival, *, again: bool = True, late
 
     The SOP Instance UID is unknown: a new instance. Known with the same content (digest and length): no second instance; what
     its destinations had settled is delivered to them again, from the new bytes where the old ones were released or are missing.
-    Known with other content: both are kept, the newer is delivered, and what the older one still owed is held with the reason.
+    Known with other content: both are kept; where the newer one goes, what the older one still owed there is held with the reason,
+    and elsewhere the older one goes on.
 
-    With ``again=False`` (``send``) the same content is only owed to destinations that never settled it. With ``late=True``
+    With ``again=False`` (``send``) the same content is only owed to destinations that have not verified it. With ``late=True``
     (recovery) the arrival may be older than what was recorded after it.
     """
     known = _current(connection, arrival.identity.sop_instance_uid)
@@ -122,7 +127,9 @@ def record_anew(connection: Connection, arrival: Arrival) -> Recorded:
     """
     _reinstate(connection, arrival)
     recorded = record(connection, arrival)
-    queued = send_again(connection, recorded.instance_id, arrival.destinations, now=arrival.at, priority=arrival.priority)
+    mine, at = recorded.instance_id, arrival.at
+    queued = send_again(connection, mine, arrival.destinations, now=at, priority=arrival.priority, newest=True)
+    make_newest(connection, mine, queued, at)
     return replace(recorded, queued=queued)
 
 
@@ -169,15 +176,20 @@ def _record_new(connection: Connection, new: Sequence[Arrival], outcome: Arrival
 
 def _record_conflict(connection: Connection, arrival: Arrival, known: Row[Any], *, older: bool) -> Recorded:
     (recorded,) = _record_new(connection, [arrival], ArrivalOutcome.CONFLICT)
+    mine = recorded.instance_id
     if older:
-        _supersede(connection, recorded.instance_id, known.id, arrival.at)
-        return replace(recorded, queued=())
-    _supersede(connection, known.id, recorded.instance_id, arrival.at)
+        _point(connection, mine, known.id)
+        _stop_older(connection, arrival, mine)
+        return replace(recorded, queued=underway(connection, mine, arrival.destinations))
+    _point(connection, known.id, mine)
+    make_newest(connection, mine, arrival.destinations, arrival.at)
     return recorded
 
 
 def _record_known(connection: Connection, arrival: Arrival, known: Row[Any], *, again: bool) -> Recorded:
-    owed = again or owes(connection, known.id, arrival.destinations)
+    owed = again or not verified(connection, known.id, arrival.destinations)
+    # Only where there is other content can anything be newer or older.
+    before = underway(connection, known.id, arrival.destinations) if known.has_older else ()
     # A file sent in place is not ours: it may have gone since, while what came now is there.
     taken = owed and (known.bytes_state != BytesState.KEPT or known.location.startswith("file:"))
     if taken:
@@ -189,10 +201,14 @@ def _record_known(connection: Connection, arrival: Arrival, known: Row[Any], *, 
     if known.bytes_state == BytesState.MISSING:
         _bytes_came(connection, known.id, arrival.at)
     if known.bytes_state == BytesState.MISSING or not again:
-        revive(connection, known.id, arrival.destinations, {DeliveryState.HELD}, arrival.at)
+        # A file that is sent again after it was dropped is wanted after all.
+        tried_again = {DeliveryState.HELD} if again else {DeliveryState.HELD, DeliveryState.DROPPED}
+        revive(connection, known.id, arrival.destinations, tried_again, arrival.at)
     add_deliveries(connection, known.id, arrival.destinations, now=arrival.at, modes=arrival.modes, priority=arrival.priority)
     hasten(connection, known.id, arrival.destinations, arrival.priority)
     queued = underway(connection, known.id, arrival.destinations)
+    if known.has_older and (begun := [name for name in queued if name not in before]):
+        make_newest(connection, known.id, begun, arrival.at)
     relied = owed and not taken
     rests_on = Content(known.location, known.content_offset, known.content_length, known.digest) if relied else None
     return Recorded(known.id, ArrivalOutcome.DUPLICATE, arrival, bytes_needed=taken, queued=queued, rests_on=rests_on)
@@ -209,11 +225,28 @@ def _owe_again(connection: Connection, known: Row[Any], arrival: Arrival) -> Non
     revive(connection, known.id, arrival.destinations, SETTLED, arrival.at)
 
 
-def _supersede(connection: Connection, older_id: int, newer_id: int, now: float) -> None:
+def _point(connection: Connection, older_id: int, newer_id: int) -> None:
+    """Record that one content came after another under their SOP Instance UID."""
     connection.execute(update(instances).where(instances.c.id == older_id).values(superseded_by=newer_id))
-    ids = delivery_ids(connection, deliveries.c.instance_id == older_id)
-    waiting = {DeliveryState.PENDING, DeliveryState.DEFERRED, DeliveryState.HELD}
-    transitions.move(connection, ids, DeliveryState.HELD, now=now, only_from=waiting, reason=SUPERSEDED)
+
+
+def _stop_older(connection: Connection, arrival: Arrival, instance_id: int) -> None:
+    """Hold what came late where other content, received after it, is known at the destination; elsewhere it is the newest."""
+    other = instances.alias("other")
+    newer = (
+        select(deliveries.c.destination)
+        .join_from(deliveries, other, other.c.id == deliveries.c.instance_id)
+        .where(
+            other.c.sop_instance_uid == arrival.identity.sop_instance_uid,
+            other.c.id != instance_id,
+            other.c.received_at > arrival.at,
+            deliveries.c.destination.in_(arrival.destinations),
+        )
+    )
+    names = set(connection.execute(newer).scalars())
+    mine = and_(deliveries.c.instance_id == instance_id, deliveries.c.destination.in_(names))
+    supersede(connection, delivery_ids(connection, mine), arrival.at)
+    make_newest(connection, instance_id, [name for name in arrival.destinations if name not in names], arrival.at)
 
 
 def _reinstate(connection: Connection, arrival: Arrival) -> None:
@@ -227,7 +260,7 @@ def _reinstate(connection: Connection, arrival: Arrival) -> None:
     current = list(connection.execute(select(instances.c.id).where(same)).scalars())
     connection.execute(update(instances).where(instances.c.id == instance_id).values(superseded_by=None))
     for other in current:
-        _supersede(connection, other, instance_id, arrival.at)
+        _point(connection, other, instance_id)
 
 
 def _bytes_came(connection: Connection, instance_id: int, now: float) -> None:

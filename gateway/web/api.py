@@ -5,7 +5,7 @@
     GET  /health        {"role", "version", "configuration", "draining"}
     GET  /status        everything that `gateway status` shows
     POST /queue/list    QueueList → a page of deliveries
-    POST /queue/act     QueueAction → how many changed
+    POST /queue/act     QueueAction → how many changed, and why others did not
     POST /queue/export  QueueExport → NDJSON events
     POST /echo          EchoCommand → one result a peer
     POST /folder/accept FolderCommand → the folder that is taken
@@ -44,7 +44,9 @@ from starlette.routing import Route
 from gateway import __version__
 from gateway.engine import Engine
 from gateway.errors import AssociationError, GatewayError, UsageError
+from gateway.intake.walk import printable
 from gateway.ledger import queue
+from gateway.spool import in_place
 from gateway.web import comparing, jobs, migrating, peers, status, syncing, wire
 from gateway.web.export import export_instances
 from gateway.web.server import Emit, EventStream
@@ -145,9 +147,16 @@ async def _queue_list(engine: Engine, request: Request) -> Document:
     def page() -> Document:
         with engine.ledger.read() as connection:
             entries = queue.entries(connection, selection, limit=command.limit, offset=command.offset)
-            return {"total": queue.count(connection, selection), "entries": [asdict(entry) for entry in entries]}
+            return {"total": queue.count(connection, selection), "entries": [_shown(entry) for entry in entries]}
 
     return await trio.to_thread.run_sync(page)
+
+
+def _shown(entry: queue.Entry) -> Document:
+    """Return a delivery as it crosses the socket: of where its bytes are, the path of a file that is sent in place."""
+    document = asdict(entry)
+    file = in_place(document.pop("location"))
+    return document | {"path": None if file is None else printable(str(file.path))}
 
 
 async def _queue_act(engine: Engine, request: Request) -> Document:
@@ -156,17 +165,18 @@ async def _queue_act(engine: Engine, request: Request) -> Document:
     if selection.is_everything and not command.where.everything:
         raise UsageError("name deliveries by id, destination, state or study, or say that all of them are meant")
 
-    def parts() -> list[queue.Selection]:
+    def looked() -> tuple[list[queue.Selection], list[queue.Unmoved]]:
         with engine.ledger.read() as connection:
-            return queue.parts(connection, selection, command.action)
+            return queue.parts(connection, selection, command.action), queue.unmoved(connection, selection, command.action)
 
+    parts, unmoved = await trio.to_thread.run_sync(looked)
     changed = 0
-    for part in await trio.to_thread.run_sync(parts):
+    for part in parts:
         change = partial(queue.act, selection=part, action=command.action, now=time.time())
         changed += await trio.to_thread.run_sync(engine.ledger.write, change)
     log.info("queue_changed", action=command.action, changed=changed)
     _tell(engine, command.action, selection)
-    return {"action": command.action, "changed": changed}
+    return {"action": command.action, "changed": changed, "unchanged": [asdict(one) for one in unmoved]}
 
 
 def _tell(engine: Engine, action: queue.Action, selection: queue.Selection) -> None:

@@ -169,7 +169,7 @@ class Taken:
             self.size_bytes += event.length
             if event.instance_id is not None:
                 self.files.setdefault(event.instance_id, event.path)
-            if event.outcome in {FileOutcome.SKIPPED, FileOutcome.FAILED}:
+            if event.outcome in {FileOutcome.SKIPPED, FileOutcome.FAILED, FileOutcome.HELD}:
                 self.refused.append(event)
 
     def counted(self) -> Document:
@@ -178,7 +178,7 @@ class Taken:
 
 
 def _send_summary(taken: Taken, outcome: Outcome) -> Document:
-    failed = taken.counts[FileOutcome.FAILED]
+    failed, held = taken.counts[FileOutcome.FAILED], taken.counts[FileOutcome.HELD]
     nothing = not taken.files
     undelivered = [asdict(one) | {"path": taken.files.get(one.instance_id, "")} for one in outcome.undelivered]
     refused = [{"path": event.path, "outcome": str(event.outcome), "reason": event.reason} for event in taken.refused]
@@ -189,8 +189,8 @@ def _send_summary(taken: Taken, outcome: Outcome) -> Document:
         "files": refused,
         "destinations": by_destination(outcome.states),
         "undelivered": undelivered,
-        "delivered": not outcome.undelivered,
-        "done": not (outcome.undelivered or failed or nothing),
+        "delivered": not (outcome.undelivered or held),
+        "done": not (outcome.undelivered or failed or held or nothing),
     }
 
 
