@@ -45,6 +45,7 @@ from gateway.retrieve import Retriever
 from gateway.route import compile_routes, route
 from gateway.settings import Settings
 from gateway.spool import Spool, StateLock
+from gateway.stored import Stored
 from gateway.throttle import Throttle
 from gateway.tls import acceptor_context, requestor_context
 from gateway.web.api import create_api
@@ -57,6 +58,7 @@ LEDGER_NAME = "ledger.db"
 SPOOL_NAME = "spool"
 COPIES_NAME = "transcoded"
 COMPARE_NAME = "comparing"
+PROVING_NAME = "proving"
 REPORTS_NAME = "reports"
 
 LOCK_S = 3.0
@@ -190,7 +192,8 @@ def _assembled(settings: Settings, role: Role, spool: Spool, ledger: Ledger, poo
     dispatcher = Dispatcher(
         ledger, destinations(settings, copies, wanted, ledger), changed=hints.deliveries_changed, to_transcode=transcoder.nudge
     )
-    confirmer = Confirmer(ledger, settings, changed=hints.proofs_changed)
+    stored = Stored(settings, spool, pool, settings.gateway.state / PROVING_NAME)
+    confirmer = Confirmer(ledger, settings, changed=hints.proofs_changed, store=stored)
     rules = compile_routes(settings.routes)
     intake = StorageIntake(spool, recorder, route=partial(route, rules), keywords=rules.keywords, correlate=retriever.correlate)
     hints.connect(retriever, dispatcher, confirmer, transcoder)

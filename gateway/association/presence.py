@@ -25,6 +25,14 @@ def instances_of_series(association: Requestor, study_instance_uid: str, series_
     return {_uid(match, "SOPInstanceUID") for match in association.find(query) if _answers(match, query)} - {""}
 
 
+def has_study(association: Requestor, study_instance_uid: str) -> bool:
+    """Tell whether the peer lists the study. Raises like `instances_of_series`."""
+    query = Dataset()
+    query.QueryRetrieveLevel = "STUDY"
+    query.StudyInstanceUID = study_instance_uid
+    return any(_uid(match, "StudyInstanceUID") == study_instance_uid for match in association.find(query))
+
+
 def is_listed(association: Requestor, study_instance_uid: str, series_instance_uid: str, sop_instance_uid: str) -> bool:
     """Tell whether the peer lists this one instance. Raises like `instances_of_series`."""
     query = _image_query(study_instance_uid, series_instance_uid, sop_instance_uid)

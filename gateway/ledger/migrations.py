@@ -99,6 +99,7 @@ def _newest_at_each(connection: Connection) -> None:
         "ALTER TABLE deliveries ADD COLUMN superseded BOOLEAN DEFAULT FALSE NOT NULL",
         "ALTER TABLE deliveries ADD COLUMN was_there BOOLEAN",
         f"ALTER TABLE instances ADD COLUMN same_as {'INTEGER' if connection.dialect.name == 'sqlite' else 'BIGINT'}",
+        "CREATE INDEX deliveries_of_before ON deliveries (destination) WHERE proof = 'exists (was there before)'",
         """UPDATE deliveries SET superseded = TRUE WHERE EXISTS (
             SELECT 1 FROM instances mine
             JOIN instances newer ON newer.sop_instance_uid = mine.sop_instance_uid AND newer.id > mine.id

@@ -7,13 +7,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sqlalchemy import ColumnElement, Connection, func, select
+from sqlalchemy import ColumnElement, Connection, func, select, text
 
 from gateway.domain import DeliveryState as S
+from gateway.domain import Proof
 from gateway.ledger.schema import arrivals, deliveries, instances, jobs, retrievals
 
 UNSETTLED = (S.PENDING, S.SENDING, S.DEFERRED, S.DELIVERED, S.HELD)
 """States in which something is still owed, or a person has to decide."""
+
+_OF_BEFORE = text(f"deliveries.proof = '{Proof.BEFORE}'")
+"""As a literal: SQLite uses the partial index `deliveries_of_before` only where it can prove the condition without parameters."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +95,12 @@ def settled_counts(connection: Connection) -> dict[str, dict[str, int]]:
         if state not in UNSETTLED:
             counts.setdefault(destination, {})[state] = count
     return counts
+
+
+def were_there(connection: Connection) -> dict[str, int]:
+    """Count, by destination, what is proved by no more than that the destination lists it, as it did before it was sent."""
+    counted = select(deliveries.c.destination, func.count()).where(_OF_BEFORE).group_by(deliveries.c.destination)
+    return {row.destination: int(row[1]) for row in connection.execute(counted)}
 
 
 def last_verdicts(connection: Connection, limit: int = 10) -> list[LastVerdict]:

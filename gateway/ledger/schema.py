@@ -155,6 +155,7 @@ _index_where(
     deliveries.c.id,
     where="sent_as IS NOT NULL AND state IN ('pending', 'deferred', 'sending')",
 )
+_index_where("deliveries_of_before", deliveries.c.destination, where="proof = 'exists (was there before)'")
 _index_where("deliveries_held", deliveries.c.destination, deliveries.c.reason, where="state = 'held'")
 
 jobs = Table(

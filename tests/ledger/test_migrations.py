@@ -10,6 +10,7 @@ from gateway.ledger.migrations import MIGRATIONS, migrate
 from gateway.ledger.schema import schema_version
 
 VERSION_7 = (
+    "DROP INDEX deliveries_of_before",
     "ALTER TABLE deliveries DROP COLUMN was_there",
     "ALTER TABLE deliveries DROP COLUMN superseded",
     "ALTER TABLE instances DROP COLUMN same_as",

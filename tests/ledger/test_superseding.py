@@ -163,6 +163,7 @@ def test_what_an_older_gateway_stopped_for_nothing_goes_on(ledger: Ledger) -> No
         record(connection, arrival("new", "b"))
         connection.execute(deliveries.update().where(deliveries.c.id == 1).values(state="held", reason=SUPERSEDED))
         for statement in (
+            "DROP INDEX deliveries_of_before",
             "ALTER TABLE deliveries DROP COLUMN was_there",
             "ALTER TABLE deliveries DROP COLUMN superseded",
             "ALTER TABLE instances DROP COLUMN same_as",
