@@ -29,6 +29,7 @@ from gateway.association.services import StorageService
 from gateway.codec.available import capabilities
 from gateway.codec.pool import Pool
 from gateway.confirm import Confirmer
+from gateway.conflicts import Conflicts
 from gateway.delivery import Dispatcher
 from gateway.delivery.acceptance import Acceptance
 from gateway.delivery.build import destinations, forms
@@ -196,7 +197,8 @@ def _assembled(settings: Settings, role: Role, spool: Spool, ledger: Ledger, poo
     confirmer = Confirmer(ledger, settings, changed=hints.proofs_changed, store=stored)
     rules = compile_routes(settings.routes)
     intake = StorageIntake(spool, recorder, route=partial(route, rules), keywords=rules.keywords, correlate=retriever.correlate)
-    hints.connect(retriever, dispatcher, confirmer, transcoder)
+    conflicts = Conflicts(ledger, spool, pool, settings.gateway.state / PROVING_NAME, settled=hints.settled.give)
+    hints.connect(retriever, dispatcher, confirmer, transcoder, conflicts.found)
     scratch = settings.gateway.state / COMPARE_NAME
     comparisons = planners.comparisons(
         settings, ledger, spool, retriever, scratch, pool=pool, nudge=dispatcher.nudge, listens=role is Role.GATEWAY
@@ -212,6 +214,7 @@ def _assembled(settings: Settings, role: Role, spool: Spool, ledger: Ledger, poo
         dispatcher=dispatcher,
         transcoder=transcoder,
         confirmer=confirmer,
+        conflicts=conflicts,
         releaser=Releaser(spool, ledger, history_s=settings.spool.history_days * 86_400.0),
         syncs=planners.syncs(settings, ledger, retriever, barrier=recorder.flush),
         migrations=planners.migrations(
@@ -286,6 +289,7 @@ async def _start_stages(engine: Engine, parts: trio.Nursery) -> None:
     await parts.start(_part("delivery", engine.dispatcher.run))
     await parts.start(_part("confirm", engine.confirmer.run))
     await parts.start(_part("migrations", engine.migrations.run))
+    parts.start_soon(_chore("conflicts", engine.conflicts.run))
     parts.start_soon(_chore("release", partial(housekeeping.release_bytes, engine.releaser, engine.settled)))
     parts.start_soon(_chore("forget", partial(housekeeping.forget_history, engine.releaser)))
     parts.start_soon(_chore("certificates", partial(housekeeping.warn_of_certificates, engine.settings)))

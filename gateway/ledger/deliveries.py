@@ -20,7 +20,6 @@ from sqlalchemy import (
     Select,
     bindparam,
     exists,
-    func,
     literal_column,
     or_,
     select,
@@ -30,6 +29,7 @@ from sqlalchemy import (
 )
 
 from gateway.domain import Consignment, Content, DeliveryState, InstanceIdentity, Mode, Priority, Proof
+from gateway.ledger.conflicts import differ
 from gateway.ledger.instances import SUPERSEDED
 from gateway.ledger.keeping import mark_missing
 from gateway.ledger.schema import deliveries, instances
@@ -189,7 +189,7 @@ def rivals(one: FromClause) -> ColumnElement[bool]:
     """
     other = instances.alias("other")
     differs = or_(other.c.digest != one.c.digest, other.c.content_length != one.c.content_length)
-    differs &= func.coalesce(other.c.same_as, other.c.id) != func.coalesce(one.c.same_as, one.c.id)
+    differs &= differ(one, other)
     return exists().where(other.c.sop_instance_uid == one.c.sop_instance_uid, other.c.id != one.c.id, differs)
 
 

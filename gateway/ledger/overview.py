@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sqlalchemy import ColumnElement, Connection, func, select, text
+from sqlalchemy import ColumnElement, Connection, Subquery, func, select, text
 
 from gateway.domain import DeliveryState as S
 from gateway.domain import Proof
+from gateway.ledger.conflicts import differ
 from gateway.ledger.schema import arrivals, deliveries, instances, jobs, retrievals
 
 UNSETTLED = (S.PENDING, S.SENDING, S.DEFERRED, S.DELIVERED, S.HELD)
@@ -128,7 +129,7 @@ def conflicts(connection: Connection, limit: int = 20) -> list[Conflict]:
     statement = (
         select(older.c.sop_instance_uid, older.c.study_instance_uid, older.c.id, newer.c.id, newer.c.received_at)
         .join(newer, newer.c.id == older.c.superseded_by)
-        .where(older.c.superseded_by.is_not(None))
+        .where(older.c.superseded_by.is_not(None), differ(older, newer))
         .order_by(older.c.superseded_by.desc())
         .limit(limit)
     )
@@ -147,9 +148,15 @@ def holdings(connection: Connection) -> Holdings:
         released=count(instances.c.bytes_state == "released"),
         missing=count(instances.c.bytes_state == "missing"),
         unrouted=count(~instances.c.routed),
-        conflicts=count(instances.c.superseded_by.is_not(None)),
+        conflicts=connection.execute(select(func.count()).select_from(_conflicting())).scalar_one(),
         last_arrival_at=connection.execute(newest).scalar_one_or_none(),
     )
+
+
+def _conflicting() -> Subquery:
+    older, newer = instances.alias("older"), instances.alias("newer")
+    pairs = select(older.c.id).join(newer, newer.c.id == older.c.superseded_by)
+    return pairs.where(older.c.superseded_by.is_not(None), differ(older, newer)).subquery()
 
 
 def held_reasons(connection: Connection, limit: int = 20) -> list[tuple[str, str, int]]:

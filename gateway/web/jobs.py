@@ -21,7 +21,7 @@ from gateway.engine import Engine, Role
 from gateway.errors import UsageError
 from gateway.intake import FileEvent, FileOutcome, register
 from gateway.ledger import progress
-from gateway.ledger.instances import Recorded
+from gateway.ledger.instances import ArrivalOutcome, Recorded
 from gateway.ledger.progress import Scope, StudyDelivery, Undelivered
 from gateway.retrieve import PullRequest
 from gateway.retrieve.events import JobEnded, StudyEnded, Verdict, to_json
@@ -200,6 +200,8 @@ def _registering(engine: Engine, paths: Sequence[Path], command: SendCommand) ->
     def recorded(what: Recorded) -> None:
         for name in what.queued:
             engine.dispatcher.nudge(name)
+        if what.outcome is ArrivalOutcome.CONFLICT:
+            engine.conflicts.found()
 
     ae_title = engine.settings.gateway.ae_title
     spool, ledger, priority = engine.spool, engine.ledger, command.priority
