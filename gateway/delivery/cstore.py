@@ -406,7 +406,11 @@ class CStoreSession:
 
 def _listing(association: Requestor, key: Key) -> Listed:
     if len(key) == 1:
-        return frozenset(key) if has_study(association, *key) else frozenset()
+        try:
+            return frozenset(key) if has_study(association, *key) else frozenset()
+        except DimseFailed:
+            # It may answer at IMAGE level all the same.
+            return frozenset(key)
     study, series = key
     return frozenset(instances_of_series(association, study, series))
 
