@@ -21,6 +21,8 @@ OTHER_CONTENT = "the destination holds other content under this SOP Instance UID
 
 SHOWN_DIFFERENCES = 8
 
+NOT_FETCHED = "it could not be fetched from where instances are fetched"
+
 NOT_THERE = "answered success but does not have it"
 
 

@@ -239,11 +239,12 @@ class Watch:
         if found.missing:
             await trio.sleep(self._quiet_s)
             again = await self._compared(found.missing)
-            found = _Compared(
-                found.same + again.same, again.missing, _merged(found.other, again.other), _merged(found.unknown, again.unknown)
-            )
-        if found.same or found.missing:
-            await self._record(plan.Diff(tuple(found.same), tuple(found.missing)), Proof.DIGEST, "")
+            # What cannot be fetched may be there all the same: the list decides.
+            absent = {plan.NOT_FETCHED: again.missing} if again.missing else {}
+            unknown = _merged(found.unknown, _merged(again.unknown, absent))
+            found = _Compared(found.same + again.same, [], _merged(found.other, again.other), unknown)
+        if found.same:
+            await self._record(plan.Diff(tuple(found.same), ()), Proof.DIGEST, "")
         for names, some in found.other.items():
             await self._hold(some, f"{plan.OTHER_CONTENT}: {names}")
         for why, some in found.unknown.items():

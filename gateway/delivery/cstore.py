@@ -20,9 +20,9 @@ from typing import TypeVar
 import structlog
 
 from gateway.association.contexts import MAX_CONTEXTS, AcceptedContext, plan_contexts
-from gateway.association.presence import FIND_CONTEXT, answers_find, has_study, instances_of_series, is_listed
+from gateway.association.presence import FIND_CONTEXT, answers_find, has_study, instances_of_series, is_listed, listed_studies
 from gateway.association.requestor import Deadlines, RemoteAE, Requestor, associate
-from gateway.association.statuses import Disposition, store_disposition
+from gateway.association.statuses import SUCCESS, Disposition, store_disposition
 from gateway.codec.policy import Decision, Hold
 from gateway.delivery.acceptance import Pair
 from gateway.delivery.before import Before, Key, Listed
@@ -259,7 +259,7 @@ class CStoreSession:
         shipment = self._forms.shipment(consignment, self._decision(consignment, part))
         if isinstance(shipment, Outcome):
             return shipment
-        was_there = self._was_there(consignment)
+        was_there = self._was_there(consignment, part)
         if self._association is None:
             # The destination broke it over the question.
             self._decision(consignment, part)
@@ -268,18 +268,24 @@ class CStoreSession:
         outcome = self._forms.afterwards(self._carried_out(shipment), consignment, shipment)
         return outcome if was_there is None else replace(outcome, was_there=was_there)
 
-    def _was_there(self, consignment: Consignment) -> bool | None:
+    def _was_there(self, consignment: Consignment, part: Sequence[Consignment]) -> bool | None:
         """Tell whether the destination had the instance before it was sent for the first time, None where that is not known."""
-        tried = consignment.attempts or consignment.uncertain or consignment.last_status is not None
-        if consignment.was_there is not None or tried or not self._destination.asks_before:
-            return consignment.was_there
         of = consignment.identity
-        if not (of.study_instance_uid and of.series_instance_uid):
-            return None
+        if not _new(consignment) or not self._destination.asks_before:
+            return consignment.was_there
+        before = self._destination.before
+        if not before.knows(of.study_instance_uid):
+            before.ask_ahead((each.identity.study_instance_uid for each in part if _new(each)), self._listed_studies)
         known = self._listed_before((of.study_instance_uid,))
         if known:
             known = self._listed_before((of.study_instance_uid, of.series_instance_uid))
         return None if known is None else of.sop_instance_uid in known
+
+    def _listed_studies(self, studies: list[str]) -> set[str] | None:
+        association = self._association
+        if association is None or not answers_find(association):
+            return None
+        return self._asked(lambda: listed_studies(association, studies))
 
     def _listed_before(self, key: Key) -> Listed:
         """Return what the destination listed for a study, or a series, before this process sent anything of it."""
@@ -346,6 +352,8 @@ class CStoreSession:
             self._drop()
             return Outcome(consignment.delivery_id, OutcomeKind.UNREADABLE, reason=DAMAGED)
         self._proven = True
+        if response.status == SUCCESS and consignment.was_there is not None:
+            self._destination.before.sent(consignment.identity.study_instance_uid)
         return self._answered(consignment, association, response.status)
 
     def _answered(self, consignment: Consignment, association: Requestor, status: int) -> Outcome:
@@ -402,6 +410,13 @@ class CStoreSession:
         association, self._association = self._association, None
         if association is not None:
             association.abort()
+
+
+def _new(consignment: Consignment) -> bool:
+    """Tell whether it was never sent before, and can be asked for."""
+    of = consignment.identity
+    tried = consignment.attempts or consignment.uncertain or consignment.last_status is not None
+    return consignment.was_there is None and not tried and bool(of.study_instance_uid and of.series_instance_uid)
 
 
 def _listing(association: Requestor, key: Key) -> Listed:
