@@ -36,6 +36,7 @@ from typing import TypeVar
 import structlog
 import trio
 from pydantic import BaseModel, ValidationError
+from sqlalchemy.engine import Connection
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -43,7 +44,7 @@ from starlette.routing import Route
 
 from gateway import __version__
 from gateway.engine import Engine
-from gateway.errors import AssociationError, GatewayError, UsageError
+from gateway.errors import AssociationError, GatewayError, UsageError, require_known
 from gateway.intake.walk import printable
 from gateway.ledger import queue
 from gateway.spool import in_place
@@ -146,6 +147,7 @@ async def _queue_list(engine: Engine, request: Request) -> Document:
 
     def page() -> Document:
         with engine.ledger.read() as connection:
+            _require_known(engine, connection, selection)
             entries = queue.entries(connection, selection, limit=command.limit, offset=command.offset)
             return {"total": queue.count(connection, selection), "entries": [_shown(entry) for entry in entries]}
 
@@ -159,6 +161,13 @@ def _shown(entry: queue.Entry) -> Document:
     return document | {"path": None if file is None else printable(str(file.path))}
 
 
+def _require_known(engine: Engine, connection: Connection, selection: queue.Selection) -> None:
+    """Raise UsageError for a destination that is neither configured nor one to which the queue holds deliveries."""
+    configured = engine.settings.destinations
+    gone = [name for name in selection.destinations if name not in configured and queue.knows(connection, name)]
+    require_known("destination", selection.destinations, [*configured, *gone])
+
+
 async def _queue_act(engine: Engine, request: Request) -> Document:
     command = await _command(request, wire.QueueAction)
     selection = command.where.selection()
@@ -167,6 +176,7 @@ async def _queue_act(engine: Engine, request: Request) -> Document:
 
     def looked() -> tuple[list[queue.Selection], list[queue.Unmoved]]:
         with engine.ledger.read() as connection:
+            _require_known(engine, connection, selection)
             return queue.parts(connection, selection, command.action), queue.unmoved(connection, selection, command.action)
 
     parts, unmoved = await trio.to_thread.run_sync(looked)
