@@ -186,7 +186,8 @@ async def _queue_act(engine: Engine, request: Request) -> Document:
         changed += await trio.to_thread.run_sync(engine.ledger.write, change)
     log.info("queue_changed", action=command.action, changed=changed)
     _tell(engine, command.action, selection)
-    return {"action": command.action, "changed": changed, "unchanged": [asdict(one) for one in unmoved]}
+    left = {"unchanged": [asdict(one) for one in unmoved]} if unmoved else {}
+    return {"action": command.action, "changed": changed} | left
 
 
 def _tell(engine: Engine, action: queue.Action, selection: queue.Selection) -> None:
