@@ -89,8 +89,19 @@ class Proof(StrEnum):
     """What a verified delivery rests on."""
 
     STATUS = "status"
+    """The destination answered success."""
+
+    BEFORE = "exists (was there before)"
+    """The destination lists it, as it did before it was sent: whether it took what was sent, or kept what it had, is not known."""
+
     EXISTS = "exists"
+    """The destination lists it, and did not, as far as it could be asked, before it was sent."""
+
     COMMITMENT = "commitment"
+    """The destination took responsibility for it (PS3.4 §J)."""
+
+    DIGEST = "digest"
+    """What the destination holds has the elements and pixels of what was sent."""
 
 
 class VerdictKind(StrEnum):
@@ -227,3 +238,6 @@ class Consignment:
 
     sent_as: str | None = None
     """The transfer syntax UID that was chosen for it at an earlier look; None where nothing speaks against the best one."""
+
+    was_there: bool | None = None
+    """Whether the destination listed it before it was sent for the first time; None where that was not or could not be asked."""

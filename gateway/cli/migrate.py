@@ -275,4 +275,4 @@ def _at(of: Document | None) -> Iterable[object]:
     if of is None:
         return (0, 0, "")
     verified = of["states"].get("verified", 0)
-    return (verified + of["states"].get("delivered", 0), verified, " ".join(of["proofs"]))
+    return (verified + of["states"].get("delivered", 0), verified, ", ".join(of["proofs"]))

@@ -215,7 +215,9 @@ def at(of: Document | None) -> str:
         return "-"
     verified = of["states"].get("verified", 0)
     everything = sum(of["states"].values())
-    proofs = f" ({', '.join(of['proofs'])})" if of["proofs"] else ""
+    counted = len(of["proofs"]) > 1
+    proofs = ", ".join(f"{count} {proof}" if counted else proof for proof, count in of["proofs"].items())
+    proofs = f" ({proofs})" if proofs else ""
     others = {state: count for state, count in of["states"].items() if state != "verified"}
     return f"{verified}/{everything} verified{proofs}" + (f", {render.states(others)}" if others else "")
 

@@ -32,8 +32,8 @@ from gateway.ledger.instances import (
     Recorded,
     StoredInstance,
     at_locations,
-    held,
     send_again,
+    superseded_at,
 )
 from gateway.ledger.recording import record, record_anew
 from gateway.spool import Spool, digest_of, file_location
@@ -57,7 +57,7 @@ class FileOutcome(StrEnum):
     QUEUED = "queued"
     """An instance with something to deliver."""
     SETTLED = "settled"
-    """An instance that every named destination has already, or is no longer owed."""
+    """An instance that every named destination has already."""
     HELD = "held"
     """An instance that waits for a person: the reason says why."""
     SKIPPED = "skipped"
@@ -242,9 +242,13 @@ class _Registration:
         queued = send_again(connection, known.id, self.destinations, now=self.clock(), priority=self.priority)
         outcome, reason = FileOutcome.QUEUED, ""
         if not queued:
-            waits = held(connection, known.id, self.destinations)
-            outcome, reason = (FileOutcome.HELD, SUPERSEDED) if waits else (FileOutcome.SETTLED, _SETTLED_REASON)
+            superseded = superseded_at(connection, known.id, self.destinations)
+            outcome, reason = (FileOutcome.HELD, _superseded(superseded)) if superseded else (FileOutcome.SETTLED, _SETTLED_REASON)
         return FileEvent(path, outcome, reason, known.identity, known.id, known.content.length, queued)
+
+
+def _superseded(destinations: Sequence[str]) -> str:
+    return f"{SUPERSEDED}, which is newer at {', '.join(destinations)}; `gateway queue retry` with its number sends it all the same"
 
 
 def _event(path: str, recorded: Recorded, remark: str) -> FileEvent:

@@ -102,6 +102,31 @@ def _no_empty_contents(connection: Connection) -> None:
         connection.execute(text(statement))
 
 
+def _newest_at_each(connection: Connection) -> None:
+    """Version 9: which content is the newest at each destination, what was there before, contents that differ in encoding only.
+
+    What was stopped at a destination by content that never was to go there is owed there again.
+    """
+    if connection.dialect.name != "sqlite":
+        connection.execute(text("ALTER TABLE deliveries ALTER COLUMN proof TYPE VARCHAR(32)"))
+    for statement in (
+        "ALTER TABLE deliveries ADD COLUMN superseded BOOLEAN DEFAULT FALSE NOT NULL",
+        "ALTER TABLE deliveries ADD COLUMN was_there BOOLEAN",
+        f"ALTER TABLE instances ADD COLUMN same_as {'INTEGER' if connection.dialect.name == 'sqlite' else 'BIGINT'}",
+        "CREATE INDEX deliveries_of_before ON deliveries (destination) WHERE proof = 'exists (was there before)'",
+        """UPDATE deliveries SET superseded = TRUE WHERE EXISTS (
+            SELECT 1 FROM instances mine
+            JOIN instances newer ON newer.sop_instance_uid = mine.sop_instance_uid AND newer.id > mine.id
+            JOIN deliveries later ON later.instance_id = newer.id AND later.destination = deliveries.destination
+            WHERE mine.id = deliveries.instance_id AND mine.superseded_by IS NOT NULL)
+            AND instance_id IN (SELECT id FROM instances WHERE superseded_by IS NOT NULL)""",
+        """UPDATE deliveries SET state = 'pending', reason = NULL WHERE state = 'held' AND NOT superseded
+            AND reason = 'superseded by other content under the same SOP Instance UID'
+            AND instance_id IN (SELECT id FROM instances WHERE superseded_by IS NOT NULL)""",
+    ):
+        connection.execute(text(statement))
+
+
 MIGRATIONS: Sequence[Migration] = (
     _indexes_for_many,
     _narrow_indexes,
@@ -110,6 +135,7 @@ MIGRATIONS: Sequence[Migration] = (
     _priorities,
     _migrations,
     _no_empty_contents,
+    _newest_at_each,
 )
 """The first one takes version 1 to version 2."""
 

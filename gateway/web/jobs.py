@@ -21,7 +21,7 @@ from gateway.engine import Engine, Role
 from gateway.errors import UsageError, require_known
 from gateway.intake import FileEvent, FileOutcome, register
 from gateway.ledger import progress
-from gateway.ledger.instances import Recorded
+from gateway.ledger.instances import ArrivalOutcome, Recorded
 from gateway.ledger.progress import Scope, StudyDelivery, Undelivered
 from gateway.retrieve import PullRequest
 from gateway.retrieve.events import JobEnded, StudyEnded, Verdict, to_json
@@ -171,7 +171,7 @@ class Taken:
             self.size_bytes += event.length
             if event.instance_id is not None:
                 self.files.setdefault(event.instance_id, event.path)
-            if event.outcome in {FileOutcome.SKIPPED, FileOutcome.FAILED}:
+            if event.outcome in {FileOutcome.SKIPPED, FileOutcome.FAILED, FileOutcome.HELD}:
                 self.refused.append(event)
 
     def counted(self) -> Document:
@@ -180,7 +180,7 @@ class Taken:
 
 
 def _send_summary(taken: Taken, outcome: Outcome) -> Document:
-    failed = taken.counts[FileOutcome.FAILED]
+    failed, held = taken.counts[FileOutcome.FAILED], taken.counts[FileOutcome.HELD]
     nothing = not taken.files
     undelivered = [asdict(one) | {"path": taken.files.get(one.instance_id, "")} for one in outcome.undelivered]
     refused = [{"path": event.path, "outcome": str(event.outcome), "reason": event.reason} for event in taken.refused]
@@ -191,8 +191,8 @@ def _send_summary(taken: Taken, outcome: Outcome) -> Document:
         "files": refused,
         "destinations": by_destination(outcome.states),
         "undelivered": undelivered,
-        "delivered": not outcome.undelivered,
-        "done": not (outcome.undelivered or failed or nothing),
+        "delivered": not (outcome.undelivered or held),
+        "done": not (outcome.undelivered or failed or held or nothing),
     }
 
 
@@ -202,6 +202,8 @@ def _registering(engine: Engine, paths: Sequence[Path], command: SendCommand) ->
     def recorded(what: Recorded) -> None:
         for name in what.queued:
             engine.dispatcher.nudge(name)
+        if what.outcome is ArrivalOutcome.CONFLICT:
+            engine.conflicts.found()
 
     ae_title = engine.settings.gateway.ae_title
     spool, ledger, priority = engine.spool, engine.ledger, command.priority
