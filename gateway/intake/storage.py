@@ -28,6 +28,7 @@ from gateway.errors import LedgerUnavailable, Refusal, SpoolError
 from gateway.intake.oddities import Oddities
 from gateway.intake.recorder import Recorder
 from gateway.ledger.instances import Arrival
+from gateway.repeats import Repeats
 from gateway.spool import Spool, SpoolWriter
 
 _log = structlog.get_logger()
@@ -67,6 +68,7 @@ class StorageIntake:
         `keywords` are the DICOM keywords that `route` asks for. `clock` gives UTC seconds since the epoch.
         """
         self.recorder = recorder
+        self.refused = Repeats()
         self._spool = spool
         self._route = route
         self._keywords = frozenset(keywords)
@@ -91,7 +93,7 @@ class StorageIntake:
             self.recorder.check()
             writer = self._spool.create(identity, provenance)
         except (SpoolError, LedgerUnavailable) as error:
-            raise _out_of_resources(error, provenance, identity) from error
+            raise self.out_of_resources(error, provenance, identity) from error
         return StorageReception(self, writer, identity, provenance)
 
     def decide(
@@ -107,6 +109,22 @@ class StorageIntake:
     def read_head(self, writer: SpoolWriter, transfer_syntax_uid: str) -> DataSetHead:
         """Return what routing asks of the data set that `writer` holds."""
         return read_head(writer.read, transfer_syntax_uid, self._keywords)
+
+    def out_of_resources(
+        self, error: SpoolError | LedgerUnavailable, provenance: Provenance, identity: InstanceIdentity
+    ) -> Refusal:
+        """Return the refusal A700 for `error`; the log has the first of its kind, then a line a minute with their number."""
+        if count := self.refused.due(error.__class__.__name__):
+            _log.error(
+                "instances_refused",
+                count=count,
+                status=f"{OUT_OF_RESOURCES:04X}",
+                association=provenance.association,
+                sop_instance_uid=identity.sop_instance_uid,
+                error=error.__class__.__name__,
+                detail=str(error),
+            )
+        return Refusal(OUT_OF_RESOURCES, str(error))
 
     def now(self) -> float:
         """Return the time in UTC seconds since the epoch."""
@@ -136,7 +154,7 @@ class StorageReception:
         try:
             self._writer.write(fragments)
         except SpoolError as error:
-            raise _out_of_resources(error, self._provenance, self._identity) from error
+            raise self._intake.out_of_resources(error, self._provenance, self._identity) from error
 
     def commit(self) -> int:
         """Make the instance durable and have it recorded; return the DIMSE status 0000.
@@ -151,7 +169,7 @@ class StorageReception:
         try:
             arrival = self._store()
         except SpoolError as error:
-            raise _out_of_resources(error, self._provenance, self._identity) from error
+            raise self._intake.out_of_resources(error, self._provenance, self._identity) from error
         finally:
             self._writer.discard()
         self._intake.recorder.put(arrival)
@@ -233,14 +251,3 @@ def _provenance(association: AssociationInfo, move_originator_ae: str | None, mo
         move_originator_ae=move_originator_ae,
         move_originator_message_id=move_originator_message_id,
     )
-
-
-def _out_of_resources(error: SpoolError | LedgerUnavailable, provenance: Provenance, identity: InstanceIdentity) -> Refusal:
-    _log.error(
-        "instance_refused",
-        association=provenance.association,
-        sop_instance_uid=identity.sop_instance_uid,
-        error=error.__class__.__name__,
-        detail=str(error),
-    )
-    return Refusal(OUT_OF_RESOURCES, str(error))

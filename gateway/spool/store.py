@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
 
@@ -30,8 +30,10 @@ _log = structlog.get_logger()
 class Spool:
     """The instances on disk below `folder`. Thread-safe."""
 
-    def __init__(self, folder: Path, *, reserve_bytes: int) -> None:
+    def __init__(self, folder: Path, *, reserve_bytes: int, withheld: Callable[[], int] = lambda: 0) -> None:
         """Create the folders (0700) where they are not there yet. `reserve_bytes` stay free on the file system.
+
+        So do the bytes that `withheld` tells, for others that have to get them back.
 
         Raises:
             SpoolIOError: the folders cannot be made or written.
@@ -49,7 +51,7 @@ class Spool:
             self._files.make_folders()
         except OSError as error:
             raise SpoolIOError(f"{folder}: {error.strerror}") from error
-        self._room = Room(self._root, reserve_bytes)
+        self._room = Room(self._root, reserve_bytes, withheld)
         self._pool = Pool(self._root, self._room)
 
     def __enter__(self) -> Spool:
@@ -257,7 +259,7 @@ class Spool:
                 segment_bytes=self._pool.occupied_bytes(),
                 free_bytes=free,
                 spare_bytes=self._pool.spare_bytes,
-                reserve_bytes=self._room.reserve_bytes,
+                reserve_bytes=self._room.kept_free_bytes,
             )
 
     def has_room(self) -> bool:
@@ -287,7 +289,9 @@ class Spool:
     def _mark_removed(self, token: str, offset: int) -> None:
         try:
             with self._pool.reading(token) as segment:
-                if read_frame(segment.descriptor, token, offset) is not None:
+                # The table has what this process wrote or scanned, released or not; else the record itself tells.
+                known = self._pool.size_at(segment, offset) if segment.scanned else read_frame(segment.descriptor, token, offset)
+                if known is not None:
                     segment.unsynced = True
                     os.pwrite(segment.descriptor, record.REMOVED, record.removed_at(offset))
         except SpoolMissing:
