@@ -198,3 +198,19 @@ class Consignment:
 
     sent_as: str | None = None
     """The transfer syntax UID that was chosen for it at an earlier look; None where nothing speaks against the best one."""
+
+
+class Action(StrEnum):
+    """What a person may do with deliveries."""
+
+    RETRY = "retry"
+    """Try again now with all attempts anew: held, deferred, or dropped ones whose bytes are still kept."""
+
+    HOLD = "hold"
+    """Stop trying until someone releases or retries it: pending and deferred ones."""
+
+    RELEASE = "release"
+    """Let held ones go on where they stood, with the attempts counted so far."""
+
+    DROP = "drop"
+    """Give up: nothing more is owed, and the bytes go once no other destination needs them."""

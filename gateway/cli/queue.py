@@ -14,9 +14,8 @@ from gateway.cli.link import reach
 from gateway.cli.options import DEFAULT_CONFIG, ConfigOption, JsonOption
 from gateway.cli.progress import Amount, meter
 from gateway.codec.syntaxes import syntax
-from gateway.domain import DeliveryState, is_uid
+from gateway.domain import Action, DeliveryState, is_uid
 from gateway.errors import UsageError
-from gateway.ledger.queue import Action
 from gateway.web.client import Client
 from gateway.web.wire import QueueAction, QueueExport, QueueFilter, QueueList
 

@@ -7,16 +7,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from gateway import errors
 from gateway.compare.request import CompareRequest
-from gateway.domain import DeliveryState, Priority
-from gateway.ledger.queue import Action, Selection
+from gateway.domain import Action, DeliveryState, Priority
 from gateway.migrate.request import MigrationRequest
 from gateway.settings import SyncTable
+
+if TYPE_CHECKING:
+    from gateway.ledger.queue import Selection
 
 Document = dict[str, Any]
 """A JSON object as it crosses the socket."""
@@ -43,6 +45,8 @@ class QueueFilter(Request):
 
     def selection(self) -> Selection:
         """Return it as the ledger's queries take it."""
+        from gateway.ledger.queue import Selection
+
         return Selection(self.ids, self.destinations, self.states, self.studies)
 
 
