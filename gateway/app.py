@@ -34,8 +34,8 @@ from gateway.delivery.acceptance import Acceptance
 from gateway.delivery.build import destinations, forms
 from gateway.delivery.copies import Copies
 from gateway.delivery.transcoder import Transcoder
-from gateway.domain import Provenance, Purpose
-from gateway.engine import Engine, Jobs, Role
+from gateway.domain import Provenance, Purpose, Role
+from gateway.engine import Engine, Jobs
 from gateway.errors import ConfigurationError, GatewayError, Problem, StateFolderInUse, TaskCrashed, leaf
 from gateway.existing import Existing
 from gateway.hints import Hints

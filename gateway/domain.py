@@ -214,3 +214,13 @@ class Action(StrEnum):
 
     DROP = "drop"
     """Give up: nothing more is owed, and the bytes go once no other destination needs them."""
+
+
+class Role(StrEnum):
+    """How much of a gateway runs."""
+
+    GATEWAY = "gateway"
+    """Everything: it listens, retrieves, delivers and confirms."""
+
+    DESK = "desk"
+    """The state folder is open for questions and queue actions only; nothing is received or sent."""

@@ -6,7 +6,6 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from enum import StrEnum
 
 import trio
 
@@ -16,6 +15,7 @@ from gateway.compare.daily import Daily
 from gateway.confirm import Confirmer
 from gateway.delivery import Dispatcher
 from gateway.delivery.transcoder import Transcoder
+from gateway.domain import Role
 from gateway.errors import GatewayStopping
 from gateway.housekeeping import Hint
 from gateway.intake import Recorder, Releaser
@@ -25,16 +25,6 @@ from gateway.retrieve import Retriever
 from gateway.settings import Settings
 from gateway.spool import Spool
 from gateway.sync.serving import Syncs
-
-
-class Role(StrEnum):
-    """How much of a gateway runs."""
-
-    GATEWAY = "gateway"
-    """Everything: it listens, retrieves, delivers and confirms."""
-
-    DESK = "desk"
-    """The state folder is open for questions and queue actions only; nothing is received or sent."""
 
 
 class Jobs:

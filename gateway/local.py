@@ -10,7 +10,7 @@ from functools import partial
 import trio
 
 from gateway.app import Stop, first_of_ours, run
-from gateway.engine import Role
+from gateway.domain import Role
 from gateway.settings import Settings
 
 DRAIN_S = 5.0

@@ -58,8 +58,8 @@ class Commands(TyperGroup):
         self, ctx: typer.Context, args: list[str]
     ) -> tuple[str | None, TyperCommand | TyperGroup | None, list[str]]:
         """Return the command that `args` begin with, imported, and its arguments."""
-        # Names to suggest where a command is misspelt.
-        self.commands = dict.fromkeys(COMMANDS)  # type: ignore[arg-type]
+        # These are suggested where a name is misspelt.
+        self.commands = {known: TyperCommand(known) for known in COMMANDS}
         name, command, rest = super().resolve_command(ctx, args)
         return name, None if name is None or command is None else imported(name), rest
 

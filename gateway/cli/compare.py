@@ -7,7 +7,7 @@ import io
 from collections.abc import Iterator, Mapping
 from datetime import date, timedelta
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -21,8 +21,9 @@ from gateway.compare.request import CompareRequest, Level, Repair
 from gateway.errors import UsageError
 from gateway.files import create_private
 from gateway.retrieve.lists import ListKind
-from gateway.settings import Settings
-from gateway.web.wire import CompareCommand
+
+if TYPE_CHECKING:
+    from gateway.settings import Settings
 
 Document = Mapping[str, Any]
 
@@ -59,6 +60,8 @@ def compare(
 
     A and B are names of the configuration or folders. With --repair the last comparison counts.
     """
+    from gateway.web.wire import CompareCommand
+
     if last_days is not None:
         if first or last:
             raise UsageError("--last, or --from and --to, not both")

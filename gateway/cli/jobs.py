@@ -12,11 +12,15 @@ from gateway.cli import render
 from gateway.cli.link import reach
 from gateway.cli.migrate import ReportOption, check_report, conclude, words
 from gateway.cli.options import DEFAULT_CONFIG, ConfigOption, JsonOption
-from gateway.web.wire import JobAction, JobQuery
 
 Document = Mapping[str, Any]
 
-jobs = typer.Typer(help="Migrations: how far they are, pausing and resuming, reports.", no_args_is_help=True)
+jobs = typer.Typer(
+    help="Migrations: how far they are, pausing and resuming, reports.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+)
 
 JobId = Annotated[int, typer.Argument(help="The number of the migration (gateway jobs list).", metavar="ID")]
 
@@ -39,6 +43,8 @@ def list_(path: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) -> N
 @jobs.command()
 def show(job_id: JobId, path: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) -> None:
     """Show how far a migration is."""
+    from gateway.web.wire import JobQuery
+
     with reach(path) as (client, _):
         _print(client.post("/jobs/show", JobQuery(id=job_id)), as_json)
 
@@ -46,6 +52,8 @@ def show(job_id: JobId, path: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption
 @jobs.command()
 def report(job_id: JobId, report: ReportOption = None, path: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) -> None:
     """Report what became of every study of a migration; exit code 1 where not all of it is done."""
+    from gateway.web.wire import JobQuery
+
     check_report(report)
     with reach(path) as (client, _):
         query = JobQuery(id=job_id)
@@ -72,6 +80,8 @@ def retry(job_id: JobId, path: ConfigOption = DEFAULT_CONFIG, as_json: JsonOptio
 
 
 def _act(path: Path, job_id: int, action: Literal["pause", "resume"], as_json: bool) -> None:
+    from gateway.web.wire import JobAction
+
     with reach(path) as (client, _):
         _print(client.post("/jobs/act", JobAction(id=job_id, action=action)), as_json)
 

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from pathlib import Path
 from types import FrameType
+from typing import TYPE_CHECKING
 
 import typer
 
-from gateway import log
 from gateway.cli.options import settings_of
-from gateway.engine import Role
-from gateway.settings import Settings
-from gateway.web.client import Client, connect
+from gateway.domain import Role
+
+if TYPE_CHECKING:
+    from gateway.settings import Settings
+    from gateway.web.client import Client
 
 
 @contextmanager
@@ -26,16 +28,23 @@ def reach(config: Path, *, works: bool = False) -> Iterator[tuple[Client, Settin
     `works` says that the command receives or sends; where no gateway runs, all of it is started in this process meanwhile.
     SIGTERM ends the command as Ctrl+C does. Raises what `gateway.web.client.connect` and loading raise.
     """
-    # Here and not at the top: `--help` and the commands that need no engine start without its libraries.
-    from gateway.local import local
+    from gateway.web.client import connect
 
     settings = settings_of(config)
-    log.configure(settings.log.model_copy(update={"level": "warning"}))
     role = Role.GATEWAY if works else Role.DESK
-    with _interrupted_by_sigterm(), connect(settings, local=partial(local, role=role), works=works) as client:
+    with _interrupted_by_sigterm(), connect(settings, local=partial(_here, role=role), works=works) as client:
         if client.get("/health").get("configuration") != settings.fingerprint():
             typer.echo(f"gateway: the running gateway does not have what {config} says now: restart it to apply that", err=True)
         yield client, settings
+
+
+def _here(settings: Settings, role: Role) -> AbstractContextManager[None]:
+    """Run a gateway in this process: only then its libraries are imported."""
+    from gateway import log
+    from gateway.local import local
+
+    log.configure(settings.log.model_copy(update={"level": "warning"}))
+    return local(settings, role=role)
 
 
 @contextmanager

@@ -20,7 +20,6 @@ from gateway.cli.pull import follow, listed_in, named, show_delivering
 from gateway.errors import UsageError
 from gateway.migrate.request import MigrationRequest
 from gateway.retrieve.lists import ListKind
-from gateway.web.wire import MigrateCommand
 
 Document = Mapping[str, Any]
 
@@ -66,6 +65,8 @@ def migrate(
 
     Given again after an interruption, the same command carries on where it stopped.
     """
+    from gateway.web.wire import MigrateCommand
+
     if detach and report is not None:
         raise UsageError("--report is written at the end: with --detach, use gateway jobs report")
     check_report(report)

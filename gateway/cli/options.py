@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from gateway import config
 from gateway.domain import Priority
-from gateway.settings import Settings
+
+if TYPE_CHECKING:
+    from gateway.settings import Settings
 
 ConfigOption = Annotated[
     Path, typer.Option("--config", envvar="GATEWAY_CONFIG", help="The configuration file.", show_default=True, dir_okay=False)
@@ -34,4 +35,6 @@ def settings_of(path: Path) -> Settings:
 
     Raises ConfigurationError with every problem at once.
     """
+    from gateway import config
+
     return config.load(path, os.environ)

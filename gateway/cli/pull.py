@@ -16,7 +16,6 @@ from gateway.cli.progress import Amount, Meter, meter
 from gateway.domain import VerdictKind
 from gateway.errors import GatewayLost, UsageError
 from gateway.retrieve.lists import ListKind, decode_list, parse_list
-from gateway.web.wire import PullCommand
 
 Document = Mapping[str, Any]
 
@@ -52,6 +51,8 @@ def pull(
 
     Given again after an interruption, the same command carries on where it stopped.
     """
+    from gateway.web.wire import PullCommand
+
     which = named(study, accession, patient, listed_in(list_file, column, kind))
     command = PullCommand(
         source=source,

@@ -7,15 +7,18 @@ import json
 import socket
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-import httpx
 import typer
 
 from gateway.cli import render
 from gateway.cli.options import DEFAULT_CONFIG, ConfigOption, JsonOption, settings_of
 from gateway.errors import GatewayError, UsageError
-from gateway.settings import RestTable, Settings, SourceTable
+
+if TYPE_CHECKING:
+    import httpx
+
+    from gateway.settings import RestTable, Settings, SourceTable
 
 REST_S = 30.0
 """Orthanc answers ``/modalities/NAME/echo`` only after its own DICOM timeout."""
@@ -138,6 +141,8 @@ def _dcm4chee(ours: OurAddress) -> dict[str, Any]:
 
 def _enter(rest: RestTable, ours: OurAddress) -> dict[str, Any]:
     """Enter us as a modality of an Orthanc, read it back, and let Orthanc ask us with C-ECHO."""
+    import httpx
+
     auth = None
     if rest.username is not None:
         auth = httpx.BasicAuth(rest.username, rest.password.get_secret_value() if rest.password else "")

@@ -15,7 +15,6 @@ from gateway.cli.options import DEFAULT_CONFIG, ConfigOption, JsonOption, Priori
 from gateway.cli.progress import meter
 from gateway.cli.pull import NoWait, SendProgress, Timeout, at, follow
 from gateway.errors import UsageError
-from gateway.web.wire import SendCommand
 
 Document = Mapping[str, Any]
 
@@ -41,6 +40,8 @@ def send(
 
     Given again after an interruption, the same command sends only what is missing.
     """
+    from gateway.web.wire import SendCommand
+
     missing = [str(given) for given in paths if not given.exists()]
     if missing:
         raise UsageError(f"no such file or folder: {', '.join(missing)}")

@@ -5,9 +5,6 @@ from __future__ import annotations
 import os
 import threading
 
-import trio
-
-from gateway import log
 from gateway.cli.options import DEFAULT_CONFIG, ConfigOption, settings_of
 
 STUCK_S = 5.0
@@ -16,6 +13,9 @@ STUCK_S = 5.0
 
 def serve(path: ConfigOption = DEFAULT_CONFIG) -> None:
     """Receive, route and deliver until SIGTERM or Ctrl+C, then finish what runs and stop."""
+    import trio
+
+    from gateway import log
     from gateway.app import serve as run
 
     settings = settings_of(path)

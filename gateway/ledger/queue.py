@@ -12,7 +12,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Select, exists, func, select
 
-from gateway.domain import Action as Action
+from gateway.domain import Action
 from gateway.domain import DeliveryState as S
 from gateway.ledger.overview import UNSETTLED
 from gateway.ledger.schema import deliveries, instances

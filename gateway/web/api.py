@@ -41,6 +41,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from gateway import __version__
+from gateway.domain import Action
 from gateway.engine import Engine
 from gateway.errors import AssociationError, GatewayError, UsageError
 from gateway.ledger import queue
@@ -167,9 +168,9 @@ async def _queue_act(engine: Engine, request: Request) -> Document:
     return {"action": command.action, "changed": changed}
 
 
-def _tell(engine: Engine, action: queue.Action, selection: queue.Selection) -> None:
+def _tell(engine: Engine, action: Action, selection: queue.Selection) -> None:
     """Wake who has something to do after `action`: a person who retries wants to see it tried, circuit or not."""
-    if action is queue.Action.RETRY:
+    if action is Action.RETRY:
         for name in selection.destinations or (None,):
             engine.dispatcher.retry(name)
     else:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from http.client import HTTPConnection, HTTPException, HTTPResponse
 from types import TracebackType
+from typing import Any
 from urllib.parse import urlencode
 
 from gateway.errors import GatewayLost, StateFolderInUse
@@ -123,10 +124,14 @@ def _lines(response: HTTPResponse) -> Iterator[bytes]:
         HTTPException: it broke off.
 
     """
-    begun = b""
+    begun: list[bytes] = []
     while some := response.read1(_BLOCK_BYTES):
-        *whole, begun = (begun + some).split(b"\n")
-        yield from whole
+        first, *others = some.split(b"\n")
+        begun.append(first)
+        if others:
+            yield b"".join(begun)
+            yield from others[:-1]
+            begun = [others[-1]]
 
 
 @contextmanager

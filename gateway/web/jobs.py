@@ -17,7 +17,8 @@ from pathlib import Path
 
 import trio
 
-from gateway.engine import Engine, Role
+from gateway.domain import Role
+from gateway.engine import Engine
 from gateway.errors import UsageError
 from gateway.intake import FileEvent, FileOutcome, register
 from gateway.ledger import progress

@@ -12,7 +12,7 @@ import pytest
 import structlog
 
 from gateway import cli, log
-from gateway.engine import Role
+from gateway.domain import Role
 from gateway.local import local
 from gateway.settings import LogTable
 from tests.support import gateway as support

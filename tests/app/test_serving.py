@@ -15,7 +15,8 @@ import trio
 from gateway.app import Stop
 from gateway.app import run as run_gateway
 from gateway.cli.options import settings_of
-from gateway.engine import Engine, Role
+from gateway.domain import Role
+from gateway.engine import Engine
 from gateway.errors import ConfigurationError, TaskCrashed
 from gateway.local import local
 from gateway.web.client import connect
