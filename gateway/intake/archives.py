@@ -15,8 +15,10 @@ from typing import IO
 
 from gateway.domain import Priority, Provenance
 from gateway.errors import LedgerError, SpoolError
+from gateway.intake.directions import Directions
 from gateway.intake.recorder import record_spooled, remove_unneeded
 from gateway.intake.sniff import HEAD_BYTES, DicomFile, NoInstance, sniff
+from gateway.intake.storage import asked
 from gateway.intake.walk import printable
 from gateway.ledger import Ledger
 from gateway.ledger.instances import Arrival, Recorded
@@ -32,12 +34,13 @@ _BROKEN = (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedErro
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """One member of an archive: recorded, or why not. Without a `name` it is the archive itself."""
+    """One member of an archive: recorded, `unrouted`, or why not. Without a `name` it is the archive itself."""
 
     name: str
     recorded: Recorded | None = None
     reason: str = ""
     refused: bool = False
+    unrouted: bool = False
 
 
 def is_archive(path: Path) -> bool:
@@ -51,11 +54,11 @@ def is_archive(path: Path) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Unpacker:
-    """Spools and records the members of archives for `destinations`."""
+    """Spools and records the members of archives that `directions` lead somewhere."""
 
     spool: Spool
     ledger: Ledger
-    destinations: tuple[str, ...]
+    directions: Directions
     provenance: Provenance
     priority: Priority
     clock: Callable[[], float]
@@ -69,9 +72,11 @@ class Unpacker:
         """
         try:
             with zipfile.ZipFile(path) as archive:
-                for info in archive.infolist():
-                    if not info.is_dir():
-                        yield self._take(archive, info)
+                files = [info for info in archive.infolist() if not info.is_dir()]
+                if not files:
+                    yield Member("", reason="an archive without files")
+                for info in files:
+                    yield self._take(archive, info)
         except _BROKEN as error:
             yield Member("", reason=f"a broken archive ({error.__class__.__name__})", refused=True)
 
@@ -88,23 +93,30 @@ class Unpacker:
                 if isinstance(found, NoInstance):
                     nested = start[:4] in _MAGIC
                     return Member(name, reason="an archive within an archive" if nested else found.reason, refused=found.dicom)
-                return Member(name, self._spooled(found, start, stream))
+                recorded = self._spooled(found, start, stream)
+                return Member(name, recorded, unrouted=recorded is None)
         except _BROKEN as error:
             return Member(name, reason=f"cannot be unpacked ({error.__class__.__name__})", refused=True)
         except SpoolError as error:
             return Member(name, reason=str(error), refused=True)
 
-    def _spooled(self, found: DicomFile, start: bytes, stream: IO[bytes]) -> Recorded:
+    def _spooled(self, found: DicomFile, start: bytes, stream: IO[bytes]) -> Recorded | None:
+        """Return what was recorded; None where no route leads anywhere, and nothing is left of it."""
         writer = self.spool.create(found.identity, self.provenance)
         try:
             block = start[found.offset :]
             while block:
                 writer.write([memoryview(block)])
                 block = stream.read(_BLOCK_BYTES)
+            to = self.directions.of(found.identity, self.provenance, writer.read)
+            if not to:
+                return None
             content = writer.commit()
         finally:
             writer.discard()
-        arrival = Arrival(found.identity, self.provenance, content, self.destinations, self.clock(), priority=self.priority)
+        arrival = Arrival(
+            found.identity, self.provenance, content, tuple(to), self.clock(), modes=asked(to), priority=self.priority
+        )
         try:
             return record_spooled(self.spool, self.ledger, arrival, again=False)
         except LedgerError:

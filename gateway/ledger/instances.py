@@ -171,11 +171,12 @@ def send_again(
     destinations: Sequence[str],
     *,
     now: float,
+    modes: Mapping[str, Mode] = NO_MODES,
     priority: Priority = Priority.NORMAL,
 ) -> tuple[str, ...]:
     """Queue the instance, whose bytes are there, for `destinations` that have not settled it; return where it is underway.
 
-    A held delivery is tried again. A superseded instance is held.
+    A held delivery is tried again. A superseded instance is held. `modes` are what routes ask for there.
     """
     mine = instances.c.id == instance_id
     superseded = connection.execute(select(instances.c.superseded_by).where(mine)).scalar_one() is not None
@@ -184,7 +185,7 @@ def send_again(
         if not superseded:
             revive(connection, instance_id, destinations, {DeliveryState.HELD}, now)
         reason = SUPERSEDED if superseded else None
-        add_deliveries(connection, instance_id, destinations, now=now, held=reason, priority=priority)
+        add_deliveries(connection, instance_id, destinations, now=now, held=reason, modes=modes, priority=priority)
         hasten(connection, instance_id, destinations, priority)
     return underway(connection, instance_id, destinations)
 
