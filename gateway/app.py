@@ -36,11 +36,12 @@ from gateway.delivery.copies import Copies
 from gateway.delivery.transcoder import Transcoder
 from gateway.domain import Provenance, Purpose, Role
 from gateway.engine import Engine, Jobs
-from gateway.errors import ConfigurationError, GatewayError, Problem, StateFolderInUse, TaskCrashed, leaf
+from gateway.errors import GatewayError, StateFolderInUse, TaskCrashed, leaf
 from gateway.existing import Existing
 from gateway.hints import Hints
 from gateway.intake import Recorder, Releaser, StorageIntake, recover
 from gateway.ledger import Ledger, learned, retrievals
+from gateway.listener import Listener
 from gateway.retrieve import Retriever
 from gateway.route import compile_routes, route
 from gateway.settings import Settings
@@ -109,17 +110,19 @@ async def run(
     *,
     role: Role,
     stop: Stop,
+    listens: bool = True,
     by_itself: bool = False,
     lock_s: float = 0.0,
     drain_s: float | None = None,
     drained: Callable[[], None] = lambda: None,
     task_status: trio.TaskStatus[Engine] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Run a gateway in `role` until `stop` is requested; started once it answers on its control socket and listens.
+    """Run a gateway in `role` until `stop` is requested; started once it answers on its control socket, and listens if `listens`.
 
-    `by_itself` has it do what the configuration asks without a command (``[[sync]]``), which is for `serve` alone. `lock_s` is how
-    long to wait for the state folder; `drain_s` overrides ``[serve] drain_timeout_s``; `drained` is called once
-    nothing but control connections is left to end. Raises as `serve` does.
+    Without `listens` it opens its ports once an operation needs a caller. `by_itself` has it do what the configuration asks
+    without a command (``[[sync]]``), which is for `serve` alone. `lock_s` is how long to wait for the state folder; `drain_s`
+    overrides ``[serve] drain_timeout_s``; `drained` is called once nothing but control connections is left to end. Raises as
+    `serve` does.
     """
     with first_of_ours(), ExitStack() as stack:
         stack.enter_context(await _locked(settings, lock_s))
@@ -128,7 +131,7 @@ async def run(
             closing = trio.Event()
             try:
                 async with trio.open_nursery() as parts:
-                    await _start(engine, parts, control, closing)
+                    await _start(engine, parts, control, closing, listens=listens)
                     if by_itself:
                         _start_planners(engine, parts)
                     task_status.started(engine)
@@ -183,6 +186,7 @@ def _assembled(settings: Settings, role: Role, spool: Spool, ledger: Ledger, poo
         has_room=spool.has_room,
         existing=Existing(settings, ledger),
         throttles=throttles,
+        listening=lambda: listener.open(),
     )
     copies = Copies(settings.gateway.state / COPIES_NAME, spool)
     wanted = forms(settings, copies, capabilities(), acceptance=partial(_acceptance, ledger))
@@ -198,13 +202,16 @@ def _assembled(settings: Settings, role: Role, spool: Spool, ledger: Ledger, poo
     comparisons = planners.comparisons(
         settings, ledger, spool, retriever, scratch, nudge=dispatcher.nudge, listens=role is Role.GATEWAY
     )
+    acceptor = _acceptor(settings, admission, retriever.capturing(intake), confirmer)
+    listener = Listener(acceptor, settings.listen)
     return Engine(
         settings=settings,
         role=role,
         spool=spool,
         ledger=ledger,
         recorder=recorder,
-        acceptor=_acceptor(settings, admission, retriever.capturing(intake), confirmer),
+        acceptor=acceptor,
+        listener=listener,
         retriever=retriever,
         dispatcher=dispatcher,
         transcoder=transcoder,
@@ -261,13 +268,13 @@ def _acceptor(settings: Settings, admission: KnownSources, storage: StorageServi
     return Acceptor(listeners, admission=admission, storage=storage, commitment=confirmer, limits=limits)
 
 
-async def _start(engine: Engine, parts: trio.Nursery, control: trio.Nursery, closing: trio.Event) -> None:
+async def _start(engine: Engine, parts: trio.Nursery, control: trio.Nursery, closing: trio.Event, *, listens: bool) -> None:
     """Start the parts in their order. The API, in `control`, outlives them until `closing`: its clients hear the end."""
     if engine.role is Role.GATEWAY:
         await _start_stages(engine, parts)
     await control.start(partial(serve_control, create_api(engine), engine.settings.gateway.state, stop=closing))
-    if engine.role is Role.GATEWAY:
-        await trio.to_thread.run_sync(_listen, engine)
+    if engine.role is Role.GATEWAY and listens:
+        await engine.listener.open()
     log.info("gateway_started", role=engine.role, process_id=os.getpid(), listening=listening(engine))
 
 
@@ -296,18 +303,6 @@ def _start_planners(engine: Engine, parts: trio.Nursery) -> None:
     for compared in engine.settings.compare:
         parts.start_soon(_chore(f"compare {compared.name}", partial(engine.daily.run, compared, engine.jobs.running)))
     parts.start_soon(_chore("migrations carried on", engine.migrations.carry_on))
-
-
-def _listen(engine: Engine) -> None:
-    try:
-        engine.acceptor.start()
-    except OSError as error:
-        listen = engine.settings.listen
-        ports = ", ".join(str(port) for port in (listen.port, listen.tls.port if listen.tls else None) if port is not None)
-        problem = Problem(
-            "[listen]", "host, port", f"{listen.host}, {ports} ({error.strerror or error})", "an address to listen on"
-        )
-        raise ConfigurationError([problem]) from error
 
 
 async def _drain(engine: Engine, stop: Stop, drain_s: float) -> None:

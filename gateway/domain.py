@@ -220,7 +220,7 @@ class Role(StrEnum):
     """How much of a gateway runs."""
 
     GATEWAY = "gateway"
-    """Everything: it listens, retrieves, delivers and confirms."""
+    """Everything: it retrieves, delivers and confirms, and listens where it is to be called."""
 
     DESK = "desk"
     """The state folder is open for questions and queue actions only; nothing is received or sent."""

@@ -20,6 +20,7 @@ from gateway.errors import GatewayStopping
 from gateway.housekeeping import Hint
 from gateway.intake import Recorder, Releaser
 from gateway.ledger import Ledger
+from gateway.listener import Listener
 from gateway.migrate import Migrations
 from gateway.retrieve import Retriever
 from gateway.settings import Settings
@@ -73,6 +74,7 @@ class Engine:
     ledger: Ledger
     recorder: Recorder
     acceptor: Acceptor
+    listener: Listener
     retriever: Retriever
     dispatcher: Dispatcher
     transcoder: Transcoder

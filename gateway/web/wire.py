@@ -106,10 +106,14 @@ class PullCommand(Request):
 
 
 class SendCommand(Request):
-    """``POST /send``: absolute paths of files, folders and zip archives, and the names of the destinations."""
+    """``POST /send``: absolute paths of files, folders and zip archives, and the destinations; none: where the routes lead.
+
+    With `follow_links` symbolic links to folders are followed.
+    """
 
     paths: tuple[str, ...]
-    to: tuple[str, ...]
+    to: tuple[str, ...] = ()
+    follow_links: bool = False
     priority: Priority = Priority.NORMAL
     wait: bool = True
     wait_s: Annotated[float, Field(gt=0)] | None = None

@@ -70,5 +70,5 @@ def running(site: support.Gateway) -> Iterator[None]:
     """Run the whole gateway of `site` on a thread of this process."""
     from gateway.cli.options import settings_of
 
-    with local(settings_of(site.config), role=Role.GATEWAY):
+    with local(settings_of(site.config), role=Role.GATEWAY, listens=True):
         yield
