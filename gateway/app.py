@@ -49,6 +49,8 @@ from gateway.spool import Spool, StateLock
 from gateway.throttle import Throttle
 from gateway.tls import acceptor_context, requestor_context
 from gateway.web.api import create_api
+from gateway.web.detached import Detached
+from gateway.web.leaving import carry_on
 from gateway.web.server import serve_control
 from gateway.web.status import listening
 
@@ -176,6 +178,10 @@ def _assembled(settings: Settings, role: Role, spool: Spool, ledger: Ledger, poo
     # Each shared by whatever its source sends, on associations of ours and of its own.
     throttles = {name: throttle for name, table in settings.sources.items() if (throttle := Throttle.of(table.max_rate))}
     admission = KnownSources(settings, orders=_learned_orders(ledger), throttles=throttles, turned_away=hints.turned_away)
+
+    async def listening_for_callers() -> None:
+        await listener.open()
+
     retriever = Retriever(
         settings,
         ledger,
@@ -186,7 +192,7 @@ def _assembled(settings: Settings, role: Role, spool: Spool, ledger: Ledger, poo
         has_room=spool.has_room,
         existing=Existing(settings, ledger),
         throttles=throttles,
-        listening=lambda: listener.open(),
+        listening=listening_for_callers,
     )
     copies = Copies(settings.gateway.state / COPIES_NAME, spool)
     wanted = forms(settings, copies, capabilities(), acceptance=partial(_acceptance, ledger))
@@ -222,6 +228,7 @@ def _assembled(settings: Settings, role: Role, spool: Spool, ledger: Ledger, poo
             settings, ledger, retriever, barrier=recorder.flush, has_room=spool.has_room, whole=jobs.running
         ),
         comparisons=comparisons,
+        detached=Detached(ledger),
         daily=planners.daily(settings, ledger, comparisons, settings.gateway.state / REPORTS_NAME, barrier=recorder.flush),
         settled=hints.settled,
         jobs=jobs,
@@ -290,6 +297,7 @@ async def _start_stages(engine: Engine, parts: trio.Nursery) -> None:
     await parts.start(_part("delivery", engine.dispatcher.run))
     await parts.start(_part("confirm", engine.confirmer.run))
     await parts.start(_part("migrations", engine.migrations.run))
+    await parts.start(_part("detached", engine.detached.run))
     parts.start_soon(_chore("release", partial(housekeeping.release_bytes, engine.releaser, engine.settled)))
     parts.start_soon(_chore("forget", partial(housekeeping.forget_history, engine.releaser)))
     parts.start_soon(_chore("certificates", partial(housekeeping.warn_of_certificates, engine.settings)))
@@ -303,6 +311,7 @@ def _start_planners(engine: Engine, parts: trio.Nursery) -> None:
     for compared in engine.settings.compare:
         parts.start_soon(_chore(f"compare {compared.name}", partial(engine.daily.run, compared, engine.jobs.running)))
     parts.start_soon(_chore("migrations carried on", engine.migrations.carry_on))
+    parts.start_soon(_chore("detached carried on", partial(carry_on, engine)))
 
 
 async def _drain(engine: Engine, stop: Stop, drain_s: float) -> None:

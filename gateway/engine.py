@@ -26,6 +26,7 @@ from gateway.retrieve import Retriever
 from gateway.settings import Settings
 from gateway.spool import Spool
 from gateway.sync.serving import Syncs
+from gateway.web.detached import Detached
 
 
 class Jobs:
@@ -83,6 +84,7 @@ class Engine:
     syncs: Syncs
     migrations: Migrations
     comparisons: Comparisons
+    detached: Detached
     daily: Daily
     # Given a hint whenever deliveries may have settled, so that their bytes can go.
     settled: Hint

@@ -289,3 +289,7 @@ def require_known(what: str, names: Iterable[str], known: Collection[str]) -> No
     for name in names:
         if name not in known:
             raise UsageError(f"no {what} is called {name!r} (known: {', '.join(known) or 'none'})")
+
+
+class Interrupted(GatewayError):
+    """Somebody interrupted a command that works; it says what goes on without it."""

@@ -48,10 +48,10 @@ def problem(error: CannotListen, table: ListenTable) -> Problem:
     where, other = ("[listen.tls]", "GATEWAY__LISTEN__TLS__PORT") if tls else ("[listen]", "GATEWAY__LISTEN__PORT")
     if error.errno == errno.EADDRINUSE:
         holder = holder_of(error.port) or "another program"
-        found = f"port {error.port} is in use: {holder} listens on it"
+        found = f"{error.port}, which is in use: {holder} listens on it"
         return Problem(where, "port", found, f"a free port: stop that program, or change `port` of {where} ({other})")
     if error.errno in {errno.EACCES, errno.EPERM}:
-        found = f"port {error.port}, which this user may not listen on"
+        found = f"{error.port}, which this user may not listen on"
         return Problem(where, "port", found, "a port from 1024 on, or the capability CAP_NET_BIND_SERVICE")
     found = f"{error.host}, port {error.port} ({error.strerror or error})"
     return Problem(where, "host, port", found, "an address of this machine to listen on")

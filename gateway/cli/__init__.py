@@ -17,7 +17,7 @@ from typing import Annotated
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from gateway.errors import ConfigurationError, GatewayError, StateFolderInUse, UsageError
+from gateway.errors import ConfigurationError, GatewayError, Interrupted, StateFolderInUse, UsageError
 
 COMMANDS = {
     "init": ("gateway.cli.init:init", "Write a commented config.toml: asks on a terminal for what is not given."),
@@ -143,4 +143,6 @@ def _interrupted() -> int:
 
 def exit_code(error: GatewayError) -> int:
     """Return the exit code for `error`: 2 where the request or the configuration is wrong, 1 where the work failed."""
+    if isinstance(error, Interrupted):
+        return INTERRUPTED
     return 2 if isinstance(error, ConfigurationError | UsageError | StateFolderInUse) else 1

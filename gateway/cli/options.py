@@ -21,6 +21,8 @@ PriorityOption = Annotated[
     Literal["low", "normal", "high"],
     typer.Option("--priority", help="What goes first where not everything can: high overtakes all that is under way."),
 ]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be moved, and move nothing.")]
+Detach = Annotated[bool, typer.Option("--detach", help="Leave it to the running gateway (gateway jobs).")]
 
 DEFAULT_CONFIG = Path("config.toml")
 

@@ -65,6 +65,8 @@ class FileOutcome(StrEnum):
     """An instance that no route takes and for which no destination was named: it was not taken in."""
     DUPLICATE = "duplicate"
     """Another file of the same instance: counted by whoever counts a whole run."""
+    LINK = "link"
+    """No file, but a symbolic link to a folder that was not followed."""
     SKIPPED = "skipped"
     """Not an instance: the reason says what it is."""
     FAILED = "failed"
@@ -222,7 +224,7 @@ class _Registration:
     def _candidate(self, file: Found | _File, known: dict[str, StoredInstance]) -> _Candidate:
         path = shown(file.path)
         if isinstance(file, Found):
-            outcome = FileOutcome.FAILED if file.refused else FileOutcome.SKIPPED
+            outcome = FileOutcome.FAILED if file.refused else FileOutcome.LINK if file.link else FileOutcome.SKIPPED
             return _Candidate(path, event=FileEvent(path, outcome, file.reason))
         there = known.get(file.location)
         try:

@@ -19,11 +19,15 @@ READ_BEFORE = "a link to a folder that is read already"
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A regular file, or why something that was found is none; `refused` tells that it should have been readable."""
+    """A regular file, or why something that was found is none.
+
+    `refused` tells that it should have been readable, `link` that it is a symbolic link to a folder.
+    """
 
     path: Path
     reason: str = ""
     refused: bool = False
+    link: bool = False
 
 
 def walk(paths: Sequence[Path], *, follow_links: bool = True) -> Iterator[Found]:
@@ -57,11 +61,11 @@ def _below(root: Path, seen: set[tuple[int, int]], follow_links: bool) -> Iterat
                 continue
             is_link = path.is_symlink()
             if is_link and not follow_links:
-                yield Found(path, NOT_FOLLOWED)
+                yield Found(path, NOT_FOLLOWED, link=True)
             elif (status.st_dev, status.st_ino) not in seen:
                 seen.add((status.st_dev, status.st_ino))
                 waiting += sorted(path.iterdir(), reverse=True)
             elif is_link:
-                yield Found(path, READ_BEFORE)
+                yield Found(path, READ_BEFORE, link=True)
         except OSError as error:
             yield Found(path, error.strerror or error.__class__.__name__, refused=True)

@@ -45,7 +45,7 @@ from gateway.domain import Action
 from gateway.engine import Engine
 from gateway.errors import AssociationError, GatewayError, UsageError
 from gateway.ledger import queue
-from gateway.web import comparing, jobs, migrating, peers, status, syncing, wire
+from gateway.web import comparing, leaving, migrating, peers, status, syncing, wire
 from gateway.web.export import export_instances
 from gateway.web.server import Emit, EventStream
 from gateway.web.wire import Document
@@ -66,8 +66,8 @@ def create_api(engine: Engine) -> Starlette:
         Route("/queue/export", _streaming(wire.QueueExport, partial(export_instances, engine)), methods=["POST"]),
         Route("/echo", _answering(partial(_echo, engine)), methods=["POST"]),
         Route("/find", _answering(partial(_find, engine)), methods=["POST"]),
-        Route("/pull", _streaming(wire.PullCommand, partial(jobs.pull, engine)), methods=["POST"]),
-        Route("/send", _streaming(wire.SendCommand, partial(jobs.send, engine)), methods=["POST"]),
+        Route("/pull", _streaming(wire.PullCommand, partial(leaving.pull, engine)), methods=["POST"]),
+        Route("/send", _streaming(wire.SendCommand, partial(leaving.send, engine)), methods=["POST"]),
         Route("/migrate", _streaming(wire.MigrateCommand, partial(migrating.migrate, engine)), methods=["POST"]),
         Route("/compare", _streaming(wire.CompareCommand, partial(comparing.compare, engine)), methods=["POST"]),
         Route("/jobs", _answering(lambda _: migrating.listed(engine))),

@@ -90,7 +90,8 @@ class FindCommand(Request):
 class PullCommand(Request):
     """``POST /pull``: what to retrieve from `source`; exactly one way to name the studies is given.
 
-    `wait_s` ends the waiting for deliveries after that many seconds; None waits until each is settled or held.
+    `wait_s` ends the waiting for deliveries after that many seconds; None waits until each is settled or held. `dry_run` only
+    lists; with `detach` it goes on in the gateway.
     """
 
     source: str
@@ -101,6 +102,8 @@ class PullCommand(Request):
     skip_existing: bool = False
     destinations: tuple[str, ...] = ()
     priority: Priority = Priority.NORMAL
+    dry_run: bool = False
+    detach: bool = False
     wait: bool = True
     wait_s: Annotated[float, Field(gt=0)] | None = None
 
@@ -108,13 +111,16 @@ class PullCommand(Request):
 class SendCommand(Request):
     """``POST /send``: absolute paths of files, folders and zip archives, and the destinations; none: where the routes lead.
 
-    With `follow_links` symbolic links to folders are followed.
+    With `follow_links` symbolic links to folders are followed; `dry_run` only tells what would be sent; with `detach` it goes on in
+    the gateway.
     """
 
     paths: tuple[str, ...]
     to: tuple[str, ...] = ()
     follow_links: bool = False
     priority: Priority = Priority.NORMAL
+    dry_run: bool = False
+    detach: bool = False
     wait: bool = True
     wait_s: Annotated[float, Field(gt=0)] | None = None
 
@@ -122,10 +128,11 @@ class SendCommand(Request):
 class MigrateCommand(Request):
     """``POST /migrate``: what to migrate and how.
 
-    With `detach` it goes on in the gateway; without `wait` it ends before the deliveries do.
+    With `detach` it goes on in the gateway; without `wait` it ends before the deliveries do; `dry_run` only lists.
     """
 
     request: MigrationRequest
+    dry_run: bool = False
     detach: bool = False
     wait: bool = True
 
