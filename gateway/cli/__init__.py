@@ -20,21 +20,21 @@ from typer.core import TyperCommand, TyperGroup
 from gateway.errors import ConfigurationError, GatewayError, Interrupted, StateFolderInUse, UsageError
 
 COMMANDS = {
-    "init": ("gateway.cli.init:init", "Write a commented config.toml: asks on a terminal for what is not given."),
-    "config": ("gateway.cli.config:config", "Check the configuration, or show what is in effect (--show)."),
-    "certs": ("gateway.cli.certs:certs", "Make certificates for DICOM over TLS, signed by a private CA."),
+    "init": ("gateway.cli.init:init", "Write a commented config.toml, from answers or options."),
+    "config": ("gateway.cli.config:config", "Check the configuration, or show what is in effect."),
+    "certs": ("gateway.cli.certs:certs", "Make certificates for DICOM over TLS."),
     "serve": ("gateway.cli.serve:serve", "Receive, route and deliver until SIGTERM or Ctrl+C."),
-    "status": ("gateway.cli.status:status", "Show sources, destinations, queues, verdicts, spool and certificates."),
+    "status": ("gateway.cli.status:status", "Show how the gateway and everything around it stands."),
     "queue": ("gateway.cli.queue:queue", "See and steer deliveries that are not done yet."),
-    "echo": ("gateway.cli.peers:echo", "Ask sources and destinations with C-ECHO whether they are there."),
+    "echo": ("gateway.cli.peers:echo", "Ask peers with C-ECHO whether they are there."),
     "find": ("gateway.cli.peers:find", "Ask a source with C-FIND what it has."),
-    "register": ("gateway.cli.register:register", "Say what a source has to know of us, or enter it in an Orthanc."),
-    "pull": ("gateway.cli.pull:pull", "Retrieve studies from a source, deliver them, and prove it UID by UID."),
-    "send": ("gateway.cli.send:send", "Send files, folders and zip archives, and prove that they arrived."),
-    "migrate": ("gateway.cli.migrate:migrate", "Move all studies of a range of dates, or of a list, and prove each."),
-    "compare": ("gateway.cli.compare:compare", "Compare what two places hold, and bring over what is missing."),
-    "jobs": ("gateway.cli.jobs:jobs", "Migrations: how far they are, pausing and resuming, reports."),
-    "sync": ("gateway.cli.sync:sync", "Keep destinations supplied with what a source has and they lack."),
+    "register": ("gateway.cli.register:register", "Say what a source must know of us, or enter it there."),
+    "pull": ("gateway.cli.pull:pull", "Retrieve studies from a source, deliver and prove them."),
+    "send": ("gateway.cli.send:send", "Send files and folders, and prove that they arrived."),
+    "migrate": ("gateway.cli.migrate:migrate", "Move the studies of a range of dates or a list; prove each."),
+    "compare": ("gateway.cli.compare:compare", "Compare what two places hold; bring over what is missing."),
+    "jobs": ("gateway.cli.jobs:jobs", "Migrations and detached commands: how far, pause, resume."),
+    "sync": ("gateway.cli.sync:sync", "Fetch what a source has and destinations lack, repeatedly."),
 }
 """Name of each command: where it is, ``module:function`` or ``module:group``, and its line in ``gateway --help``."""
 

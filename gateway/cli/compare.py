@@ -13,7 +13,7 @@ import typer
 
 from gateway.cli import render
 from gateway.cli.link import reach
-from gateway.cli.options import DEFAULT_CONFIG, ConfigOption, JsonOption
+from gateway.cli.options import DEFAULT_CONFIG, ConfigOption, JsonOption, ListOption
 from gateway.cli.peers import keys_of
 from gateway.cli.progress import Amount, Meter, meter
 from gateway.cli.pull import follow, listed_in, named, show_delivering
@@ -43,9 +43,7 @@ def compare(
     first: Annotated[str, typer.Option("--from", help="The first study date, as in 2000-01-31.")] = "",
     last: Annotated[str, typer.Option("--to", help="The last study date.")] = "",
     last_days: Annotated[int | None, typer.Option("--last", min=1, help="The last so many days, today included.")] = None,
-    list_file: Annotated[
-        Path | None, typer.Option("--list", help="A file with one study, accession number or patient id a row.")
-    ] = None,
+    list_file: ListOption = None,
     column: Annotated[str | None, typer.Option(help="The column of the list: its name, or its position from 1.")] = None,
     kind: Annotated[ListKind | None, typer.Option(help="What the list holds, where its header does not say.")] = None,
     content: Annotated[bool, typer.Option("--content", help="Also what is in the instances: elements and pixels.")] = False,

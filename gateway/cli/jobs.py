@@ -1,4 +1,4 @@
-"""``gateway jobs``: the migrations that the gateway knows, and what a person may do with them."""
+"""``gateway jobs``: migrations, and what else goes on without its command, and what a person may do with them."""
 
 from __future__ import annotations
 
@@ -16,33 +16,42 @@ from gateway.cli.options import DEFAULT_CONFIG, ConfigOption, JsonOption
 Document = Mapping[str, Any]
 
 jobs = typer.Typer(
-    help="Migrations: how far they are, pausing and resuming, reports.",
+    help="Migrations and detached commands: how far, pause, resume, reports.",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
 )
 
-JobId = Annotated[int, typer.Argument(help="The number of the migration (gateway jobs list).", metavar="ID")]
+JobId = Annotated[int, typer.Argument(help="The number of the job (gateway jobs list).", metavar="ID")]
 
 
 @jobs.command("list")
 def list_(path: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) -> None:
-    """List the migrations, the newest first."""
+    """List the migrations, and the pulls and sends that were left to the gateway, the newest first."""
     with reach(path) as (client, _):
         found = client.get("/jobs")
     if as_json:
         render.print_json(found)
         return
-    rows = [(str(job["job_id"]), job["state"], _what(job), words(job), render.moment(job["changed_at"])) for job in found["jobs"]]
+    rows = [
+        (
+            str(job["job_id"]),
+            job["state"],
+            _what(job),
+            words(job) if job["kind"] == "migrate" else "-",
+            render.moment(job["changed_at"]),
+        )
+        for job in found["jobs"]
+    ]
     if rows:
         render.show(render.Table(("id", "state", "what", "how far", "changed"), rows, apart=("what", "how far")))
     else:
-        typer.echo("no migration")
+        typer.echo("no job")
 
 
 @jobs.command()
 def show(job_id: JobId, path: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) -> None:
-    """Show how far a migration is."""
+    """Show how far a migration, or a pull or send that was left to the gateway, is."""
     from gateway.web.wire import JobQuery
 
     with reach(path) as (client, _):
@@ -63,13 +72,13 @@ def report(job_id: JobId, report: ReportOption = None, path: ConfigOption = DEFA
 
 @jobs.command()
 def pause(job_id: JobId, path: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) -> None:
-    """Stop a migration between instances; it goes on when it is resumed."""
+    """Stop a job between instances; it goes on when it is resumed."""
     _act(path, job_id, "pause", as_json)
 
 
 @jobs.command()
 def resume(job_id: JobId, path: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) -> None:
-    """Carry a migration on in the running gateway, also what did not come whole (retry)."""
+    """Carry a job on in the running gateway, also what did not come whole (retry)."""
     _act(path, job_id, "resume", as_json)
 
 
@@ -90,6 +99,10 @@ def _print(job: Document, as_json: bool) -> None:
     if as_json:
         render.print_json(job)
         return
+    if job["kind"] != "migrate":
+        typer.echo(f"{job['kind']} {job['job_id']}: {job['state']}: {_what(job)}")
+        typer.echo("what came and where it is: gateway status, gateway queue list")
+        return
     typer.echo(f"migration {job['job_id']}: {job['state']}: {_what(job)}")
     typer.echo(words(job))
     for what, why in job.get("problems", {}).items():
@@ -98,7 +111,17 @@ def _print(job: Document, as_json: bool) -> None:
 
 def _what(job: Document) -> str:
     asked = job["request"]
+    if job["kind"] != "migrate":
+        return _what_was_left(job["kind"], asked)
     entries = asked["study_uids"] + asked["accession_numbers"] + asked["patient_ids"]
     what = f"{asked['first']} to {asked['last']}" if asked["first"] else f"a list of {entries}"
     to = ", ".join(asked["destinations"]) or "where the routes lead"
     return f"{asked['source']}, {what}, to {to}"
+
+
+def _what_was_left(kind: str, asked: Document) -> str:
+    to = ", ".join(asked["destinations"]) or "where the routes lead"
+    if kind == "send":
+        return f"{render.plural(asked['paths'], 'file or folder', 'files or folders')}, to {to}"
+    entries = asked["study_uids"] + asked["accession_numbers"] + asked["patient_ids"]
+    return f"{asked['source']}, {f'a list of {entries}' if entries else 'a query'}, to {to}"

@@ -21,6 +21,10 @@ PriorityOption = Annotated[
     Literal["low", "normal", "high"],
     typer.Option("--priority", help="What goes first where not everything can: high overtakes all that is under way."),
 ]
+ListOption = Annotated[
+    Path | None,
+    typer.Option("--list", help="A file with one study, accession number or patient id a row; - is standard input."),
+]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be moved, and move nothing.")]
 Detach = Annotated[bool, typer.Option("--detach", help="Leave it to the running gateway (gateway jobs).")]
 

@@ -118,7 +118,8 @@ def _print(summary: Document, *, waited: bool) -> None:
         mine = [line for line in left if (line[1] in outcomes if outcomes else line[1] not in _FILES)]
         if mine and (waited or outcomes):
             _print_some(title, mine)
-    rows = [(name, at(of)) for name, of in summary["destinations"].items()]
+    told = (lambda of: render.states(of["states"])) if summary.get("dry_run") else at
+    rows = [(name, told(of)) for name, of in summary["destinations"].items()]
     if rows:
         render.show(render.Table(("destination", "instances"), rows))
     typer.echo(totals(summary))

@@ -77,7 +77,7 @@ def sync(
     }
     if once and stable_for:
         raise UsageError("--once takes what is there: it has no --stable-for")
-    with reach(path, works=True) as (client, settings):
+    with reach(path, works=not dry_run) as (client, settings):
         command = SyncCommand(table=table_of(settings, name, given), once=once, dry_run=dry_run)
         if dry_run or once:
             with meter(as_json) as shown, client.stream("/sync", command) as events:
