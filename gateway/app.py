@@ -228,7 +228,7 @@ def _assembled(settings: Settings, role: Role, spool: Spool, ledger: Ledger, poo
             settings, ledger, retriever, barrier=recorder.flush, has_room=spool.has_room, whole=jobs.running
         ),
         comparisons=comparisons,
-        detached=Detached(ledger),
+        detached=Detached(ledger, settings.gateway.state / REPORTS_NAME),
         daily=planners.daily(settings, ledger, comparisons, settings.gateway.state / REPORTS_NAME, barrier=recorder.flush),
         settled=hints.settled,
         jobs=jobs,

@@ -12,6 +12,9 @@ from gateway.cli import render
 from gateway.cli.link import reach
 from gateway.cli.migrate import ReportOption, check_report, conclude, words
 from gateway.cli.options import DEFAULT_CONFIG, ConfigOption, JsonOption
+from gateway.cli.pull import show_pulled
+from gateway.cli.send import show_sent
+from gateway.errors import UsageError
 
 Document = Mapping[str, Any]
 
@@ -34,14 +37,7 @@ def list_(path: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) -> N
         render.print_json(found)
         return
     rows = [
-        (
-            str(job["job_id"]),
-            job["state"],
-            _what(job),
-            words(job) if job["kind"] == "migrate" else "-",
-            render.moment(job["changed_at"]),
-        )
-        for job in found["jobs"]
+        (str(job["job_id"]), job["state"], _what(job), _how_far(job), render.moment(job["changed_at"])) for job in found["jobs"]
     ]
     if rows:
         render.show(render.Table(("id", "state", "what", "how far", "changed"), rows, apart=("what", "how far")))
@@ -60,14 +56,26 @@ def show(job_id: JobId, path: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption
 
 @jobs.command()
 def report(job_id: JobId, report: ReportOption = None, path: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) -> None:
-    """Report what became of every study of a migration; exit code 1 where not all of it is done."""
+    """Report what became of every study of a migration, or of what was left to the gateway; exit code 1 where not all is done."""
     from gateway.web.wire import JobQuery
 
     check_report(report)
     with reach(path) as (client, _):
         query = JobQuery(id=job_id)
         summary = {**client.post("/jobs/show", query), **client.post("/jobs/report", query)}
-    conclude(summary, report, as_json=as_json)
+    if summary["kind"] == "migrate":
+        conclude(summary, report, as_json=as_json)
+        return
+    if report is not None:
+        raise UsageError("--report is for migrations; --json has all of this job")
+    if as_json:
+        render.print_json(summary)
+    elif summary["kind"] == "send":
+        show_sent(summary, waited=True)
+    else:
+        show_pulled(summary, waited=True)
+    if not summary["done"]:
+        raise typer.Exit(1)
 
 
 @jobs.command()
@@ -101,12 +109,16 @@ def _print(job: Document, as_json: bool) -> None:
         return
     if job["kind"] != "migrate":
         typer.echo(f"{job['kind']} {job['job_id']}: {job['state']}: {_what(job)}")
-        typer.echo("what came and where it is: gateway status, gateway queue list")
+        typer.echo(f"what became of it, once it has ended: gateway jobs report {job['job_id']}")
         return
     typer.echo(f"migration {job['job_id']}: {job['state']}: {_what(job)}")
     typer.echo(words(job))
     for what, why in job.get("problems", {}).items():
         typer.echo(f"  {what}: {why}")
+
+
+def _how_far(job: Document) -> str:
+    return words(job) if job["kind"] == "migrate" else "-"
 
 
 def _what(job: Document) -> str:

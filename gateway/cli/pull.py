@@ -82,7 +82,7 @@ def pull(
     elif dry_run:
         _print_found(summary)
     else:
-        _print(summary, waited=not no_wait)
+        show_pulled(summary, waited=not no_wait)
     if summary["detached"]:
         return
     if dry_run:
@@ -210,7 +210,8 @@ class SendProgress:
             self._shown.show("reading", amount, f"{counts['skipped'] + counts['failed']} files not taken")
 
 
-def _print(summary: Document, *, waited: bool) -> None:
+def show_pulled(summary: Document, *, waited: bool) -> None:
+    """Print what became of each study of a pull, and of all of it."""
     print_studies(summary)
     typer.echo(conclusion(summary, waited=waited))
 

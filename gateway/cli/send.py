@@ -82,7 +82,7 @@ def send(
     elif summary["detached"]:
         typer.echo(f"send {summary['job_id']} goes on in the gateway (gateway jobs show {summary['job_id']}, gateway status)")
     else:
-        _print(summary, waited=not no_wait)
+        show_sent(summary, waited=not no_wait)
     if not (summary["detached"] or (_taken(summary) if no_wait else summary["done"])):
         raise typer.Exit(1)
 
@@ -110,7 +110,7 @@ def _write(path: Path, rows: Iterable[tuple[str, ...]]) -> None:
         raise UsageError(f"{path}: {error.strerror}") from error
 
 
-def _print(summary: Document, *, waited: bool) -> None:
+def show_sent(summary: Document, *, waited: bool) -> None:
     """Print what failed and why, then where the rest stands, and last what was no DICOM."""
     left = [line for line in lines(summary) if line[1] != "skipped"]
     for title, outcomes in _TITLES.items():

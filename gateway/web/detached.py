@@ -1,14 +1,15 @@
 """Pulls and sends that were left to the gateway: they run in its own nursery, and are carried on at its next start. Runs on trio.
 
-How one ends is in the log and, study by study and delivery by delivery, in `gateway status`. One that fails is a failed command,
-and never a crashed gateway.
+Its summary is kept in the folder of reports (``gateway jobs report``). One that fails is a failed command, never a crashed gateway.
 """
 
 from __future__ import annotations
 
+import json
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import structlog
@@ -16,6 +17,7 @@ import trio
 from sqlalchemy import Connection
 
 from gateway.errors import GatewayError, GatewayStopping, UsageError
+from gateway.files import make_private_folder, write_file
 from gateway.ledger import Ledger, detached
 from gateway.ledger.detached import DetachedJob, DetachedKind
 from gateway.ledger.retrievals import JobState
@@ -30,9 +32,11 @@ Work = Callable[[Callable[[Document], Awaitable[None]]], Awaitable[None]]
 class Detached:
     """The commands that run without their clients; `running` are those under way, by the id of their job."""
 
-    def __init__(self, ledger: Ledger) -> None:
+    def __init__(self, ledger: Ledger, reports: Path) -> None:
+        """`reports` is the folder for their summaries, made when it is needed."""
         self.running: dict[int, trio.CancelScope] = {}
         self._ledger = ledger
+        self._reports = reports
         self._nursery: trio.Nursery | None = None
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -89,6 +93,7 @@ class Detached:
         try:
             with self.running[job_id]:
                 await work(tell)
+                await trio.to_thread.run_sync(self._keep, job_id, summary)
                 state = "done"
                 bound.info("detached_ended", done=summary.get("done"), unrouted=summary.get("unrouted"))
             carried_on = False
@@ -104,6 +109,29 @@ class Detached:
             self.running.pop(job_id, None)
             with trio.CancelScope(shield=True):
                 await self._end(job_id, state, carried_on=carried_on)
+
+    def summary(self, job_id: int) -> Document | None:
+        """Return what a command came to, None where it has not ended. Blocks.
+
+        Raises:
+            UsageError: what was written cannot be read.
+        """
+        try:
+            return dict(json.loads(self._report(job_id).read_bytes()))
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError) as error:
+            raise UsageError(f"{self._report(job_id)} cannot be read ({type(error).__name__})") from error
+
+    def _keep(self, job_id: int, summary: Mapping[str, Any]) -> None:
+        try:
+            make_private_folder(self._reports)
+            write_file(self._report(job_id), json.dumps(summary).encode())
+        except OSError as error:
+            log.error("report_not_written", job=job_id, error=error.strerror)
+
+    def _report(self, job_id: int) -> Path:
+        return self._reports / f"job-{job_id}.json"
 
     async def _end(self, job_id: int, state: JobState, *, carried_on: bool = False) -> None:
         try:

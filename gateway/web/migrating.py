@@ -15,7 +15,7 @@ import trio
 
 from gateway.domain import DeliveryState
 from gateway.engine import Engine
-from gateway.errors import AssociationError
+from gateway.errors import AssociationError, UsageError
 from gateway.ledger import planning, progress
 from gateway.ledger.detached import DetachedJob
 from gateway.ledger.planning import MigrationJob, Standing, StudyReport
@@ -153,7 +153,16 @@ async def act(engine: Engine, action: JobAction) -> Document:
 
 
 async def reported(engine: Engine, job_id: int, running: Running | None = None) -> Document:
-    """Return what became of each study of a migration, and whether all of it was done. Raises UsageError."""
+    """Return what became of each study of a migration, and whether all of it was done; of a command that was left, its summary.
+
+    Raises:
+        UsageError: there is no such job, or the command has not ended.
+    """
+    if await engine.detached.job(job_id) is not None:
+        summary = await trio.to_thread.run_sync(engine.detached.summary, job_id)
+        if summary is None:
+            raise UsageError(f"job {job_id} has not ended (gateway jobs show {job_id})")
+        return summary
     job = await engine.migrations.job(job_id)
     request = MigrationRequest.of(job.criteria)
     running = running or engine.migrations.running.get(job_id)
