@@ -33,6 +33,7 @@ from gateway.delivery import Dispatcher
 from gateway.delivery.acceptance import Acceptance
 from gateway.delivery.build import destinations, forms
 from gateway.delivery.copies import Copies
+from gateway.delivery.journal import Journal
 from gateway.delivery.transcoder import Transcoder
 from gateway.domain import Provenance, Purpose, Role
 from gateway.engine import Engine, Jobs
@@ -197,8 +198,13 @@ def _assembled(settings: Settings, role: Role, spool: Spool, ledger: Ledger, poo
     copies = Copies(settings.gateway.state / COPIES_NAME, spool)
     wanted = forms(settings, copies, capabilities(), acceptance=partial(_acceptance, ledger))
     transcoder = Transcoder(ledger, spool, copies, pool, wanted, changed=hints.transcoded, has_room=spool.has_room)
+    journal = Journal()
     dispatcher = Dispatcher(
-        ledger, destinations(settings, copies, wanted), changed=hints.deliveries_changed, to_transcode=transcoder.nudge
+        ledger,
+        destinations(settings, copies, wanted),
+        changed=hints.deliveries_changed,
+        to_transcode=transcoder.nudge,
+        sent=journal.note,
     )
     confirmer = Confirmer(ledger, settings, changed=hints.proofs_changed)
     rules = compile_routes(settings.routes)
@@ -220,6 +226,7 @@ def _assembled(settings: Settings, role: Role, spool: Spool, ledger: Ledger, poo
         listener=listener,
         retriever=retriever,
         dispatcher=dispatcher,
+        journal=journal,
         transcoder=transcoder,
         confirmer=confirmer,
         releaser=Releaser(spool, ledger, history_s=settings.spool.history_days * 86_400.0),
@@ -301,6 +308,7 @@ async def _start_stages(engine: Engine, parts: trio.Nursery) -> None:
     parts.start_soon(_chore("release", partial(housekeeping.release_bytes, engine.releaser, engine.settled)))
     parts.start_soon(_chore("forget", partial(housekeeping.forget_history, engine.releaser)))
     parts.start_soon(_chore("certificates", partial(housekeeping.warn_of_certificates, engine.settings)))
+    parts.start_soon(_chore("studies", partial(housekeeping.tell_of_studies, engine.journal, engine.ledger)))
     parts.start_soon(_chore("room", partial(housekeeping.watch_room, engine.spool)))
 
 

@@ -14,6 +14,7 @@ from gateway.compare import Comparisons
 from gateway.compare.daily import Daily
 from gateway.confirm import Confirmer
 from gateway.delivery import Dispatcher
+from gateway.delivery.journal import Journal
 from gateway.delivery.transcoder import Transcoder
 from gateway.domain import Role
 from gateway.errors import GatewayStopping
@@ -78,6 +79,7 @@ class Engine:
     listener: Listener
     retriever: Retriever
     dispatcher: Dispatcher
+    journal: Journal
     transcoder: Transcoder
     confirmer: Confirmer
     releaser: Releaser

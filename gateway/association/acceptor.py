@@ -228,7 +228,7 @@ class Acceptor:
         """Serve the messages of an association, then end it as it wants to end."""
         info = established.info
         bound = log.bind(association=info.id)
-        bound.info("association_accepted", calling_ae=info.calling_ae, address=info.address, source=info.source)
+        bound.debug("association_accepted", calling_ae=info.calling_ae, address=info.address, source=info.source)
         server = Server(
             connection,
             established,

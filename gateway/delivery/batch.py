@@ -40,6 +40,9 @@ class Batch:
     answered: int = 0
     """How many outcomes show that the destination was there."""
 
+    taken: dict[str, tuple[int, int]] = field(init=False, default_factory=dict)
+    """What the destination took: instances and bytes, by Study Instance UID."""
+
     _open: dict[int, Consignment] = field(init=False)
     """What nothing was noted of yet; to take one out is atomic, so that each is noted once."""
 
@@ -65,7 +68,12 @@ class Batch:
         consignment = self._open.pop(outcome.delivery_id, None)
         if consignment is not None:
             self.answered += outcome.kind not in _SILENT
-            self.note(self._decided(outcome, consignment))
+            change = self._decided(outcome, consignment)
+            self.note(change)
+            if change.state is DeliveryState.DELIVERED:
+                study = consignment.identity.study_instance_uid
+                count, size_bytes = self.taken.get(study, (0, 0))
+                self.taken[study] = (count + 1, size_bytes + consignment.content.length)
         return self.go_on()
 
     def break_off(self) -> None:
@@ -106,7 +114,7 @@ class Batch:
             self.report(Outcome(delivery_id, OutcomeKind.UNKNOWN, reason=f"internal error: {kind}"))
 
     def _say(self, duration_s: float) -> None:
-        _log.info(
+        _log.debug(
             "batch_ended",
             destination=self.destination.name,
             instances=len(self.consignments),

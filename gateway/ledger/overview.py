@@ -93,6 +93,18 @@ def settled_counts(connection: Connection) -> dict[str, dict[str, int]]:
     return counts
 
 
+def study_at(connection: Connection, destination: str, study_instance_uid: str) -> dict[str, int]:
+    """Count the deliveries of a study at a destination by state; superseded content that is held does not count."""
+    statement = (
+        select(deliveries.c.state, func.count())
+        .join(instances, instances.c.id == deliveries.c.instance_id)
+        .where(instances.c.study_instance_uid == study_instance_uid, instances.c.superseded_by.is_(None))
+        .where(deliveries.c.destination == destination)
+        .group_by(deliveries.c.state)
+    )
+    return {str(state): int(count) for state, count in connection.execute(statement)}
+
+
 def last_verdicts(connection: Connection, limit: int = 10) -> list[LastVerdict]:
     """Return the newest `limit` retrievals, newest first."""
     table = retrievals.c
