@@ -1,4 +1,4 @@
-"""The composition root: what a gateway is made of, in which order it starts, and how it drains.
+"""The life of a gateway: how it starts and drains; `gateway.assembly` makes it, `gateway.stages` starts its parts.
 
 Start: lock of the state folder, ledger, spool, recorder, recovery, delivery, confirm, housekeeping, control API, and the listener
 last, so that nothing is accepted before everything behind it stands. Stop: the listener first; running associations and the
@@ -6,62 +6,37 @@ instances at hand finish within ``[serve] drain_timeout_s``, clients with a long
 recorder after the last association and before the ledger, so that what was answered is recorded. A part that crashes ends the
 gateway, because a gateway that runs without one of its parts would only look alive.
 
-The stages meet here and nowhere else: each is given the others' hints as plain callables.
+A short command that only asks opens a `Desk`: state folder and API, and nothing more before it is asked for more.
 """
 
 from __future__ import annotations
 
 import os
 import signal
-import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict
 from functools import partial
+from typing import TYPE_CHECKING
 
 import structlog
 import trio
 
-from gateway import housekeeping, planners
-from gateway.association.acceptor import Acceptor, Limits, ListenerSpec
-from gateway.association.admission import KnownSources
-from gateway.association.services import StorageService
-from gateway.codec.available import capabilities
-from gateway.codec.pool import Pool
-from gateway.confirm import Confirmer
-from gateway.delivery import Dispatcher
-from gateway.delivery.acceptance import Acceptance
-from gateway.delivery.build import destinations, forms
-from gateway.delivery.copies import Copies
-from gateway.delivery.journal import Journal
-from gateway.delivery.transcoder import Transcoder
-from gateway.domain import Provenance, Purpose, Role
-from gateway.engine import Engine, Jobs
-from gateway.errors import GatewayError, StateFolderInUse, TaskCrashed, leaf
-from gateway.existing import Existing
-from gateway.hints import Hints
-from gateway.intake import Recorder, Releaser, StorageIntake, recover
-from gateway.ledger import Ledger, learned, retrievals
-from gateway.listener import Listener
-from gateway.retrieve import Retriever
-from gateway.route import compile_routes, route
+from gateway.domain import Role
+from gateway.engine import Desk, Engine
+from gateway.errors import GatewayError, StateFolderInUse, leaf
+from gateway.ledger import Ledger
 from gateway.settings import Settings
 from gateway.spool import Spool, StateLock
-from gateway.throttle import Throttle
-from gateway.tls import acceptor_context, requestor_context
 from gateway.web.api import create_api
-from gateway.web.detached import Detached
-from gateway.web.leaving import carry_on
 from gateway.web.server import serve_control
-from gateway.web.status import listening
+
+if TYPE_CHECKING:
+    from gateway.association.acceptor import Acceptor
 
 log = structlog.get_logger()
 
 LEDGER_NAME = "ledger.db"
 SPOOL_NAME = "spool"
-COPIES_NAME = "transcoded"
-COMPARE_NAME = "comparing"
-REPORTS_NAME = "reports"
 
 LOCK_S = 3.0
 """A short command may have the state folder open; `serve` waits this long for it."""
@@ -136,7 +111,9 @@ async def run(
                 async with trio.open_nursery() as parts:
                     await _start(engine, parts, control, closing, listens=listens)
                     if by_itself:
-                        _start_planners(engine, parts)
+                        from gateway.stages import start_planners
+
+                        start_planners(engine, parts)
                     task_status.started(engine)
                     await stop.requested.wait()
                     await _drain(engine, stop, drain_s or settings.serve.drain_timeout_s)
@@ -160,170 +137,43 @@ async def _locked(settings: Settings, lock_s: float) -> StateLock:
 
 @contextmanager
 def _opened(settings: Settings, role: Role) -> Iterator[Engine]:
+    """Open the state folder; what a desk is not asked for is not made, and its libraries are not imported."""
     state = settings.gateway.state
-    reserve_bytes = settings.spool.reserve_bytes
     with (
-        Spool(state / SPOOL_NAME, reserve_bytes=reserve_bytes) as spool,
+        Spool(state / SPOOL_NAME, reserve_bytes=settings.spool.reserve_bytes) as spool,
         Ledger(state / LEDGER_NAME) as ledger,
-        Pool() as pool,
+        ExitStack() as stack,
     ):
-        engine = _assembled(settings, role, spool, ledger, pool)
-        with engine.recorder:
-            yield engine
 
+        def assemble() -> Engine:
+            from gateway.assembly import assembled
+            from gateway.codec.pool import Pool
 
-def _assembled(settings: Settings, role: Role, spool: Spool, ledger: Ledger, pool: Pool) -> Engine:
-    """Make every part and give each the others' hints; nothing runs yet. On the trio thread."""
-    hints, jobs = Hints(), Jobs()
-    recorder = Recorder(spool, ledger, recorded=hints.recorded)
-    # Each shared by whatever its source sends, on associations of ours and of its own.
-    throttles = {name: throttle for name, table in settings.sources.items() if (throttle := Throttle.of(table.max_rate))}
-    admission = KnownSources(settings, orders=_learned_orders(ledger), throttles=throttles, turned_away=hints.turned_away)
+            engine = assembled(settings, role, spool, ledger, stack.enter_context(Pool()))
+            stack.enter_context(engine.recorder)
+            return engine
 
-    async def listening_for_callers() -> None:
-        await listener.open()
-
-    retriever = Retriever(
-        settings,
-        ledger,
-        tls=requestor_context,
-        set_order=admission.set_order,
-        barrier=recorder.flush,
-        storage=lambda: intake,
-        has_room=spool.has_room,
-        existing=Existing(settings, ledger),
-        throttles=throttles,
-        listening=listening_for_callers,
-    )
-    copies = Copies(settings.gateway.state / COPIES_NAME, spool)
-    wanted = forms(settings, copies, capabilities(), acceptance=partial(_acceptance, ledger))
-    transcoder = Transcoder(ledger, spool, copies, pool, wanted, changed=hints.transcoded, has_room=spool.has_room)
-    journal = Journal()
-    dispatcher = Dispatcher(
-        ledger,
-        destinations(settings, copies, wanted),
-        changed=hints.deliveries_changed,
-        to_transcode=transcoder.nudge,
-        sent=journal.note,
-    )
-    confirmer = Confirmer(ledger, settings, changed=hints.proofs_changed)
-    rules = compile_routes(settings.routes)
-    intake = StorageIntake(spool, recorder, route=partial(route, rules), keywords=rules.keywords, correlate=retriever.correlate)
-    hints.connect(retriever, dispatcher, confirmer, transcoder)
-    scratch = settings.gateway.state / COMPARE_NAME
-    comparisons = planners.comparisons(
-        settings, ledger, spool, retriever, scratch, nudge=dispatcher.nudge, listens=role is Role.GATEWAY
-    )
-    acceptor = _acceptor(settings, admission, retriever.capturing(intake), confirmer)
-    listener = Listener(acceptor, settings.listen)
-    return Engine(
-        settings=settings,
-        role=role,
-        spool=spool,
-        ledger=ledger,
-        recorder=recorder,
-        acceptor=acceptor,
-        listener=listener,
-        retriever=retriever,
-        dispatcher=dispatcher,
-        journal=journal,
-        transcoder=transcoder,
-        confirmer=confirmer,
-        releaser=Releaser(spool, ledger, history_s=settings.spool.history_days * 86_400.0),
-        syncs=planners.syncs(settings, ledger, retriever, barrier=recorder.flush),
-        migrations=planners.migrations(
-            settings, ledger, retriever, barrier=recorder.flush, has_room=spool.has_room, whole=jobs.running
-        ),
-        comparisons=comparisons,
-        detached=Detached(ledger, settings.gateway.state / REPORTS_NAME),
-        daily=planners.daily(settings, ledger, comparisons, settings.gateway.state / REPORTS_NAME, barrier=recorder.flush),
-        settled=hints.settled,
-        jobs=jobs,
-    )
-
-
-def _acceptance(ledger: Ledger, destination: str) -> Acceptance:
-    """Return what earlier associations with `destination` taught, to be remembered in `ledger`."""
-    subject, fact = learned.destination_subject(destination), learned.REFUSED_CONTEXTS
-
-    def remember(known: str) -> None:
-        # A ledger that cannot take it now costs an association after the next start.
-        ledger.submit(partial(learned.put, subject=subject, fact=fact, value=known, now=time.time()))
-
-    with ledger.read() as connection:
-        return Acceptance(learned.get(connection, subject, fact, now=time.time()), changed=remember)
-
-
-def _learned_orders(ledger: Ledger) -> dict[str, str]:
-    """Return, by name of source, the acceptance orders of transfer syntaxes that its earlier retrievals taught."""
-    with ledger.read() as connection:
-        taught = learned.all_of(connection, learned.ACCEPTANCE_ORDER, now=time.time())
-    return {subject.removeprefix(learned.source_subject("")): order for subject, order in taught.items()}
-
-
-def _purpose(ledger: Ledger, provenance: Provenance, sop_instance_uid: str) -> Purpose | None:
-    """Return what an instance came for whose bytes are found at start without a row."""
-    with ledger.read() as connection:
-        return retrievals.purpose_of(connection, provenance, sop_instance_uid)
-
-
-def _acceptor(settings: Settings, admission: KnownSources, storage: StorageService, confirmer: Confirmer) -> Acceptor:
-    listen = settings.listen
-    listeners = [ListenerSpec(listen.host, listen.port)] if listen.plain else []
-    if listen.tls is not None:
-        listeners.append(ListenerSpec(listen.host, listen.tls.port, acceptor_context(listen.tls)))
-    limits = Limits(
-        max_associations=listen.max_associations,
-        idle_timeout_s=listen.idle_timeout_s,
-        pdu_timeout_s=listen.pdu_timeout_s,
-        handshake_timeout_s=listen.handshake_timeout_s,
-        max_pdu_bytes=listen.max_pdu_bytes,
-    )
-    return Acceptor(listeners, admission=admission, storage=storage, commitment=confirmer, limits=limits)
+        yield assemble() if role is Role.GATEWAY else Desk(settings, spool, ledger, assemble)
 
 
 async def _start(engine: Engine, parts: trio.Nursery, control: trio.Nursery, closing: trio.Event, *, listens: bool) -> None:
     """Start the parts in their order. The API, in `control`, outlives them until `closing`: its clients hear the end."""
     if engine.role is Role.GATEWAY:
-        await _start_stages(engine, parts)
+        from gateway.stages import start_stages
+
+        await start_stages(engine, parts)
     await control.start(partial(serve_control, create_api(engine), engine.settings.gateway.state, stop=closing))
     if engine.role is Role.GATEWAY and listens:
         await engine.listener.open()
-    log.info("gateway_started", role=engine.role, process_id=os.getpid(), listening=listening(engine))
-
-
-async def _start_stages(engine: Engine, parts: trio.Nursery) -> None:
-    rules = compile_routes(engine.settings.routes)
-    purpose = partial(_purpose, engine.ledger)
-    report = await trio.to_thread.run_sync(
-        partial(recover, engine.spool, engine.ledger, route=partial(route, rules), keywords=rules.keywords, correlate=purpose)
-    )
-    interrupted = partial(engine.ledger.write, partial(retrievals.stop_running_jobs, now=time.time()))
-    log.info("recovered", **asdict(report), interrupted_jobs=await trio.to_thread.run_sync(interrupted))
-    await parts.start(_part("transcoding", engine.transcoder.run))
-    await parts.start(_part("delivery", engine.dispatcher.run))
-    await parts.start(_part("confirm", engine.confirmer.run))
-    await parts.start(_part("migrations", engine.migrations.run))
-    await parts.start(_part("detached", engine.detached.run))
-    parts.start_soon(_chore("release", partial(housekeeping.release_bytes, engine.releaser, engine.settled)))
-    parts.start_soon(_chore("forget", partial(housekeeping.forget_history, engine.releaser)))
-    parts.start_soon(_chore("certificates", partial(housekeeping.warn_of_certificates, engine.settings)))
-    parts.start_soon(_chore("studies", partial(housekeeping.tell_of_studies, engine.journal, engine.ledger)))
-    parts.start_soon(_chore("room", partial(housekeeping.watch_room, engine.spool)))
-
-
-def _start_planners(engine: Engine, parts: trio.Nursery) -> None:
-    """Start what the configuration asks for by itself; the listener is open by now, so that sources can call back."""
-    for table in engine.settings.sync:
-        parts.start_soon(_chore(f"sync {table.name}", partial(engine.syncs.run, table, engine.jobs.running)))
-    for compared in engine.settings.compare:
-        parts.start_soon(_chore(f"compare {compared.name}", partial(engine.daily.run, compared, engine.jobs.running)))
-    parts.start_soon(_chore("migrations carried on", engine.migrations.carry_on))
-    parts.start_soon(_chore("detached carried on", partial(carry_on, engine)))
+    listening = [f"{host}:{port}" for host, port in engine.acceptor.endpoints] if engine.role is Role.GATEWAY else []
+    log.info("gateway_started", role=engine.role, process_id=os.getpid(), listening=listening)
 
 
 async def _drain(engine: Engine, stop: Stop, drain_s: float) -> None:
     """Let what runs finish within `drain_s` seconds, less once `stop` is hurried; then nothing of the network is left."""
+    if engine.role is Role.DESK:
+        engine.jobs.stop()
+        return
     log.info("draining", associations=engine.acceptor.association_count, jobs=len(engine.jobs), timeout_s=drain_s)
     engine.acceptor.stop_accepting()
     engine.jobs.stop()
@@ -337,8 +187,7 @@ async def _drain(engine: Engine, stop: Stop, drain_s: float) -> None:
         nursery.start_soon(hurry)
         async with trio.open_nursery() as draining:
             draining.start_soon(_finish_associations, engine.acceptor, drain_s)
-            if engine.role is Role.GATEWAY:
-                draining.start_soon(engine.dispatcher.drain, drain_s)
+            draining.start_soon(engine.dispatcher.drain, drain_s)
         nursery.cancel_scope.cancel()
     await trio.to_thread.run_sync(engine.acceptor.close)
 
@@ -346,33 +195,6 @@ async def _drain(engine: Engine, stop: Stop, drain_s: float) -> None:
 async def _finish_associations(acceptor: Acceptor, timeout_s: float) -> None:
     if not await trio.to_thread.run_sync(acceptor.drain, timeout_s, abandon_on_cancel=True):
         log.warning("associations_aborted")
-
-
-def _part(name: str, run_part: Callable[..., Awaitable[None]]) -> Callable[..., Awaitable[None]]:
-    """Name a part: when it crashes, the log says which, and the gateway ends."""
-
-    async def named(task_status: trio.TaskStatus[None]) -> None:
-        try:
-            await run_part(task_status=task_status)
-        except Exception as error:  # the root of a task
-            raise _crashed(name) from error
-
-    return named
-
-
-def _chore(name: str, run_chore: Callable[[], Awaitable[None]]) -> Callable[[], Awaitable[None]]:
-    async def named() -> None:
-        try:
-            await run_chore()
-        except Exception as error:  # the root of a task
-            raise _crashed(name) from error
-
-    return named
-
-
-def _crashed(name: str) -> TaskCrashed:
-    log.exception("part_crashed", part=name)
-    return TaskCrashed(f"the gateway ends because its part {name!r} crashed; the log says where. Nothing that was answered is lost")
 
 
 @contextmanager
