@@ -156,7 +156,7 @@ def test_errors_become_exit_codes_without_a_traceback_or_a_name(
         raise raised
 
     (here / "config.toml").write_text("")
-    monkeypatch.setattr("gateway.cli.config.load_with_origins", fail)
+    monkeypatch.setattr("gateway.config.load_with_origins", fail)
     assert cli.run(["config"]) == code
     error = capsys.readouterr().err
     assert "Traceback" not in error
