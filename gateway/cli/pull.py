@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Annotated, Any, Protocol
 
 import typer
 
 from gateway.cli import render
 from gateway.cli.link import reach
+from gateway.cli.lists import listed_in
 from gateway.cli.options import DEFAULT_CONFIG, ConfigOption, Detach, DryRun, JsonOption, ListOption, PriorityOption, priority_of
 from gateway.cli.peers import keys_of
 from gateway.cli.progress import Amount, Meter, meter
 from gateway.domain import VerdictKind
-from gateway.errors import GatewayLost, UsageError
-from gateway.retrieve.lists import ListKind, decode_list, parse_list
+from gateway.errors import GatewayLost
+from gateway.retrieve.lists import ListKind
 
 Document = Mapping[str, Any]
-
-STANDARD_INPUT = Path("-")
 
 SHOWN_UIDS = 20
 """Missing or undelivered UIDs printed of one study; --json has all of them."""
@@ -56,7 +53,8 @@ def pull(
     """
     from gateway.web.wire import PullCommand
 
-    which = named(study, accession, patient, listed_in(list_file, column, kind))
+    listed = listed_in(list_file, column, kind)
+    listed.tell()
     command = PullCommand(
         source=source,
         query=keys_of(keys or ()),
@@ -67,7 +65,7 @@ def pull(
         detach=detach,
         wait=not no_wait,
         wait_s=wait_timeout,
-        **which,
+        **listed.named(study, accession, patient),
     )
     with (
         reach(path, works=not dry_run, detach=detach) as (client, _),
@@ -76,53 +74,16 @@ def pull(
     ):
         summary = follow(events, PullProgress(shown))
     if as_json:
-        render.print_json(summary)
+        render.print_json({**summary, **listed.document()})
     elif summary["detached"]:
         typer.echo(f"pull {summary['job_id']} goes on in the gateway (gateway jobs show {summary['job_id']}, gateway status)")
     elif dry_run:
         _print_found(summary)
     else:
         show_pulled(summary, waited=not no_wait)
-    if summary["detached"]:
-        return
-    if dry_run:
-        if summary["not_found"]:
-            raise typer.Exit(1)
-        return
-    if not summary["complete" if no_wait else "done"]:
+    done = not summary["not_found"] if dry_run else summary["detached"] or summary["complete" if no_wait else "done"]
+    if not (listed.whole and done):
         raise typer.Exit(1)
-
-
-def listed_in(path: Path | None, column: str | None, kind: ListKind | None) -> dict[ListKind, tuple[str, ...]]:
-    """Return what the list file `path` names, by what it is; nothing without a file. ``-`` is standard input.
-
-    Raises:
-        UsageError: it cannot be read or is no such list, or `column` or `kind` is given without it.
-    """
-    if path is None:
-        if column is not None or kind is not None:
-            raise UsageError("--column and --kind say how to read a --list")
-        return {}
-    try:
-        content = sys.stdin.buffer.read() if path == STANDARD_INPUT else path.read_bytes()
-    except OSError as error:
-        raise UsageError(f"{path}: {error.strerror}") from error
-    found = parse_list(decode_list(content), kind=kind, column=column)
-    return {found.kind: found.values}
-
-
-def named(
-    study: Sequence[str] | None,
-    accession: Sequence[str] | None,
-    patient: Sequence[str] | None,
-    listed: Mapping[ListKind, tuple[str, ...]],
-) -> dict[str, Any]:
-    """Return the studies that options and a list name, as requests have them. Pure."""
-    return {
-        "study_uids": (*(study or ()), *listed.get(ListKind.STUDY, ())),
-        "accession_numbers": (*(accession or ()), *listed.get(ListKind.ACCESSION, ())),
-        "patient_ids": (*(patient or ()), *listed.get(ListKind.PATIENT, ())),
-    }
 
 
 class Follower(Protocol):

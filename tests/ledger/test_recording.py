@@ -65,7 +65,7 @@ def _mixed(connection: Connection) -> None:
         connection.execute(update(instances).where(instances.c.id % 3 == remainder).values(bytes_state=state))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(before=some_arrivals, then=some_arrivals, cuts=st.lists(st.integers(0, 12), max_size=4))
 def test_batches_leave_the_ledger_as_one_by_one_does(
     before: list[tuple[int, int, tuple[str, ...]]], then: list[tuple[int, int, tuple[str, ...]]], cuts: list[int]

@@ -255,7 +255,7 @@ def carry_out(model: Model, operation: tuple[Any, ...]) -> None:
             getattr(model, name)(number)
 
 
-@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=80, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(OPERATIONS, min_size=10, max_size=40), SEEDS)
 def test_any_sequence_of_operations_and_power_cuts_brings_back_what_was_acknowledged(
     operations: list[tuple[Any, ...]], seed: int
