@@ -156,7 +156,7 @@ def totals(summary: Document) -> str:
     return f"{what}; {render.plural(summary['instances'], 'instance')}, {render.size(summary['size_bytes'])}"
 
 
-_WORDS = {"settled": "there already", "duplicate": "duplicates"}
+_WORDS = {"settled": "there already"}
 
 
 def conclusion(summary: Document, *, waited: bool) -> str:

@@ -179,7 +179,7 @@ def test_a_send_is_told_with_what_failed_first_and_what_is_no_dicom_last(capsys:
         "  /in/up: a link to a folder, not followed (--follow-links)",
         "destination  instances",
         "a            1/2 verified (exists), 1 held",
-        "6 files: 2 queued, 1 duplicates, 2 skipped, 1 failed; 2 instances, 2.0 MB",
+        "6 files: 2 queued, 1 duplicate, 2 skipped, 1 failed; 2 instances, 2.0 MB",
         "NOT everything is delivered; NOT sent: 1 DICOM file that could not be read",
         "skipped 2 files: 1 not DICOM, 1 empty (--report FILE.csv has them all)",
     ]

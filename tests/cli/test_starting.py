@@ -119,6 +119,8 @@ def test_a_shell_completes_commands_and_options(words: str, position: str, offer
     assert offered in done.stdout.split()
 
 
-def test_the_script_for_completion_is_printed_on_request() -> None:
-    done = subprocess.run([*COMMAND, "--show-completion", "bash"], capture_output=True, text=True, timeout=60, check=False)
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_the_script_for_completion_is_printed_on_request(shell: str) -> None:
+    environ = os.environ | {"_GATEWAY_COMPLETE": f"source_{shell}"}
+    done = subprocess.run(COMMAND, env=environ, capture_output=True, text=True, timeout=60, check=False)
     assert "_GATEWAY_COMPLETE" in done.stdout
