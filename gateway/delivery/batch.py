@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 import structlog
 
 from gateway.delivery.destination import Destination, Outcome, OutcomeKind, Session
+from gateway.delivery.journal import Sent
 from gateway.delivery.policy import Circumstances, decide, is_plain_success, plain_success
 from gateway.domain import Consignment, DeliveryState
 from gateway.errors import AssociationError, DestinationUnavailable
@@ -40,8 +41,11 @@ class Batch:
     answered: int = 0
     """How many outcomes show that the destination was there."""
 
-    taken: dict[str, tuple[int, int]] = field(init=False, default_factory=dict)
-    """What the destination took: instances and bytes, by Study Instance UID."""
+    taken: dict[str, Sent] = field(init=False, default_factory=dict)
+    """What the destination took, by Study Instance UID."""
+
+    _since: float = field(init=False)
+    """When the instance at hand began."""
 
     _open: dict[int, Consignment] = field(init=False)
     """What nothing was noted of yet; to take one out is atomic, so that each is noted once."""
@@ -49,6 +53,7 @@ class Batch:
     _breaking_off: bool = False
 
     def __post_init__(self) -> None:
+        self._since = self.clock()
         self._open = {consignment.delivery_id: consignment for consignment in self.consignments}
 
     def carry_out(self, session: Session) -> None:
@@ -70,11 +75,17 @@ class Batch:
             self.answered += outcome.kind not in _SILENT
             change = self._decided(outcome, consignment)
             self.note(change)
-            if change.state is DeliveryState.DELIVERED:
-                study = consignment.identity.study_instance_uid
-                count, size_bytes = self.taken.get(study, (0, 0))
-                self.taken[study] = (count + 1, size_bytes + consignment.content.length)
+            self._add_up(change, consignment)
         return self.go_on()
+
+    def _add_up(self, change: Change, consignment: Consignment) -> None:
+        now = self.clock()
+        if change.state is DeliveryState.DELIVERED:
+            sent = self.taken.setdefault(consignment.identity.study_instance_uid, Sent(self._since, now))
+            sent.ended_at = now
+            sent.instances += 1
+            sent.size_bytes += consignment.content.length
+        self._since = now
 
     def break_off(self) -> None:
         """From now on an unknown outcome is ours, not the instance's: it costs no attempt."""

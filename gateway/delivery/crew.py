@@ -303,9 +303,8 @@ class Crew:
 
     def _deliver(self, worker: _Worker, batch: Batch) -> None:
         if not self._standing.stopping:
-            began_at = self._clock()
             batch.carry_out(worker.session)
-            self._sent(self._destination.name, batch.taken, began_at, self._clock())
+            self._sent(self._destination.name, batch.taken)
         with self._lock:
             standing, now = self._standing, time.monotonic()
             if batch.answered:

@@ -11,7 +11,7 @@ import trio
 
 from gateway.delivery.circuit import CircuitView
 from gateway.delivery.destination import Destination
-from gateway.delivery.journal import Note
+from gateway.delivery.journal import Note, Sent
 from gateway.delivery.lane import BREAK_OFF_S, Lane
 from gateway.ledger import Ledger, mending
 from gateway.ledger import deliveries as table
@@ -26,7 +26,7 @@ def _nobody(_destination: str) -> None:
     """Tell nobody."""
 
 
-def _nothing(_destination: str, _studies: Mapping[str, tuple[int, int]], _began_at: float, _ended_at: float) -> None:
+def _nothing(_destination: str, _studies: Mapping[str, Sent]) -> None:
     """Note nothing."""
 
 

@@ -40,8 +40,8 @@ class Sent:
 Key = tuple[str, str]
 """Name of a destination, Study Instance UID."""
 
-Note = Callable[[str, Mapping[str, tuple[int, int]], float, float], None]
-"""Takes what a destination took: instances and bytes by study, and when that began and ended."""
+Note = Callable[[str, Mapping[str, Sent]], None]
+"""Takes what a destination took, by study."""
 
 
 class Journal:
@@ -51,18 +51,18 @@ class Journal:
         self._lock = threading.Lock()
         self._sent: dict[Key, Sent] = {}
 
-    def note(self, destination: str, studies: Mapping[str, tuple[int, int]], began_at: float, ended_at: float) -> None:
+    def note(self, destination: str, studies: Mapping[str, Sent]) -> None:
         """Note a batch; see `Note`."""
         with self._lock:
-            for study, (count, size_bytes) in studies.items():
+            for study, part in studies.items():
                 key = (destination, study)
                 if key not in self._sent and len(self._sent) >= MAX_STUDIES:
                     del self._sent[next(iter(self._sent))]
-                sent = self._sent.setdefault(key, Sent(began_at, ended_at))
-                sent.began_at, sent.ended_at = min(sent.began_at, began_at), max(sent.ended_at, ended_at)
-                sent.instances += count
-                sent.size_bytes += size_bytes
-                sent.look_at, sent.pause_s = ended_at + QUIET_S, QUIET_S
+                sent = self._sent.setdefault(key, Sent(part.began_at, part.ended_at))
+                sent.began_at, sent.ended_at = min(sent.began_at, part.began_at), max(sent.ended_at, part.ended_at)
+                sent.instances += part.instances
+                sent.size_bytes += part.size_bytes
+                sent.look_at, sent.pause_s = sent.ended_at + QUIET_S, QUIET_S
 
     def take(self, now: float) -> dict[Key, Sent]:
         """Take out what has been quiet until `now`, UTC seconds since the epoch."""
