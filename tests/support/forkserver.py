@@ -22,9 +22,15 @@ FIRST_BYTES = 16 * 1024
 # What `serve` imports only when it runs.
 PRELOADED = (
     "gateway.app",
+    "gateway.assembly",
+    "gateway.stages",
+    "gateway.cli.serve",
     "gateway.engine",
     "gateway.web.server",
     "gateway.web.api",
+    "gateway.web.status",
+    "gateway.web.leaving",
+    "gateway.web.migrating",
     "sqlalchemy.dialects.sqlite",
     "pydicom",
     "zipfile",
