@@ -24,7 +24,7 @@ import trio
 from gateway.domain import Role
 from gateway.engine import Desk, Engine
 from gateway.errors import GatewayError, StateFolderInUse, leaf
-from gateway.ledger import Ledger
+from gateway.ledger import Ballast, Ledger
 from gateway.settings import Settings
 from gateway.spool import Spool, StateLock
 from gateway.web.api import create_api
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 log = structlog.get_logger()
 
 LEDGER_NAME = "ledger.db"
+BALLAST_NAME = "ledger.ballast"
 SPOOL_NAME = "spool"
 
 LOCK_S = 3.0
@@ -139,9 +140,13 @@ async def _locked(settings: Settings, lock_s: float) -> StateLock:
 def _opened(settings: Settings, role: Role) -> Iterator[Engine]:
     """Open the state folder; what a desk is not asked for is not made, and its libraries are not imported."""
     state = settings.gateway.state
+    ballast = Ballast(state / BALLAST_NAME)
+    if role is Role.GATEWAY:
+        ballast.take()
+    reserve_bytes = settings.spool.reserve_bytes
     with (
-        Spool(state / SPOOL_NAME, reserve_bytes=settings.spool.reserve_bytes) as spool,
-        Ledger(state / LEDGER_NAME) as ledger,
+        Spool(state / SPOOL_NAME, reserve_bytes=reserve_bytes, withheld=lambda: ballast.missing_bytes) as spool,
+        Ledger(state / LEDGER_NAME, ballast=ballast) as ledger,
         ExitStack() as stack,
     ):
 

@@ -93,6 +93,7 @@ def assembled(settings: Settings, role: Role, spool: Spool, ledger: Ledger, pool
         spool=spool,
         ledger=ledger,
         recorder=recorder,
+        intake=intake,
         acceptor=acceptor,
         listener=listener,
         retriever=retriever,

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from gateway.delivery.journal import Journal
     from gateway.delivery.transcoder import Transcoder
     from gateway.housekeeping import Hint
-    from gateway.intake import Recorder, Releaser
+    from gateway.intake import Recorder, Releaser, StorageIntake
     from gateway.ledger import Ledger
     from gateway.listener import Listener
     from gateway.migrate import Migrations
@@ -78,6 +78,7 @@ class Engine:
     spool: Spool
     ledger: Ledger
     recorder: Recorder
+    intake: StorageIntake
     acceptor: Acceptor
     listener: Listener
     retriever: Retriever

@@ -57,12 +57,20 @@ class Hint:
         self._event = trio.Event()
 
 
-async def release_bytes(releaser: Releaser, hint: Hint) -> None:
-    """Walk through the kept instances and release settled ones, whenever `hint` says that some may have settled; then tidy up."""
+async def release_bytes(releaser: Releaser, hint: Hint, released: Callable[[], None] = lambda: None) -> None:
+    """Walk through the kept instances and release settled ones, whenever `hint` says that some may have settled; then tidy up.
+
+    `released` is called when some were.
+    """
     while True:
+        done = False
         with _postponed():
-            await trio.to_thread.run_sync(releaser.run_once)
-        if releaser.walked:
+            if await trio.to_thread.run_sync(releaser.run_once):
+                released()
+            done = True
+        if not done:
+            await trio.sleep(ROOM_EVERY_S)
+        elif releaser.walked:
             with _postponed():
                 await trio.to_thread.run_sync(releaser.move_out_once)
             await hint.wait(RELEASE_AT_LEAST_S)
@@ -133,13 +141,20 @@ def _log_study(key: Key, sent: Sent, states: Mapping[str, int]) -> None:
     )
 
 
-async def watch_room(spool: Spool) -> None:
-    """Log when the spool runs out of room and when it has room again; intake and retrieve see it by themselves."""
+async def watch_room(spool: Spool, ledger: Ledger, hint: Hint, rest: Callable[[], int] = lambda: 0) -> None:
+    """Log when the spool runs out of room and when it has room again, and have the ledger take back its own.
+
+    Looks whenever `hint` says that something was released, and every few seconds. Intake and retrieve see room by themselves.
+    `rest` tells how many instances were refused that no line of the log has told of.
+    """
     had_room = True
     while True:
         with _postponed():
+            await trio.to_thread.run_sync(ledger.ballast.take)
             has_room = await trio.to_thread.run_sync(spool.has_room)
-            if has_room is not had_room:
-                log.warning("spool_has_room_again" if has_room else "spool_full")
+            if has_room and not had_room:
+                log.warning("spool_has_room_again", refused=rest())
+            elif had_room and not has_room:
+                log.warning("spool_full")
             had_room = has_room
-        await trio.sleep(ROOM_EVERY_S)
+        await hint.wait(ROOM_EVERY_S)

@@ -36,11 +36,14 @@ async def start_stages(engine: Engine, parts: trio.Nursery) -> None:
     await parts.start(_part("confirm", engine.confirmer.run))
     await parts.start(_part("migrations", engine.migrations.run))
     await parts.start(_part("detached", engine.detached.run))
-    parts.start_soon(_chore("release", partial(housekeeping.release_bytes, engine.releaser, engine.settled)))
+    room = housekeeping.Hint()
+    parts.start_soon(_chore("release", partial(housekeeping.release_bytes, engine.releaser, engine.settled, room.give)))
     parts.start_soon(_chore("forget", partial(housekeeping.forget_history, engine.releaser)))
     parts.start_soon(_chore("certificates", partial(housekeeping.warn_of_certificates, engine.settings)))
     parts.start_soon(_chore("studies", partial(housekeeping.tell_of_studies, engine.journal, engine.ledger)))
-    parts.start_soon(_chore("room", partial(housekeeping.watch_room, engine.spool)))
+    parts.start_soon(
+        _chore("room", partial(housekeeping.watch_room, engine.spool, engine.ledger, room, engine.intake.refused.rest))
+    )
 
 
 def start_planners(engine: Engine, parts: trio.Nursery) -> None:

@@ -18,7 +18,7 @@ from gateway.compare.request import CompareRequest, Level, Repair
 from gateway.compare.runner import Outcome
 from gateway.compare.service import Comparisons, Settle
 from gateway.errors import GatewayError, GatewayStopping
-from gateway.files import create_private, make_private_folder
+from gateway.files import make_private_folder, write_file
 from gateway.schedule import parse_days, parse_zone
 from gateway.settings import CompareTable
 from gateway.windows import Window
@@ -99,15 +99,19 @@ class Daily:
         }
         tell = log.info if outcome.same else log.warning
         tell("comparison_ended", comparison=table.name, different=last.different, **counts)
-        await trio.to_thread.run_sync(partial(self._write, table.name, outcome))
+        try:
+            await trio.to_thread.run_sync(partial(self._write, table.name, outcome))
+        except OSError as error:
+            # A full disk costs the report, not the gateway: the log above has the verdict.
+            last.error = f"the report cannot be written: {error.strerror or type(error).__name__}"
+            log.error("comparison_report_failed", comparison=table.name, error=last.error)
 
     def _write(self, name: str, outcome: Outcome) -> None:
         """Leave what was found as ``compare-NAME.json``."""
         make_private_folder(self.reports)
         document = {"at": self.now().isoformat(), **asdict(outcome)}
         safe = "".join(character if character.isalnum() or character in "-_" else "_" for character in name)
-        with create_private(self.reports / f"compare-{safe}.json") as file:
-            file.write(json.dumps(document, indent=1).encode() + b"\n")
+        write_file(self.reports / f"compare-{safe}.json", json.dumps(document, indent=1).encode() + b"\n")
 
 
 def request_of(table: CompareTable, now: datetime) -> CompareRequest:

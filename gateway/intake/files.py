@@ -18,10 +18,11 @@ from pathlib import Path
 
 from sqlalchemy import Connection
 
+from gateway.dicom.sniff import DicomFile, NoInstance, sniff
 from gateway.domain import Content, InstanceIdentity, Mode, Priority, Provenance
 from gateway.intake.archives import Unpacker, is_archive
 from gateway.intake.directions import SEND_AE, Directions
-from gateway.intake.sniff import NoInstance, sniff
+from gateway.intake.oddities import Oddities
 from gateway.intake.storage import LOCAL_ADDRESS, SEND_ASSOCIATION, Route, asked
 from gateway.intake.walk import Found, shown, walk
 from gateway.ledger import Ledger
@@ -99,6 +100,7 @@ class _Candidate:
     arrival: Arrival | None = None
     known: StoredInstance | None = None
     to: Mapping[str, Mode | None] = field(default_factory=dict)
+    remark: str = ""
 
 
 @dataclass(slots=True)
@@ -191,6 +193,7 @@ class _Registration:
     clock: Callable[[], float]
     retrieval_id: int | None = None
     wanted: frozenset[str] = frozenset()
+    oddities: Oddities = field(default_factory=Oddities)
 
     def batch(self, files: Sequence[Found | _File]) -> Iterator[FileEvent]:
         """Register files in place in one transaction."""
@@ -210,7 +213,7 @@ class _Registration:
 
     def archive(self, path: Path) -> Iterator[FileEvent]:
         """Spool and register the members of an archive, one transaction each."""
-        unpacker = Unpacker(self.spool, self.ledger, self.directions, self.provenance, self.priority, self.clock)
+        unpacker = Unpacker(self.spool, self.ledger, self.directions, self.provenance, self.priority, self.clock, self.oddities)
         for member in unpacker.members(path):
             name = f"{shown(path)}!{member.name}" if member.name else shown(path)
             if member.unrouted:
@@ -219,7 +222,7 @@ class _Registration:
                 yield FileEvent(name, FileOutcome.FAILED if member.refused else FileOutcome.SKIPPED, member.reason)
             else:
                 self.recorded(member.recorded)
-                yield _event(name, member.recorded)
+                yield _event(name, member.recorded, member.reason)
 
     def _candidate(self, file: Found | _File, known: dict[str, StoredInstance]) -> _Candidate:
         path = shown(file.path)
@@ -227,19 +230,33 @@ class _Registration:
             outcome = FileOutcome.FAILED if file.refused else FileOutcome.LINK if file.link else FileOutcome.SKIPPED
             return _Candidate(path, event=FileEvent(path, outcome, file.reason))
         there = known.get(file.location)
+        if there is not None:
+            return self._again(path, file, there)
         try:
-            found = (there.identity, there.content) if there is not None else _inspect(file)
-            to = {} if isinstance(found, NoInstance) else self._directed(file, *found)
+            found = _inspect(file)
+            if isinstance(found, NoInstance):
+                outcome = FileOutcome.FAILED if found.dicom else FileOutcome.SKIPPED
+                return _Candidate(path, event=FileEvent(path, outcome, found.reason))
+            instance, content = found
+            to = self._directed(file, instance.identity, content)
         except OSError as error:
-            return _Candidate(path, event=FileEvent(path, FileOutcome.FAILED, error.strerror or error.__class__.__name__))
-        if isinstance(found, NoInstance):
-            outcome = FileOutcome.FAILED if found.dicom else FileOutcome.SKIPPED
-            return _Candidate(path, event=FileEvent(path, outcome, found.reason))
+            return _unreadable(path, error)
         if not to:
-            return _Candidate(path, event=FileEvent(path, FileOutcome.UNROUTED, _UNROUTED_REASON, found[0], length=found[1].length))
-        if there is not None and not self.retrieval_id:
-            return _Candidate(path, known=there, to=to)
-        return self._wanted(path, *found, to)
+            return _Candidate(path, event=FileEvent(path, FileOutcome.UNROUTED, _UNROUTED_REASON, instance.identity))
+        self.oddities.note(instance.identity, instance.unread, SEND_ASSOCIATION)
+        return self._wanted(path, instance.identity, content, to, instance.unread)
+
+    def _again(self, path: str, file: _File, there: StoredInstance) -> _Candidate:
+        """Return the candidate that a file is which the ledger knows already: it is not read for what it is."""
+        try:
+            to = self._directed(file, there.identity, there.content)
+        except OSError as error:
+            return _unreadable(path, error)
+        if not to:
+            return _Candidate(path, event=FileEvent(path, FileOutcome.UNROUTED, _UNROUTED_REASON, there.identity))
+        if self.retrieval_id:
+            return self._wanted(path, there.identity, there.content, to)
+        return _Candidate(path, known=there, to=to)
 
     def _directed(self, file: _File, identity: InstanceIdentity, content: Content) -> Mapping[str, Mode | None]:
         """Return where the instance in `file` goes. Raises OSError."""
@@ -249,18 +266,20 @@ class _Registration:
             begin = content.offset
             return self.directions.of(identity, self.provenance, lambda offset, size: os.pread(data.fileno(), size, begin + offset))
 
-    def _wanted(self, path: str, identity: InstanceIdentity, content: Content, to: Mapping[str, Mode | None]) -> _Candidate:
+    def _wanted(
+        self, path: str, identity: InstanceIdentity, content: Content, to: Mapping[str, Mode | None], remark: str = ""
+    ) -> _Candidate:
         if self.retrieval_id and identity.sop_instance_uid not in self.wanted:
             return _Candidate(path, event=FileEvent(path, FileOutcome.SKIPPED, _OTHER_REASON))
         now, retrieval_id = self.clock(), self.retrieval_id
         arrival = Arrival(identity, self.provenance, content, tuple(to), now, retrieval_id, asked(to), self.priority)
-        return _Candidate(path, arrival=arrival)
+        return _Candidate(path, arrival=arrival, remark=remark)
 
     def _decide(self, connection: Connection, candidate: _Candidate) -> tuple[FileEvent, Recorded | None]:
         if candidate.arrival is not None:
             arrival = candidate.arrival
             recorded = record_anew(connection, arrival) if self.retrieval_id else record(connection, arrival, again=False)
-            return _event(candidate.path, recorded), recorded
+            return _event(candidate.path, recorded, candidate.remark), recorded
         if candidate.known is not None:
             return self._known(connection, candidate.path, candidate.known, candidate.to), None
         assert candidate.event is not None
@@ -276,10 +295,15 @@ class _Registration:
         return FileEvent(path, outcome, reason, known.identity, known.id, known.content.length, queued, names)
 
 
-def _event(path: str, recorded: Recorded) -> FileEvent:
+def _unreadable(path: str, error: OSError) -> _Candidate:
+    return _Candidate(path, event=FileEvent(path, FileOutcome.FAILED, error.strerror or error.__class__.__name__))
+
+
+def _event(path: str, recorded: Recorded, remark: str) -> FileEvent:
     arrival = recorded.arrival
     outcome = FileOutcome.QUEUED if recorded.queued else FileOutcome.SETTLED
     reason = _REASONS[recorded.outcome] if recorded.queued else _SETTLED_REASON
+    reason = "; ".join(filter(None, (reason, remark)))
     length, to = arrival.content.length, arrival.destinations
     return FileEvent(path, outcome, reason, arrival.identity, recorded.instance_id, length, recorded.queued, to)
 
@@ -313,17 +337,17 @@ def _stat(found: Found) -> Found | _File:
     return _File(found.path, status.st_size, status.st_mtime_ns)
 
 
-def _inspect(file: _File) -> tuple[InstanceIdentity, Content] | NoInstance:
+def _inspect(file: _File) -> tuple[DicomFile, Content] | NoInstance:
     descriptor = os.open(file.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     try:
-        found = sniff(lambda offset, size: os.pread(descriptor, size, offset))
+        found = sniff(lambda offset, size: os.pread(descriptor, size, offset), file.size)
         if isinstance(found, NoInstance):
             return found
-        content = Content(file.location, found.offset, file.size - found.offset, "")
-        digest = digest_of(descriptor, content.offset, content.length)
+        length = file.size - found.offset
+        digest = digest_of(descriptor, found.offset, length)
         status = os.fstat(descriptor)
     finally:
         os.close(descriptor)
     if not stat.S_ISREG(status.st_mode) or (status.st_size, status.st_mtime_ns) != (file.size, file.modified_ns):
         return NoInstance("the file changes while it is read", dicom=True)
-    return found.identity, Content(content.location, content.offset, content.length, digest)
+    return found, Content(file.location, found.offset, length, digest)

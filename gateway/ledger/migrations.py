@@ -88,7 +88,29 @@ def _migrations(connection: Connection) -> None:
     planned_studies.create(connection)
 
 
-MIGRATIONS: Sequence[Migration] = (_indexes_for_many, _narrow_indexes, _transfer_syntaxes, _directed_jobs, _priorities, _migrations)
+def _no_empty_contents(connection: Connection) -> None:
+    """Version 8: what was taken in without a data set, and was called delivered, is held: no `Content` can be made of it.
+
+    Its location goes, so that a file that was made whole since is read again.
+    """
+    for statement in (
+        "UPDATE deliveries SET state = 'held', proof = NULL, reason = 'it ends within its header: nothing of it was delivered' "
+        "WHERE state <> 'dropped' AND instance_id IN (SELECT id FROM instances WHERE content_length < 1 OR content_offset < 0)",
+        "UPDATE instances SET location = 'none:' || id, content_offset = 0, content_length = 1, bytes_state = 'missing' "
+        "WHERE content_length < 1 OR content_offset < 0",
+    ):
+        connection.execute(text(statement))
+
+
+MIGRATIONS: Sequence[Migration] = (
+    _indexes_for_many,
+    _narrow_indexes,
+    _transfer_syntaxes,
+    _directed_jobs,
+    _priorities,
+    _migrations,
+    _no_empty_contents,
+)
 """The first one takes version 1 to version 2."""
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import queue
+import sqlite3
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
@@ -22,6 +23,7 @@ from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.exc import DataError, IntegrityError, SQLAlchemyError
 
 from gateway.errors import ChangeRejected, LedgerUnavailable
+from gateway.ledger.ballast import Ballast
 from gateway.ledger.migrations import migrate
 
 T = TypeVar("T")
@@ -31,6 +33,17 @@ MAX_GROUP = 256
 
 WAL_CHECKPOINT_PAGES = 4000
 """About 16 MiB of WAL between checkpoints, which the writer's connection alone performs."""
+
+_NO_ROOM = frozenset(
+    {
+        sqlite3.SQLITE_FULL,
+        sqlite3.SQLITE_IOERR_WRITE,
+        sqlite3.SQLITE_IOERR_SHMSIZE,
+        sqlite3.SQLITE_IOERR_SHMOPEN,
+        sqlite3.SQLITE_CANTOPEN,
+    }
+)
+"""All but the first may have other reasons; then giving up the room costs nothing, for it is taken back."""
 
 _Job = tuple[Callable[[Connection], Any], Future[Any]]
 _Outcome = tuple[Any, Exception | None]
@@ -69,22 +82,27 @@ def _engine(url: str, *, checkpoint_pages: int) -> Engine:
 class Ledger:
     """The database behind one writer thread and any number of readers. Use as a context manager."""
 
-    def __init__(self, path: Path) -> None:
-        """Open or create the ledger at `path` (SQLite), mode 0600, and migrate it.
+    def __init__(self, path: Path, *, ballast: Ballast | None = None) -> None:
+        """Open or create the ledger at `path` (SQLite), mode 0600, and migrate it. `ballast` is its own room on a full disk.
 
         Raises:
             LedgerTooNew: a newer gateway wrote it.
             LedgerUnavailable: it cannot be opened.
 
         """
+        self.ballast = ballast or Ballast(path.with_suffix(".ballast"))
         url = f"sqlite:///{path}"
         self._writer_engine = _engine(url, checkpoint_pages=WAL_CHECKPOINT_PAGES)
         self._reader_engine = _engine(url, checkpoint_pages=0)
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         try:
             _make_private(path)
-            with self._writer_engine.begin() as connection:
-                migrate(connection)
+            try:
+                self._migrate()
+            except SQLAlchemyError as error:
+                if not (_is_room(error) and self.ballast.give_up()):
+                    raise
+                self._migrate()
         except (SQLAlchemyError, OSError) as error:
             self._writer_engine.dispose()
             raise LedgerUnavailable(
@@ -137,6 +155,18 @@ class Ledger:
         """
         return self.submit(change).result()
 
+    def check_room(self) -> None:
+        """Tell whether there is room to record more arrivals: its last room is for deliveries and releases, which empty the disk.
+
+        Raises:
+            LedgerUnavailable: there is not.
+
+        """
+        if self.ballast.missing_bytes:
+            self.ballast.take()
+            if self.ballast.missing_bytes:
+                raise LedgerUnavailable("the ledger's file system is full")
+
     @contextmanager
     def read(self) -> Iterator[Connection]:
         """Give a connection for reading a consistent snapshot.
@@ -150,6 +180,10 @@ class Ledger:
                 yield connection
         except SQLAlchemyError as error:
             raise LedgerUnavailable(_describe(error)) from error
+
+    def _migrate(self) -> None:
+        with self._writer_engine.begin() as connection:
+            migrate(connection)
 
     def _run(self) -> None:
         connection: Connection | None = None
@@ -180,6 +214,8 @@ class Ledger:
         except Exception as error:  # noqa: BLE001 - the root of the writer: every caller of the group learns of it
             # The transaction may be in any state, which the pool sees to.
             _give_back(connection)
+            if _is_room(error) and self.ballast.give_up():
+                return self._commit(None, group)
             failure = _failure(error)
             for _, future in group:
                 future.set_exception(failure)
@@ -190,6 +226,11 @@ class Ledger:
             else:
                 future.set_exception(problem)
         return connection
+
+
+def _is_room(error: Exception) -> bool:
+    """Tell whether SQLite may have failed for want of room: of bytes, of a quota, of an inode for one of its files."""
+    return getattr(getattr(error, "orig", None), "sqlite_errorcode", None) in _NO_ROOM
 
 
 def _give_back(connection: Connection | None) -> None:
