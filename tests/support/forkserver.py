@@ -25,6 +25,8 @@ PRELOADED = (
     "gateway.assembly",
     "gateway.stages",
     "gateway.cli.serve",
+    "gateway.config",
+    "gateway.log",
     "gateway.engine",
     "gateway.web.server",
     "gateway.web.api",
