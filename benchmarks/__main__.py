@@ -16,7 +16,19 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from benchmarks import memory, plot, report, rows_codec, rows_latency, rows_lock, rows_migrate, rows_receive, rows_relay, rows_send
+from benchmarks import (
+    memory,
+    plot,
+    report,
+    rows_codec,
+    rows_latency,
+    rows_lock,
+    rows_migrate,
+    rows_receive,
+    rows_relay,
+    rows_send,
+    rows_starting,
+)
 from benchmarks.datasets import FULL, QUICK, DataSets
 from benchmarks.harness import Bench, Result, Row, chosen, run_row
 from benchmarks.machine import ROOT, machine
@@ -27,6 +39,7 @@ ROWS: list[Row] = [
     *rows_relay.ROWS,
     *rows_migrate.ROWS,
     *rows_latency.ROWS,
+    *rows_starting.ROWS,
     *rows_codec.ROWS,
     *rows_lock.ROWS,
 ]

@@ -241,3 +241,29 @@ class Consignment:
 
     was_there: bool | None = None
     """Whether the destination listed it before it was sent for the first time; None where that was not or could not be asked."""
+
+
+class Action(StrEnum):
+    """What a person may do with deliveries."""
+
+    RETRY = "retry"
+    """Try again now with all attempts anew: held, deferred, or dropped ones whose bytes are still kept."""
+
+    HOLD = "hold"
+    """Stop trying until someone releases or retries it: pending and deferred ones."""
+
+    RELEASE = "release"
+    """Let held ones go on where they stood, with the attempts counted so far."""
+
+    DROP = "drop"
+    """Give up: nothing more is owed, and the bytes go once no other destination needs them."""
+
+
+class Role(StrEnum):
+    """How much of a gateway runs."""
+
+    GATEWAY = "gateway"
+    """Everything: it retrieves, delivers and confirms, and listens where it is to be called."""
+
+    DESK = "desk"
+    """The state folder is open for questions and queue actions only; nothing is received or sent."""

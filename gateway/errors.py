@@ -298,3 +298,7 @@ def require_known(what: str, names: Iterable[str], known: Collection[str]) -> No
     close = list(dict.fromkeys(match for name in unknown for match in get_close_matches(name, known, n=1)))
     meant = f"; did you mean {' and '.join(map(repr, close))}?" if close else ""
     raise UsageError(f"no {what} is called {' or '.join(map(repr, unknown))}{meant} (known: {', '.join(known) or 'none'})")
+
+
+class Interrupted(GatewayError):
+    """Somebody interrupted a command that works; it says what goes on without it."""

@@ -8,10 +8,7 @@ from typing import Annotated
 
 import typer
 
-from gateway import tls
 from gateway.cli.options import DEFAULT_CONFIG, ConfigOption, JsonOption
-from gateway.config import load_with_origins, show
-from gateway.config.schema import dotted
 
 
 def config(
@@ -22,6 +19,10 @@ def config(
     as_json: JsonOption = False,
 ) -> None:
     """Check the configuration (--check, what happens without options), or show what is in effect (--show)."""
+    from gateway import tls
+    from gateway.config import load_with_origins, show
+    from gateway.config.schema import dotted
+
     loaded = load_with_origins(path, os.environ)
     if check or not show_it:
         tls.check_contexts(loaded.settings)

@@ -10,7 +10,6 @@ from typing import Annotated
 
 import typer
 
-from gateway import config
 from gateway.cli.options import DEFAULT_CONFIG
 from gateway.config.template import Folder, Peer, Plan, render
 from gateway.domain import is_ae_title
@@ -50,6 +49,8 @@ def init(
     if use_sync and not source:
         raise UsageError("--sync needs a --source to fetch from")
     plan = plan_of(ae_title or "GATEWAY", host, port, source or [], destination or [], use_tls=use_tls, source_tls=source_tls)
+    from gateway import config
+
     text = render(replace(plan, sync=use_sync))
     config.check_text(text, path)
     write_file(path, text.encode())

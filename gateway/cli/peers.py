@@ -11,7 +11,6 @@ from gateway.cli import render
 from gateway.cli.link import reach
 from gateway.cli.options import DEFAULT_CONFIG, ConfigOption, JsonOption
 from gateway.errors import UsageError
-from gateway.web.wire import EchoCommand, FindCommand, FolderCommand
 
 Level = Literal["study", "series", "image"]
 
@@ -25,6 +24,8 @@ def echo(
     as_json: JsonOption = False,
 ) -> None:
     """Ask sources and destinations with C-ECHO whether they are there, and how long the answer takes."""
+    from gateway.web.wire import EchoCommand
+
     if bool(names) is everything:
         raise UsageError("name a source or destination, or say --all")
     with reach(path) as (client, _):
@@ -54,6 +55,8 @@ def accept_folder(
 
     Where nothing lies there, the folder is made at the next delivery.
     """
+    from gateway.web.wire import FolderCommand
+
     with reach(path) as (client, _):
         document = client.post("/folder/accept", FolderCommand(destination=destination))
     if as_json:
@@ -138,6 +141,8 @@ def find(
     as_json: JsonOption = False,
 ) -> None:
     """Ask a source with C-FIND what it has. Keys without a value are asked for and not matched."""
+    from gateway.web.wire import FindCommand
+
     wanted = keys_of(keys or (), bare=True)
     command = FindCommand(source=source, level=_LEVELS[level], keys=wanted, limit=limit)
     with reach(path) as (client, _):

@@ -99,9 +99,8 @@ class Confirmer:
             _log.warning("commitment_unknown", transaction_uid=report.transaction_uid)
             return INVALID_ARGUMENT
         name, committed, failed = destination, len(report.committed), len(report.failed)
-        _log.info(
-            "commitment_reported", destination=name, transaction_uid=report.transaction_uid, committed=committed, failed=failed
-        )
+        say = _log.warning if failed else _log.debug
+        say("commitment_reported", destination=name, transaction_uid=report.transaction_uid, committed=committed, failed=failed)
         self._changed(destination)
         self.nudge(destination)
         return SUCCESS

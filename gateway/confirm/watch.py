@@ -301,7 +301,7 @@ class Watch:
         deadline_at = now + self.peer.settings.commitment_timeout_s
         name = self.peer.name
         await self._write(lambda connection: commitments.register(connection, uid, name, ids, now=now, deadline_at=deadline_at))
-        _log.info("commitment_requested", destination=name, transaction_uid=uid, instances=len(items))
+        _log.debug("commitment_requested", destination=name, transaction_uid=uid, instances=len(items))
         references = [InstanceReference(item.sop_class_uid, item.sop_instance_uid) for item in items]
         request = functools.partial(
             self.peer.request_commitment, uid, references, report=self._report, answered=lambda: self._answered(uid)
@@ -333,7 +333,7 @@ class Watch:
             return verified, *proofs.record_missing(connection, diff.missing, now=now, reason=plan.NOT_THERE)
 
         verified, again, held = await self._write(record)
-        say = _log.warning if diff.missing else _log.info
+        say = _log.warning if diff.missing else _log.debug
         say("proved", destination=self.peer.name, proof=proof.value, verified=verified, sent_again=again, held=held, note=note)
         self._changed(self.peer.name)
 

@@ -18,9 +18,10 @@ from gateway.dicom.elements import Reader
 from gateway.dicom.sniff import DicomFile, NoInstance, sniff
 from gateway.domain import Priority, Provenance
 from gateway.errors import LedgerError, SpoolError
+from gateway.intake.directions import Directions
 from gateway.intake.oddities import Oddities
 from gateway.intake.recorder import record_spooled, remove_unneeded
-from gateway.intake.storage import SEND_ASSOCIATION
+from gateway.intake.storage import SEND_ASSOCIATION, asked
 from gateway.intake.walk import printable
 from gateway.ledger import Ledger
 from gateway.ledger.instances import Arrival, Recorded
@@ -37,7 +38,7 @@ _BROKEN = (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedErro
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """One member of an archive: recorded, or why not. Without a `name` it is the archive itself.
+    """One member of an archive: recorded, `unrouted`, or why not. Without a `name` it is the archive itself.
 
     Of one that is recorded the `reason` says what could not be read.
     """
@@ -46,6 +47,7 @@ class Member:
     recorded: Recorded | None = None
     reason: str = ""
     refused: bool = False
+    unrouted: bool = False
 
 
 def is_archive(path: Path) -> bool:
@@ -59,11 +61,11 @@ def is_archive(path: Path) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Unpacker:
-    """Spools and records the members of archives for `destinations`."""
+    """Spools and records the members of archives that `directions` lead somewhere."""
 
     spool: Spool
     ledger: Ledger
-    destinations: tuple[str, ...]
+    directions: Directions
     provenance: Provenance
     priority: Priority
     clock: Callable[[], float]
@@ -78,9 +80,11 @@ class Unpacker:
         """
         try:
             with zipfile.ZipFile(path) as archive:
-                for info in archive.infolist():
-                    if not info.is_dir():
-                        yield self._take(archive, info)
+                files = [info for info in archive.infolist() if not info.is_dir()]
+                if not files:
+                    yield Member("", reason="an archive without files")
+                for info in files:
+                    yield self._take(archive, info)
         except _BROKEN as error:
             yield Member("", reason=f"a broken archive ({error.__class__.__name__})", refused=True)
 
@@ -102,18 +106,19 @@ class Unpacker:
                     recorded = self._spooled(found, info, start[found.offset :], stream)
                 else:
                     recorded = self._from_its_start(archive, found, info)
-            return Member(name, recorded, found.unread)
+            return Member(name, recorded, found.unread, unrouted=recorded is None)
         except _BROKEN as error:
             return Member(name, reason=f"cannot be unpacked ({error.__class__.__name__})", refused=True)
         except SpoolError as error:
             return Member(name, reason=str(error), refused=True)
 
-    def _from_its_start(self, archive: zipfile.ZipFile, found: DicomFile, info: zipfile.ZipInfo) -> Recorded:
+    def _from_its_start(self, archive: zipfile.ZipFile, found: DicomFile, info: zipfile.ZipInfo) -> Recorded | None:
         """Spool a member in which was read ahead. By a stream of its own: one that went back may check no checksum."""
         with archive.open(info) as stream:
             return self._spooled(found, info, stream.read(found.offset + 1)[found.offset :], stream)
 
-    def _spooled(self, found: DicomFile, info: zipfile.ZipInfo, start: bytes, stream: IO[bytes]) -> Recorded:
+    def _spooled(self, found: DicomFile, info: zipfile.ZipInfo, start: bytes, stream: IO[bytes]) -> Recorded | None:
+        """Return what was recorded; None where no route leads anywhere, and nothing is left of it."""
         writer = self.spool.create(found.identity, self.provenance)
         try:
             block = start
@@ -122,10 +127,15 @@ class Unpacker:
                 block = stream.read(_BLOCK_BYTES)
             if writer.length != info.file_size - found.offset:
                 raise EOFError
+            to = self.directions.of(found.identity, self.provenance, writer.read)
+            if not to:
+                return None
             content = writer.commit()
         finally:
             writer.discard()
-        arrival = Arrival(found.identity, self.provenance, content, self.destinations, self.clock(), priority=self.priority)
+        arrival = Arrival(
+            found.identity, self.provenance, content, tuple(to), self.clock(), modes=asked(to), priority=self.priority
+        )
         try:
             return record_spooled(self.spool, self.ledger, arrival, again=False)
         except LedgerError:

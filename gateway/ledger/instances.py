@@ -198,13 +198,14 @@ def send_again(
     destinations: Sequence[str],
     *,
     now: float,
+    modes: Mapping[str, Mode] = NO_MODES,
     priority: Priority = Priority.NORMAL,
     newest: bool = False,
 ) -> tuple[str, ...]:
     """Queue the instance, whose bytes are there, for `destinations` that have not verified it; return where it is underway.
 
     A delivery that is held or was dropped is tried again. Where other content under its SOP Instance UID is newer, it is held,
-    unless it is to be the `newest` from now on.
+    unless it is to be the `newest` from now on. `modes` are what routes ask for there.
     """
     newer = () if newest else superseded_at(connection, instance_id, destinations)
     wanted = tuple(name for name in destinations if name not in newer)
@@ -212,7 +213,7 @@ def send_again(
         connection.execute(update(instances).where(instances.c.id == instance_id).values(bytes_state=BytesState.KEPT))
         before = underway(connection, instance_id, wanted)
         revive(connection, instance_id, wanted, {DeliveryState.HELD, DeliveryState.DROPPED}, now)
-        add_deliveries(connection, instance_id, wanted, now=now, priority=priority)
+        add_deliveries(connection, instance_id, wanted, now=now, modes=modes, priority=priority)
         hasten(connection, instance_id, wanted, priority)
         begun = [name for name in underway(connection, instance_id, wanted) if name not in before]
         (make_newest if newest else _in_order)(connection, instance_id, begun, now)

@@ -104,6 +104,18 @@ def were_there(connection: Connection) -> dict[str, int]:
     return {row.destination: int(row[1]) for row in connection.execute(counted)}
 
 
+def study_at(connection: Connection, destination: str, study_instance_uid: str) -> dict[str, int]:
+    """Count the deliveries of a study at a destination by state; superseded content that is held does not count."""
+    statement = (
+        select(deliveries.c.state, func.count())
+        .join(instances, instances.c.id == deliveries.c.instance_id)
+        .where(instances.c.study_instance_uid == study_instance_uid, ~deliveries.c.superseded)
+        .where(deliveries.c.destination == destination)
+        .group_by(deliveries.c.state)
+    )
+    return {str(state): int(count) for state, count in connection.execute(statement)}
+
+
 def last_verdicts(connection: Connection, limit: int = 10) -> list[LastVerdict]:
     """Return the newest `limit` retrievals, newest first."""
     table = retrievals.c

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from enum import StrEnum
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Select, and_, exists, func, not_, or_, select, update
 
+from gateway.domain import Action
 from gateway.domain import DeliveryState as S
 from gateway.ledger.instances import BytesState, chunks, make_newest
 from gateway.ledger.overview import UNSETTLED
@@ -32,22 +32,6 @@ _ANEW: dict[str, Any] = {
     "sent_as": None,
     "awaits_transcoding": False,
 }
-
-
-class Action(StrEnum):
-    """What a person may do with deliveries."""
-
-    RETRY = "retry"
-    """Try again now with all attempts anew: held, deferred, or dropped ones whose bytes are still kept."""
-
-    HOLD = "hold"
-    """Stop trying until someone releases or retries it: pending and deferred ones."""
-
-    RELEASE = "release"
-    """Let held ones go on where they stood, with the attempts counted so far."""
-
-    DROP = "drop"
-    """Give up: nothing more is owed, and the bytes go once no other destination needs them."""
 
 
 STARTS: dict[Action, tuple[S, ...]] = {

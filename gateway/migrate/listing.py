@@ -50,7 +50,7 @@ async def list_studies(
     if evidence.text() != before:
         await trio.to_thread.run_sync(ledger.write, partial(_remember, source=source, evidence=evidence, now=time.time()))
     found = inquiry.splitter.found
-    log.info("studies_listed", source=source, studies=len(found.studies), queries=found.queries, doubt=found.doubt)
+    log.debug("studies_listed", source=source, studies=len(found.studies), queries=found.queries, doubt=found.doubt)
     return _listed(found)
 
 

@@ -17,7 +17,7 @@ import trio
 from gateway.errors import GatewayError, GatewayStopping, UsageError, leaf, require_known
 from gateway.ledger import planning
 from gateway.ledger.planning import MigrationJob
-from gateway.migrate.means import Means
+from gateway.migrate.means import Listed, Means
 from gateway.migrate.request import MigrationRequest
 from gateway.migrate.runner import Migration
 from gateway.settings import DicomDestination, Settings
@@ -166,19 +166,31 @@ class Migrations:
         if not told:
             task_status.started(0)
 
-    def _make(self, request: MigrationRequest) -> Migration:
+    def destinations(self, request: MigrationRequest) -> tuple[str, ...]:
+        """Return where a migration brings what it moves.
+
+        Raises:
+            UsageError: it asks for what is not configured.
+        """
         settings = self._settings
         require_known("source", [request.source], settings.sources)
         require_known("destination", request.destinations, settings.destinations)
         require_known("schedule", [request.when] if request.when else [], settings.schedule)
-        table = settings.sources[request.source]
         destinations = request.destinations or self._possible(request.source)
         if not destinations:
             raise UsageError(f"no route leads anywhere from source {request.source!r}: name a --destination")
         if request.delete_from_source:
             self._may_delete(request, destinations)
-        most = min(request.moves or table.moves, table.moves)
-        return Migration(request, self._means, Window(settings.hours(request.when)), most)
+        return tuple(destinations)
+
+    async def listed(self, request: MigrationRequest, label: str) -> Listed:
+        """Return what the source lists of one of the request's portions. Raises as `Lister` does."""
+        return await self._means.lists(request.source, request.keys(label))
+
+    def _make(self, request: MigrationRequest) -> Migration:
+        self.destinations(request)
+        most = self._settings.sources[request.source].moves
+        return Migration(request, self._means, Window(self._settings.hours(request.when)), min(request.moves or most, most))
 
     def _may_delete(self, request: MigrationRequest, destinations: Collection[str]) -> None:
         if self._settings.sources[request.source].rest is None:

@@ -9,25 +9,66 @@ sent to our own AE, or C-GET on the association on which it is asked; intake cou
 associations on threads; `asking` carries out what is asked for, by either operation; `engine` is the trio orchestration.
 """
 
-from gateway.retrieve.engine import Retriever
-from gateway.retrieve.events import (
-    Event,
-    JobEnded,
-    JobStarted,
-    Progress,
-    PullRequest,
-    Repairing,
-    StudyEnded,
-    StudyPlanned,
-    Verdict,
-    Waiting,
-    from_json,
-    to_json,
-)
-from gateway.retrieve.lists import ListKind, StudyList, decode_list, parse_list
-from gateway.retrieve.questions import Questions, Reply
-from gateway.retrieve.session import Session
-from gateway.retrieve.wanted import Errand, Wanted
+from typing import TYPE_CHECKING
+
+from gateway.exports import lazily
+
+if TYPE_CHECKING:
+    from gateway.retrieve.engine import Retriever
+    from gateway.retrieve.events import (
+        Event,
+        JobEnded,
+        JobStarted,
+        Progress,
+        PullRequest,
+        Repairing,
+        StudyEnded,
+        StudyPlanned,
+        Verdict,
+        Waiting,
+        from_json,
+        to_json,
+    )
+    from gateway.retrieve.lists import ListKind, StudyList, decode_list, parse_list
+    from gateway.retrieve.questions import Questions, Reply
+    from gateway.retrieve.session import Session
+    from gateway.retrieve.wanted import Errand, Wanted
+else:
+    __getattr__ = lazily(
+        __name__,
+        {
+            "engine": ("Retriever",),
+            "events": (
+                "Event",
+                "JobEnded",
+                "JobStarted",
+                "Progress",
+                "PullRequest",
+                "Repairing",
+                "StudyEnded",
+                "StudyPlanned",
+                "Verdict",
+                "Waiting",
+                "from_json",
+                "to_json",
+            ),
+            "lists": (
+                "ListKind",
+                "StudyList",
+                "decode_list",
+                "parse_list",
+            ),
+            "questions": (
+                "Questions",
+                "Reply",
+            ),
+            "session": ("Session",),
+            "wanted": (
+                "Errand",
+                "Wanted",
+            ),
+        },
+    )
 
 __all__ = [
     "Errand",

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from gateway.domain import Priority
-from gateway.ledger.retrievals import JobKind
+
+if TYPE_CHECKING:
+    from gateway.ledger.retrievals import JobKind
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,8 @@
 
 An error is a JSON object ``{"kind", "message", "retryable"}`` (see `gateway.web.wire`). Closing the stream of ``/pull``, ``/send``,
 ``/sync``, ``/migrate`` (without `detach`) or ``/queue/export`` stops the operation; the same request carries on where it stopped.
-Runs on trio; only the socket's owner gets here.
+Runs on trio; only the socket's owner gets here. What a request needs is imported once it comes: a short command waits for its own
+part of it only.
 """
 
 from __future__ import annotations
@@ -43,13 +44,13 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from gateway import __version__
+from gateway.domain import Action, Role
 from gateway.engine import Engine
 from gateway.errors import AssociationError, GatewayError, UsageError, require_known
 from gateway.intake.walk import printable
 from gateway.ledger import queue
 from gateway.spool import in_place
-from gateway.web import comparing, jobs, migrating, peers, status, syncing, wire
-from gateway.web.export import export_instances
+from gateway.web import wire
 from gateway.web.server import Emit, EventStream
 from gateway.web.wire import Document
 
@@ -63,22 +64,22 @@ def create_api(engine: Engine) -> Starlette:
     """Return the control API of `engine` as an ASGI application."""
     routes = [
         Route("/health", _answering(lambda _: _health(engine))),
-        Route("/status", _answering(lambda _: status.status(engine))),
+        Route("/status", _answering(lambda _: _status(engine))),
         Route("/queue/list", _answering(partial(_queue_list, engine)), methods=["POST"]),
         Route("/queue/act", _answering(partial(_queue_act, engine)), methods=["POST"]),
-        Route("/queue/export", _streaming(wire.QueueExport, partial(export_instances, engine)), methods=["POST"]),
+        Route("/queue/export", _streaming(wire.QueueExport, partial(_export, engine)), methods=["POST"]),
         Route("/echo", _answering(partial(_echo, engine)), methods=["POST"]),
         Route("/folder/accept", _answering(partial(_accept_folder, engine)), methods=["POST"]),
         Route("/find", _answering(partial(_find, engine)), methods=["POST"]),
-        Route("/pull", _streaming(wire.PullCommand, partial(jobs.pull, engine)), methods=["POST"]),
-        Route("/send", _streaming(wire.SendCommand, partial(jobs.send, engine)), methods=["POST"]),
-        Route("/migrate", _streaming(wire.MigrateCommand, partial(migrating.migrate, engine)), methods=["POST"]),
-        Route("/compare", _streaming(wire.CompareCommand, partial(comparing.compare, engine)), methods=["POST"]),
-        Route("/jobs", _answering(lambda _: migrating.listed(engine))),
-        Route("/jobs/show", _answering(partial(_job, engine, migrating.shown)), methods=["POST"]),
-        Route("/jobs/report", _answering(partial(_job, engine, migrating.reported)), methods=["POST"]),
+        Route("/pull", _streaming(wire.PullCommand, partial(_pull, engine)), methods=["POST"]),
+        Route("/send", _streaming(wire.SendCommand, partial(_send, engine)), methods=["POST"]),
+        Route("/migrate", _streaming(wire.MigrateCommand, partial(_migrate, engine)), methods=["POST"]),
+        Route("/compare", _streaming(wire.CompareCommand, partial(_compare, engine)), methods=["POST"]),
+        Route("/jobs", _answering(lambda _: _jobs(engine))),
+        Route("/jobs/show", _answering(partial(_job_shown, engine)), methods=["POST"]),
+        Route("/jobs/report", _answering(partial(_job_reported, engine)), methods=["POST"]),
         Route("/jobs/act", _answering(partial(_job_act, engine)), methods=["POST"]),
-        Route("/sync", _streaming(wire.SyncCommand, partial(syncing.sync, engine)), methods=["POST"]),
+        Route("/sync", _streaming(wire.SyncCommand, partial(_sync, engine)), methods=["POST"]),
     ]
     return Starlette(routes=routes)
 
@@ -190,9 +191,11 @@ async def _queue_act(engine: Engine, request: Request) -> Document:
     return {"action": command.action, "changed": changed} | left
 
 
-def _tell(engine: Engine, action: queue.Action, selection: queue.Selection) -> None:
+def _tell(engine: Engine, action: Action, selection: queue.Selection) -> None:
     """Wake who has something to do after `action`: a person who retries wants to see it tried, circuit or not."""
-    if action is queue.Action.RETRY:
+    if engine.role is Role.DESK:
+        return
+    if action is Action.RETRY:
         for name in selection.destinations or (None,):
             engine.dispatcher.retry(name)
     else:
@@ -200,21 +203,85 @@ def _tell(engine: Engine, action: queue.Action, selection: queue.Selection) -> N
     engine.settled.give()
 
 
-async def _job(engine: Engine, answer: Callable[[Engine, int], Awaitable[Document]], request: Request) -> Document:
-    return await answer(engine, (await _command(request, wire.JobQuery)).id)
+async def _status(engine: Engine) -> Document:
+    from gateway.web import status
+
+    return await status.status(engine)
+
+
+async def _export(engine: Engine, command: wire.QueueExport, emit: Emit) -> None:
+    from gateway.web.export import export_instances
+
+    await export_instances(engine, command, emit)
+
+
+async def _pull(engine: Engine, command: wire.PullCommand, emit: Emit) -> None:
+    from gateway.web import leaving
+
+    await leaving.pull(engine, command, emit)
+
+
+async def _send(engine: Engine, command: wire.SendCommand, emit: Emit) -> None:
+    from gateway.web import leaving
+
+    await leaving.send(engine, command, emit)
+
+
+async def _migrate(engine: Engine, command: wire.MigrateCommand, emit: Emit) -> None:
+    from gateway.web import migrating
+
+    await migrating.migrate(engine, command, emit)
+
+
+async def _compare(engine: Engine, command: wire.CompareCommand, emit: Emit) -> None:
+    from gateway.web import comparing
+
+    await comparing.compare(engine, command, emit)
+
+
+async def _sync(engine: Engine, command: wire.SyncCommand, emit: Emit) -> None:
+    from gateway.web import syncing
+
+    await syncing.sync(engine, command, emit)
+
+
+async def _jobs(engine: Engine) -> Document:
+    from gateway.web import migrating
+
+    return await migrating.listed(engine)
+
+
+async def _job_shown(engine: Engine, request: Request) -> Document:
+    from gateway.web import migrating
+
+    return await migrating.shown(engine, (await _command(request, wire.JobQuery)).id)
+
+
+async def _job_reported(engine: Engine, request: Request) -> Document:
+    from gateway.web import migrating
+
+    return await migrating.reported(engine, (await _command(request, wire.JobQuery)).id)
 
 
 async def _job_act(engine: Engine, request: Request) -> Document:
+    from gateway.web import migrating
+
     return await migrating.act(engine, await _command(request, wire.JobAction))
 
 
 async def _echo(engine: Engine, request: Request) -> Document:
+    from gateway.web import peers
+
     return {"results": await peers.echo(engine, (await _command(request, wire.EchoCommand)).names)}
 
 
 async def _accept_folder(engine: Engine, request: Request) -> Document:
+    from gateway.web import peers
+
     return await peers.accept_folder(engine, await _command(request, wire.FolderCommand))
 
 
 async def _find(engine: Engine, request: Request) -> Document:
+    from gateway.web import peers
+
     return await peers.find(engine, await _command(request, wire.FindCommand))

@@ -10,20 +10,21 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import trio
 
 from gateway import __version__
-from gateway.domain import DeliveryState
+from gateway.domain import DeliveryState, Role
 from gateway.engine import Engine
 from gateway.errors import ConfigurationError
 from gateway.ledger import Ledger, overview
 from gateway.settings import DestinationTable, Settings
-from gateway.sync.report import cycle_json
-from gateway.sync.serving import Syncs
-from gateway.tls import Certificate, configured_certificates
 from gateway.web.wire import Document
+
+if TYPE_CHECKING:
+    from gateway.sync.serving import Syncs
+    from gateway.tls import Certificate
 
 
 @dataclass(frozen=True)
@@ -60,14 +61,15 @@ async def status(engine: Engine) -> Document:
     counts = await trio.to_thread.run_sync(read_counts, engine.ledger)
     usage = await trio.to_thread.run_sync(engine.spool.usage)
     now = time.time()
-    circuits = {name: asdict(circuit) for name, circuit in engine.dispatcher.circuits().items()}
+    running = engine.role is Role.GATEWAY
+    circuits = {name: asdict(circuit) for name, circuit in engine.dispatcher.circuits().items()} if running else {}
     return {
         "gateway": _gateway(engine, now),
         "sources": sources(engine.settings),
         "destinations": destinations(engine.settings, counts, circuits, now),
         "held": [{"destination": name, "reason": reason, "count": number} for name, reason, number in counts.held],
         "verdicts": [asdict(verdict) for verdict in counts.verdicts],
-        "syncs": syncs(engine.syncs),
+        "syncs": syncs(engine.syncs) if running else [],
         "comparisons": [
             {
                 "name": name,
@@ -76,7 +78,7 @@ async def status(engine: Engine) -> Document:
                 "different": last.different,
                 "error": last.error,
             }
-            for name, last in engine.daily.last.items()
+            for name, last in (engine.daily.last.items() if running else ())
         ],
         "conflicts": [asdict(conflict) for conflict in counts.conflicts],
         "instances": asdict(counts.holdings),
@@ -88,6 +90,8 @@ async def status(engine: Engine) -> Document:
 
 def syncs(running: Syncs) -> list[Document]:
     """Return the syncs that run by configuration, each with its last cycle and, outside its hours, when they begin."""
+    from gateway.sync.report import cycle_json
+
     return [
         {
             "name": name,
@@ -112,7 +116,7 @@ def _gateway(engine: Engine, now: float) -> Document:
         "state": str(settings.gateway.state.absolute()),
         "uptime_s": round(now - engine.started_at, 1),
         "listening": listening(engine),
-        "associations": engine.acceptor.association_count,
+        "associations": engine.acceptor.association_count if engine.role is Role.GATEWAY else 0,
         "running_jobs": len(engine.jobs),
         "draining": engine.jobs.stopping,
     }
@@ -120,6 +124,8 @@ def _gateway(engine: Engine, now: float) -> Document:
 
 def listening(engine: Engine) -> list[str]:
     """Return where the gateway accepts associations, as ``host:port``."""
+    if engine.role is Role.DESK:
+        return []
     return [f"{host}:{port}" for host, port in engine.acceptor.endpoints]
 
 
@@ -188,6 +194,8 @@ def _queue(name: str, counts: Counts, now: float) -> Document:
 
 def certificates(settings: Settings, now: float) -> list[Document]:
     """Return the configured certificates, soonest to expire first, and whether each wants attention (30 days ahead)."""
+    from gateway.tls import configured_certificates
+
     try:
         found = configured_certificates(settings)
     except ConfigurationError as error:

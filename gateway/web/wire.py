@@ -7,16 +7,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from gateway import errors
 from gateway.compare.request import CompareRequest
-from gateway.domain import DeliveryState, Priority
-from gateway.ledger.queue import Action, Selection
+from gateway.domain import Action, DeliveryState, Priority
 from gateway.migrate.request import MigrationRequest
 from gateway.settings import SyncTable
+
+if TYPE_CHECKING:
+    from gateway.ledger.queue import Selection
 
 Document = dict[str, Any]
 """A JSON object as it crosses the socket."""
@@ -43,6 +45,8 @@ class QueueFilter(Request):
 
     def selection(self) -> Selection:
         """Return it as the ledger's queries take it."""
+        from gateway.ledger.queue import Selection
+
         return Selection(self.ids, self.destinations, self.states, self.studies)
 
 
@@ -92,7 +96,8 @@ class FindCommand(Request):
 class PullCommand(Request):
     """``POST /pull``: what to retrieve from `source`; exactly one way to name the studies is given.
 
-    `wait_s` ends the waiting for deliveries after that many seconds; None waits until each is settled or held.
+    `wait_s` ends the waiting for deliveries after that many seconds; None waits until each is settled or held. `dry_run` only
+    lists; with `detach` it goes on in the gateway.
     """
 
     source: str
@@ -103,16 +108,25 @@ class PullCommand(Request):
     skip_existing: bool = False
     destinations: tuple[str, ...] = ()
     priority: Priority = Priority.NORMAL
+    dry_run: bool = False
+    detach: bool = False
     wait: bool = True
     wait_s: Annotated[float, Field(gt=0)] | None = None
 
 
 class SendCommand(Request):
-    """``POST /send``: absolute paths of files, folders and zip archives, and the names of the destinations."""
+    """``POST /send``: absolute paths of files, folders and zip archives, and the destinations; none: where the routes lead.
+
+    With `follow_links` symbolic links to folders are followed; `dry_run` only tells what would be sent; with `detach` it goes on in
+    the gateway.
+    """
 
     paths: tuple[str, ...]
-    to: tuple[str, ...]
+    to: tuple[str, ...] = ()
+    follow_links: bool = False
     priority: Priority = Priority.NORMAL
+    dry_run: bool = False
+    detach: bool = False
     wait: bool = True
     wait_s: Annotated[float, Field(gt=0)] | None = None
 
@@ -120,10 +134,11 @@ class SendCommand(Request):
 class MigrateCommand(Request):
     """``POST /migrate``: what to migrate and how.
 
-    With `detach` it goes on in the gateway; without `wait` it ends before the deliveries do.
+    With `detach` it goes on in the gateway; without `wait` it ends before the deliveries do; `dry_run` only lists.
     """
 
     request: MigrationRequest
+    dry_run: bool = False
     detach: bool = False
     wait: bool = True
 

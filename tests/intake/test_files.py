@@ -194,6 +194,7 @@ def test_folders_are_walked_in_order_and_symbolic_links_never_loop(send: Send, i
     events = {Path(event.path).relative_to(inbox.resolve()).as_posix(): event.outcome.value for event in send()}
     assert events == {
         "a/1.dcm": "queued",
+        "a/loop": "link",
         "b/2.dcm": "queued",
         "b/self": "failed",
         "c.dcm": "queued",
