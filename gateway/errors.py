@@ -193,6 +193,8 @@ class WebServiceRefused(WebServiceError):
         self.status = status
         self.retryable = status == 429 or status >= 500
         hint = {401: ": check username and password", 403: ": this user may not", 404: ": not found"}.get(status, "")
+        if 300 <= status < 400:
+            hint = ", which leads elsewhere: a sign-in page or a proxy's? Give the url of the service itself"
         super().__init__(f"answered {status}{hint}", url=url)
 
 
