@@ -36,7 +36,7 @@ import structlog
 import trio
 from pydantic import BaseModel, ValidationError
 from starlette.applications import Starlette
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
@@ -50,6 +50,9 @@ from gateway.web.server import Emit, EventStream
 from gateway.web.wire import Document
 
 log = structlog.get_logger()
+
+BODY_S = 60.0
+"""How long the body of a request may take to come, in seconds."""
 
 Command = TypeVar("Command", bound=BaseModel)
 Handler = Callable[[Request], Awaitable[Response]]
@@ -118,9 +121,25 @@ def _http_status(error: GatewayError) -> int:
     return 503 if error.retryable else 500
 
 
+async def _body(request: Request) -> bytes:
+    """Return the body of a request, given up at `MAX_REQUEST_BYTES` or after `BODY_S`. Raises UsageError."""
+    body = bytearray()
+    with trio.move_on_after(BODY_S) as scope:
+        try:
+            async for chunk in request.stream():
+                body += chunk
+                if len(body) > wire.MAX_REQUEST_BYTES:
+                    raise UsageError(wire.TOO_LONG)
+        except ClientDisconnect as error:
+            raise UsageError("the client left before it had sent its request") from error
+    if scope.cancelled_caught:
+        raise UsageError(f"a request that had not come whole after {BODY_S:g} s")
+    return bytes(body)
+
+
 async def _command(request: Request, model: type[Command]) -> Command:
     try:
-        return model.model_validate_json(await request.body())
+        return model.model_validate_json(await _body(request))
     except ValidationError as error:
         # The values stay out of the message: they may name a patient.
         problems = "; ".join(f"{'.'.join(str(part) for part in item['loc'])}: {item['msg']}" for item in error.errors())

@@ -15,10 +15,10 @@ from typing import Any
 
 import httpx
 
-from gateway.errors import GatewayLost, StateFolderInUse
+from gateway.errors import GatewayLost, StateFolderInUse, UsageError
 from gateway.settings import Settings
 from gateway.web import sockets
-from gateway.web.wire import Document, Request, raise_document
+from gateway.web.wire import MAX_REQUEST_BYTES, TOO_LONG, Document, Request, raise_document
 
 ANSWER_S = 120.0
 """An answer that is not a stream takes no longer: C-ECHO and C-FIND end by their own deadlines before."""
@@ -47,7 +47,7 @@ class Client:
     def post(self, path: str, request: Request) -> Document:
         """Send `request` to `path` and return the JSON object it is answered with."""
         with _mapped():
-            return _document(self._http.post(path, content=request.model_dump_json(), headers=_JSON))
+            return _document(self._http.post(path, content=_body(request), headers=_JSON))
 
     def stream(self, path: str, request: Request) -> Events:
         """Start the operation at `path`; leaving the ``with`` of what is returned stops it."""
@@ -58,7 +58,7 @@ class Events(AbstractContextManager["Events"]):
     """The events of a long operation, in order, until it ends; an error of the gateway is raised where it happened."""
 
     def __init__(self, http: httpx.Client, path: str, request: Request) -> None:
-        self._stream = http.stream("POST", path, content=request.model_dump_json(), headers=_JSON, timeout=_ENDLESS)
+        self._stream = http.stream("POST", path, content=_body(request), headers=_JSON, timeout=_ENDLESS)
 
     def __enter__(self) -> Events:
         with _mapped():
@@ -93,6 +93,14 @@ def _mapped() -> Iterator[None]:
         raise GatewayLost("the gateway did not answer in time") from error
     except httpx.TransportError as error:
         raise GatewayLost("the gateway stopped before it had answered; give the same command again to carry on") from error
+
+
+def _body(request: Request) -> bytes:
+    """Return what is sent of `request`. Raises UsageError for more than the gateway takes."""
+    body = request.model_dump_json().encode()
+    if len(body) > MAX_REQUEST_BYTES:
+        raise UsageError(TOO_LONG)
+    return body
 
 
 def _document(response: httpx.Response) -> Document:

@@ -23,6 +23,11 @@ Document = dict[str, Any]
 
 NDJSON = "application/x-ndjson"
 
+MAX_REQUEST_BYTES = 32 * 1024 * 1024
+"""The longest request: a list of 500,000 studies."""
+
+TOO_LONG = f"a request of more than {MAX_REQUEST_BYTES >> 20} MiB: give a shorter list, or several"
+
 INTERNAL_ERROR = "internal error; the gateway's log says more"
 
 
