@@ -4,7 +4,8 @@ Start: lock of the state folder, ledger, spool, recorder, recovery, delivery, co
 last, so that nothing is accepted before everything behind it stands. Stop: the listener first; running associations and the
 instances at hand finish within ``[serve] drain_timeout_s``, clients with a long operation are told, then the rest ends; the
 recorder after the last association and before the ledger, so that what was answered is recorded. A part that crashes ends the
-gateway, because a gateway that runs without one of its parts would only look alive.
+gateway, because a gateway that runs without one of its parts would only look alive; a look at a peer or a file that fails is tried
+again (`gateway.starts`), because what it failed over is not ours.
 
 The stages meet here and nowhere else: each is given the others' hints as plain callables.
 """
@@ -45,6 +46,7 @@ from gateway.retrieve import Retriever
 from gateway.route import compile_routes, route
 from gateway.settings import Settings
 from gateway.spool import Spool, StateLock
+from gateway.starts import Starts, keep
 from gateway.throttle import Throttle
 from gateway.tls import acceptor_context, requestor_context
 from gateway.web.api import create_api
@@ -168,7 +170,7 @@ def _opened(settings: Settings, role: Role) -> Iterator[Engine]:
 
 def _assembled(settings: Settings, role: Role, spool: Spool, ledger: Ledger, pool: Pool) -> Engine:
     """Make every part and give each the others' hints; nothing runs yet. On the trio thread."""
-    hints, jobs = Hints(), Jobs()
+    hints, jobs, starts = Hints(), Jobs(), Starts(ledger)
     recorder = Recorder(spool, ledger, recorded=hints.recorded)
     # Each shared by whatever its source sends, on associations of ours and of its own.
     throttles = {name: throttle for name, table in settings.sources.items() if (throttle := Throttle.of(table.max_rate))}
@@ -210,12 +212,15 @@ def _assembled(settings: Settings, role: Role, spool: Spool, ledger: Ledger, poo
         transcoder=transcoder,
         confirmer=confirmer,
         releaser=Releaser(spool, ledger, history_s=settings.spool.history_days * 86_400.0),
-        syncs=planners.syncs(settings, ledger, retriever, barrier=recorder.flush),
+        syncs=planners.syncs(settings, ledger, retriever, barrier=recorder.flush, starts=starts),
         migrations=planners.migrations(
             settings, ledger, retriever, barrier=recorder.flush, has_room=spool.has_room, whole=jobs.running
         ),
         comparisons=comparisons,
-        daily=planners.daily(settings, ledger, comparisons, settings.gateway.state / REPORTS_NAME, barrier=recorder.flush),
+        daily=planners.daily(
+            settings, ledger, comparisons, settings.gateway.state / REPORTS_NAME, barrier=recorder.flush, starts=starts
+        ),
+        starts=starts,
         settled=hints.settled,
         jobs=jobs,
     )
@@ -285,17 +290,17 @@ async def _start_stages(engine: Engine, parts: trio.Nursery) -> None:
     await parts.start(_part("migrations", engine.migrations.run))
     parts.start_soon(_chore("release", partial(housekeeping.release_bytes, engine.releaser, engine.settled)))
     parts.start_soon(_chore("forget", partial(housekeeping.forget_history, engine.releaser)))
-    parts.start_soon(_chore("certificates", partial(housekeeping.warn_of_certificates, engine.settings)))
-    parts.start_soon(_chore("room", partial(housekeeping.watch_room, engine.spool)))
+    parts.start_soon(keep, "certificates", partial(housekeeping.warn_of_certificates, engine.settings))
+    parts.start_soon(keep, "room", partial(housekeeping.watch_room, engine.spool))
 
 
 def _start_planners(engine: Engine, parts: trio.Nursery) -> None:
     """Start what the configuration asks for by itself; the listener is open by now, so that sources can call back."""
     for table in engine.settings.sync:
-        parts.start_soon(_chore(f"sync {table.name}", partial(engine.syncs.run, table, engine.jobs.running)))
+        parts.start_soon(keep, f"sync {table.name}", partial(engine.syncs.run, table, engine.jobs.running))
     for compared in engine.settings.compare:
-        parts.start_soon(_chore(f"compare {compared.name}", partial(engine.daily.run, compared, engine.jobs.running)))
-    parts.start_soon(_chore("migrations carried on", engine.migrations.carry_on))
+        parts.start_soon(keep, f"compare {compared.name}", partial(engine.daily.run, compared, engine.jobs.running))
+    parts.start_soon(keep, "migrations carried on", engine.migrations.carry_on)
 
 
 def _listen(engine: Engine) -> None:

@@ -24,6 +24,7 @@ from gateway.migrate import Migrations
 from gateway.retrieve import Retriever
 from gateway.settings import Settings
 from gateway.spool import Spool
+from gateway.starts import Starts
 from gateway.sync.serving import Syncs
 
 
@@ -92,6 +93,7 @@ class Engine:
     migrations: Migrations
     comparisons: Comparisons
     daily: Daily
+    starts: Starts
     # Given a hint whenever deliveries may have settled, so that their bytes can go.
     settled: Hint
     jobs: Jobs = field(default_factory=Jobs)

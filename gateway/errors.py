@@ -8,7 +8,9 @@
     ├── GatewayStopping           the gateway is told to stop: the same command carries on later (retryable)
     ├── GatewayLost               the gateway ended while a command was talking to it (retryable)
     ├── TaskCrashed               a part of the gateway failed in a way that nobody foresaw: the gateway ends
+    ├── JobFailed                 a job failed in a way that nobody foresaw: that job ends
     ├── UsageError                a request that cannot be carried out as asked (unknown name, no such study …)
+    ├── FileUnusable              a file, folder or socket cannot be used: what, where, what to do   (retryable when it may pass)
     ├── Refusal                   what a peer's request is answered with instead of success (PS3.7 Annex C)
     ├── SpoolError
     │   ├── SpoolFull             no room: the peer is told A700                      (retryable)
@@ -97,8 +99,25 @@ class TaskCrashed(GatewayError):
     """A part of the gateway failed in a way that nobody foresaw, so that the gateway ends; the log says where."""
 
 
+class JobFailed(GatewayError):
+    """A job failed in a way that nobody foresaw, so that it ends and nothing else does; the log says where."""
+
+    @classmethod
+    def of(cls, error: BaseException) -> JobFailed:
+        """Return the failure of a job by `error`, whose own text may hold patient data."""
+        return cls(f"internal error {type(leaf(error)).__name__}; the gateway's log says where")
+
+
 class UsageError(GatewayError):
     """The request cannot be carried out as asked; the message says what would work."""
+
+
+class FileUnusable(GatewayError):
+    """The operating system refuses a file, folder or socket; the message says which, why, and what to do (`gateway.files`)."""
+
+    def __init__(self, message: str, *, retryable: bool = False) -> None:
+        self.retryable = retryable
+        super().__init__(message)
 
 
 class Refusal(GatewayError):

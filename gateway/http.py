@@ -1,4 +1,4 @@
-"""HTTP services of peers: how they are reached, how much they may answer, and where httpx's exceptions end. Blocking; for any thread.
+"""HTTP services of peers: how they are reached, what they may answer, and where httpx's exceptions end. Blocking; for any thread.
 
 Answers come from strangers. They are taken piece by piece and given up at a bound (bytes, values, depth, time), with an error that
 says so: an answer that is not all there is never taken for one that holds little. What a service says in its own words is no part
@@ -145,9 +145,10 @@ class Service:
             raise WebServiceError("answers in a Content-Encoding that was not asked for", url=self.url)
         inflate = zlib.decompressobj(wbits=zlib.MAX_WBITS | 16)
         for chunk in response.iter_raw():
-            while chunk:
-                yield inflate.decompress(chunk, PIECE_BYTES)
-                chunk = inflate.unconsumed_tail
+            left = chunk
+            while left:
+                yield inflate.decompress(left, PIECE_BYTES)
+                left = inflate.unconsumed_tail
         if not inflate.eof:
             raise WebServiceError("an answer that ends within its compressed body", url=self.url)
 

@@ -2,8 +2,8 @@
 
 Bytes come from strangers. The top level is read here, without recursion, every length held against what is there; pydicom is given
 single elements, and only when someone asks for their value. So an element that a peer filled in wrongly costs only those who need
-it. pydicom raises what its conversions happen to raise (`RecursionError`, `OverflowError`, `LookupError` of a codec…), so `readable`
-maps every exception.
+it. pydicom raises what its conversions happen to raise (`RecursionError`, `OverflowError`, `LookupError` of a codec…), so that
+`readable` maps every exception.
 """
 
 from __future__ import annotations
@@ -101,7 +101,9 @@ def _is_implicit(data: bytes, transfer_syntax: str) -> bool:
     return not (vr.isalpha() and vr.isupper())
 
 
-def _elements(data: bytes, implicit: bool, wanted: Collection[int] | None) -> Iterator[tuple[int, str | None, int, int, int | None]]:
+def _elements(
+    data: bytes, implicit: bool, wanted: Collection[int] | None
+) -> Iterator[tuple[int, str | None, int, int, int | None]]:
     """Yield tag, VR, where the value begins and ends, and for a value without length how deeply sequences are nested in it."""
     position, end = 0, len(data)
     # Fewer bytes than a header are padding.

@@ -186,8 +186,8 @@ class Requestor:
     def find(self, identifier: Dataset, *, model: str = STUDY_ROOT_FIND) -> Iterator[Dataset]:
         """Yield the matches of `identifier` as they come, one in memory at a time (PS3.4 §C.4.1).
 
-        Attributes that were not asked for are ignored (PS3.4 §C.4.1.1.3). Closing the iterator early cancels the operation and waits
-        for its end. Values are decoded when they are asked for.
+        Attributes that were not asked for are ignored (PS3.4 §C.4.1.1.3). Closing the iterator early cancels the operation and
+        waits for its end. Values are decoded when they are asked for.
 
         Raises:
             DimseFailed: the final status is not 0000.

@@ -12,7 +12,7 @@ from gateway.cli import render
 from gateway.cli.link import reach
 from gateway.cli.migrate import ReportOption, check_report, conclude, words
 from gateway.cli.options import DEFAULT_CONFIG, ConfigOption, JsonOption
-from gateway.web.wire import JobAction, JobQuery
+from gateway.web.wire import JobAction, JobQuery, StartAction
 
 Document = Mapping[str, Any]
 
@@ -34,6 +34,9 @@ def list_(path: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) -> N
         render.show(render.Table(("id", "state", "what", "how far", "changed"), rows, apart=("what", "how far")))
     else:
         typer.echo("no migration")
+    for job in found["jobs"]:
+        if job.get("note"):
+            typer.echo(f"migration {job['job_id']}: {job['note']}")
 
 
 @jobs.command()
@@ -60,9 +63,21 @@ def pause(job_id: JobId, path: ConfigOption = DEFAULT_CONFIG, as_json: JsonOptio
 
 
 @jobs.command()
-def resume(job_id: JobId, path: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) -> None:
-    """Carry a migration on in the running gateway, also what did not come whole (retry)."""
-    _act(path, job_id, "resume", as_json)
+def resume(
+    job: Annotated[str, typer.Argument(help='The number of a migration, or "sync NAME" or "compare NAME" as status shows it.')],
+    path: ConfigOption = DEFAULT_CONFIG,
+    as_json: JsonOption = False,
+) -> None:
+    """Carry a migration on in the running gateway, also what did not come whole (retry), or begin what is not begun again."""
+    if job.isdecimal():
+        _act(path, int(job), "resume", as_json)
+        return
+    with reach(path) as (client, _):
+        begun = client.post("/jobs/begin", StartAction(name=job))
+    if as_json:
+        render.print_json(begun)
+    else:
+        typer.echo(f"{job}: begun")
 
 
 @jobs.command()
@@ -82,6 +97,8 @@ def _print(job: Document, as_json: bool) -> None:
         return
     typer.echo(f"migration {job['job_id']}: {job['state']}: {_what(job)}")
     typer.echo(words(job))
+    if job.get("note"):
+        typer.echo(job["note"])
     for what, why in job.get("problems", {}).items():
         typer.echo(f"  {what}: {why}")
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from sqlalchemy import Connection, insert, inspect, select, text
 
 from gateway.errors import LedgerTooNew
-from gateway.ledger.schema import metadata, planned_portions, planned_studies, schema_version
+from gateway.ledger.schema import metadata, planned_portions, planned_studies, schema_version, starts
 
 Migration = Callable[[Connection], None]
 
@@ -88,7 +88,20 @@ def _migrations(connection: Connection) -> None:
     planned_studies.create(connection)
 
 
-MIGRATIONS: Sequence[Migration] = (_indexes_for_many, _narrow_indexes, _transfer_syntaxes, _directed_jobs, _priorities, _migrations)
+def _starts(connection: Connection) -> None:
+    """Version 8: how often in a row what begins by itself came to no end."""
+    starts.create(connection)
+
+
+MIGRATIONS: Sequence[Migration] = (
+    _indexes_for_many,
+    _narrow_indexes,
+    _transfer_syntaxes,
+    _directed_jobs,
+    _priorities,
+    _migrations,
+    _starts,
+)
 """The first one takes version 1 to version 2."""
 
 

@@ -18,6 +18,7 @@
     POST /jobs/show     JobQuery → how far a migration is
     POST /jobs/report   JobQuery → what became of each of its studies
     POST /jobs/act      JobAction → how far it is then
+    POST /jobs/begin    StartAction → the same name
 
 An error is a JSON object ``{"kind", "message", "retryable"}`` (see `gateway.web.wire`). Closing the stream of ``/pull``, ``/send``,
 ``/sync``, ``/migrate`` (without `detach`) or ``/queue/export`` stops the operation; the same request carries on where it stopped.
@@ -76,6 +77,7 @@ def create_api(engine: Engine) -> Starlette:
         Route("/jobs/show", _answering(partial(_job, engine, migrating.shown)), methods=["POST"]),
         Route("/jobs/report", _answering(partial(_job, engine, migrating.reported)), methods=["POST"]),
         Route("/jobs/act", _answering(partial(_job_act, engine)), methods=["POST"]),
+        Route("/jobs/begin", _answering(partial(_begin, engine)), methods=["POST"]),
         Route("/sync", _streaming(wire.SyncCommand, partial(syncing.sync, engine)), methods=["POST"]),
     ]
     return Starlette(routes=routes)
@@ -202,6 +204,14 @@ async def _job(engine: Engine, answer: Callable[[Engine, int], Awaitable[Documen
 
 async def _job_act(engine: Engine, request: Request) -> Document:
     return await migrating.act(engine, await _command(request, wire.JobAction))
+
+
+async def _begin(engine: Engine, request: Request) -> Document:
+    name = (await _command(request, wire.StartAction)).name
+    if not engine.starts.resume(name):
+        waiting = ", ".join(engine.starts.parked) or "nothing"
+        raise UsageError(f"{name} does not wait to be resumed ({waiting} does)")
+    return {"name": name}
 
 
 async def _echo(engine: Engine, request: Request) -> Document:

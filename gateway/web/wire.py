@@ -144,6 +144,12 @@ class JobAction(Request):
     action: Literal["pause", "resume"]
 
 
+class StartAction(Request):
+    """``POST /jobs/begin``: begin a sync or comparison of the configuration that is not begun by itself (``sync NAME``)."""
+
+    name: str
+
+
 class JobQuery(Request):
     """``POST /jobs/show`` and ``/jobs/report``: of which migration."""
 

@@ -141,12 +141,30 @@ def mutate(data: bytes, chance: random.Random) -> bytes:
 
 
 def _character_set(chance: random.Random, *, implicit: bool) -> bytes:
-    value = chance.choice((b"bz2 ", b"hex ", b"idna", b"punycode", b"ISO_IR 999 ", b"ISO 2022 IR 87", b"undefined ", b"\\\\", b"\xff\xfe"))
+    value = chance.choice(
+        (b"bz2 ", b"hex ", b"idna", b"punycode", b"ISO_IR 999 ", b"ISO 2022 IR 87", b"undefined ", b"\\\\", b"\xff\xfe")
+    )
     length = len(value).to_bytes(4, "little") if implicit else b"CS" + len(value).to_bytes(2, "little")
     return b"\x08\0\x05\0" + length + value
 
 
 _JSON = (
-    *(b"[", b"]", b"{", b"}", b",", b":", b'"', b"null", b"true", b"1e999", b"-Infinity", b"NaN", b"9" * 30, b"9" * 5000, b"\\ud800"),
+    *(
+        b"[",
+        b"]",
+        b"{",
+        b"}",
+        b",",
+        b":",
+        b'"',
+        b"null",
+        b"true",
+        b"1e999",
+        b"-Infinity",
+        b"NaN",
+        b"9" * 30,
+        b"9" * 5000,
+        b"\\ud800",
+    ),
     *(b'"\\ud83d"', b"\xff\xfe", b"\0", b"[" * 2000, b'{"a":' * 2000, b'"vr"', b'"Value"', b'[{"Alphabetic":[]}]', b'"\\u0000"'),
 )

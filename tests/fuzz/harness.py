@@ -112,7 +112,9 @@ def main() -> None:
     import atheris
 
     name, *arguments = sys.argv[1:]
-    with atheris.instrument_imports(include=["gateway.association", "gateway.intake", "gateway.domain", "gateway.http", "gateway.dicomweb", "gateway.orthanc"]):
+    with atheris.instrument_imports(
+        include=["gateway.association", "gateway.intake", "gateway.domain", "gateway.http", "gateway.dicomweb", "gateway.orthanc"]
+    ):
         target = importlib.import_module(f"tests.fuzz.{name}")
     quieten()
     watch = Watch()

@@ -8,7 +8,7 @@ import sys
 import time
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from itertools import repeat
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from gateway.holdings.place import Place
 from gateway.holdings.rest import RestPlace
 from gateway.holdings.web import WebPlace
 from gateway.settings import RestTable
-from tests.support.web import Reply, site
+from tests.support.web import Reply, Site, site
 
 MIB = 1024 * 1024
 LIMIT_MIB = 400
@@ -45,6 +45,12 @@ print(next(int(line.split()[1]) // 1024 for line in Path("/proc/self/status").re
 """
 
 
+@contextmanager
+def asked(kind: str, answer: Callable[[str, str], Reply]) -> Iterator[tuple[Place, Site]]:
+    with site(answer) as there, closing(KINDS[kind]("archive", RestTable(url=there.url))) as place:
+        yield place, there
+
+
 def many_values() -> Iterator[bytes]:
     """60 MiB of empty lists, which would be gigabytes of objects."""
     yield b"[[]"
@@ -63,9 +69,7 @@ ENDLESS: dict[str, Callable[[], Reply]] = {
     "1.5 GB of spaces": lambda: Reply(pieces=repeat(b" " * MIB, 1500)),
     "1.5 GB in objects": lambda: Reply(pieces=repeat(b'{"ID":"a"},' * (MIB // 11), 1500)),
     "an HTML page of 1.5 GB": lambda: Reply(content_type="text/html", pieces=repeat(b"<p>" * (MIB // 3), 1500)),
-    "zeros, compressed a thousandfold": lambda: Reply(
-        headers={"Content-Encoding": "gzip"}, pieces=compressed(b" " * MIB, 1500)
-    ),
+    "zeros, compressed a thousandfold": lambda: Reply(headers={"Content-Encoding": "gzip"}, pieces=compressed(b" " * MIB, 1500)),
 }
 
 
@@ -119,7 +123,7 @@ WRONG: dict[str, tuple[Reply, str]] = {
 @pytest.mark.parametrize("name", WRONG)
 def test_what_is_no_answer_is_an_error_that_says_so(kind: str, name: str) -> None:
     reply, said = WRONG[name]
-    with site(lambda _method, _path: reply) as there, closing(KINDS[kind]("archive", RestTable(url=there.url))) as place:
+    with asked(kind, lambda _method, _path: reply) as (place, _):
         with pytest.raises(WebServiceError, match=said) as caught:
             place.studies({"StudyDate": "20240101"})
         assert "Doe" not in str(caught.value)
@@ -137,22 +141,23 @@ COMPRESSED: dict[str, tuple[dict[str, str], bytes, str]] = {
 @pytest.mark.parametrize("name", COMPRESSED)
 def test_a_compressed_body_that_is_not_whole_is_an_error(name: str) -> None:
     headers, body, said = COMPRESSED[name]
-    with site(lambda _method, _path: Reply(headers=headers, body=body)) as there:
-        with closing(WebPlace("archive", RestTable(url=there.url))) as place, pytest.raises(WebServiceError, match=said):
-            place.studies({})
+    with (
+        asked("web", lambda _method, _path: Reply(headers=headers, body=body)) as (place, _),
+        pytest.raises(WebServiceError, match=said),
+    ):
+        place.studies({})
 
 
 def test_a_compressed_answer_is_read() -> None:
     bodies = iter([b"".join(compressed(BODY, 1)), b"".join(compressed(b"[]", 1))])
-    with site(lambda _method, _path: Reply(headers={"Content-Encoding": "gzip"}, body=next(bodies))) as there:
-        with closing(WebPlace("archive", RestTable(url=there.url))) as place:
-            assert place.studies({}).keys() == {STUDY}
+    with asked("web", lambda _method, _path: Reply(headers={"Content-Encoding": "gzip"}, body=next(bodies))) as (place, _):
+        assert place.studies({}).keys() == {STUDY}
 
 
 @pytest.mark.parametrize("identifier", ["../../etc", "a/b", "", "a" * 65, "ab\r\nHost: x", "\ud800", "ab?x=1", "é"])
 def test_an_identifier_that_is_none_is_never_part_of_a_path(identifier: str) -> None:
     body = json.dumps([{"ID": identifier, "Type": "Study", "MainDicomTags": {"StudyInstanceUID": STUDY}}]).encode()
-    with site(lambda _method, _path: Reply(body=body)) as there, closing(RestPlace("archive", RestTable(url=there.url))) as place:
+    with asked("rest", lambda _method, _path: Reply(body=body)) as (place, there):
         with pytest.raises(WebServiceError, match="identifier"):
             place.series(STUDY)
         assert there.requests == ["/tools/lookup"]
@@ -162,9 +167,8 @@ def test_an_identifier_that_is_none_is_never_part_of_a_path(identifier: str) -> 
 def test_half_a_character_costs_that_character_only(value: str) -> None:
     element = {"0020000D": {"vr": "UI", "Value": [STUDY]}, "00080061": {"vr": "CS", "Value": [value]}}
     pages = iter([json.dumps([element]).encode(), b"[]"])
-    with site(lambda _method, _path: Reply(body=next(pages))) as there:
-        with closing(WebPlace("archive", RestTable(url=there.url))) as place:
-            (study,) = place.studies({}).values()
+    with asked("web", lambda _method, _path: Reply(body=next(pages))) as (place, _):
+        (study,) = place.studies({}).values()
     assert "?" in "".join(study.modalities)
     "".join(study.modalities).encode()
 
@@ -172,9 +176,11 @@ def test_half_a_character_costs_that_character_only(value: str) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_an_answer_that_does_not_end_in_time_is_given_up(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(http, "WHOLE_ANSWER_S", 0.3)
-    with site(lambda _method, _path: Reply(pieces=dripping(b" "))) as there:
-        with closing(KINDS[kind]("archive", RestTable(url=there.url))) as place, pytest.raises(WebServiceUnreachable, match="not ended"):
-            place.studies({})
+    with (
+        asked(kind, lambda _method, _path: Reply(pieces=dripping(b" "))) as (place, _),
+        pytest.raises(WebServiceUnreachable, match="not ended"),
+    ):
+        place.studies({})
 
 
 def dripping(piece: bytes) -> Iterator[bytes]:
@@ -191,9 +197,8 @@ def test_a_file_that_drips_is_given_up(monkeypatch: pytest.MonkeyPatch, tmp_path
             return Reply(body=b'[{"ID": "ab-12", "Type": "Instance"}]')
         return Reply(pieces=dripping(b"x"))
 
-    with site(answer) as there, closing(RestPlace("archive", RestTable(url=there.url))) as place:
-        with pytest.raises(WebServiceUnreachable, match="bytes a second"):
-            place.fetch(STUDY, "1.2", "1.3", tmp_path / "file")
+    with asked("rest", answer) as (place, _), pytest.raises(WebServiceUnreachable, match="bytes a second"):
+        place.fetch(STUDY, "1.2", "1.3", tmp_path / "file")
 
 
 def test_pages_that_never_end_are_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -206,7 +211,9 @@ def test_pages_that_never_end_are_given_up(monkeypatch: pytest.MonkeyPatch) -> N
         some = [next(numbers) for _ in range(5)]
         if path.startswith("/studies"):
             return Reply(body=json.dumps([{"0020000D": {"vr": "UI", "Value": [f"1.{one}"]}} for one in some]).encode())
-        return Reply(body=json.dumps([{"ID": f"a{one}", "MainDicomTags": {"StudyInstanceUID": f"1.{one}"}} for one in some]).encode())
+        return Reply(
+            body=json.dumps([{"ID": f"a{one}", "MainDicomTags": {"StudyInstanceUID": f"1.{one}"}} for one in some]).encode()
+        )
 
     with site(answer) as there:
         for make in KINDS.values():

@@ -9,7 +9,10 @@ from gateway.errors import LedgerTooNew
 from gateway.ledger.migrations import MIGRATIONS, migrate
 from gateway.ledger.schema import schema_version
 
-VERSION_6 = ("DROP TABLE planned_studies", "DROP TABLE planned_portions", "ALTER TABLE jobs DROP COLUMN detached")
+VERSION_7 = ("DROP TABLE starts",)
+"""What makes the newest ledger one of version 7."""
+
+VERSION_6 = (*VERSION_7, "DROP TABLE planned_studies", "DROP TABLE planned_portions", "ALTER TABLE jobs DROP COLUMN detached")
 """What makes the newest ledger one of version 6."""
 
 VERSION_5 = (
@@ -70,7 +73,8 @@ def schema(connection: Connection) -> dict[str, str]:
 
 
 @pytest.mark.parametrize(
-    ("version", "statements"), [(1, VERSION_1), (2, VERSION_2), (3, VERSION_3), (4, VERSION_4), (5, VERSION_5), (6, VERSION_6)]
+    ("version", "statements"),
+    [(1, VERSION_1), (2, VERSION_2), (3, VERSION_3), (4, VERSION_4), (5, VERSION_5), (6, VERSION_6), (7, VERSION_7)],
 )
 def test_a_ledger_of_an_earlier_version_becomes_what_a_new_one_is(
     connection: Connection, version: int, statements: Sequence[str]
