@@ -19,6 +19,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from functools import partial
+from pathlib import Path
 
 import structlog
 import trio
@@ -46,6 +47,7 @@ from gateway.retrieve import Retriever
 from gateway.route import compile_routes, route
 from gateway.settings import Settings
 from gateway.spool import Spool, StateLock
+from gateway.spool.layout import LOG_SUFFIX, SEGMENTS
 from gateway.starts import Starts, keep
 from gateway.throttle import Throttle
 from gateway.tls import acceptor_context, requestor_context
@@ -160,12 +162,17 @@ def _opened(settings: Settings, role: Role) -> Iterator[Engine]:
     reserve_bytes = settings.spool.reserve_bytes
     with (
         Spool(state / SPOOL_NAME, reserve_bytes=reserve_bytes) as spool,
-        Ledger(state / LEDGER_NAME) as ledger,
+        Ledger(state / LEDGER_NAME, begun=_begun(state / SPOOL_NAME)) as ledger,
         Pool() as pool,
     ):
         engine = _assembled(settings, role, spool, ledger, pool)
         with engine.recorder:
             yield engine
+
+
+def _begun(spool: Path) -> bool:
+    """Tell whether the spool ever had instances in it."""
+    return any((spool / SEGMENTS).glob(f"*{LOG_SUFFIX}"))
 
 
 def _assembled(settings: Settings, role: Role, spool: Spool, ledger: Ledger, pool: Pool) -> Engine:
@@ -277,6 +284,7 @@ async def _start(engine: Engine, parts: trio.Nursery, control: trio.Nursery, clo
 
 
 async def _start_stages(engine: Engine, parts: trio.Nursery) -> None:
+    await trio.to_thread.run_sync(engine.ledger.check)
     rules = compile_routes(engine.settings.routes)
     purpose = partial(_purpose, engine.ledger)
     report = await trio.to_thread.run_sync(
@@ -291,6 +299,7 @@ async def _start_stages(engine: Engine, parts: trio.Nursery) -> None:
     parts.start_soon(_chore("release", partial(housekeeping.release_bytes, engine.releaser, engine.settled)))
     parts.start_soon(_chore("forget", partial(housekeeping.forget_history, engine.releaser)))
     parts.start_soon(keep, "certificates", partial(housekeeping.warn_of_certificates, engine.settings))
+    parts.start_soon(keep, "ledger", partial(housekeeping.watch_ledger, engine.ledger))
     parts.start_soon(keep, "room", partial(housekeeping.watch_room, engine.spool))
 
 

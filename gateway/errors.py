@@ -18,6 +18,8 @@
     │   └── SpoolMissing          the ledger names bytes that are not there
     ├── LedgerError
     │   ├── LedgerUnavailable     the database cannot take the change now             (retryable)
+    │   │   └── LedgerDamaged     the database is not what it was: a person has to look at it
+    │   ├── LedgerForeign         the file is a database of another program
     │   ├── ChangeRejected        the database never takes the change: a constraint forbids it
     │   ├── LedgerTooNew          written by a newer gateway
     │   └── IllegalTransition     a state change that the table of transitions forbids
@@ -154,6 +156,16 @@ class LedgerUnavailable(LedgerError):
     """The database cannot take the change now (disk full, I/O error, closed)."""
 
     retryable = True
+
+
+class LedgerDamaged(LedgerUnavailable):
+    """The ledger's file is damaged, cut short or gone: nothing is read or written any more, and nothing taken in."""
+
+    retryable = False
+
+
+class LedgerForeign(LedgerError):
+    """The file that should be the ledger is a database of another program; it was left as it is."""
 
 
 class ChangeRejected(LedgerError):

@@ -9,8 +9,9 @@ from datetime import UTC, datetime
 import structlog
 import trio
 
-from gateway.errors import ConfigurationError, LedgerUnavailable, SpoolError
+from gateway.errors import ConfigurationError, LedgerDamaged, LedgerUnavailable, SpoolError
 from gateway.intake import Releaser
+from gateway.ledger import Ledger
 from gateway.settings import Settings
 from gateway.spool import Spool
 from gateway.tls import expiring
@@ -20,12 +21,16 @@ log = structlog.get_logger()
 WINDOW_GAP_S = 0.2
 """Between two looks for bytes to release or history to forget: a long backlog costs little, and the ledger's writer is free."""
 
+POSTPONED_S = 10.0
+"""How long what could not be tidied is left alone."""
+
 RELEASE_AT_LEAST_S = 60.0
 """A hint that was lost costs no more than this."""
 
 FORGET_EVERY_S = 3600.0
 CERTIFICATES_EVERY_S = 86_400.0
 ROOM_EVERY_S = 5.0
+LEDGER_EVERY_S = 2.0
 
 
 class Hint:
@@ -55,8 +60,10 @@ class Hint:
 async def release_bytes(releaser: Releaser, hint: Hint) -> None:
     """Walk through the kept instances and release settled ones, whenever `hint` says that some may have settled; then tidy up."""
     while True:
-        with _postponed():
+        with _postponed() as done:
             await trio.to_thread.run_sync(releaser.run_once)
+        if not done.is_set():
+            await trio.sleep(POSTPONED_S)
         if releaser.walked:
             with _postponed():
                 await trio.to_thread.run_sync(releaser.move_out_once)
@@ -74,10 +81,12 @@ async def forget_history(releaser: Releaser) -> None:
 
 
 @contextmanager
-def _postponed() -> Iterator[None]:
-    """Log that something could not be tidied now: nothing is lost by doing it in the next round."""
+def _postponed() -> Iterator[trio.Event]:
+    """Log that something could not be tidied now: nothing is lost by doing it in the next round. The event says that it was."""
+    done = trio.Event()
     try:
-        yield
+        yield done
+        done.set()
     except (LedgerUnavailable, SpoolError) as error:
         log.warning("housekeeping_postponed", error=str(error))
 
@@ -92,6 +101,17 @@ async def warn_of_certificates(settings: Settings) -> None:
         except ConfigurationError as error:
             log.warning("certificate_unreadable", error=str(error))
         await trio.sleep(CERTIFICATES_EVERY_S)
+
+
+async def watch_ledger(ledger: Ledger) -> None:
+    """Look at the ledger's file now and then, and log once when it is damaged; intake sees it by itself then."""
+    while True:
+        try:
+            await trio.to_thread.run_sync(ledger.look)
+        except LedgerDamaged as error:
+            log.error("ledger_damaged", error=str(error))
+            return
+        await trio.sleep(LEDGER_EVERY_S)
 
 
 async def watch_room(spool: Spool) -> None:

@@ -2,7 +2,8 @@
 
 An AE title is no authentication, so a source is known by all of them together. Where anyone may call, the called AE title is
 not looked at either: whoever tries a gateway for the first time does so with ``storescu``, which calls ANY-SCP. But what a source
-demands (`certificate_name`, `addresses`) holds there too: nobody else may call by its AE title. Host names are resolved in the background: a decision uses what was found last and never waits for a name server.
+demands (`certificate_name`, `addresses`) holds there too: nobody else may call by its AE title. Host names are resolved in the
+background: a decision uses what was found last and never waits for a name server.
 """
 
 from __future__ import annotations
@@ -184,7 +185,7 @@ class KnownSources:
         return self._preferred.get(source, self._usual)
 
     def _unknown(self, calling_ae: str, called_ae: str, address: str) -> None:
-        """Refuse a caller that is no source, unless anyone may call and no source demands its AE title. Raises AssociationRejected."""
+        """Refuse a caller that is no source, unless anyone may call by its AE title. Raises AssociationRejected."""
         titled = any(source.ae_title == calling_ae for source in self._sources)
         if titled:
             # Its address may have changed since it was looked up.

@@ -103,9 +103,11 @@ class Recorder:
         """Tell whether more may be taken in. Costs next to nothing.
 
         Raises:
-            LedgerUnavailable: no: what came is not recorded in time.
+            LedgerUnavailable: no: what came is not recorded in time, or the ledger is damaged.
 
         """
+        if self._ledger.damage is not None:
+            raise self._ledger.damage
         began = self._began
         if self.waiting >= MAX_WAITING or (began is not None and time.monotonic() - began > MAX_AGE_S):
             raise LedgerUnavailable(f"{self.waiting} instances wait for the ledger")
