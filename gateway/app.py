@@ -40,6 +40,7 @@ from gateway.domain import Provenance, Purpose
 from gateway.engine import Engine, Jobs, Role
 from gateway.errors import ConfigurationError, GatewayError, Problem, StateFolderInUse, TaskCrashed, leaf
 from gateway.existing import Existing
+from gateway.files import using
 from gateway.hints import Hints
 from gateway.intake import Recorder, Releaser, StorageIntake, recover
 from gateway.ledger import Ledger, learned, retrievals
@@ -149,7 +150,8 @@ async def _locked(settings: Settings, lock_s: float) -> StateLock:
     deadline = trio.current_time() + lock_s
     while True:
         try:
-            return StateLock(settings.gateway.state)
+            with using(settings.gateway.state, "cannot use the state folder"):
+                return StateLock(settings.gateway.state)
         except StateFolderInUse:
             if trio.current_time() >= deadline:
                 raise
@@ -159,12 +161,11 @@ async def _locked(settings: Settings, lock_s: float) -> StateLock:
 @contextmanager
 def _opened(settings: Settings, role: Role) -> Iterator[Engine]:
     state = settings.gateway.state
-    reserve_bytes = settings.spool.reserve_bytes
-    with (
-        Spool(state / SPOOL_NAME, reserve_bytes=reserve_bytes) as spool,
-        Ledger(state / LEDGER_NAME, begun=_begun(state / SPOOL_NAME)) as ledger,
-        Pool() as pool,
-    ):
+    with ExitStack() as stack:
+        with using(state, "cannot use the state folder"):
+            spool = stack.enter_context(Spool(state / SPOOL_NAME, reserve_bytes=settings.spool.reserve_bytes))
+            ledger = stack.enter_context(Ledger(state / LEDGER_NAME, begun=_begun(state / SPOOL_NAME)))
+        pool = stack.enter_context(Pool())
         engine = _assembled(settings, role, spool, ledger, pool)
         with engine.recorder:
             yield engine

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
@@ -48,16 +50,28 @@ def create_private(path: Path) -> BinaryIO:
     return os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, PRIVATE), "wb")
 
 
-def unusable(error: OSError, doing: str = "") -> FileUnusable:
+def unusable(error: OSError, doing: str = "", path: Path | None = None) -> FileUnusable:
     """Return what a person is told of a file, folder or socket that cannot be used: what, where, and what to do about it; pure.
 
-    `doing` is what was tried, such as ``cannot write the report``; without it the operating system's words stand alone.
+    `doing` is what was tried, such as ``cannot write the report``; without it the operating system's words stand alone. `path` is
+    where that was, for errors that do not say it.
     """
     words = os.strerror(error.errno) if error.errno else type(error).__name__
-    where = ", ".join(os.fsdecode(name) for name in (error.filename, error.filename2) if isinstance(name, str | bytes))
+    named = [os.fsdecode(name) for name in (error.filename, error.filename2) if isinstance(name, str | bytes)]
+    # What was opened relative to a folder's descriptor is named without it.
+    where = ", ".join(str(path / name) if path is not None and path.is_absolute() else name for name in named) or str(path or "")
     advice = _ADVICE.get(error.errno or 0, "")
     said = ": ".join(part for part in (doing, where, words) if part)
     return FileUnusable(f"{said} ({advice})" if advice else said, retryable=error.errno in _PASSING)
+
+
+@contextmanager
+def using(path: Path, doing: str = "") -> Iterator[None]:
+    """Have an OSError over `path`, or over what is in it, leave as `FileUnusable`; `doing` as in `unusable`."""
+    try:
+        yield
+    except OSError as error:
+        raise unusable(error, doing, path) from error
 
 
 _ADVICE = {

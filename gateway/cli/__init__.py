@@ -6,12 +6,14 @@ error, never as a traceback. A command that did only part of its work raises ``t
 
 from __future__ import annotations
 
+import os
 import sys
 
 import typer
 
 from gateway.cli import certs, compare, config, init, jobs, migrate, peers, pull, queue, register, send, serve, status, sync
 from gateway.errors import ConfigurationError, GatewayError, StateFolderInUse, UsageError
+from gateway.files import unusable
 from gateway.log import raised_at
 
 app = typer.Typer(
@@ -56,15 +58,26 @@ def run(arguments: list[str]) -> int:
         if message := error.format_message():
             typer.echo(f"gateway: {message} (--help says what there is)", err=True)
         return error.exit_code
-    except GatewayError as error:
-        typer.echo(f"gateway: {error}", err=True)
-        return exit_code(error)
-    except Exception as error:  # noqa: BLE001 - the root of the process; the text of an unknown error may hold patient data
-        typer.echo(f"gateway: internal error {type(error).__name__} at {' < '.join(reversed(raised_at(error, depth=4)))}", err=True)
-        return 1
+    except Exception as error:  # noqa: BLE001 - the root of the process
+        return _failed(error)
     # What a command returns, or the code of the typer.Exit that ended it.
     code = outcome if isinstance(outcome, int) else 0
     return _interrupted() if code == INTERRUPTED else code
+
+
+def _failed(error: Exception) -> int:
+    """Say what ended a command, and return its exit code."""
+    if isinstance(error, BrokenPipeError):
+        # Whoever read our output has left (`gateway status | head`): there is nobody to tell.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    known = unusable(error) if isinstance(error, OSError) else error
+    if isinstance(known, GatewayError):
+        typer.echo(f"gateway: {known}", err=True)
+        return exit_code(known)
+    # The text of an unknown error may hold patient data.
+    typer.echo(f"gateway: internal error {type(error).__name__} at {' < '.join(reversed(raised_at(error, depth=4)))}", err=True)
+    return 1
 
 
 def _interrupted() -> int:

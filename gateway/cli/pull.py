@@ -15,6 +15,7 @@ from gateway.cli.peers import keys_of
 from gateway.cli.progress import Amount, Meter, meter
 from gateway.domain import VerdictKind
 from gateway.errors import GatewayLost, UsageError
+from gateway.files import unusable
 from gateway.retrieve.lists import ListKind, decode_list, parse_list
 from gateway.web.wire import PullCommand
 
@@ -86,7 +87,7 @@ def listed_in(path: Path | None, column: str | None, kind: ListKind | None) -> d
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise UsageError(f"{path}: {error.strerror}") from error
+        raise UsageError(str(unusable(error, "cannot read the list", path))) from error
     found = parse_list(decode_list(content), kind=kind, column=column)
     return {found.kind: found.values}
 

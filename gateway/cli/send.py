@@ -15,6 +15,7 @@ from gateway.cli.options import DEFAULT_CONFIG, ConfigOption, JsonOption, Priori
 from gateway.cli.progress import meter
 from gateway.cli.pull import NoWait, SendProgress, Timeout, at, follow
 from gateway.errors import UsageError
+from gateway.files import unusable
 from gateway.web.wire import SendCommand
 
 Document = Mapping[str, Any]
@@ -80,7 +81,7 @@ def _write(path: Path, rows: Iterable[tuple[str, ...]]) -> None:
             writer.writerow(HEADER)
             writer.writerows(rows)
     except OSError as error:
-        raise UsageError(f"{path}: {error.strerror}") from error
+        raise UsageError(str(unusable(error, "cannot write the report", path))) from error
 
 
 def _print(summary: Document, *, waited: bool) -> None:

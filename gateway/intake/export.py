@@ -17,7 +17,7 @@ from pathlib import Path
 
 from gateway.domain import Content, is_uid
 from gateway.errors import SpoolError, SpoolMissing, UsageError
-from gateway.files import make_private_folder
+from gateway.files import make_private_folder, unusable
 from gateway.ledger import Ledger
 from gateway.ledger.instances import MISSING_REASON, BytesState, StoredInstance, get, with_location_prefix
 from gateway.ledger.queue import Selection, instance_ids
@@ -64,7 +64,7 @@ def export(
     try:
         make_private_folder(folder)
     except OSError as error:
-        raise UsageError(f"{folder}: {error.strerror}") from error
+        raise UsageError(str(unusable(error, "cannot export", folder))) from error
     after = 0
     while page := _page(ledger, selection, after):
         after = page[-1]

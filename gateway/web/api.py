@@ -44,6 +44,7 @@ from starlette.routing import Route
 from gateway import __version__
 from gateway.engine import Engine
 from gateway.errors import AssociationError, GatewayError, UsageError
+from gateway.files import unusable
 from gateway.ledger import queue
 from gateway.web import comparing, jobs, migrating, peers, status, syncing, wire
 from gateway.web.export import export_instances
@@ -91,6 +92,8 @@ def _answering(answer: Callable[[Request], Awaitable[Document]]) -> Handler:
             return JSONResponse(await answer(request))
         except GatewayError as error:
             return _refused(error)
+        except OSError as error:
+            return _refused(unusable(error))
         except Exception:  # the root of a request: the client learns that it failed, the log learns why
             log.exception("control_request_failed", path=request.url.path)
             return JSONResponse({"kind": "RemoteError", "message": wire.INTERNAL_ERROR}, 500)

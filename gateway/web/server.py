@@ -25,6 +25,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from gateway.errors import GatewayError, leaf
+from gateway.files import unusable, using
 from gateway.web import sockets
 from gateway.web.wire import INTERNAL_ERROR, NDJSON, Document, error_document, line
 
@@ -58,11 +59,16 @@ class EventStream(Response):
 
         try:
             await self.operation(emit)
-        except GatewayError as error:
-            await emit({"event": "error", **error_document(error)})
-        except Exception:  # the root of a request: the client learns that it failed, the log learns why
-            log.exception("control_request_failed")
-            await emit({"event": "error", "kind": "RemoteError", "message": INTERNAL_ERROR})
+        except Exception as raised:  # the root of a request: the client learns that it failed, the log learns why
+            match error := leaf(raised):
+                case GatewayError():
+                    document = error_document(error)
+                case OSError():
+                    document = error_document(unusable(error))
+                case _:
+                    log.exception("control_request_failed")
+                    document = {"kind": "RemoteError", "message": INTERNAL_ERROR}
+            await emit({"event": "error", **document})
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
@@ -88,9 +94,11 @@ async def serve_control(
 
     Raises:
         UsageError: the path of the state folder is too long for a Unix socket.
+        FileUnusable: the socket cannot be made.
 
     """
-    control = sockets.listen(state)
+    with using(state / sockets.SOCKET_NAME, "cannot open the control socket"):
+        control = sockets.listen(state)
     try:
         async with trio.open_nursery() as nursery:
             await nursery.start(_serve, api, control, stop)
