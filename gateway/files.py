@@ -61,7 +61,9 @@ def unusable(error: OSError, doing: str = "", path: Path | None = None) -> FileU
     # What was opened relative to a folder's descriptor is named without it.
     where = ", ".join(str(path / name) if path is not None and path.is_absolute() else name for name in named) or str(path or "")
     advice = _ADVICE.get(error.errno or 0, "")
-    said = ": ".join(part for part in (doing, where, words) if part)
+    # A folder above is in the way: both are named.
+    above = str(path) if path is not None and where and Path(where) in path.parents else ""
+    said = ": ".join(part for part in (doing, above, where, words) if part)
     return FileUnusable(f"{said} ({advice})" if advice else said, retryable=error.errno in _PASSING)
 
 
