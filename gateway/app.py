@@ -43,7 +43,7 @@ from gateway.existing import Existing
 from gateway.files import using
 from gateway.hints import Hints
 from gateway.intake import Recorder, Releaser, StorageIntake, recover
-from gateway.ledger import Ledger, learned, retrievals
+from gateway.ledger import Ballast, Ledger, learned, retrievals
 from gateway.retrieve import Retriever
 from gateway.route import compile_routes, route
 from gateway.settings import Settings
@@ -59,6 +59,7 @@ from gateway.web.status import listening
 log = structlog.get_logger()
 
 LEDGER_NAME = "ledger.db"
+BALLAST_NAME = "ledger.ballast"
 SPOOL_NAME = "spool"
 COPIES_NAME = "transcoded"
 COMPARE_NAME = "comparing"
@@ -161,10 +162,15 @@ async def _locked(settings: Settings, lock_s: float) -> StateLock:
 @contextmanager
 def _opened(settings: Settings, role: Role) -> Iterator[Engine]:
     state = settings.gateway.state
+    ballast = Ballast(state / BALLAST_NAME)
+    if role is Role.GATEWAY:
+        ballast.take()
     with ExitStack() as stack:
         with using(state, "cannot use the state folder"):
-            spool = stack.enter_context(Spool(state / SPOOL_NAME, reserve_bytes=settings.spool.reserve_bytes))
-            ledger = stack.enter_context(Ledger(state / LEDGER_NAME, begun=_begun(state / SPOOL_NAME)))
+            spool = stack.enter_context(
+                Spool(state / SPOOL_NAME, reserve_bytes=settings.spool.reserve_bytes, withheld=lambda: ballast.missing_bytes)
+            )
+            ledger = stack.enter_context(Ledger(state / LEDGER_NAME, ballast=ballast, begun=_begun(state / SPOOL_NAME)))
         pool = stack.enter_context(Pool())
         engine = _assembled(settings, role, spool, ledger, pool)
         with engine.recorder:
@@ -214,6 +220,7 @@ def _assembled(settings: Settings, role: Role, spool: Spool, ledger: Ledger, poo
         spool=spool,
         ledger=ledger,
         recorder=recorder,
+        intake=intake,
         acceptor=_acceptor(settings, admission, retriever.capturing(intake), confirmer),
         retriever=retriever,
         dispatcher=dispatcher,
@@ -297,11 +304,12 @@ async def _start_stages(engine: Engine, parts: trio.Nursery) -> None:
     await parts.start(_part("delivery", engine.dispatcher.run))
     await parts.start(_part("confirm", engine.confirmer.run))
     await parts.start(_part("migrations", engine.migrations.run))
-    parts.start_soon(_chore("release", partial(housekeeping.release_bytes, engine.releaser, engine.settled)))
+    room = housekeeping.Hint()
+    parts.start_soon(_chore("release", partial(housekeeping.release_bytes, engine.releaser, engine.settled, room.give)))
     parts.start_soon(_chore("forget", partial(housekeeping.forget_history, engine.releaser)))
     parts.start_soon(keep, "certificates", partial(housekeeping.warn_of_certificates, engine.settings))
     parts.start_soon(keep, "ledger", partial(housekeeping.watch_ledger, engine.ledger))
-    parts.start_soon(keep, "room", partial(housekeeping.watch_room, engine.spool))
+    parts.start_soon(keep, "room", partial(housekeeping.watch_room, engine.spool, engine.ledger, room, engine.intake.refused.rest))
 
 
 def _start_planners(engine: Engine, parts: trio.Nursery) -> None:

@@ -18,7 +18,7 @@ from gateway.delivery import Dispatcher
 from gateway.delivery.transcoder import Transcoder
 from gateway.errors import GatewayStopping
 from gateway.housekeeping import Hint
-from gateway.intake import Recorder, Releaser
+from gateway.intake import Recorder, Releaser, StorageIntake
 from gateway.ledger import Ledger
 from gateway.migrate import Migrations
 from gateway.retrieve import Retriever
@@ -83,6 +83,7 @@ class Engine:
     spool: Spool
     ledger: Ledger
     recorder: Recorder
+    intake: StorageIntake
     acceptor: Acceptor
     retriever: Retriever
     dispatcher: Dispatcher

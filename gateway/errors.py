@@ -52,6 +52,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 
 
 class GatewayError(Exception):
@@ -317,8 +318,11 @@ def require_known(what: str, names: Iterable[str], known: Collection[str]) -> No
     """Make sure that all `names` are among the configured ones.
 
     Raises:
-        UsageError: one is not; it says which there are.
+        UsageError: some are not; it says which, what may have been meant, and which there are.
     """
-    for name in names:
-        if name not in known:
-            raise UsageError(f"no {what} is called {name!r} (known: {', '.join(known) or 'none'})")
+    unknown = [name for name in names if name not in known]
+    if not unknown:
+        return
+    close = list(dict.fromkeys(match for name in unknown for match in get_close_matches(name, known, n=1)))
+    meant = f"; did you mean {' and '.join(map(repr, close))}?" if close else ""
+    raise UsageError(f"no {what} is called {' or '.join(map(repr, unknown))}{meant} (known: {', '.join(known) or 'none'})")

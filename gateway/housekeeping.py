@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 
@@ -57,14 +57,18 @@ class Hint:
         self._event = trio.Event()
 
 
-async def release_bytes(releaser: Releaser, hint: Hint) -> None:
-    """Walk through the kept instances and release settled ones, whenever `hint` says that some may have settled; then tidy up."""
+async def release_bytes(releaser: Releaser, hint: Hint, released: Callable[[], None] = lambda: None) -> None:
+    """Walk through the kept instances and release settled ones, whenever `hint` says that some may have settled; then tidy up.
+
+    `released` is called when some were.
+    """
     while True:
         with _postponed() as done:
-            await trio.to_thread.run_sync(releaser.run_once)
+            if await trio.to_thread.run_sync(releaser.run_once):
+                released()
         if not done.is_set():
-            await trio.sleep(POSTPONED_S)
-        if releaser.walked:
+            await trio.sleep(ROOM_EVERY_S)
+        elif releaser.walked:
             with _postponed():
                 await trio.to_thread.run_sync(releaser.move_out_once)
             await hint.wait(RELEASE_AT_LEAST_S)
@@ -114,13 +118,20 @@ async def watch_ledger(ledger: Ledger) -> None:
         await trio.sleep(LEDGER_EVERY_S)
 
 
-async def watch_room(spool: Spool) -> None:
-    """Log when the spool runs out of room and when it has room again; intake and retrieve see it by themselves."""
+async def watch_room(spool: Spool, ledger: Ledger, hint: Hint, rest: Callable[[], int] = lambda: 0) -> None:
+    """Log when the spool runs out of room and when it has room again, and have the ledger take back its own.
+
+    Looks whenever `hint` says that something was released, and every few seconds. Intake and retrieve see room by themselves.
+    `rest` tells how many instances were refused that no line of the log has told of.
+    """
     had_room = True
     while True:
         with _postponed():
+            await trio.to_thread.run_sync(ledger.ballast.take)
             has_room = await trio.to_thread.run_sync(spool.has_room)
-            if has_room is not had_room:
-                log.warning("spool_has_room_again" if has_room else "spool_full")
+            if has_room and not had_room:
+                log.warning("spool_has_room_again", refused=rest())
+            elif had_room and not has_room:
+                log.warning("spool_full")
             had_room = has_room
-        await trio.sleep(ROOM_EVERY_S)
+        await hint.wait(ROOM_EVERY_S)

@@ -86,6 +86,10 @@ class ListenTable(Table):
     tls: ListenTlsTable | None = None
 
 
+MIN_RESERVE_BYTES = 16 * 1024 * 1024
+"""What the ledger's write-ahead log may need before it is checkpointed (`gateway.ledger.writer.WAL_CHECKPOINT_PAGES`)."""
+
+
 class SpoolTable(Table):
     """``[spool]``: A700 is answered when less than `reserve_bytes` would stay free on its file system."""
 

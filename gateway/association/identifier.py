@@ -23,7 +23,8 @@ from pydicom.sequence import Sequence
 from pydicom.tag import BaseTag
 from pydicom.uid import ImplicitVRLittleEndian
 
-from gateway.codec.elements import ITEM, ITEM_END, LONG_VRS, SEQUENCE_END, UNDEFINED
+from gateway.codec.elements import ITEM, ITEM_END, SEQUENCE_END
+from gateway.dicom.elements import LONG_VRS, UNDEFINED
 from gateway.errors import GatewayError, ProtocolError
 
 MAX_DEPTH = 8

@@ -21,6 +21,8 @@ from gateway.errors import Refusal
 
 T = TypeVar("T")
 
+OUT_OF_RESOURCES = 0xA700
+
 
 class Tally:
     """What an association brought, for its last line in the log."""
@@ -78,7 +80,9 @@ class Storing:
     def refused(self, command: CommandSet, refusal: Refusal) -> None:
         """Note that an instance is not taken; the UID as far as it is printable."""
         uid = ascii(command.get("AffectedSOPInstanceUID", ""))[1:65]
-        self._log.warning("instance_refused", sop_instance_uid=uid, status=f"{refusal.status:04X}")
+        # Why there are no resources is the service's to tell, and it may be so for every instance that comes.
+        tell = self._log.debug if refusal.status == OUT_OF_RESOURCES else self._log.warning
+        tell("instance_refused", sop_instance_uid=uid, status=f"{refusal.status:04X}")
 
     def log_tally(self) -> None:
         """Tell the log what came, for an association that has no last line of its own."""

@@ -14,9 +14,10 @@ import typer
 
 from gateway.cli import render
 from gateway.cli.link import reach
+from gateway.cli.lists import listed_in
 from gateway.cli.options import DEFAULT_CONFIG, ConfigOption, JsonOption, PriorityOption, priority_of
 from gateway.cli.progress import Amount, Meter, meter
-from gateway.cli.pull import follow, listed_in, named, show_delivering
+from gateway.cli.pull import follow, show_delivering
 from gateway.errors import UsageError
 from gateway.files import unusable
 from gateway.migrate.request import MigrationRequest
@@ -70,11 +71,13 @@ def migrate(
     if detach and report is not None:
         raise UsageError("--report is written at the end: with --detach, use gateway jobs report")
     check_report(report)
+    listed = listed_in(list_file, column, kind)
+    listed.tell()
     request = MigrationRequest(
         source,
         first=first,
         last=last,
-        **named((), (), (), listed_in(list_file, column, kind)),
+        **listed.named(),
         destinations=tuple(destination or ()),
         reverse=reverse,
         moves=moves,
@@ -87,10 +90,13 @@ def migrate(
     command = MigrateCommand(request=request, detach=detach, wait=not no_wait)
     with reach(path, works=True) as (client, _), meter(as_json) as shown, client.stream("/migrate", command) as events:
         summary = follow(events, MigrationProgress(shown))
+    summary = {**summary, **listed.document()}
     if summary["detached"]:
         _conclude_detached(summary, as_json)
-        return
-    conclude(summary, report, as_json=as_json)
+    else:
+        conclude(summary, report, as_json=as_json)
+    if not listed.whole:
+        raise typer.Exit(1)
 
 
 def _share(text: str | None) -> float | None:

@@ -34,6 +34,7 @@ def echo(
     else:
         columns = ("name", "kind", "address", "TLS", "answer", "connect ms", "round trip ms", "why")
         render.show(render.Table(columns, [_result(result) for result in results], apart=("why", "address")))
+        tell_advice(results)
     if any(result["ok"] is False for result in results):
         raise typer.Exit(1)
 
@@ -42,6 +43,16 @@ def _result(result: Mapping[str, Any]) -> tuple[str, ...]:
     answer = {True: "ok", False: "FAILED", None: "-"}[result["ok"]]
     times = tuple(f"{result[key]:.1f}" if key in result else "-" for key in ("associate_ms", "echo_ms"))
     return (result["name"], result["kind"], result["address"], "yes" if result["tls"] else "no", answer, *times, result["detail"])
+
+
+def tell_advice(results: Sequence[Mapping[str, Any]]) -> None:
+    """Print what the settings of peers of known kinds should be, as C-ECHO found them."""
+    for result in results:
+        if result.get("advice"):
+            table = f"[{result['kind']}s.{result['name']}]"
+            typer.echo(f"{table} {result['address']} calls itself {render.printable(result['implementation'])} (docs/peers.md):")
+            for one in result["advice"]:
+                typer.echo(f"  - {one}")
 
 
 def keys_of(pairs: Sequence[str], *, bare: bool = False) -> dict[str, str]:

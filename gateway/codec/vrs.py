@@ -6,7 +6,7 @@ from functools import lru_cache
 
 from pydicom.datadict import dictionary_VR
 
-from gateway.codec.elements import LONG_VRS
+from gateway.dicom.elements import LONG_VRS
 
 MAX_SHORT_LENGTH = 0xFFFE
 

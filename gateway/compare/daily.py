@@ -18,7 +18,7 @@ from gateway.compare.request import CompareRequest, Level, Repair
 from gateway.compare.runner import Outcome
 from gateway.compare.service import Comparisons, Settle
 from gateway.errors import GatewayError, GatewayStopping, JobFailed
-from gateway.files import create_private, make_private_folder, unusable
+from gateway.files import make_private_folder, unusable, write_file
 from gateway.schedule import parse_days, parse_zone
 from gateway.settings import CompareTable
 from gateway.starts import Starts
@@ -126,8 +126,7 @@ class Daily:
         make_private_folder(self.reports)
         document = {"at": self.now().isoformat(), **asdict(outcome)}
         safe = "".join(character if character.isalnum() or character in "-_" else "_" for character in name)
-        with create_private(self.reports / f"compare-{safe}.json") as file:
-            file.write(json.dumps(document, indent=1).encode() + b"\n")
+        write_file(self.reports / f"compare-{safe}.json", json.dumps(document, indent=1).encode() + b"\n")
 
 
 def request_of(table: CompareTable, now: datetime) -> CompareRequest:

@@ -19,7 +19,7 @@ from gateway.config.schema import KeyPath, Raw, values
 from gateway.domain import Mode
 from gateway.route.rules import OPERATION_KEYS, unknown_keywords
 from gateway.schedule import DAYS_EXPECTED, HOURS_EXPECTED, parse_days, parse_hours
-from gateway.settings import GatewayTable, ListenTable, ListenTlsTable, ScheduleTable, SourceTable
+from gateway.settings import MIN_RESERVE_BYTES, GatewayTable, ListenTable, ListenTlsTable, ScheduleTable, SourceTable
 
 _HERE = ("127.0.0.1", "localhost", "::1")
 
@@ -28,6 +28,7 @@ def check(raw: Raw) -> Iterator[Finding]:
     """Yield what is certainly wrong between the tables of `raw`."""
     yield from _routes(raw)
     yield from _listeners(raw)
+    yield from _reserve(raw)
     yield from _sources(raw)
     yield from _destinations(raw)
     yield from _schedules(raw)
@@ -91,6 +92,16 @@ def _listeners(raw: Raw) -> Iterator[Finding]:
         port = _number(_table(listen, "tls").get("port", ListenTlsTable.model_fields["port"].default))
         if port and _own_ports(raw).get(port) == ("listen", "port"):
             yield Finding(("listen", "tls", "port"), f"{port}, the port of [listen]", "a port of its own, such as 2762")
+
+
+def _reserve(raw: Raw) -> Iterator[Finding]:
+    """The disk is emptied by recording what was delivered: a reserve that does not hold that record would never be left again."""
+    reserve = _table(raw, "spool").get("reserve_bytes", MIN_RESERVE_BYTES)
+    if reserve == 0 or 0 < _number(reserve) < MIN_RESERVE_BYTES:
+        expected = (
+            f"{MIN_RESERVE_BYTES} (16 MiB) or more: with less, a full disk leaves the ledger no room to record what may be released"
+        )
+        yield Finding(("spool", "reserve_bytes"), f"{reserve}", expected)
 
 
 def _sources(raw: Raw) -> Iterator[Finding]:

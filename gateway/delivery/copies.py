@@ -54,7 +54,7 @@ class Copies:
         if not content.location.startswith(PREFIX):
             return self._store.open(content)
         try:
-            descriptor = os.open(self._path(content), os.O_RDONLY | os.O_CLOEXEC)
+            descriptor = os.open(self._path(content.location), os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError:
             raise SpoolMissing("the transcoded copy is not kept any more") from None
         except OSError as error:
@@ -76,7 +76,7 @@ class Copies:
             OSError: the file cannot be made or read back; and what `write` raises. Nothing is left of it then.
         """
         location = PREFIX + secrets.token_hex(16)
-        path = self._path(Content(location, 0, 0, ""))
+        path = self._path(location)
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
             length = write(descriptor)
@@ -111,13 +111,13 @@ class Copies:
         """Where the copies are; what lies between two steps of making one may lie there too."""
         return self._folder
 
-    def _path(self, content: Content) -> Path:
-        return self._folder / content.location.removeprefix(PREFIX)
+    def _path(self, location: str) -> Path:
+        return self._folder / location.removeprefix(PREFIX)
 
     def _remove(self, copies: Collection[Content]) -> None:
         for copy in copies:
             # Who has it open reads on.
-            self._path(copy).unlink(missing_ok=True)
+            self._path(copy.location).unlink(missing_ok=True)
 
 
 def _first_of(sized: Iterator[tuple[Key, int]], excess: int) -> Iterator[Key]:

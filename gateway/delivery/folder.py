@@ -3,7 +3,7 @@
 A file appears whole or not at all (written aside, fsync, rename, fsync of the folders down to it) and is read back: that its
 data set has the digest of what was received is its proof. The same content again changes nothing; other content replaces the file
 at once. A folder that cannot be written or has no room is a destination that is down: everything waits, nothing is held.
-Files are 0600, folders 0700. Names are made of UIDs only, and of no UID that could be anything but a name.
+Files are 0600, folders 0700. Names are made of UIDs only, as `gateway.dicom.filenames` says.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ import xxhash
 from gateway.delivery.destination import DAMAGED, ContentStore, OpenBytes, Outcome, OutcomeKind, Report
 from gateway.delivery.forms import Forms
 from gateway.delivery.part10 import file_head
-from gateway.domain import Consignment, InstanceIdentity, Proof, is_uid
+from gateway.dicom.filenames import UNKNOWN, name_of
+from gateway.domain import Consignment, InstanceIdentity, Proof
 from gateway.errors import DestinationUnavailable, SpoolIOError, SpoolMissing
 from gateway.files import make_private_folder
 from gateway.schedule import Schedule
 from gateway.settings import FolderDestination, RetryTable
 from gateway.throttle import Throttle
 
-UNKNOWN_NAME = "unknown"
 _CHUNK_BYTES = 1 << 20
 _ASIDE = ".incoming"
 _STALE_S = 86_400.0
@@ -44,20 +44,9 @@ _log = structlog.get_logger()
 
 def relative_path(identity: InstanceIdentity, digest: str) -> Path:
     """Return where an instance goes below the destination's folder. Pure."""
-    series = Path(_component(identity.study_instance_uid)) / _component(identity.series_instance_uid)
-    name = _component(identity.sop_instance_uid)
-    return series / (f"{UNKNOWN_NAME}-{digest[:16]}.dcm" if name == UNKNOWN_NAME else f"{name}.dcm")
-
-
-def instances_in(folder: Path, study_instance_uid: str, series_instance_uid: str) -> set[str]:
-    """Return the SOP Instance UIDs of the series that lie below the destination's `folder`."""
-    if UNKNOWN_NAME in (study := _component(study_instance_uid), series := _component(series_instance_uid)):
-        return set()
-    return {file.stem for file in (folder / study / series).glob("*.dcm") if is_uid(file.stem)}
-
-
-def _component(uid: str) -> str:
-    return uid if is_uid(uid) and uid[0].isdigit() else UNKNOWN_NAME
+    series = Path(name_of(identity.study_instance_uid)) / name_of(identity.series_instance_uid)
+    name = name_of(identity.sop_instance_uid)
+    return series / (f"{UNKNOWN}-{digest[:16]}.dcm" if name == UNKNOWN else f"{name}.dcm")
 
 
 @dataclass

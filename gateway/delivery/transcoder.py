@@ -233,6 +233,13 @@ class Transcoder:
         except (LedgerUnavailable, SpoolIOError) as error:
             self._postponed(error)
             return []
+        at_work: set[int] = set()
+        with self._condition:
+            for job in self._busy.values():
+                at_work |= job.ids
+                for name in job.destinations:
+                    room[name] -= job.content.length
+        waiting = {name: [each for each in some if each.delivery_id not in at_work] for name, some in waiting.items()}
         found = [within(some, room[name]) for name, some in waiting.items()]
         self._left = sum(map(len, found)) < sum(map(len, waiting.values()))
         wanted = {key_of(each.content, each.stored, each.sent_as) for each in copied}

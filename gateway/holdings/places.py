@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from gateway.association.requestor import Deadlines
-from gateway.errors import UsageError
+from gateway.errors import UsageError, require_known
 from gateway.holdings.dicom import Capture, DicomPlace, remote_of
 from gateway.holdings.folder import DeliveredFolder, FilesPlace
 from gateway.holdings.place import Place
@@ -63,10 +63,8 @@ def _table(settings: Settings, name: str) -> SourceTable | DicomDestination | Fo
     source, destination = settings.sources.get(name), settings.destinations.get(name)
     if destination is not None and (source is None or not _better(source, destination)):
         return destination
-    if source is None:
-        known = ", ".join(dict.fromkeys([*settings.sources, *settings.destinations])) or "none"
-        raise UsageError(f"no source or destination is called {name} (known: {known})")
-    return source
+    require_known("source or destination", [name], dict.fromkeys([*settings.sources, *settings.destinations]))
+    return settings.sources[name]
 
 
 def _better(source: SourceTable, destination: DicomDestination | FolderDestination) -> bool:

@@ -1,9 +1,9 @@
 """Getting plain DICOM files out: what the spool holds, each instance as a Part 10 file (PS3.10 §7) in a folder.
 
 Files are 0600, a folder that is made is 0700; the preamble is zeroes; nothing is ever overwritten. A file appears whole, durably,
-and only where its data set has the digest that it came with. Its name is the SOP Instance UID, if that can be nothing but a name,
-with the digest behind it where another content has the name already. What is there already is not written again, so that an export
-that was interrupted can be repeated. The ledger stays as it is.
+and only where its data set has the digest that it came with. Its name is the SOP Instance UID (`gateway.dicom.filenames`), with the
+digest behind it where another content has the name already. What is there already is not written again, so that an export that was
+interrupted can be repeated. The ledger stays as it is.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from gateway.domain import Content, is_uid
+from gateway.dicom.filenames import UNKNOWN, name_of
+from gateway.domain import Content
 from gateway.errors import SpoolError, SpoolMissing, UsageError
 from gateway.files import make_private_folder, unusable
 from gateway.ledger import Ledger
@@ -76,9 +77,8 @@ def export(
 
 def file_name(sop_instance_uid: str, digest: str, *, taken: bool = False) -> str:
     """Return the name of an instance's file; pure."""
-    if not is_uid(sop_instance_uid) or not sop_instance_uid[0].isdigit():
-        return f"unknown-{digest[:16]}.dcm"
-    return f"{sop_instance_uid}-{digest[:16]}.dcm" if taken else f"{sop_instance_uid}.dcm"
+    name = name_of(sop_instance_uid)
+    return f"{name}-{digest[:16]}.dcm" if taken or name == UNKNOWN else f"{name}.dcm"
 
 
 def _page(ledger: Ledger, selection: Selection, after: int) -> list[int]:

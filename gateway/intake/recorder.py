@@ -44,6 +44,9 @@ _log = structlog.get_logger()
 
 T = TypeVar("T")
 
+_NAMED = 20
+"""SOP Instance UIDs in one line of the log."""
+
 PACE_S = 0.05
 """Between the beginnings of two transactions while instances keep coming: a transaction costs what ten instances in it do."""
 
@@ -103,11 +106,12 @@ class Recorder:
         """Tell whether more may be taken in. Costs next to nothing.
 
         Raises:
-            LedgerUnavailable: no: what came is not recorded in time, or the ledger is damaged.
+            LedgerUnavailable: no: what came is not recorded in time, or the ledger is damaged or its file system full.
 
         """
         if self._ledger.damage is not None:
             raise self._ledger.damage
+        self._ledger.check_room()
         began = self._began
         if self.waiting >= MAX_WAITING or (began is not None and time.monotonic() - began > MAX_AGE_S):
             raise LedgerUnavailable(f"{self.waiting} instances wait for the ledger")
@@ -294,16 +298,19 @@ def _log_left(arrival: Arrival) -> None:
 
 
 def _log_received(batch: Sequence[Recorded]) -> None:
-    """Log conflicts, and every instance where debug events are wanted."""
+    """Log contents that contradict what was there, in one line, and every instance where debug events are wanted."""
     log = _log.bind()
-    everything = log.is_enabled_for(logging.DEBUG)
-    for recorded in batch:
-        conflict = recorded.outcome is ArrivalOutcome.CONFLICT
-        if not (everything or conflict):
-            continue
+    conflicts = [recorded.arrival for recorded in batch if recorded.outcome is ArrivalOutcome.CONFLICT]
+    if conflicts:
+        log.warning(
+            "content_superseded",
+            count=len(conflicts),
+            association=conflicts[-1].provenance.association,
+            sop_instance_uids=[arrival.identity.sop_instance_uid for arrival in conflicts[:_NAMED]],
+        )
+    for recorded in batch if log.is_enabled_for(logging.DEBUG) else ():
         arrival = recorded.arrival
-        log.log(
-            logging.WARNING if conflict else logging.DEBUG,
+        log.debug(
             "instance_received",
             association=arrival.provenance.association,
             sop_instance_uid=arrival.identity.sop_instance_uid,

@@ -5,13 +5,15 @@ connections; every change goes through `Ledger.write`, whose single writer threa
 transaction and answers each caller only after the commit is durable. SQLite 3.40 corrupts its WAL when two connections
 write or checkpoint at once, so the writer's connection alone writes and checkpoints.
 
-The modules beside this one hold the queries, grouped by what they are about:
+`ballast` keeps room for the ledger on a disk that runs full; `recording` and `changeset` take in what arrives. The other modules
+hold the queries, grouped by what they are about:
 `instances` (what arrived), `keeping` (whose bytes are kept), `deliveries` (instance × destination), `mending` (when the
 configuration or the clock changed), `proofs`, `commitments` (Storage Commitment transactions), `retrievals` (what was asked of a
 source), `starts` (what ended the process in the middle), `learned` (what peers taught us), `overview` (what `status` shows),
 `queue` and `progress` (what people and commands see of deliveries).
 """
 
+from gateway.ledger.ballast import Ballast
 from gateway.ledger.writer import Ledger
 
-__all__ = ["Ledger"]
+__all__ = ["Ballast", "Ledger"]

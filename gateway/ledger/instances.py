@@ -27,8 +27,8 @@ _CHUNK = 500
 
 NO_MODES: Mapping[str, Mode] = MappingProxyType({})
 
-_UNDERWAY = frozenset({DeliveryState.PENDING, DeliveryState.SENDING, DeliveryState.DEFERRED, DeliveryState.DELIVERED})
-_FRESH: dict[str, Any] = {
+UNDERWAY = frozenset({DeliveryState.PENDING, DeliveryState.SENDING, DeliveryState.DEFERRED, DeliveryState.DELIVERED})
+FRESH: dict[str, Any] = {
     "attempts": 0,
     "status": None,
     "reason": None,
@@ -118,7 +118,7 @@ def revive(
 ) -> None:
     """Make the instance's deliveries to `destinations` that stand in one of `states` pending again, as if never tried."""
     ids = delivery_ids(connection, _of(instance_id, destinations))
-    transitions.move(connection, ids, DeliveryState.PENDING, now=now, only_from=states, due_at=now, **_FRESH)
+    transitions.move(connection, ids, DeliveryState.PENDING, now=now, only_from=states, due_at=now, **FRESH)
 
 
 def hasten(connection: Connection, instance_id: int, destinations: Sequence[str], priority: Priority) -> None:
@@ -197,7 +197,7 @@ def held(connection: Connection, instance_id: int, destinations: Sequence[str]) 
 
 def underway(connection: Connection, instance_id: int, destinations: Sequence[str]) -> tuple[str, ...]:
     """Return those of `destinations`, in their order, that the instance is neither settled nor held at."""
-    moving = and_(_of(instance_id, destinations), deliveries.c.state.in_(sorted(_UNDERWAY)))
+    moving = and_(_of(instance_id, destinations), deliveries.c.state.in_(sorted(UNDERWAY)))
     names = set(connection.execute(select(deliveries.c.destination).where(moving)).scalars())
     return tuple(name for name in destinations if name in names)
 

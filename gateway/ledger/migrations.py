@@ -88,9 +88,23 @@ def _migrations(connection: Connection) -> None:
     planned_studies.create(connection)
 
 
+def _no_empty_contents(connection: Connection) -> None:
+    """Version 8: what was taken in without a data set, and was called delivered, is held: no `Content` can be made of it.
+
+    Its location goes, so that a file that was made whole since is read again.
+    """
+    for statement in (
+        "UPDATE deliveries SET state = 'held', proof = NULL, reason = 'it ends within its header: nothing of it was delivered' "
+        "WHERE state <> 'dropped' AND instance_id IN (SELECT id FROM instances WHERE content_length < 1 OR content_offset < 0)",
+        "UPDATE instances SET location = 'none:' || id, content_offset = 0, content_length = 1, bytes_state = 'missing' "
+        "WHERE content_length < 1 OR content_offset < 0",
+    ):
+        connection.execute(text(statement))
+
+
 def _starts(connection: Connection) -> None:
-    """Version 8: how often in a row what begins by itself came to no end."""
-    starts.create(connection)
+    """Version 9: how often in a row what begins by itself came to no end."""
+    starts.create(connection, checkfirst=True)
 
 
 MIGRATIONS: Sequence[Migration] = (
@@ -100,6 +114,7 @@ MIGRATIONS: Sequence[Migration] = (
     _directed_jobs,
     _priorities,
     _migrations,
+    _no_empty_contents,
     _starts,
 )
 """The first one takes version 1 to version 2."""

@@ -148,6 +148,11 @@ def entries(connection: Connection, selection: Selection, *, limit: int = 100, o
     return [Entry(*row) for row in connection.execute(statement)]
 
 
+def knows(connection: Connection, destination: str) -> bool:
+    """Tell whether there is any delivery to `destination`, which may be configured no more."""
+    return connection.execute(select(deliveries.c.id).where(deliveries.c.destination == destination).limit(1)).first() is not None
+
+
 def count(connection: Connection, selection: Selection) -> int:
     """Count what `entries` would return without a limit."""
     states = selection.states or (() if selection.ids else UNSETTLED)

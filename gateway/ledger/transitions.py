@@ -14,6 +14,7 @@ from sqlalchemy import Connection, Update, bindparam, update
 
 from gateway.domain import DeliveryState as S
 from gateway.errors import IllegalTransition
+from gateway.ledger.rows import RowUpdate
 from gateway.ledger.schema import deliveries
 
 ALLOWED: Mapping[S, frozenset[S]] = {
@@ -64,6 +65,27 @@ def move(
         values = {"ids": delivery_ids[chunk : chunk + CHUNK], "start": start, "new_state": new, "new_changed_at": now, **named}
         changed += connection.execute(statement, values).rowcount
     return changed
+
+
+class Move:
+    """One change of state for many deliveries, each at a time of its own: the same compare-and-set as `move`, built once."""
+
+    def __init__(self, new: S, *, only_from: Collection[S], due: bool = False, **columns: Any) -> None:
+        """Change deliveries from one of `only_from` to `new` and set `columns`; with `due` they may be claimed from then on.
+
+        Raises:
+            IllegalTransition: `only_from` names a state from which `new` is never allowed.
+
+        """
+        start = [state.value for state in _start(new, frozenset(only_from))]
+        moved = {"state": new.value, "changed_at": bindparam("moved_at", required=False), **columns}
+        moved |= {"due_at": bindparam("moved_at", required=False)} if due else {}
+        chosen = deliveries.c.id == bindparam("moved_id", required=False), deliveries.c.state.in_(start)
+        self._update = RowUpdate(update(deliveries).where(*chosen).values(moved), "moved_id", "moved_at")
+
+    def __call__(self, connection: Connection, moved: Sequence[tuple[int, float]]) -> int:
+        """Change those deliveries, each given as its id and the time (UTC seconds since the epoch); return how many changed."""
+        return self._update(connection, moved)
 
 
 @cache

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import queue
+import sqlite3
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
@@ -23,6 +24,7 @@ from sqlalchemy.exc import DataError, IntegrityError, SQLAlchemyError
 
 from gateway.errors import ChangeRejected, GatewayError, LedgerDamaged, LedgerTooNew, LedgerUnavailable
 from gateway.ledger import health
+from gateway.ledger.ballast import Ballast
 from gateway.ledger.migrations import Incomplete, migrate
 
 T = TypeVar("T")
@@ -35,6 +37,17 @@ WAL_CHECKPOINT_PAGES = 4000
 
 CHECKED_BYTES = 64 * 1024 * 1024
 """A ledger up to this size is gone through page by page when a gateway starts: some tenths of a second."""
+
+_NO_ROOM = frozenset(
+    {
+        sqlite3.SQLITE_FULL,
+        sqlite3.SQLITE_IOERR_WRITE,
+        sqlite3.SQLITE_IOERR_SHMSIZE,
+        sqlite3.SQLITE_IOERR_SHMOPEN,
+        sqlite3.SQLITE_CANTOPEN,
+    }
+)
+"""All but the first may have other reasons; then giving up the room costs nothing, for it is taken back."""
 
 _Job = tuple[Callable[[Connection], Any], Future[Any]]
 _Outcome = tuple[Any, Exception | None]
@@ -73,8 +86,8 @@ def _engine(url: str, *, checkpoint_pages: int) -> Engine:
 class Ledger:
     """The database behind one writer thread and any number of readers. Use as a context manager."""
 
-    def __init__(self, path: Path, *, begun: bool = False) -> None:
-        """Open or create the ledger at `path` (SQLite), mode 0600, and migrate it.
+    def __init__(self, path: Path, *, ballast: Ballast | None = None, begun: bool = False) -> None:
+        """Open or create the ledger at `path` (SQLite), mode 0600, and migrate it. `ballast` is its own room on a full disk.
 
         With `begun` instances were received before: a file that is there and empty is one that was cut short. One that is not there
         was moved away by a person, and is made anew.
@@ -86,6 +99,7 @@ class Ledger:
             LedgerUnavailable: it cannot be opened.
 
         """
+        self.ballast = ballast or Ballast(path.with_suffix(".ballast"))
         url = f"sqlite:///{path}"
         self._writer_engine = _engine(url, checkpoint_pages=WAL_CHECKPOINT_PAGES)
         self._reader_engine = _engine(url, checkpoint_pages=0)
@@ -95,8 +109,12 @@ class Ledger:
         try:
             new = _make_private(path)
             health.examine(path, begun=begun and not new)
-            with self._writer_engine.begin() as connection:
-                migrate(connection)
+            try:
+                self._migrate()
+            except SQLAlchemyError as error:
+                if not (_is_room(error) and self.ballast.give_up()):
+                    raise
+                self._migrate()
             self._sight = health.look(path)
         except (SQLAlchemyError, OSError, Incomplete) as error:
             self._writer_engine.dispose()
@@ -160,6 +178,18 @@ class Ledger:
         """
         return self.submit(change).result()
 
+    def check_room(self) -> None:
+        """Tell whether there is room to record more arrivals: its last room is for deliveries and releases, which empty the disk.
+
+        Raises:
+            LedgerUnavailable: there is not.
+
+        """
+        if self.ballast.missing_bytes:
+            self.ballast.take()
+            if self.ballast.missing_bytes:
+                raise LedgerUnavailable("the ledger's file system is full")
+
     @contextmanager
     def read(self) -> Iterator[Connection]:
         """Give a connection for reading a consistent snapshot.
@@ -210,6 +240,10 @@ class Ledger:
             self._damage = health.damaged(self._path, "is damaged (a page is not what it should be)")
             raise self._damage
 
+    def _migrate(self) -> None:
+        with self._writer_engine.begin() as connection:
+            migrate(connection)
+
     def _run(self) -> None:
         connection: Connection | None = None
         more = True
@@ -239,6 +273,8 @@ class Ledger:
         except Exception as error:  # noqa: BLE001 - the root of the writer: every caller of the group learns of it
             # The transaction may be in any state, which the pool sees to.
             _give_back(connection)
+            if _is_room(error) and self.ballast.give_up():
+                return self._commit(None, group)
             failure = self._failure(error)
             for _, future in group:
                 future.set_exception(failure)
@@ -256,6 +292,11 @@ class Ledger:
             self._damage = health.damaged(self._path, f"is damaged ({_describe(error)})")
             self._damage.__cause__ = error
         return self._damage if self._damage is not None and health.is_damage(error) else _failure(error)
+
+
+def _is_room(error: Exception) -> bool:
+    """Tell whether SQLite may have failed for want of room: of bytes, of a quota, of an inode for one of its files."""
+    return getattr(getattr(error, "orig", None), "sqlite_errorcode", None) in _NO_ROOM
 
 
 def _give_back(connection: Connection | None) -> None:

@@ -19,7 +19,7 @@ from contextlib import contextmanager, suppress
 
 import structlog
 
-from gateway.errors import SpoolFull, SpoolMissing
+from gateway.errors import SpoolFull, SpoolIOError, SpoolMissing
 from gateway.spool import layout, record
 from gateway.spool.errors import storage_error
 from gateway.spool.room import Room
@@ -140,10 +140,10 @@ class Pool:
         """
         needed = record.aligned(end - segment.allocated)
         spare = self._room.spare_bytes()
-        if spare <= needed and self._drop_spares():
+        if spare <= needed and self._make_room():
             spare = self._room.spare_bytes()
         if spare <= needed:
-            raise SpoolFull(f"not more than the reserve of {self._room.reserve_bytes} bytes would stay free")
+            raise self._room.ran_short("would stay free")
         size = max(needed, record.aligned(min(_step(segment.allocated), spare // _SHARE)))
         try:
             _allocate(segment.descriptor, segment.allocated, size)
@@ -152,11 +152,11 @@ class Pool:
         segment.allocated += size
 
     def check_room(self) -> None:
-        """Look at the free space; spares go first. Raises SpoolFull, SpoolIOError."""
+        """Look at the free space; what can be given up goes first. Raises SpoolFull, SpoolIOError."""
         try:
             self._room.check()
         except SpoolFull:
-            if not self._drop_spares():
+            if not self._make_room():
                 raise
             self._room.check()
 
@@ -256,15 +256,28 @@ class Pool:
             return size
 
     def tidy(self, *, spares: int = MAX_SPARES) -> None:
-        """Retire what is idle for long, and make spares, up to so many, of dead segments; the others are deleted."""
+        """Retire what is idle for long, and make spares, up to so many, of dead segments; the others are deleted.
+
+        While there is no room, nothing is kept back, and whether there is room now is looked at.
+        """
+        if self._room.short:
+            self._make_room()
+            with suppress(SpoolFull, SpoolIOError):
+                self._room.check()
         horizon = time.monotonic() - IDLE_S
         with self._lock:
             cold = [segment for segment in self._idle if segment.idle_since < horizon]
             self._idle = [segment for segment in self._idle if segment.idle_since >= horizon]
         for one in cold:
             self._retire(one)
+        self._bury(0 if self._room.short else spares)
+
+    def _bury(self, spares: int) -> bool:
+        """Make spares, up to so many, of dead segments and delete the others; tells whether there were any."""
         renewed: list[str] = []
+        met = False
         while (segment := self._take_dead()) is not None:
+            met = True
             wanted = len(self._spares) + len(renewed) < spares
             if wanted and segment.allocated >= SEGMENT_BYTES and not segment.failed and (token := self._renew(segment)):
                 renewed.append(token)
@@ -275,6 +288,17 @@ class Pool:
                 self._leaving.discard(segment.token)
         if renewed:
             self._keep_spares(renewed)
+        return met
+
+    def _make_room(self) -> bool:
+        """Give up spares, dead segments and the unused room of idle ones; tells whether there was anything of it."""
+        with self._lock:
+            loose = [one for one in self._idle if not one.live or one.allocated - one.end >= FIRST_BYTES]
+            self._idle = [one for one in self._idle if one not in loose]
+        for segment in loose:
+            self._retire(segment)
+        buried = self._bury(0)
+        return self._drop_spares() or buried or bool(loose)
 
     def pinned(self, *, before: float, fill: float, after: str) -> str | None:
         """Return the next retired segment behind `after`, made before that time, of which less than the part `fill` is wanted."""

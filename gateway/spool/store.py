@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
 
 import structlog
 
+from gateway.dicom.part10 import PREAMBLE_LENGTH
 from gateway.domain import Content, InstanceIdentity, Provenance
 from gateway.errors import SpoolIOError, SpoolMissing
 from gateway.files import make_private_folder
-from gateway.spool import layout, part10, record
+from gateway.spool import layout, record
 from gateway.spool.content import OpenContent, SpoolEntry, SpoolUsage, described
 from gateway.spool.pool import Pool, sync_folder
 from gateway.spool.room import Room
@@ -29,8 +30,10 @@ _log = structlog.get_logger()
 class Spool:
     """The instances on disk below `folder`. Thread-safe."""
 
-    def __init__(self, folder: Path, *, reserve_bytes: int) -> None:
+    def __init__(self, folder: Path, *, reserve_bytes: int, withheld: Callable[[], int] = lambda: 0) -> None:
         """Create the folders (0700) where they are not there yet. `reserve_bytes` stay free on the file system.
+
+        So do the bytes that `withheld` tells, for others that have to get them back.
 
         Raises:
             SpoolIOError: the folders cannot be made or written.
@@ -48,7 +51,7 @@ class Spool:
             self._files.make_folders()
         except OSError as error:
             raise SpoolIOError(f"{folder}: {error.strerror}") from error
-        self._room = Room(self._root, reserve_bytes)
+        self._room = Room(self._root, reserve_bytes, withheld)
         self._pool = Pool(self._root, self._room)
 
     def __enter__(self) -> Spool:
@@ -256,7 +259,7 @@ class Spool:
                 segment_bytes=self._pool.occupied_bytes(),
                 free_bytes=free,
                 spare_bytes=self._pool.spare_bytes,
-                reserve_bytes=self._room.reserve_bytes,
+                reserve_bytes=self._room.kept_free_bytes,
             )
 
     def has_room(self) -> bool:
@@ -286,7 +289,9 @@ class Spool:
     def _mark_removed(self, token: str, offset: int) -> None:
         try:
             with self._pool.reading(token) as segment:
-                if read_frame(segment.descriptor, token, offset) is not None:
+                # The table has what this process wrote or scanned, released or not; else the record itself tells.
+                known = self._pool.size_at(segment, offset) if segment.scanned else read_frame(segment.descriptor, token, offset)
+                if known is not None:
                     segment.unsynced = True
                     os.pwrite(segment.descriptor, record.REMOVED, record.removed_at(offset))
         except SpoolMissing:
@@ -305,7 +310,7 @@ class Spool:
         """Copy a record to the file `path`, durably, with a preamble of zeroes; return its bytes. Raises SpoolError."""
         segment = self._acquire(token, offset)
         try:
-            head = os.pread(segment.descriptor, part10.PREAMBLE_LENGTH, offset)
+            head = os.pread(segment.descriptor, PREAMBLE_LENGTH, offset)
             size = self._pool.size_at(segment, offset) or 0
             rest = offset + len(head), size - len(head)
             self._files.copy(path, record.plain(head), segment.descriptor, rest)

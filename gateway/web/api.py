@@ -36,6 +36,7 @@ from typing import TypeVar
 import structlog
 import trio
 from pydantic import BaseModel, ValidationError
+from sqlalchemy.engine import Connection
 from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
@@ -43,7 +44,7 @@ from starlette.routing import Route
 
 from gateway import __version__
 from gateway.engine import Engine
-from gateway.errors import AssociationError, GatewayError, UsageError
+from gateway.errors import AssociationError, GatewayError, UsageError, require_known
 from gateway.files import unusable
 from gateway.ledger import queue
 from gateway.web import comparing, jobs, migrating, peers, status, syncing, wire
@@ -166,10 +167,18 @@ async def _queue_list(engine: Engine, request: Request) -> Document:
 
     def page() -> Document:
         with engine.ledger.read() as connection:
+            _require_known(engine, connection, selection)
             entries = queue.entries(connection, selection, limit=command.limit, offset=command.offset)
             return {"total": queue.count(connection, selection), "entries": [asdict(entry) for entry in entries]}
 
     return await trio.to_thread.run_sync(page)
+
+
+def _require_known(engine: Engine, connection: Connection, selection: queue.Selection) -> None:
+    """Raise UsageError for a destination that is neither configured nor one to which the queue holds deliveries."""
+    configured = engine.settings.destinations
+    gone = [name for name in selection.destinations if name not in configured and queue.knows(connection, name)]
+    require_known("destination", selection.destinations, [*configured, *gone])
 
 
 async def _queue_act(engine: Engine, request: Request) -> Document:
@@ -180,6 +189,7 @@ async def _queue_act(engine: Engine, request: Request) -> Document:
 
     def parts() -> list[queue.Selection]:
         with engine.ledger.read() as connection:
+            _require_known(engine, connection, selection)
             return queue.parts(connection, selection, command.action)
 
     changed = 0

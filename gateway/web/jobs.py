@@ -18,14 +18,13 @@ from pathlib import Path
 import trio
 
 from gateway.engine import Engine, Role
-from gateway.errors import UsageError
+from gateway.errors import UsageError, require_known
 from gateway.intake import FileEvent, FileOutcome, register
 from gateway.ledger import progress
 from gateway.ledger.instances import Recorded
 from gateway.ledger.progress import Scope, StudyDelivery, Undelivered
 from gateway.retrieve import PullRequest
 from gateway.retrieve.events import JobEnded, StudyEnded, Verdict, to_json
-from gateway.settings import Settings
 from gateway.web.server import Emit
 from gateway.web.wire import Document, PullCommand, SendCommand
 
@@ -141,7 +140,10 @@ async def send(engine: Engine, command: SendCommand, emit: Emit) -> None:
     """
     needs_everything(engine)
     paths = _existing(command.paths)
-    _known_destinations(engine.settings, command.to)
+    destinations = engine.settings.destinations
+    if not command.to:
+        raise UsageError(f"name a destination (known: {', '.join(destinations) or 'none'})")
+    require_known("destination", command.to, destinations)
     async with engine.jobs.running():
         taken = Taken()
         with closing(_registering(engine, paths, command)) as events:
@@ -232,15 +234,6 @@ def _existing(paths: Sequence[str]) -> list[Path]:
     if missing or not paths:
         raise UsageError(f"no such file or folder: {', '.join(missing)}" if missing else "name a file, a folder or a zip archive")
     return [Path(path) for path in paths]
-
-
-def _known_destinations(settings: Settings, names: Sequence[str]) -> None:
-    unknown = [name for name in names if name not in settings.destinations]
-    if unknown or not names:
-        known = ", ".join(settings.destinations) or "none"
-        raise UsageError(
-            f"no destination {', '.join(unknown)} (known: {known})" if unknown else f"name a destination (known: {known})"
-        )
 
 
 async def deliver(engine: Engine, scope: Scope, wait: bool, wait_s: float | None, emit: Emit) -> Outcome:

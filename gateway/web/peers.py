@@ -13,8 +13,9 @@ import trio
 
 from gateway.association.contexts import VERIFICATION_CONTEXTS
 from gateway.association.requestor import RemoteAE, associate
+from gateway.config.advice import advice
 from gateway.engine import Engine
-from gateway.errors import GatewayError, UsageError
+from gateway.errors import GatewayError, require_known
 from gateway.settings import DicomDestination, FolderDestination, Settings, SourceTable, TlsTable
 from gateway.tls import requestor_context
 from gateway.web.wire import Document, FindCommand, error_document
@@ -38,11 +39,7 @@ def peers_of(settings: Settings, names: Sequence[str]) -> list[Peer]:
     """
     known = [Peer("source", name, source) for name, source in settings.sources.items()]
     known += [Peer("destination", name, to) for name, to in settings.destinations.items()]
-    unknown = [name for name in names if name not in {peer.name for peer in known}]
-    if unknown:
-        raise UsageError(
-            f"no source or destination {', '.join(unknown)} (known: {', '.join(peer.name for peer in known) or 'none'})"
-        )
+    require_known("source or destination", names, list(dict.fromkeys(peer.name for peer in known)))
     return [peer for peer in known if not names or peer.name in names]
 
 
@@ -70,7 +67,8 @@ def _ask(settings: Settings, peer: Peer) -> Document:
         return document | {"ok": None, "detail": "no port: it sends to us and cannot be asked"}
     calling = getattr(table, "calling_ae_title", None) or settings.gateway.ae_title
     try:
-        return document | _echo(RemoteAE(table.ae_title, table.host, table.port, _tls(table.tls), _name(table.tls)), calling)
+        answered = _echo(RemoteAE(table.ae_title, table.host, table.port, _tls(table.tls), _name(table.tls)), calling)
+        return document | answered | {"advice": list(advice(table, answered["implementation"]))}
     except GatewayError as error:
         return document | {"ok": False, "detail": str(error), "error": error_document(error)}
 
@@ -89,7 +87,14 @@ def _echo(remote: RemoteAE, calling_ae: str) -> Document:
         associated = time.monotonic()
         association.echo()
         answered = time.monotonic()
-    return {"ok": True, "detail": "", "associate_ms": _ms(associated - started), "echo_ms": _ms(answered - associated)}
+        implementation = association.implementation_version
+    return {
+        "ok": True,
+        "detail": "",
+        "implementation": implementation,
+        "associate_ms": _ms(associated - started),
+        "echo_ms": _ms(answered - associated),
+    }
 
 
 def _ms(seconds: float) -> float:

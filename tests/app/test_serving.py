@@ -213,7 +213,7 @@ def test_without_room_instances_are_refused_for_now_and_status_says_so(site: Gat
         assert sender.send(site.port, 1)
         assert "FULL" in run("status").out
     assert sender.statuses == {0xA700}
-    site.write(spool={"reserve_bytes": 0})
+    site.write(spool={"reserve_bytes": 1 << 24})
     with running(site):
         assert sender.send(site.port, 1)
         assert "FULL" not in run("status").out

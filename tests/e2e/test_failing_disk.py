@@ -102,7 +102,7 @@ def test_less_room_than_the_reserve_is_refused_until_there_is_room(tmp_path: Pat
     with gateway.serving():
         assert sent.load(gateway.port, associations=1, each=2)
         assert sent.statuses == {OUT_OF_RESOURCES}
-    gateway.write(spool={"reserve_bytes": 0})
+    gateway.write(spool={"reserve_bytes": 1 << 24})
     with gateway.serving():
         assert sent.load(gateway.port, associations=1, each=2)
     assert len(sent.acknowledged) == 2

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import count, pairwise
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sqlalchemy import Connection, create_engine, event, select, update
 
 from gateway.domain import Content, DeliveryState, InstanceIdentity, Provenance
 from gateway.ledger import transitions
-from gateway.ledger.instances import Arrival, Recorded
+from gateway.ledger.instances import MISSING_REASON, Arrival, Recorded
 from gateway.ledger.migrations import migrate
 from gateway.ledger.recording import record, record_many
 from gateway.ledger.schema import arrivals, deliveries, instances
@@ -65,7 +66,7 @@ def _mixed(connection: Connection) -> None:
         connection.execute(update(instances).where(instances.c.id % 3 == remainder).values(bytes_state=state))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(before=some_arrivals, then=some_arrivals, cuts=st.lists(st.integers(0, 12), max_size=4))
 def test_batches_leave_the_ledger_as_one_by_one_does(
     before: list[tuple[int, int, tuple[str, ...]]], then: list[tuple[int, int, tuple[str, ...]]], cuts: list[int]
@@ -95,3 +96,43 @@ def test_an_id_that_was_rolled_back_is_given_again() -> None:
         connection.exec_driver_sql("ROLLBACK TO SAVEPOINT undone")
         assert three(connection) == [4, 5, 6]
     engine.dispose()
+
+
+STANDINGS = [
+    (state, reason, bytes_state)
+    for state, reason in (
+        *((state.value, None) for state in DeliveryState),
+        ("held", MISSING_REASON),
+    )
+    for bytes_state in ("kept", "released", "missing")
+]
+
+
+@pytest.mark.parametrize("route", [("a",), ("a", "b"), ()], ids=["one", "two", "unrouted"])
+@pytest.mark.parametrize(("state", "reason", "bytes_state"), STANDINGS)
+@pytest.mark.parametrize("content", [1, 2], ids=["same", "other"])
+def test_what_comes_again_takes_no_more_statements_the_more_it_is(
+    state: str, reason: str | None, bytes_state: str, route: tuple[str, ...], content: int
+) -> None:
+    """Statements, not rows, are what an arrival costs: whatever became of an instance, a batch that comes again takes few."""
+    assert statements(10, state, reason, bytes_state, route, content) == statements(50, state, reason, bytes_state, route, content)
+
+
+def statements(count: int, state: str, reason: str | None, bytes_state: str, route: tuple[str, ...], content: int) -> int:
+    """Return how many statements it takes to record `count` instances that came before and stand like this."""
+    engine = create_engine("sqlite://")
+    event.listen(engine, "connect", lambda raw, _record: setattr(raw, "isolation_level", None))
+    told: list[str] = []
+    try:
+        with engine.connect() as connection:
+            migrate(connection)
+            every = made([(uid, 1, route) for uid in range(count)] + [(uid, content, route) for uid in range(count)])
+            record_many(connection, every[:count])
+            connection.execute(update(deliveries).values(state=state, reason=reason))
+            connection.execute(update(instances).values(bytes_state=bytes_state))
+            event.listen(engine, "before_cursor_execute", lambda _c, _u, statement, *_rest: told.append(statement))
+            again = record_many(connection, every[count:])
+            assert {recorded.outcome for recorded in again} == {"duplicate" if content == 1 else "conflict"}
+            return len(told)
+    finally:
+        engine.dispose()

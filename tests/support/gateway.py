@@ -88,7 +88,7 @@ class Gateway:
             **self.tables,
             "gateway": {"ae_title": "GATEWAY", "state": self.state, **self.tables.get("gateway", {})},
             "listen": {"host": HOST, "port": self.port, "accept": "any", **self.tables.get("listen", {})},
-            "spool": {"reserve_bytes": 1 << 20, **self.tables.get("spool", {})},
+            "spool": {"reserve_bytes": 1 << 24, **self.tables.get("spool", {})},
             "routes": self.tables.get("routes") or ([{"name": "all", "to": list(destinations)}] if destinations else []),
         }
         self.config.write_text(toml(tables) + "\n")
