@@ -4,7 +4,8 @@ Start: lock of the state folder, ledger, spool, recorder, recovery, delivery, co
 last, so that nothing is accepted before everything behind it stands. Stop: the listener first; running associations and the
 instances at hand finish within ``[serve] drain_timeout_s``, clients with a long operation are told, then the rest ends; the
 recorder after the last association and before the ledger, so that what was answered is recorded. A part that crashes ends the
-gateway, because a gateway that runs without one of its parts would only look alive.
+gateway, because a gateway that runs without one of its parts would only look alive; a look at a peer or a file that fails is tried
+again (`gateway.starts`), because what it failed over is not ours.
 
 A short command that only asks opens a `Desk`: state folder and API, and nothing more before it is asked for more.
 """
@@ -16,6 +17,7 @@ import signal
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import structlog
@@ -24,9 +26,11 @@ import trio
 from gateway.domain import Role
 from gateway.engine import Desk, Engine
 from gateway.errors import GatewayError, StateFolderInUse, leaf
+from gateway.files import using
 from gateway.ledger import Ballast, Ledger
 from gateway.settings import Settings
 from gateway.spool import Spool, StateLock
+from gateway.spool.layout import LOG_SUFFIX, SEGMENTS
 from gateway.web.api import create_api
 from gateway.web.server import serve_control
 
@@ -129,7 +133,8 @@ async def _locked(settings: Settings, lock_s: float) -> StateLock:
     deadline = trio.current_time() + lock_s
     while True:
         try:
-            return StateLock(settings.gateway.state)
+            with using(settings.gateway.state, "cannot use the state folder"):
+                return StateLock(settings.gateway.state)
         except StateFolderInUse:
             if trio.current_time() >= deadline:
                 raise
@@ -144,11 +149,12 @@ def _opened(settings: Settings, role: Role) -> Iterator[Engine]:
     if role is Role.GATEWAY:
         ballast.take()
     reserve_bytes = settings.spool.reserve_bytes
-    with (
-        Spool(state / SPOOL_NAME, reserve_bytes=reserve_bytes, withheld=lambda: ballast.missing_bytes) as spool,
-        Ledger(state / LEDGER_NAME, ballast=ballast) as ledger,
-        ExitStack() as stack,
-    ):
+    with ExitStack() as stack:
+        with using(state, "cannot use the state folder"):
+            spool = stack.enter_context(
+                Spool(state / SPOOL_NAME, reserve_bytes=reserve_bytes, withheld=lambda: ballast.missing_bytes)
+            )
+            ledger = stack.enter_context(Ledger(state / LEDGER_NAME, ballast=ballast, begun=_begun(state / SPOOL_NAME)))
 
         def assemble() -> Engine:
             from gateway.assembly import assembled
@@ -159,6 +165,11 @@ def _opened(settings: Settings, role: Role) -> Iterator[Engine]:
             return engine
 
         yield assemble() if role is Role.GATEWAY else Desk(settings, spool, ledger, assemble)
+
+
+def _begun(spool: Path) -> bool:
+    """Tell whether the spool ever had instances in it."""
+    return any((spool / SEGMENTS).glob(f"*{LOG_SUFFIX}"))
 
 
 async def _start(engine: Engine, parts: trio.Nursery, control: trio.Nursery, closing: trio.Event, *, listens: bool) -> None:

@@ -35,6 +35,7 @@ from gateway.retrieve import Retriever
 from gateway.route import compile_routes, route
 from gateway.settings import Settings
 from gateway.spool import Spool
+from gateway.starts import Starts
 from gateway.stored import Stored
 from gateway.throttle import Throttle
 from gateway.tls import acceptor_context, requestor_context
@@ -48,7 +49,7 @@ REPORTS_NAME = "reports"
 
 def assembled(settings: Settings, role: Role, spool: Spool, ledger: Ledger, pool: Pool) -> Engine:
     """Make every part and give each the others' hints; nothing runs yet. On the trio thread."""
-    hints, jobs = Hints(), Jobs()
+    hints, jobs, starts = Hints(), Jobs(), Starts(ledger)
     recorder = Recorder(spool, ledger, recorded=hints.recorded)
     # Each shared by whatever its source sends, on associations of ours and of its own.
     throttles = {name: throttle for name, table in settings.sources.items() if (throttle := Throttle.of(table.max_rate))}
@@ -108,13 +109,16 @@ def assembled(settings: Settings, role: Role, spool: Spool, ledger: Ledger, pool
         confirmer=confirmer,
         conflicts=conflicts,
         releaser=Releaser(spool, ledger, history_s=settings.spool.history_days * 86_400.0),
-        syncs=planners.syncs(settings, ledger, retriever, barrier=recorder.flush),
+        syncs=planners.syncs(settings, ledger, retriever, barrier=recorder.flush, starts=starts),
         migrations=planners.migrations(
             settings, ledger, retriever, barrier=recorder.flush, has_room=spool.has_room, whole=jobs.running
         ),
         comparisons=comparisons,
         detached=Detached(ledger, settings.gateway.state / REPORTS_NAME),
-        daily=planners.daily(settings, ledger, comparisons, settings.gateway.state / REPORTS_NAME, barrier=recorder.flush),
+        daily=planners.daily(
+            settings, ledger, comparisons, settings.gateway.state / REPORTS_NAME, barrier=recorder.flush, starts=starts
+        ),
+        starts=starts,
         settled=hints.settled,
         jobs=jobs,
     )

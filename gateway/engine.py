@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from gateway.retrieve import Retriever
     from gateway.settings import Settings
     from gateway.spool import Spool
+    from gateway.starts import Starts
     from gateway.sync.serving import Syncs
     from gateway.web.detached import Detached
 
@@ -94,6 +95,7 @@ class Engine:
     comparisons: Comparisons
     detached: Detached
     daily: Daily
+    starts: Starts
     # Given a hint whenever deliveries may have settled, so that their bytes can go.
     settled: Hint
     jobs: Jobs = field(default_factory=Jobs)

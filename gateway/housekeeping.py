@@ -12,7 +12,7 @@ import trio
 
 from gateway.delivery.journal import Journal, Key, Sent
 from gateway.domain import DeliveryState
-from gateway.errors import ConfigurationError, LedgerUnavailable, SpoolError
+from gateway.errors import ConfigurationError, LedgerDamaged, LedgerUnavailable, SpoolError
 from gateway.intake import Releaser
 from gateway.ledger import Ledger, overview, progress
 from gateway.settings import Settings
@@ -24,6 +24,9 @@ log = structlog.get_logger()
 WINDOW_GAP_S = 0.2
 """Between two looks for bytes to release or history to forget: a long backlog costs little, and the ledger's writer is free."""
 
+POSTPONED_S = 10.0
+"""How long what could not be tidied is left alone."""
+
 RELEASE_AT_LEAST_S = 60.0
 """A hint that was lost costs no more than this."""
 
@@ -31,6 +34,7 @@ FORGET_EVERY_S = 3600.0
 CERTIFICATES_EVERY_S = 86_400.0
 ROOM_EVERY_S = 5.0
 STUDIES_EVERY_S = 1.0
+LEDGER_EVERY_S = 2.0
 
 
 class Hint:
@@ -63,12 +67,10 @@ async def release_bytes(releaser: Releaser, hint: Hint, released: Callable[[], N
     `released` is called when some were.
     """
     while True:
-        done = False
-        with _postponed():
+        with _postponed() as done:
             if await trio.to_thread.run_sync(releaser.run_once):
                 released()
-            done = True
-        if not done:
+        if not done.is_set():
             await trio.sleep(ROOM_EVERY_S)
         elif releaser.walked:
             with _postponed():
@@ -87,10 +89,12 @@ async def forget_history(releaser: Releaser) -> None:
 
 
 @contextmanager
-def _postponed() -> Iterator[None]:
-    """Log that something could not be tidied now: nothing is lost by doing it in the next round."""
+def _postponed() -> Iterator[trio.Event]:
+    """Log that something could not be tidied now: nothing is lost by doing it in the next round. The event says that it was."""
+    done = trio.Event()
     try:
-        yield
+        yield done
+        done.set()
     except (LedgerUnavailable, SpoolError) as error:
         log.warning("housekeeping_postponed", error=str(error))
 
@@ -139,6 +143,17 @@ def _log_study(key: Key, sent: Sent, states: Mapping[str, int]) -> None:
         seconds=round(seconds, 2),
         mb_s=round(sent.size_bytes / seconds / 1e6, 1),
     )
+
+
+async def watch_ledger(ledger: Ledger) -> None:
+    """Look at the ledger's file now and then, and log once when it is damaged; intake sees it by itself then."""
+    while True:
+        try:
+            await trio.to_thread.run_sync(ledger.look)
+        except LedgerDamaged as error:
+            log.error("ledger_damaged", error=str(error))
+            return
+        await trio.sleep(LEDGER_EVERY_S)
 
 
 async def watch_room(spool: Spool, ledger: Ledger, hint: Hint, rest: Callable[[], int] = lambda: 0) -> None:

@@ -17,6 +17,7 @@ from gateway.errors import TaskCrashed
 from gateway.intake import recover
 from gateway.ledger import Ledger, retrievals
 from gateway.route import compile_routes, route
+from gateway.starts import keep
 from gateway.web.leaving import carry_on
 
 log = structlog.get_logger()
@@ -24,6 +25,7 @@ log = structlog.get_logger()
 
 async def start_stages(engine: Engine, parts: trio.Nursery) -> None:
     """Recover what an earlier process left, then start everything but the API and the listener."""
+    await trio.to_thread.run_sync(engine.ledger.check)
     rules = compile_routes(engine.settings.routes)
     purpose = partial(_purpose, engine.ledger)
     report = await trio.to_thread.run_sync(
@@ -40,21 +42,20 @@ async def start_stages(engine: Engine, parts: trio.Nursery) -> None:
     parts.start_soon(_chore("conflicts", engine.conflicts.run))
     parts.start_soon(_chore("release", partial(housekeeping.release_bytes, engine.releaser, engine.settled, room.give)))
     parts.start_soon(_chore("forget", partial(housekeeping.forget_history, engine.releaser)))
-    parts.start_soon(_chore("certificates", partial(housekeeping.warn_of_certificates, engine.settings)))
-    parts.start_soon(_chore("studies", partial(housekeeping.tell_of_studies, engine.journal, engine.ledger)))
-    parts.start_soon(
-        _chore("room", partial(housekeeping.watch_room, engine.spool, engine.ledger, room, engine.intake.refused.rest))
-    )
+    parts.start_soon(keep, "certificates", partial(housekeeping.warn_of_certificates, engine.settings))
+    parts.start_soon(keep, "ledger", partial(housekeeping.watch_ledger, engine.ledger))
+    parts.start_soon(keep, "studies", partial(housekeeping.tell_of_studies, engine.journal, engine.ledger))
+    parts.start_soon(keep, "room", partial(housekeeping.watch_room, engine.spool, engine.ledger, room, engine.intake.refused.rest))
 
 
 def start_planners(engine: Engine, parts: trio.Nursery) -> None:
     """Start what the configuration asks for by itself; the listener is open by now, so that sources can call back."""
     for table in engine.settings.sync:
-        parts.start_soon(_chore(f"sync {table.name}", partial(engine.syncs.run, table, engine.jobs.running)))
+        parts.start_soon(keep, f"sync {table.name}", partial(engine.syncs.run, table, engine.jobs.running))
     for compared in engine.settings.compare:
-        parts.start_soon(_chore(f"compare {compared.name}", partial(engine.daily.run, compared, engine.jobs.running)))
-    parts.start_soon(_chore("migrations carried on", engine.migrations.carry_on))
-    parts.start_soon(_chore("detached carried on", partial(carry_on, engine)))
+        parts.start_soon(keep, f"compare {compared.name}", partial(engine.daily.run, compared, engine.jobs.running))
+    parts.start_soon(keep, "migrations carried on", engine.migrations.carry_on)
+    parts.start_soon(keep, "detached carried on", partial(carry_on, engine))
 
 
 def _purpose(ledger: Ledger, provenance: Provenance, sop_instance_uid: str) -> Purpose | None:

@@ -10,10 +10,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Protocol
 
 import pydicom.config
-from pydicom.datadict import dictionary_VR, tag_for_keyword
+from pydicom.datadict import dictionary_VR, keyword_for_tag, tag_for_keyword
 from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
 
+from gateway.association.identifier import readable
 from gateway.errors import ProtocolError, UsageError
 
 # Values come from strangers and are judged here; pydicom would quote those it finds odd, patients' names too, in warnings.
@@ -106,14 +107,20 @@ _EXACT = frozenset({"StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "
 def text(dataset: Dataset, keyword: str) -> str:
     """Return a value as text, several joined by a backslash; empty where there is none or it cannot be read."""
     try:
-        value = dataset.get(keyword)
-    except (ValueError, TypeError, OverflowError, NotImplementedError, KeyError):
+        with readable():
+            value = dataset.get(keyword)
+            if value is None:
+                return ""
+            if isinstance(value, MultiValue):
+                return "\\".join(_printable(one) for one in value)
+            return _printable(value)
+    except ProtocolError:
         return ""
-    if value is None:
-        return ""
-    if isinstance(value, MultiValue):
-        return "\\".join(str(one).strip(_PADDING) for one in value)
-    return str(value).strip(_PADDING)
+
+
+def _printable(value: object) -> str:
+    """Return one value without its padding, and without half characters, which neither a file nor a database takes."""
+    return str(value).strip(_PADDING).encode("utf-8", "replace").decode()
 
 
 _PADDING = "\0 \t\r\n"
@@ -127,9 +134,9 @@ def count_of(dataset: Dataset, keyword: str) -> int | None:
 
 
 def as_values(dataset: Dataset) -> dict[str, str]:
-    """Return a match as keyword → value, sequences and group 0000 left out."""
-    keywords = (element.keyword for element in dataset if element.VR != "SQ" and element.tag.group != 0)
-    return {keyword: text(dataset, keyword) for keyword in keywords if keyword}
+    """Return a match as keyword → value; sequences, group 0000 and what has no keyword (private elements) are left out."""
+    keywords = (keyword_for_tag(tag) for tag in sorted(dataset.keys()) if tag.group != 0)
+    return {keyword: text(dataset, keyword) for keyword in keywords if keyword and dictionary_VR(keyword) != "SQ"}
 
 
 def bounded(answers: Iterator[Dataset]) -> Iterator[Dataset]:

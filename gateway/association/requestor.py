@@ -188,7 +188,8 @@ class Requestor:
     def find(self, identifier: Dataset, *, model: str = STUDY_ROOT_FIND) -> Iterator[Dataset]:
         """Yield the matches of `identifier` as they come, one in memory at a time (PS3.4 §C.4.1).
 
-        Closing the iterator early cancels the operation and waits for its end. Values are decoded when they are asked for.
+        Attributes that were not asked for are ignored (PS3.4 §C.4.1.1.3). Closing the iterator early cancels the operation and
+        waits for its end. Values are decoded when they are asked for.
 
         Raises:
             DimseFailed: the final status is not 0000.
@@ -196,12 +197,12 @@ class Requestor:
             AssociationError: the association ended.
         """
         context = self._context(model)
-        data = encode_identifier(identifier, context.transfer_syntax)
+        data, wanted = encode_identifier(identifier, context.transfer_syntax), frozenset(identifier.keys())
         command = self._command(Operation.C_FIND, HAS_DATA_SET, AffectedSOPClassUID=model, Priority=MEDIUM)
         with closing(self._responses(Operation.C_FIND, context, command, data, self._deadlines.response_s)) as responses:
             for response in responses:
                 if is_pending(response.status) and response.data is not None:
-                    yield decode_identifier(response.data, context.transfer_syntax)
+                    yield decode_identifier(response.data, context.transfer_syntax, wanted)
                 elif not is_pending(response.status) and response.status != SUCCESS:
                     raise DimseFailed("C-FIND", response.status, peer=str(self.remote))
 

@@ -10,6 +10,7 @@ library but typer, and of ours what declares words, requests and errors.
 
 from __future__ import annotations
 
+import os
 import sys
 from importlib import import_module
 from typing import Annotated
@@ -124,17 +125,29 @@ def run(arguments: list[str]) -> int:
         if message := error.format_message():
             typer.echo(f"gateway: {message} (--help says what there is)", err=True)
         return error.exit_code
-    except GatewayError as error:
-        typer.echo(f"gateway: {error}", err=True)
-        return exit_code(error)
-    except Exception as error:  # noqa: BLE001 - the root of the process; the text of an unknown error may hold patient data
-        from gateway.log import raised_at
-
-        typer.echo(f"gateway: internal error {type(error).__name__} at {' < '.join(reversed(raised_at(error, depth=4)))}", err=True)
-        return 1
+    except Exception as error:  # noqa: BLE001 - the root of the process
+        return _failed(error)
     # What a command returns, or the code of the typer.Exit that ended it.
     code = outcome if isinstance(outcome, int) else 0
     return _interrupted() if code == INTERRUPTED else code
+
+
+def _failed(error: Exception) -> int:
+    """Say what ended a command, and return its exit code."""
+    if isinstance(error, BrokenPipeError):
+        # Whoever read our output has left (`gateway status | head`): there is nobody to tell.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    from gateway.files import unusable
+    from gateway.log import raised_at
+
+    known = unusable(error) if isinstance(error, OSError) else error
+    if isinstance(known, GatewayError):
+        typer.echo(f"gateway: {known}", err=True)
+        return exit_code(known)
+    # The text of an unknown error may hold patient data.
+    typer.echo(f"gateway: internal error {type(error).__name__} at {' < '.join(reversed(raised_at(error, depth=4)))}", err=True)
+    return 1
 
 
 def _interrupted() -> int:

@@ -20,7 +20,7 @@ from gateway.cli.progress import Amount, Meter, meter
 from gateway.cli.pull import follow, show_delivering
 from gateway.compare.request import CompareRequest, Level, Repair
 from gateway.errors import UsageError, require_known
-from gateway.files import create_private
+from gateway.files import create_private, unusable
 from gateway.retrieve.lists import ListKind
 
 if TYPE_CHECKING:
@@ -168,7 +168,7 @@ def _write(path: Path, summary: Document) -> None:
         with create_private(path) as file:
             file.write(text.getvalue().encode())
     except OSError as error:
-        raise UsageError(f"{path}: {error.strerror}") from error
+        raise UsageError(str(unusable(error, "cannot write the report", path))) from error
 
 
 def lines(summary: Document) -> Iterator[tuple[object, ...]]:

@@ -14,7 +14,7 @@ from gateway.cli.options import DEFAULT_CONFIG
 from gateway.config.template import Folder, Peer, Plan, render
 from gateway.domain import is_ae_title
 from gateway.errors import UsageError
-from gateway.files import write_file
+from gateway.files import using, write_file
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 _PEER = re.compile(r"(?P<ae>[^@]+)@(?P<host>\[[^\]]+\]|[^:\[\]]+):(?P<port>\d{1,5})")
@@ -53,7 +53,8 @@ def init(
 
     text = render(replace(plan, sync=use_sync))
     config.check_text(text, path)
-    write_file(path, text.encode())
+    with using(path, "cannot write the configuration"):
+        write_file(path, text.encode())
     typer.echo(f"{path} is written.")
     if use_tls or source_tls:
         typer.echo("Next: gateway certs (makes the certificates that it names), then gateway serve.")

@@ -43,6 +43,9 @@ def list_(path: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) -> N
         render.show(render.Table(("id", "state", "what", "how far", "changed"), rows, apart=("what", "how far")))
     else:
         typer.echo("no job")
+    for job in found["jobs"]:
+        if job.get("note"):
+            typer.echo(f"{job['kind']} {job['job_id']}: {job['note']}")
 
 
 @jobs.command()
@@ -85,9 +88,23 @@ def pause(job_id: JobId, path: ConfigOption = DEFAULT_CONFIG, as_json: JsonOptio
 
 
 @jobs.command()
-def resume(job_id: JobId, path: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) -> None:
-    """Carry a job on in the running gateway, also what did not come whole (retry)."""
-    _act(path, job_id, "resume", as_json)
+def resume(
+    job: Annotated[str, typer.Argument(help='The number of a job, or "sync NAME" or "compare NAME" as status shows it.')],
+    path: ConfigOption = DEFAULT_CONFIG,
+    as_json: JsonOption = False,
+) -> None:
+    """Carry a job on in the running gateway, also what did not come whole (retry), or begin what is not begun again."""
+    from gateway.web.wire import StartAction
+
+    if job.isdecimal():
+        _act(path, int(job), "resume", as_json)
+        return
+    with reach(path) as (client, _):
+        begun = client.post("/jobs/begin", StartAction(name=job))
+    if as_json:
+        render.print_json(begun)
+    else:
+        typer.echo(f"{job}: begun")
 
 
 @jobs.command()
@@ -113,6 +130,8 @@ def _print(job: Document, as_json: bool) -> None:
         return
     typer.echo(f"migration {job['job_id']}: {job['state']}: {_what(job)}")
     typer.echo(words(job))
+    if job.get("note"):
+        typer.echo(job["note"])
     for what, why in job.get("problems", {}).items():
         typer.echo(f"  {what}: {why}")
 

@@ -19,6 +19,7 @@ from gateway.cli.options import DEFAULT_CONFIG, ConfigOption, Detach, DryRun, Js
 from gateway.cli.progress import Amount, Meter, meter
 from gateway.cli.pull import follow, show_delivering
 from gateway.errors import UsageError
+from gateway.files import unusable
 from gateway.migrate.request import MigrationRequest
 from gateway.retrieve.lists import ListKind
 
@@ -259,7 +260,7 @@ def _write(path: Path, text: str) -> None:
         path.touch(mode=0o600)
         path.write_text(text)
     except OSError as error:
-        raise UsageError(f"{path}: {error.strerror}") from error
+        raise UsageError(str(unusable(error, "cannot write the report", path))) from error
 
 
 def lines(studies: Sequence[Document]) -> Iterator[tuple[object, ...]]:

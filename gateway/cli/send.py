@@ -16,6 +16,7 @@ from gateway.cli.options import DEFAULT_CONFIG, ConfigOption, Detach, DryRun, Js
 from gateway.cli.progress import meter
 from gateway.cli.pull import NoWait, SendProgress, Timeout, at, follow
 from gateway.errors import UsageError
+from gateway.files import unusable
 
 Document = Mapping[str, Any]
 
@@ -107,7 +108,7 @@ def _write(path: Path, rows: Iterable[tuple[str, ...]]) -> None:
             writer.writerow(HEADER)
             writer.writerows(rows)
     except OSError as error:
-        raise UsageError(f"{path}: {error.strerror}") from error
+        raise UsageError(str(unusable(error, "cannot write the report", path))) from error
 
 
 def show_sent(summary: Document, *, waited: bool) -> None:

@@ -126,6 +126,10 @@ def _head(document: Document) -> str:
     ]
     if document["stopped_jobs"]:
         lines.append(f"{render.plural(document['stopped_jobs'], 'command')} interrupted: give it again to carry on")
+    lines += [
+        f"{one['name']} is NOT begun again: it ended the gateway at its last {one['count']} starts ({one['resume']} begins it)"
+        for one in document.get("not_begun", ())
+    ]
     return "\n".join(lines)
 
 

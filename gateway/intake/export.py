@@ -20,7 +20,7 @@ from pathlib import Path
 from gateway.dicom.filenames import UNKNOWN, name_of
 from gateway.domain import Content, InstanceIdentity
 from gateway.errors import SpoolError, SpoolMissing, UsageError
-from gateway.files import make_private_folder
+from gateway.files import make_private_folder, unusable
 from gateway.intake.walk import printable
 from gateway.ledger import Ledger
 from gateway.ledger.instances import MISSING_REASON, BytesState, StoredInstance, get, with_location_prefix
@@ -70,7 +70,7 @@ def export(
     try:
         make_private_folder(folder)
     except OSError as error:
-        raise UsageError(f"{folder}: {error.strerror}") from error
+        raise UsageError(str(unusable(error, "cannot export", folder))) from error
     after = 0
     while page := _page(ledger, selection, after):
         after = page[-1]

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from sqlalchemy import Connection, insert, inspect, select, text
 
 from gateway.errors import LedgerTooNew
-from gateway.ledger.schema import metadata, planned_portions, planned_studies, schema_version
+from gateway.ledger.schema import metadata, planned_portions, planned_studies, schema_version, starts
 
 Migration = Callable[[Connection], None]
 
@@ -127,6 +127,11 @@ def _newest_at_each(connection: Connection) -> None:
         connection.execute(text(statement))
 
 
+def _starts(connection: Connection) -> None:
+    """Version 10: how often in a row what begins by itself came to no end."""
+    starts.create(connection, checkfirst=True)
+
+
 MIGRATIONS: Sequence[Migration] = (
     _indexes_for_many,
     _narrow_indexes,
@@ -136,15 +141,27 @@ MIGRATIONS: Sequence[Migration] = (
     _migrations,
     _no_empty_contents,
     _newest_at_each,
+    _starts,
 )
 """The first one takes version 1 to version 2."""
 
 
+class Incomplete(Exception):
+    """The database is ours, and part of its schema is not there."""
+
+
 def current_version(connection: Connection) -> int:
-    """Return the schema version of the database, 0 for an empty one."""
+    """Return the schema version of the database, 0 for an empty one.
+
+    Raises:
+        Incomplete: it does not say which version it has.
+    """
     if not inspect(connection).has_table(schema_version.name):
         return 0
-    return int(connection.execute(select(schema_version.c.version)).scalar_one())
+    versions = list(connection.execute(select(schema_version.c.version)).scalars())
+    if len(versions) != 1 or not isinstance(versions[0], int) or versions[0] < 1:
+        raise Incomplete("no schema version")
+    return versions[0]
 
 
 def migrate(connection: Connection, migrations: Sequence[Migration] = MIGRATIONS) -> int:
@@ -152,6 +169,7 @@ def migrate(connection: Connection, migrations: Sequence[Migration] = MIGRATIONS
 
     Raises:
         LedgerTooNew: a newer gateway wrote it.
+        Incomplete: it is not whole.
 
     """
     version, newest = current_version(connection), len(migrations) + 1
@@ -163,5 +181,8 @@ def migrate(connection: Connection, migrations: Sequence[Migration] = MIGRATIONS
         return newest
     for migration in migrations[version - 1 :]:
         migration(connection)
-    connection.execute(schema_version.update().values(version=newest))
+    if version < newest:
+        connection.execute(schema_version.update().values(version=newest))
+    if missing := sorted(metadata.tables.keys() - set(inspect(connection).get_table_names())):
+        raise Incomplete(f"without the table {missing[0]}")
     return newest

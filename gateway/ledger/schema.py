@@ -180,6 +180,19 @@ jobs = Table(
 )
 Index("jobs_by_fingerprint", jobs.c.fingerprint, jobs.c.id)
 
+# What the gateway begins by itself, counted before it begins (gateway.ledger.starts).
+starts = Table(
+    "starts",
+    metadata,
+    # migration ID | sync NAME | compare NAME
+    Column("name", String(96), primary_key=True),
+    # Starts in a row that came to no end.
+    Column("unended", Integer, nullable=False),
+    # Why it failed the last time that it came to an end; no patient data.
+    Column("error", Text, nullable=True),
+    Column("at", Double, nullable=False),
+)
+
 # What a migration has listed: a day, or an entry of its list.
 planned_portions = Table(
     "planned_portions",

@@ -1,7 +1,8 @@
 """The migrations of a gateway: those that commands ask for, and those that go on by themselves. Runs in trio.
 
 A migration runs in the gateway's own nursery. A command follows it; one that leaves without having detached it stops it. What is
-detached goes on, and is carried on at the next start, until it is done, paused, or cannot be done at all.
+detached goes on, and is carried on at the next start, until it is done, paused, or cannot be done at all. One that ended the
+gateway at its last two starts is left to a person (`gateway.ledger.starts`).
 """
 
 from __future__ import annotations
@@ -14,8 +15,8 @@ from functools import partial
 import structlog
 import trio
 
-from gateway.errors import GatewayError, GatewayStopping, UsageError, leaf, require_known
-from gateway.ledger import planning
+from gateway.errors import GatewayError, GatewayStopping, JobFailed, LedgerError, UsageError, leaf, require_known
+from gateway.ledger import planning, starts
 from gateway.ledger.planning import MigrationJob
 from gateway.migrate.means import Listed, Means
 from gateway.migrate.request import MigrationRequest
@@ -24,6 +25,9 @@ from gateway.settings import DicomDestination, Settings
 from gateway.windows import Window
 
 log = structlog.get_logger()
+
+RECORD_S = 10.0
+"""How long recording how a migration ended may take."""
 
 Whole = Callable[[], AbstractAsyncContextManager[None]]
 """Entered for as long as a long operation runs; cancels it, with `GatewayStopping`, when the gateway stops."""
@@ -64,15 +68,23 @@ class Migrations:
         for job in await self._means.read(planning.jobs_of_kind):
             if not job.detached or job.state == "done" or job.id in self.running:
                 continue
+            unended = await self._means.read(partial(starts.get, name=starts.of_migration(job.id)))
+            if unended.parked:
+                log.error("migration_not_carried_on", job=job.id, error=f"it ended the gateway at its last {unended.count} starts")
+                continue
             try:
-                await self.start(MigrationRequest.of(job.criteria), detached=True)
+                await self.start(MigrationRequest.of(job.criteria), detached=True, by_itself=True)
             except GatewayError as error:
                 log.error("migration_not_carried_on", job=job.id, error=str(error))
+            except Exception as error:  # the root of a job's start: the others are carried on
+                log.exception("migration_not_carried_on", job=job.id, error=type(leaf(error)).__name__)
             else:
                 log.info("migration_carried_on", job=job.id)
 
-    async def start(self, request: MigrationRequest, *, detached: bool) -> Running:
+    async def start(self, request: MigrationRequest, *, detached: bool, by_itself: bool = False) -> Running:
         """Begin a migration, or carry on the same one, and return it once it has its job.
+
+        `by_itself` says that nobody asked for it: the gateway carries it on at its start.
 
         Raises:
             UsageError: it asks for what is not configured, or the same migration is running.
@@ -81,6 +93,7 @@ class Migrations:
         if self._nursery is None:
             raise UsageError("migrations need a whole gateway")
         running = Running(self._make(request), detached)
+        running.migration.by_itself = by_itself
         await self._nursery.start(self._root, running)
         if running.error is not None:
             raise running.error
@@ -158,13 +171,29 @@ class Migrations:
         except* GatewayError as group:
             running.error = _ours(group)
             log.error("migration_failed", job=migration.job_id, error=str(running.error))
+        except* Exception as group:  # the root of a job: it fails, and the gateway goes on
+            running.error = JobFailed.of(group)
+            log.exception("migration_failed", job=migration.job_id, error=str(running.error))
         finally:
+            await self._in_order(running)
             if migration.job_id is not None:
                 self.running.pop(migration.job_id, None)
             running.ended.set()
             migration.changed.set()
         if not told:
             task_status.started(0)
+
+    async def _in_order(self, running: Running) -> None:
+        """Record that a migration came to an end, and what it failed with, also when it is cancelled."""
+        job_id, error = running.migration.job_id, running.error
+        if job_id is None:
+            return
+        why = "" if error is None or isinstance(error, GatewayStopping) else str(error)
+        with trio.CancelScope(shield=True, deadline=trio.current_time() + RECORD_S):
+            try:
+                await self._means.write(partial(starts.end, name=starts.of_migration(job_id), error=why, now=self._means.clock()))
+            except LedgerError as unwritten:
+                log.warning("end_not_recorded", job=job_id, error=str(unwritten))
 
     def destinations(self, request: MigrationRequest) -> tuple[str, ...]:
         """Return where a migration brings what it moves.

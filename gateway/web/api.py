@@ -19,6 +19,7 @@
     POST /jobs/show     JobQuery → how far a migration is
     POST /jobs/report   JobQuery → what became of each of its studies
     POST /jobs/act      JobAction → how far it is then
+    POST /jobs/begin    StartAction → the same name
 
 An error is a JSON object ``{"kind", "message", "retryable"}`` (see `gateway.web.wire`). Closing the stream of ``/pull``, ``/send``,
 ``/sync``, ``/migrate`` (without `detach`) or ``/queue/export`` stops the operation; the same request carries on where it stopped.
@@ -39,7 +40,7 @@ import trio
 from pydantic import BaseModel, ValidationError
 from sqlalchemy.engine import Connection
 from starlette.applications import Starlette
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
@@ -47,6 +48,7 @@ from gateway import __version__
 from gateway.domain import Action, Role
 from gateway.engine import Engine
 from gateway.errors import AssociationError, GatewayError, UsageError, require_known
+from gateway.files import unusable
 from gateway.intake.walk import printable
 from gateway.ledger import queue
 from gateway.spool import in_place
@@ -55,6 +57,9 @@ from gateway.web.server import Emit, EventStream
 from gateway.web.wire import Document
 
 log = structlog.get_logger()
+
+BODY_S = 60.0
+"""How long the body of a request may take to come, in seconds."""
 
 Command = TypeVar("Command", bound=BaseModel)
 Handler = Callable[[Request], Awaitable[Response]]
@@ -79,6 +84,7 @@ def create_api(engine: Engine) -> Starlette:
         Route("/jobs/show", _answering(partial(_job_shown, engine)), methods=["POST"]),
         Route("/jobs/report", _answering(partial(_job_reported, engine)), methods=["POST"]),
         Route("/jobs/act", _answering(partial(_job_act, engine)), methods=["POST"]),
+        Route("/jobs/begin", _answering(partial(_begin, engine)), methods=["POST"]),
         Route("/sync", _streaming(wire.SyncCommand, partial(_sync, engine)), methods=["POST"]),
     ]
     return Starlette(routes=routes)
@@ -92,6 +98,8 @@ def _answering(answer: Callable[[Request], Awaitable[Document]]) -> Handler:
             return JSONResponse(await answer(request))
         except GatewayError as error:
             return _refused(error)
+        except OSError as error:
+            return _refused(unusable(error))
         except Exception:  # the root of a request: the client learns that it failed, the log learns why
             log.exception("control_request_failed", path=request.url.path)
             return JSONResponse({"kind": "RemoteError", "message": wire.INTERNAL_ERROR}, 500)
@@ -124,9 +132,25 @@ def _http_status(error: GatewayError) -> int:
     return 503 if error.retryable else 500
 
 
+async def _body(request: Request) -> bytes:
+    """Return the body of a request, given up at `MAX_REQUEST_BYTES` or after `BODY_S`. Raises UsageError."""
+    body = bytearray()
+    with trio.move_on_after(BODY_S) as scope:
+        try:
+            async for chunk in request.stream():
+                body += chunk
+                if len(body) > wire.MAX_REQUEST_BYTES:
+                    raise UsageError(wire.TOO_LONG)
+        except ClientDisconnect as error:
+            raise UsageError("the client left before it had sent its request") from error
+    if scope.cancelled_caught:
+        raise UsageError(f"a request that had not come whole after {BODY_S:g} s")
+    return bytes(body)
+
+
 async def _command(request: Request, model: type[Command]) -> Command:
     try:
-        return model.model_validate_json(await request.body())
+        return model.model_validate_json(await _body(request))
     except ValidationError as error:
         # The values stay out of the message: they may name a patient.
         problems = "; ".join(f"{'.'.join(str(part) for part in item['loc'])}: {item['msg']}" for item in error.errors())
@@ -267,6 +291,14 @@ async def _job_act(engine: Engine, request: Request) -> Document:
     from gateway.web import migrating
 
     return await migrating.act(engine, await _command(request, wire.JobAction))
+
+
+async def _begin(engine: Engine, request: Request) -> Document:
+    name = (await _command(request, wire.StartAction)).name
+    if not engine.starts.resume(name):
+        waiting = ", ".join(engine.starts.parked) or "nothing"
+        raise UsageError(f"{name} does not wait to be resumed ({waiting} does)")
+    return {"name": name}
 
 
 async def _echo(engine: Engine, request: Request) -> Document:

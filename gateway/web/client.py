@@ -16,10 +16,10 @@ from types import TracebackType
 from typing import Any
 from urllib.parse import urlencode
 
-from gateway.errors import GatewayLost, StateFolderInUse
+from gateway.errors import GatewayLost, StateFolderInUse, UsageError
 from gateway.settings import Settings
 from gateway.web import sockets
-from gateway.web.wire import Document, Request, raise_document
+from gateway.web.wire import MAX_REQUEST_BYTES, TOO_LONG, Document, Request, raise_document
 
 ANSWER_S = 120.0
 """An answer that is not a stream takes no longer: C-ECHO and C-FIND end by their own deadlines before."""
@@ -112,7 +112,7 @@ class _Connection(HTTPConnection):
 
     def ask(self, method: str, path: str, request: Request | None) -> HTTPResponse:
         """Send a request and return the answer once its head is there."""
-        body = None if request is None else request.model_dump_json().encode()
+        body = None if request is None else _body(request)
         self.request(method, path, body, {"content-type": "application/json"} if body is not None else {})
         return self.getresponse()
 
@@ -142,6 +142,14 @@ def _mapped() -> Iterator[None]:
         raise GatewayLost("the gateway did not answer in time") from error
     except (HTTPException, OSError) as error:
         raise GatewayLost("the gateway stopped before it had answered; give the same command again to carry on") from error
+
+
+def _body(request: Request) -> bytes:
+    """Return what is sent of `request`. Raises UsageError for more than the gateway takes."""
+    body = request.model_dump_json().encode()
+    if len(body) > MAX_REQUEST_BYTES:
+        raise UsageError(TOO_LONG)
+    return body
 
 
 def _document(response: HTTPResponse) -> Document:

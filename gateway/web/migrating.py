@@ -16,10 +16,11 @@ import trio
 from gateway.domain import DeliveryState
 from gateway.engine import Engine
 from gateway.errors import AssociationError, UsageError
-from gateway.ledger import planning, progress
+from gateway.ledger import planning, progress, starts
 from gateway.ledger.detached import DetachedJob
 from gateway.ledger.planning import MigrationJob, Standing, StudyReport
 from gateway.ledger.progress import Scope
+from gateway.ledger.starts import Unended
 from gateway.migrate import Migration, MigrationRequest, Running
 from gateway.web import leaving
 from gateway.web.jobs import by_destination, deliver, needs_everything
@@ -218,10 +219,12 @@ def _left(engine: Engine, job: DetachedJob) -> Document:
 async def _entry(engine: Engine, job: MigrationJob) -> Document:
     request = MigrationRequest.of(job.criteria)
     running = engine.migrations.running.get(job.id)
+    unended = await trio.to_thread.run_sync(_read, engine, partial(starts.get, name=starts.of_migration(job.id)))
     document = {
         "job_id": job.id,
         "kind": "migrate",
-        "state": _state(job, running),
+        "state": _state(job, running, unended),
+        "note": "" if running is not None else note(job, unended),
         "request": _described(request),
         "created_at": job.created_at,
         "changed_at": job.changed_at,
@@ -241,12 +244,25 @@ def _described(request: MigrationRequest) -> Document:
     return dict(document)
 
 
-def _state(job: MigrationJob, running: Running | None) -> str:
-    """Say how a migration stands: running, waiting for the gateway's start, paused, or done."""
+def note(job: MigrationJob, unended: Unended) -> str:
+    """Say why a migration that does not run was not begun again, or failed, and how it is resumed; pure."""
+    if job.state == "done":
+        return ""
+    if job.detached and unended.parked:
+        return f"it ended the gateway at its last {unended.count} starts: gateway jobs resume {job.id} carries it on all the same"
+    return f"it failed: {unended.error}; gateway jobs resume {job.id} tries again" if unended.error else ""
+
+
+def _state(job: MigrationJob, running: Running | None, unended: Unended) -> str:
+    """Say how a migration stands: running, waiting for the gateway's start or for a person, paused, failed, or done."""
     if running is not None:
         return "waiting" if running.migration.waiting else "running"
     if job.state == "done":
         return "done"
+    if job.detached and unended.parked:
+        return "not begun again"
+    if unended.error:
+        return "failed"
     return "carried on at the next start" if job.detached else "paused"
 
 

@@ -6,6 +6,7 @@ Each part is a pure function of what was read. Ages and durations are seconds, s
 from __future__ import annotations
 
 import os
+import shlex
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -18,7 +19,8 @@ from gateway import __version__
 from gateway.domain import DeliveryState, Role
 from gateway.engine import Engine
 from gateway.errors import ConfigurationError
-from gateway.ledger import Ledger, overview
+from gateway.ledger import Ledger, overview, starts
+from gateway.ledger.starts import Unended
 from gateway.settings import DestinationTable, Settings
 from gateway.web.wire import Document
 
@@ -38,6 +40,7 @@ class Counts:
     conflicts: Sequence[overview.Conflict]
     holdings: overview.Holdings
     stopped_jobs: int
+    unended: Mapping[str, Unended] = field(default_factory=dict)
     were_there: Mapping[str, int] = field(default_factory=dict)
 
 
@@ -53,6 +56,7 @@ def read_counts(ledger: Ledger) -> Counts:
             holdings=overview.holdings(connection),
             stopped_jobs=overview.stopped_jobs(connection),
             were_there=overview.were_there(connection),
+            unended=starts.noted(connection),
         )
 
 
@@ -83,9 +87,26 @@ async def status(engine: Engine) -> Document:
         "conflicts": [asdict(conflict) for conflict in counts.conflicts],
         "instances": asdict(counts.holdings),
         "stopped_jobs": counts.stopped_jobs,
+        "not_begun": not_begun(engine, counts.unended),
         "spool": asdict(usage) | {"has_room": usage.has_room},
         "certificates": await trio.to_thread.run_sync(certificates, engine.settings, now),
     }
+
+
+def not_begun(engine: Engine, unended: Mapping[str, Unended]) -> list[Document]:
+    """Return what ended the gateway in the middle, so often that it is left to a person, and how to resume it."""
+    whole = engine.role is Role.GATEWAY
+    running = {starts.of_migration(job) for job in engine.migrations.running} if whole else set()
+    return [
+        {"name": name, "count": known.count, "resume": f"gateway jobs resume {resumed_by(name)}"}
+        for name, known in unended.items()
+        if known.parked and name not in running and (not whole or name.startswith("migration ") or name in engine.starts.parked)
+    ]
+
+
+def resumed_by(name: str) -> str:
+    """Return what `gateway jobs resume` is given: the number of a migration, the quoted name of anything else; pure."""
+    return name.removeprefix("migration ") if name.startswith("migration ") else shlex.quote(name)
 
 
 def syncs(running: Syncs) -> list[Document]:

@@ -25,6 +25,11 @@ Document = dict[str, Any]
 
 NDJSON = "application/x-ndjson"
 
+MAX_REQUEST_BYTES = 32 * 1024 * 1024
+"""The longest request: a list of 500,000 studies."""
+
+TOO_LONG = f"a request of more than {MAX_REQUEST_BYTES >> 20} MiB: give a shorter list, or several"
+
 INTERNAL_ERROR = "internal error; the gateway's log says more"
 
 
@@ -158,6 +163,12 @@ class JobAction(Request):
 
     id: int
     action: Literal["pause", "resume"]
+
+
+class StartAction(Request):
+    """``POST /jobs/begin``: begin a sync or comparison of the configuration that is not begun by itself (``sync NAME``)."""
+
+    name: str
 
 
 class JobQuery(Request):

@@ -9,7 +9,11 @@ from gateway.errors import LedgerTooNew
 from gateway.ledger.migrations import MIGRATIONS, migrate
 from gateway.ledger.schema import schema_version
 
+VERSION_9 = ("DROP TABLE starts",)
+"""What makes the newest ledger one of version 9."""
+
 VERSION_7 = (
+    *VERSION_9,
     "DROP INDEX deliveries_of_before",
     "ALTER TABLE deliveries DROP COLUMN was_there",
     "ALTER TABLE deliveries DROP COLUMN superseded",
