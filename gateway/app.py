@@ -29,6 +29,7 @@ from gateway.association.services import StorageService
 from gateway.codec.available import capabilities
 from gateway.codec.pool import Pool
 from gateway.confirm import Confirmer
+from gateway.conflicts import Conflicts
 from gateway.delivery import Dispatcher
 from gateway.delivery.acceptance import Acceptance
 from gateway.delivery.build import destinations, forms
@@ -45,6 +46,7 @@ from gateway.retrieve import Retriever
 from gateway.route import compile_routes, route
 from gateway.settings import Settings
 from gateway.spool import Spool, StateLock
+from gateway.stored import Stored
 from gateway.throttle import Throttle
 from gateway.tls import acceptor_context, requestor_context
 from gateway.web.api import create_api
@@ -58,6 +60,7 @@ BALLAST_NAME = "ledger.ballast"
 SPOOL_NAME = "spool"
 COPIES_NAME = "transcoded"
 COMPARE_NAME = "comparing"
+PROVING_NAME = "proving"
 REPORTS_NAME = "reports"
 
 LOCK_S = 3.0
@@ -192,15 +195,17 @@ def _assembled(settings: Settings, role: Role, spool: Spool, ledger: Ledger, poo
     wanted = forms(settings, copies, capabilities(), acceptance=partial(_acceptance, ledger))
     transcoder = Transcoder(ledger, spool, copies, pool, wanted, changed=hints.transcoded, has_room=spool.has_room)
     dispatcher = Dispatcher(
-        ledger, destinations(settings, copies, wanted), changed=hints.deliveries_changed, to_transcode=transcoder.nudge
+        ledger, destinations(settings, copies, wanted, ledger), changed=hints.deliveries_changed, to_transcode=transcoder.nudge
     )
-    confirmer = Confirmer(ledger, settings, changed=hints.proofs_changed)
+    stored = Stored(settings, spool, pool, settings.gateway.state / PROVING_NAME)
+    confirmer = Confirmer(ledger, settings, changed=hints.proofs_changed, store=stored)
     rules = compile_routes(settings.routes)
     intake = StorageIntake(spool, recorder, route=partial(route, rules), keywords=rules.keywords, correlate=retriever.correlate)
-    hints.connect(retriever, dispatcher, confirmer, transcoder)
+    conflicts = Conflicts(ledger, spool, pool, settings.gateway.state / PROVING_NAME, settled=hints.settled.give)
+    hints.connect(retriever, dispatcher, confirmer, transcoder, conflicts.found)
     scratch = settings.gateway.state / COMPARE_NAME
     comparisons = planners.comparisons(
-        settings, ledger, spool, retriever, scratch, nudge=dispatcher.nudge, listens=role is Role.GATEWAY
+        settings, ledger, spool, retriever, scratch, pool=pool, nudge=dispatcher.nudge, listens=role is Role.GATEWAY
     )
     return Engine(
         settings=settings,
@@ -214,6 +219,7 @@ def _assembled(settings: Settings, role: Role, spool: Spool, ledger: Ledger, poo
         dispatcher=dispatcher,
         transcoder=transcoder,
         confirmer=confirmer,
+        conflicts=conflicts,
         releaser=Releaser(spool, ledger, history_s=settings.spool.history_days * 86_400.0),
         syncs=planners.syncs(settings, ledger, retriever, barrier=recorder.flush),
         migrations=planners.migrations(
@@ -289,6 +295,7 @@ async def _start_stages(engine: Engine, parts: trio.Nursery) -> None:
     await parts.start(_part("confirm", engine.confirmer.run))
     await parts.start(_part("migrations", engine.migrations.run))
     room = housekeeping.Hint()
+    parts.start_soon(_chore("conflicts", engine.conflicts.run))
     parts.start_soon(_chore("release", partial(housekeeping.release_bytes, engine.releaser, engine.settled, room.give)))
     parts.start_soon(_chore("forget", partial(housekeeping.forget_history, engine.releaser)))
     parts.start_soon(_chore("certificates", partial(housekeeping.warn_of_certificates, engine.settings)))

@@ -17,16 +17,35 @@ IMPLEMENTATION_CLASS_UID = "2.25.183107443287560924419316043587236105117"
 IMPLEMENTATION_VERSION_NAME = "DICOM_GATEWAY_1"
 """(0002,0013) and the Implementation Version Name of our associations: at most 16 characters."""
 
-_UID = re.compile(r"[0-9.]{1,64}")
+MAX_UID_LENGTH = 256
+"""The longest UID that is carried. PS3.5 §9.1 allows 64 characters; no file, path, command or context is made of unbounded ones."""
+
+UID_RULE = f"control characters, wildcards, backslashes, or more than {MAX_UID_LENGTH} characters"
+"""What a UID that cannot be carried has."""
+
+_UID = re.compile(rf"(?! )[^\x00-\x1f\x7f-\x9f*?\\\u0100-\U0010ffff]{{1,{MAX_UID_LENGTH}}}(?<! )")
+_CONFORMING_UID = re.compile(r"[0-9.]{1,64}")
 _AE_TITLE = re.compile(r"[\x20-\x5b\x5d-\x7e]{1,16}")
 
 
 def is_uid(value: str) -> bool:
-    """Tell whether `value` is safe to be called a UID: 1 to 64 digits and dots (PS3.5 §9.1).
+    """Tell whether `value` can be carried as a UID: what names one thing in a query and can be shown and stored.
 
-    Component rules (no leading zero) are not enforced: real devices break them, and their images must not be lost.
+    PS3.5 §9.1 wants 1 to 64 digits and dots. Anonymisers and old devices write letters, spaces within, or more, and their instances
+    must not be lost. Left out are control characters, which harm whoever shows them, and `*`, `?` and the backslash, which would
+    make one UID a pattern or a list (PS3.4 §C.2.2.2). Whoever makes a path or a URL of it has to quote it.
     """
-    return _UID.fullmatch(value) is not None
+    return _CONFORMING_UID.fullmatch(value) is not None or _UID.fullmatch(value) is not None
+
+
+def is_conforming_uid(value: str) -> bool:
+    """Tell whether `value` is made of 1 to 64 digits and dots (PS3.5 §9.1), whatever its components are."""
+    return _CONFORMING_UID.fullmatch(value) is not None
+
+
+def is_sop_class(value: str) -> bool:
+    """Tell whether `value` can be carried as a SOP Class UID: presentation contexts are made of it, in ASCII (PS3.8 §9.3.1)."""
+    return is_uid(value) and value.isascii()
 
 
 def is_ae_title(value: str) -> bool:
@@ -70,8 +89,19 @@ class Proof(StrEnum):
     """What a verified delivery rests on."""
 
     STATUS = "status"
+    """The destination answered success."""
+
+    BEFORE = "exists (was there before)"
+    """The destination lists it, as it did before it was sent: whether it took what was sent, or kept what it had, is not known."""
+
     EXISTS = "exists"
+    """The destination lists it, and did not, as far as it could be asked, before it was sent."""
+
     COMMITMENT = "commitment"
+    """The destination took responsibility for it (PS3.4 §J)."""
+
+    DIGEST = "digest"
+    """What the destination holds has the elements and pixels of what was sent."""
 
 
 class VerdictKind(StrEnum):
@@ -159,6 +189,16 @@ class Content:
     length: int
     digest: str
 
+    def __post_init__(self) -> None:
+        """Have no content without bytes, or before its file, come into being.
+
+        Raises:
+            ValueError: it would be one.
+
+        """
+        if self.length < 1 or self.offset < 0:
+            raise ValueError(f"a data set of {self.length} bytes at {self.offset}")
+
 
 @dataclass(frozen=True, slots=True)
 class Attributes:
@@ -198,3 +238,6 @@ class Consignment:
 
     sent_as: str | None = None
     """The transfer syntax UID that was chosen for it at an earlier look; None where nothing speaks against the best one."""
+
+    was_there: bool | None = None
+    """Whether the destination listed it before it was sent for the first time; None where that was not or could not be asked."""

@@ -14,6 +14,7 @@ from gateway.association.acceptor import Acceptor
 from gateway.compare import Comparisons
 from gateway.compare.daily import Daily
 from gateway.confirm import Confirmer
+from gateway.conflicts import Conflicts
 from gateway.delivery import Dispatcher
 from gateway.delivery.transcoder import Transcoder
 from gateway.errors import GatewayStopping
@@ -88,6 +89,7 @@ class Engine:
     dispatcher: Dispatcher
     transcoder: Transcoder
     confirmer: Confirmer
+    conflicts: Conflicts
     releaser: Releaser
     syncs: Syncs
     migrations: Migrations

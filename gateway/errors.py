@@ -19,10 +19,11 @@
     │   ├── ChangeRejected        the database never takes the change: a constraint forbids it
     │   ├── LedgerTooNew          written by a newer gateway
     │   └── IllegalTransition     a state change that the table of transitions forbids
-    ├── CodecError                the instance cannot be brought into another transfer syntax; it is what it was
+    ├── CodecError                the codec cannot do with an instance what was asked; it is what it was
     │   ├── NotTranscodable       it is not of a kind that the other syntax can hold, or not what its elements say
     │   ├── PixelsDiffer          the proof failed: decoded again, the pixels are not what they were
-    │   └── CodecFailed           the codec refused it, crashed, took too long or too much memory
+    │   ├── CodecFailed           the codec refused it, crashed, took too long or too much memory
+    │   └── Incomparable          nobody could tell whether two encodings hold the same
     ├── SourceDamaged             what was being sent is not what its digest says: it was not sent whole
     ├── WebServiceError           a peer's HTTP service (REST, DICOMweb) answers what makes no sense
     │   ├── WebServiceUnreachable no connection, or no answer in time                 (retryable)
@@ -48,6 +49,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 
 
 class GatewayError(Exception):
@@ -154,7 +156,7 @@ class SourceDamaged(GatewayError):
 
 
 class CodecError(GatewayError):
-    """An instance cannot be brought into another transfer syntax; the message says why."""
+    """The codec cannot do with an instance what was asked; the message says why, and nothing was changed."""
 
 
 class NotTranscodable(CodecError):
@@ -170,6 +172,10 @@ class PixelsDiffer(CodecError):
 
 class CodecFailed(CodecError):
     """A codec refused the instance, crashed on it, or needed more time or memory than one instance may cost."""
+
+
+class Incomparable(CodecError):
+    """Two encodings of an instance cannot be held against each other; the message says why, without any value of theirs."""
 
 
 class WebServiceError(GatewayError):
@@ -284,8 +290,11 @@ def require_known(what: str, names: Iterable[str], known: Collection[str]) -> No
     """Make sure that all `names` are among the configured ones.
 
     Raises:
-        UsageError: one is not; it says which there are.
+        UsageError: some are not; it says which, what may have been meant, and which there are.
     """
-    for name in names:
-        if name not in known:
-            raise UsageError(f"no {what} is called {name!r} (known: {', '.join(known) or 'none'})")
+    unknown = [name for name in names if name not in known]
+    if not unknown:
+        return
+    close = list(dict.fromkeys(match for name in unknown for match in get_close_matches(name, known, n=1)))
+    meant = f"; did you mean {' and '.join(map(repr, close))}?" if close else ""
+    raise UsageError(f"no {what} is called {' or '.join(map(repr, unknown))}{meant} (known: {', '.join(known) or 'none'})")

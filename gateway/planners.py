@@ -13,6 +13,7 @@ import trio
 
 from gateway import migrate
 from gateway.association.services import StorageService
+from gateway.codec.pool import Pool
 from gateway.compare import Comparisons, Repaired
 from gateway.compare.daily import Daily
 from gateway.compare.filing import Filing
@@ -69,13 +70,14 @@ def comparisons(
     retriever: Retriever,
     scratch: Path,
     *,
+    pool: Pool,
     nudge: Callable[[str], None],
     listens: bool,
 ) -> Comparisons:
     """Return what makes comparisons.
 
-    `scratch` is the folder for files while they are compared; what an earlier process left in it is removed. `nudge` tells a
-    destination that there is something to deliver. `listens` says that sources can send to us.
+    `scratch` is the folder for files while they are compared; what an earlier process left in it is removed. `pool` decodes their
+    pixels. `nudge` tells a destination that there is something to deliver. `listens` says that sources can send to us.
     """
     shutil.rmtree(scratch, ignore_errors=True)
 
@@ -95,7 +97,7 @@ def comparisons(
         moves = listens and source is not None and source.port is not None and source.retrieve != "get"
         return place(settings, name, ledger, Capturer(retriever, name) if moves else None)
 
-    return Comparisons(settings, retriever, Filing(ledger, take), opened, scratch)
+    return Comparisons(settings, retriever, Filing(ledger, take), opened, scratch, pool)
 
 
 class Capturer:

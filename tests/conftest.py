@@ -8,6 +8,7 @@ import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from gateway import certificates
@@ -29,6 +30,11 @@ _PLUGINS = {"orthanc-dicomweb": orthanc.DICOMWEB_PLUGIN}
 
 WHOLE_GATEWAYS = {"app", "e2e"}
 """Folders whose every test runs whole gateways, and is marked slow for that."""
+
+
+hypothesis.settings.register_profile("untimed", deadline=None)
+hypothesis.settings.load_profile("untimed")
+"""How long an example takes says something about the machine, and nothing about the gateway."""
 
 
 def pytest_configure() -> None:

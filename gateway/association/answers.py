@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from gateway.association.command import NO_DATA_SET, RESPONSE, CommandSet
 from gateway.association.services import StoreRequest
-from gateway.domain import is_ae_title, is_uid
+from gateway.domain import is_ae_title, is_sop_class, is_uid
 from gateway.errors import Refusal
 
 PROCESSING_FAILURE = 0x0110
@@ -43,7 +43,7 @@ def store_request(command: CommandSet, transfer_syntax: str, *, has_data_set: bo
     """
     sop_class = command.get("AffectedSOPClassUID", "")
     instance = command.get("AffectedSOPInstanceUID", "")
-    if not is_uid(sop_class):
+    if not is_sop_class(sop_class):
         raise Refusal(SOP_CLASS_NOT_SUPPORTED, "the Affected SOP Class UID is no UID")
     if not is_uid(instance):
         raise Refusal(INVALID_OBJECT_INSTANCE, "the Affected SOP Instance UID is no UID")

@@ -21,7 +21,7 @@ from pynetdicom.presentation import PresentationContext, build_role, negotiate_a
 
 from gateway.association.contexts import MAX_CONTEXTS, AcceptedContext, ProposedContext
 from gateway.association.items import IncomingAccept, IncomingRequest, read
-from gateway.domain import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
+from gateway.domain import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME, is_conforming_uid
 
 APPLICATION_CONTEXT = "1.2.840.10008.3.1.1.1"
 """The DICOM Application Context Name (PS3.7 §A.2.1)."""
@@ -114,7 +114,8 @@ def decode_request(body: bytes) -> AssociateRequest:
     contexts: dict[int, RequestedContext] = {}
     for item in pdu.presentation_context:
         if item.context_id % 2 and item.context_id not in contexts:
-            syntaxes = tuple(dict.fromkeys(map(str, item.transfer_syntax)))
+            # Nobody can speak one that is no UID; pynetdicom does not take it.
+            syntaxes = tuple(dict.fromkeys(filter(is_conforming_uid, map(str, item.transfer_syntax))))
             contexts[item.context_id] = RequestedContext(item.context_id, str(item.abstract_syntax or ""), syntaxes)
     return AssociateRequest(
         protocol_version=pdu.protocol_version,
@@ -184,7 +185,9 @@ def _decode_accept(body: bytes, contexts: tuple[ProposedContext, ...]) -> Associ
     pdu = read(IncomingAccept(), body)
     user = _user_information(pdu.user_information)
     answers = [
-        presentation_context(item.context_id, "", filter(None, (item.transfer_syntax,)), item.result)
+        presentation_context(
+            item.context_id, "", filter(is_conforming_uid, map(str, filter(None, (item.transfer_syntax,)))), item.result
+        )
         for item in pdu.presentation_context
         if item.context_id % 2
     ]

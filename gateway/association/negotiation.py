@@ -24,7 +24,7 @@ from gateway.association.associate import (
 )
 from gateway.association.contexts import LITTLE_ENDIAN, STORAGE_COMMITMENT, STORAGE_SOP_CLASSES, VERIFICATION, AcceptedContext
 from gateway.codec.syntaxes import uid_of
-from gateway.domain import is_uid
+from gateway.domain import is_sop_class
 
 _LOSSLESS = (
     "1.2.840.10008.1.2.4.90",  # JPEG 2000 Lossless
@@ -98,7 +98,7 @@ def negotiate(request: AssociateRequest, transfer_syntaxes: Sequence[str]) -> Ne
 
 def is_storage(sop_class_uid: str) -> bool:
     """Tell whether `sop_class_uid` is taken for a storage SOP class: any UID that is not known to be something else."""
-    if not is_uid(sop_class_uid):
+    if not is_sop_class(sop_class_uid):
         return False
     name, kind, *_ = UID_dictionary.get(sop_class_uid, ("Storage", "SOP Class"))
     return "SOP Class" in kind and "Storage" in name and "Commitment" not in name and "Directory" not in name

@@ -5,6 +5,8 @@ A query below STUDY level carries every unique key above its own, since relation
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from pydicom.dataset import Dataset
 
 from gateway.association.contexts import LITTLE_ENDIAN, STUDY_ROOT_FIND, ProposedContext
@@ -23,6 +25,25 @@ def instances_of_series(association: Requestor, study_instance_uid: str, series_
     """
     query = _image_query(study_instance_uid, series_instance_uid, "")
     return {_uid(match, "SOPInstanceUID") for match in association.find(query) if _answers(match, query)} - {""}
+
+
+def has_study(association: Requestor, study_instance_uid: str) -> bool:
+    """Tell whether the peer lists the study. Raises like `instances_of_series`."""
+    query = Dataset()
+    query.QueryRetrieveLevel = "STUDY"
+    query.StudyInstanceUID = study_instance_uid
+    return any(_uid(match, "StudyInstanceUID") == study_instance_uid for match in association.find(query))
+
+
+def listed_studies(association: Requestor, study_instance_uids: Sequence[str]) -> set[str]:
+    """Return which of the studies the peer lists when it is asked for all at once, by a list of UIDs (PS3.4 §C.2.2.2.2).
+
+    A peer that does not match by lists may leave out any of them. Raises like `instances_of_series`.
+    """
+    query = Dataset()
+    query.QueryRetrieveLevel = "STUDY"
+    query.StudyInstanceUID = list(study_instance_uids)
+    return {_uid(match, "StudyInstanceUID") for match in association.find(query)} & set(study_instance_uids)
 
 
 def is_listed(association: Requestor, study_instance_uid: str, series_instance_uid: str, sop_instance_uid: str) -> bool:

@@ -143,12 +143,14 @@ class Requestor:
     """An open association; one thread at a time uses it, `kill` may come from any.
 
     As a context manager it releases on a clean exit and aborts on an error. `accepted` and `refused` are in the order proposed.
+    `implementation_version` is the Implementation Version Name of the peer, empty where it gave none (PS3.7 §D.3.3.2.4).
     """
 
     def __init__(self, remote: RemoteAE, dialogue: Dialogue, accept: AssociateAccept, deadlines: Deadlines) -> None:
         self.remote = remote
         self.accepted = accept.accepted
         self.refused = accept.refused
+        self.implementation_version = accept.user.implementation_version
         self._dialogue = dialogue
         self._deadlines = deadlines
         self._contexts = _by_syntax(accept.accepted)

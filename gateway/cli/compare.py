@@ -13,12 +13,13 @@ import typer
 
 from gateway.cli import render
 from gateway.cli.link import reach
+from gateway.cli.lists import listed_in
 from gateway.cli.options import DEFAULT_CONFIG, ConfigOption, JsonOption
 from gateway.cli.peers import keys_of
 from gateway.cli.progress import Amount, Meter, meter
-from gateway.cli.pull import follow, listed_in, named, show_delivering
+from gateway.cli.pull import follow, show_delivering
 from gateway.compare.request import CompareRequest, Level, Repair
-from gateway.errors import UsageError
+from gateway.errors import UsageError, require_known
 from gateway.files import create_private
 from gateway.retrieve.lists import ListKind
 from gateway.settings import Settings
@@ -64,7 +65,8 @@ def compare(
             raise UsageError("--last, or --from and --to, not both")
         today = date.today()
         first, last = (today - timedelta(days=last_days - 1)).isoformat(), today.isoformat()
-    which = named((), (), (), listed_in(list_file, column, kind))
+    listed = listed_in(list_file, column, kind)
+    listed.tell()
     with reach(path, works=repair is not None) as (client, settings):
         sides = [_side(settings, side) for side in (a, b)]
         request = CompareRequest(
@@ -78,7 +80,7 @@ def compare(
             repair=repair,
             ignore=ignore.lower(),
             when=when,
-            **which,
+            **listed.named(),
         )
         command = CompareCommand(request=request)
         with meter(as_json) as shown, client.stream("/compare", command) as events:
@@ -86,10 +88,10 @@ def compare(
     if csv_file is not None:
         _write(csv_file, summary)
     if as_json:
-        render.print_json(summary)
+        render.print_json({**summary, **listed.document()})
     else:
         _print(summary)
-    if not summary["same"]:
+    if not (listed.whole and summary["same"]):
         raise typer.Exit(1)
 
 
@@ -100,8 +102,8 @@ def _side(settings: Settings, name: str) -> str:
     folder = Path(name)
     if folder.is_dir():
         return str(folder.absolute())
-    known = ", ".join(dict.fromkeys([*settings.sources, *settings.destinations])) or "none"
-    raise UsageError(f"{name} is neither a source, nor a destination (known: {known}), nor a folder")
+    require_known("source, destination or folder", [name], dict.fromkeys([*settings.sources, *settings.destinations]))
+    return name
 
 
 class CompareProgress:

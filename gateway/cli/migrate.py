@@ -14,9 +14,10 @@ import typer
 
 from gateway.cli import render
 from gateway.cli.link import reach
+from gateway.cli.lists import listed_in
 from gateway.cli.options import DEFAULT_CONFIG, ConfigOption, JsonOption, PriorityOption, priority_of
 from gateway.cli.progress import Amount, Meter, meter
-from gateway.cli.pull import follow, listed_in, named, show_delivering
+from gateway.cli.pull import follow, show_delivering
 from gateway.errors import UsageError
 from gateway.migrate.request import MigrationRequest
 from gateway.retrieve.lists import ListKind
@@ -69,11 +70,13 @@ def migrate(
     if detach and report is not None:
         raise UsageError("--report is written at the end: with --detach, use gateway jobs report")
     check_report(report)
+    listed = listed_in(list_file, column, kind)
+    listed.tell()
     request = MigrationRequest(
         source,
         first=first,
         last=last,
-        **named((), (), (), listed_in(list_file, column, kind)),
+        **listed.named(),
         destinations=tuple(destination or ()),
         reverse=reverse,
         moves=moves,
@@ -86,10 +89,13 @@ def migrate(
     command = MigrateCommand(request=request, detach=detach, wait=not no_wait)
     with reach(path, works=True) as (client, _), meter(as_json) as shown, client.stream("/migrate", command) as events:
         summary = follow(events, MigrationProgress(shown))
+    summary = {**summary, **listed.document()}
     if summary["detached"]:
         _conclude_detached(summary, as_json)
-        return
-    conclude(summary, report, as_json=as_json)
+    else:
+        conclude(summary, report, as_json=as_json)
+    if not listed.whole:
+        raise typer.Exit(1)
 
 
 def _share(text: str | None) -> float | None:
@@ -269,4 +275,4 @@ def _at(of: Document | None) -> Iterable[object]:
     if of is None:
         return (0, 0, "")
     verified = of["states"].get("verified", 0)
-    return (verified + of["states"].get("delivered", 0), verified, " ".join(of["proofs"]))
+    return (verified + of["states"].get("delivered", 0), verified, ", ".join(of["proofs"]))

@@ -11,7 +11,7 @@ from gateway.cli import render
 from gateway.cli.link import reach
 from gateway.cli.options import DEFAULT_CONFIG, ConfigOption, JsonOption
 from gateway.errors import UsageError
-from gateway.web.wire import EchoCommand, FindCommand
+from gateway.web.wire import EchoCommand, FindCommand, FolderCommand
 
 Level = Literal["study", "series", "image"]
 
@@ -34,6 +34,7 @@ def echo(
     else:
         columns = ("name", "kind", "address", "TLS", "answer", "connect ms", "round trip ms", "why")
         render.show(render.Table(columns, [_result(result) for result in results], apart=("why", "address")))
+        tell_advice(results)
     if any(result["ok"] is False for result in results):
         raise typer.Exit(1)
 
@@ -42,6 +43,33 @@ def _result(result: Mapping[str, Any]) -> tuple[str, ...]:
     answer = {True: "ok", False: "FAILED", None: "-"}[result["ok"]]
     times = tuple(f"{result[key]:.1f}" if key in result else "-" for key in ("associate_ms", "echo_ms"))
     return (result["name"], result["kind"], result["address"], "yes" if result["tls"] else "no", answer, *times, result["detail"])
+
+
+def accept_folder(
+    destination: Annotated[str, typer.Argument(help="The name of a destination of kind folder.")],
+    path: ConfigOption = DEFAULT_CONFIG,
+    as_json: JsonOption = False,
+) -> None:
+    """Take what lies at a folder destination's path for its folder, although another one was there before, and deliver into it.
+
+    Where nothing lies there, the folder is made at the next delivery.
+    """
+    with reach(path) as (client, _):
+        document = client.post("/folder/accept", FolderCommand(destination=destination))
+    if as_json:
+        render.print_json(document)
+    else:
+        typer.echo(f"{document['path']} is the folder of {document['destination']} from now on")
+
+
+def tell_advice(results: Sequence[Mapping[str, Any]]) -> None:
+    """Print what the settings of peers of known kinds should be, as C-ECHO found them."""
+    for result in results:
+        if result.get("advice"):
+            table = f"[{result['kind']}s.{result['name']}]"
+            typer.echo(f"{table} {result['address']} calls itself {render.printable(result['implementation'])} (docs/peers.md):")
+            for one in result["advice"]:
+                typer.echo(f"  - {one}")
 
 
 def keys_of(pairs: Sequence[str], *, bare: bool = False) -> dict[str, str]:

@@ -10,12 +10,13 @@ import typer
 
 from gateway.cli import render
 from gateway.cli.link import reach
+from gateway.cli.lists import listed_in
 from gateway.cli.options import DEFAULT_CONFIG, ConfigOption, JsonOption, PriorityOption, priority_of
 from gateway.cli.peers import keys_of
 from gateway.cli.progress import Amount, Meter, meter
 from gateway.domain import VerdictKind
-from gateway.errors import GatewayLost, UsageError
-from gateway.retrieve.lists import ListKind, decode_list, parse_list
+from gateway.errors import GatewayLost
+from gateway.retrieve.lists import ListKind
 from gateway.web.wire import PullCommand
 
 Document = Mapping[str, Any]
@@ -52,7 +53,8 @@ def pull(
 
     Given again after an interruption, the same command carries on where it stopped.
     """
-    which = named(study, accession, patient, listed_in(list_file, column, kind))
+    listed = listed_in(list_file, column, kind)
+    listed.tell()
     command = PullCommand(
         source=source,
         query=keys_of(keys or ()),
@@ -61,48 +63,16 @@ def pull(
         priority=priority_of(priority),
         wait=not no_wait,
         wait_s=wait_timeout,
-        **which,
+        **listed.named(study, accession, patient),
     )
     with reach(path, works=True) as (client, _), meter(as_json) as shown, client.stream("/pull", command) as events:
         summary = follow(events, PullProgress(shown))
     if as_json:
-        render.print_json(summary)
+        render.print_json({**summary, **listed.document()})
     else:
         _print(summary, waited=not no_wait)
-    if not summary["complete" if no_wait else "done"]:
+    if not (listed.whole and summary["complete" if no_wait else "done"]):
         raise typer.Exit(1)
-
-
-def listed_in(path: Path | None, column: str | None, kind: ListKind | None) -> dict[ListKind, tuple[str, ...]]:
-    """Return what the list file `path` names, by what it is; nothing without a file.
-
-    Raises:
-        UsageError: it cannot be read or is no such list, or `column` or `kind` is given without it.
-    """
-    if path is None:
-        if column is not None or kind is not None:
-            raise UsageError("--column and --kind say how to read a --list")
-        return {}
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise UsageError(f"{path}: {error.strerror}") from error
-    found = parse_list(decode_list(content), kind=kind, column=column)
-    return {found.kind: found.values}
-
-
-def named(
-    study: Sequence[str] | None,
-    accession: Sequence[str] | None,
-    patient: Sequence[str] | None,
-    listed: Mapping[ListKind, tuple[str, ...]],
-) -> dict[str, Any]:
-    """Return the studies that options and a list name, as requests have them. Pure."""
-    return {
-        "study_uids": (*(study or ()), *listed.get(ListKind.STUDY, ())),
-        "accession_numbers": (*(accession or ()), *listed.get(ListKind.ACCESSION, ())),
-        "patient_ids": (*(patient or ()), *listed.get(ListKind.PATIENT, ())),
-    }
 
 
 class Follower(Protocol):
@@ -245,7 +215,9 @@ def at(of: Document | None) -> str:
         return "-"
     verified = of["states"].get("verified", 0)
     everything = sum(of["states"].values())
-    proofs = f" ({', '.join(of['proofs'])})" if of["proofs"] else ""
+    counted = len(of["proofs"]) > 1
+    proofs = ", ".join(f"{count} {proof}" if counted else proof for proof, count in of["proofs"].items())
+    proofs = f" ({proofs})" if proofs else ""
     others = {state: count for state, count in of["states"].items() if state != "verified"}
     return f"{verified}/{everything} verified{proofs}" + (f", {render.states(others)}" if others else "")
 

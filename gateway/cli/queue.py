@@ -146,7 +146,13 @@ def _act(action: Action, where: QueueFilter, path: Path, as_json: bool, *, ask: 
         render.print_json(document)
     else:
         typer.echo(f"{render.plural(document['changed'], 'delivery', 'deliveries')} {_DONE[action]}")
-    if where.ids and document["changed"] < len(set(where.ids)):
+        left = document.get("unchanged", [])
+        for one in left:
+            named = f" ({', '.join(map(str, one['ids']))})" if where.ids else ""
+            typer.echo(f"  not changed: {one['count']}{named}: {one['why']}")
+        if not (document["changed"] or left):
+            typer.echo("  no delivery that is not done yet meets these conditions")
+    if not document["changed"] or (where.ids and document["changed"] < len(set(where.ids))):
         raise typer.Exit(1)
 
 

@@ -7,15 +7,19 @@ import json
 import socket
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Annotated, Any
 
 import httpx
 import typer
 
 from gateway.cli import render
+from gateway.cli.link import reach
 from gateway.cli.options import DEFAULT_CONFIG, ConfigOption, JsonOption, settings_of
-from gateway.errors import GatewayError, UsageError
+from gateway.cli.peers import tell_advice
+from gateway.errors import GatewayError, UsageError, require_known
 from gateway.settings import RestTable, Settings, SourceTable
+from gateway.web.wire import EchoCommand
 
 REST_S = 30.0
 """Orthanc answers ``/modalities/NAME/echo`` only after its own DICOM timeout."""
@@ -45,9 +49,8 @@ def register(
 ) -> None:
     """Print what to enter at a source so that it sends to us; for an Orthanc with a REST address, enter it."""
     settings = settings_of(path)
-    table = settings.sources.get(source)
-    if table is None:
-        raise UsageError(f"no source {source!r} (known: {', '.join(settings.sources) or 'none'})")
+    require_known("source", [source], settings.sources)
+    table = settings.sources[source]
     ours = our_address(settings, table, host, name)
     by_get = table.retrieve == "get"
     entries = dict(instructions(ours, by_get=by_get))
@@ -56,8 +59,16 @@ def register(
         render.print_json({"address": asdict(ours), "entries": entries, "rest": done})
     else:
         _print(ours, entries, done, by_get=by_get)
+        tell_advice(_asked(path, source))
     if done is not None and not done["reachable"] and not by_get:
         raise typer.Exit(1)
+
+
+def _asked(path: Path, source: str) -> list[dict[str, Any]]:
+    """Return what C-ECHO finds of `source`; one that does not answer is registered all the same."""
+    with reach(path) as (client, _):
+        results: list[dict[str, Any]] = client.post("/echo", EchoCommand(names=(source,)))["results"]
+    return [result for result in results if result["kind"] == "source"]
 
 
 def our_address(settings: Settings, source: SourceTable, host: str | None, name: str) -> OurAddress:

@@ -101,12 +101,16 @@ def _destinations(document: Document) -> render.Table:
             _way(item, running=running),
             render.states(item["queue"]["states"]),
             render.duration(item["queue"]["oldest_s"]),
-            render.states(item["settled"]),
+            render.states(item["settled"]) + _there_before(item["was_there"]),
         )
         for item in document["destinations"]
     ]
     columns = ("name", "address", "TLS", "proof", "circuit", "queue", "oldest", "settled")
     return render.Table(columns, rows, "Destinations", ("circuit", "address", "settled", "queue"))
+
+
+def _there_before(count: int) -> str:
+    return f"; {render.plural(count, 'instance')} {'was' if count == 1 else 'were'} there before" if count else ""
 
 
 def _way(destination: Document, *, running: bool) -> str:

@@ -14,8 +14,6 @@ from gateway.codec.elements import (
     ITEM,
     ITEM_END,
     SEQUENCE_END,
-    SHORT_VRS,
-    UNDEFINED,
     Element,
     Encoding,
     Walker,
@@ -23,6 +21,7 @@ from gateway.codec.elements import (
 )
 from gateway.codec.extent import COPY_BYTES, Extent, Output, Window
 from gateway.codec.vrs import WORD_BYTES, implicit_vr, swapped
+from gateway.dicom.elements import SHORT_VRS, UNDEFINED
 from gateway.errors import NotTranscodable
 
 MAX_DEPTH = 64

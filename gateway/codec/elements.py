@@ -11,22 +11,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from gateway.codec.extent import Window
+from gateway.dicom.elements import LONG_VRS, SHORT_VRS, UNDEFINED
 from gateway.errors import NotTranscodable
 
-UNDEFINED = 0xFFFFFFFF
 ITEM, ITEM_END, SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
 PIXEL_DATA, FLOAT_PIXEL_DATA, DOUBLE_FLOAT_PIXEL_DATA = 0x7FE00010, 0x7FE00008, 0x7FE00009
 
 MAX_ELEMENTS = 5_000_000
 """No real data set comes near it; walking this many takes some seconds."""
-
-LONG_VRS = frozenset({b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"})
-"""VRs whose length has four bytes (PS3.5 §7.1.2)."""
-
-SHORT_VRS = frozenset(
-    {b"AE", b"AS", b"AT", b"CS", b"DA", b"DS", b"DT", b"FL", b"FD", b"IS", b"LO", b"LT"}
-    | {b"PN", b"SH", b"SL", b"SS", b"ST", b"TM", b"UI", b"UL", b"US"}
-)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 
 from gateway.codec.convert import header
-from gateway.codec.elements import EXPLICIT, ITEM, PIXEL_DATA, SEQUENCE_END, UNDEFINED, Element, Walker
+from gateway.codec.elements import EXPLICIT, ITEM, PIXEL_DATA, SEQUENCE_END, Element, Walker
 from gateway.codec.extent import Output
+from gateway.dicom.elements import UNDEFINED
 from gateway.errors import NotTranscodable
 
 EXTENDED_OFFSET_TABLE, EXTENDED_OFFSET_TABLE_LENGTHS = 0x7FE00001, 0x7FE00002

@@ -12,7 +12,8 @@ from gateway.codec.pixels import PixelDescription
 class Order:
     """What is to be made of one frame.
 
-    `after` is its Photometric Interpretation afterwards, `decoded` between decoding and encoding.
+    `after` is its Photometric Interpretation afterwards, `decoded` between decoding and encoding. With `digest` it is decoded only,
+    and the result is a digest of what it shows, the same in whatever transfer syntax and layout.
     """
 
     source: str
@@ -20,6 +21,7 @@ class Order:
     pixel: PixelDescription
     decoded: str
     after: str
+    digest: bool = False
 
     @property
     def made(self) -> PixelDescription:
@@ -34,4 +36,5 @@ class Order:
     def as_dict(self) -> dict[str, Any]:
         """Return the fields by name, fit for JSON."""
         pixel = self.pixel.as_dict()
-        return {"source": self.source, "target": self.target, "pixel": pixel, "decoded": self.decoded, "after": self.after}
+        words = {"source": self.source, "target": self.target, "decoded": self.decoded, "after": self.after}
+        return {**words, "pixel": pixel, "digest": self.digest}

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import os
 import struct
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, wait
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TypeVar
 
 from gateway.codec import pixels
 from gateway.codec.convert import header
 from gateway.codec.elements import PIXEL_DATA
-from gateway.codec.encapsulation import EXTENDED_OFFSET_TABLE, EncapsulatedWriter, Range, frames_of
+from gateway.codec.encapsulation import EncapsulatedWriter, Range
 from gateway.codec.extent import COPY_BYTES, Extent, Output, write_at
+from gateway.codec.frames import in_order, ranges_of, taken
 from gateway.codec.order import Order
 from gateway.codec.pixels import PixelDescription
 from gateway.codec.pool import Pool
@@ -23,11 +21,6 @@ from gateway.codec.suitable import after_decoding, after_encoding, lossy_flag, r
 from gateway.codec.survey import Survey, group_length, survey
 from gateway.codec.syntaxes import Coding, TransferSyntax
 from gateway.errors import CodecFailed, NotTranscodable
-
-Result = TypeVar("Result")
-
-_FRAMES_AHEAD = 2
-"""How many frames are in the works for each worker: enough that none waits for the file to be written."""
 
 _EXTENDED_FROM_BYTES = 0xFFFFFFFE
 _ABOUT_PIXEL_DATA = range(0x7FE00000, 0x7FE00004)
@@ -70,7 +63,7 @@ def rewrite(source: Extent, stored: TransferSyntax, target: TransferSyntax, outp
         require_encodable(order.made, target)
     else:
         _require_room(order.made)
-    ranges = _frames(found, pixel, stored)
+    ranges = ranges_of(found, pixel, stored)
     write_pixels = partial(_encapsulated if target.encapsulated else _native, order, source.fd, ranges, output, pool)
     _write(found, _attributes(found, order, stored, target), output, write_pixels)
     return pixel.frames
@@ -86,24 +79,6 @@ def _without_pixels(found: Survey, target: TransferSyntax, output: Output) -> in
 def _require_room(pixel: PixelDescription) -> None:
     if pixel.native_bytes > pixels.MAX_NATIVE_BYTES:
         raise NotTranscodable(f"{pixel.native_bytes} bytes of pixels do not fit into uncompressed Pixel Data")
-
-
-def _frames(found: Survey, pixel: PixelDescription, stored: TransferSyntax) -> Sequence[Sequence[Range]]:
-    """Return, for each frame, where its bytes lie in the file."""
-    element = found.pixel_data
-    assert element is not None
-    base = found.walker.window.extent.offset
-    if stored.encapsulated:
-        if not element.undefined:
-            raise NotTranscodable(f"Pixel Data has a length, which it cannot have in {stored.name}")
-        frames = frames_of(found.walker, element, pixel.frames, found.value(EXTENDED_OFFSET_TABLE))
-        return [[(base + offset, length) for offset, length in fragments] for fragments in frames]
-    if element.undefined:
-        raise NotTranscodable(f"Pixel Data has no length, which it must have in {stored.name}")
-    if element.length not in (pixel.native_bytes, pixel.native_bytes + pixel.native_bytes % 2):
-        raise NotTranscodable(f"Pixel Data has {element.length} bytes where {pixel.native_bytes} belong")
-    size = pixel.frame_bytes
-    return [((base + element.value + number * size, size),) for number in range(pixel.frames)]
 
 
 def _attributes(found: Survey, order: Order, stored: TransferSyntax, target: TransferSyntax) -> list[_Edit]:
@@ -159,8 +134,8 @@ def _encapsulated(order: Order, fd: int, ranges: Sequence[Sequence[Range]], outp
     extended = order.made.native_bytes > _EXTENDED_FROM_BYTES
     writer = EncapsulatedWriter(output, order.pixel.frames, extended)
     writer.begin()
-    orders = (partial(pool.submit, order, fd, fragments, _taken) for fragments in ranges)
-    for frame in _in_order(orders, pool):
+    orders = (partial(pool.submit, order, fd, fragments, taken) for fragments in ranges)
+    for frame in in_order(orders, pool):
         writer.add(frame)
     writer.end()
 
@@ -176,29 +151,9 @@ def _native(order: Order, fd: int, ranges: Sequence[Sequence[Range]], output: Ou
         )
         for number, fragments in enumerate(ranges)
     )
-    for _ in _in_order(orders, pool):
+    for _ in in_order(orders, pool):
         pass
     write_at(output.fd, begin + pixel.native_bytes, bytes(length - pixel.native_bytes))
-
-
-def _in_order(orders: Iterator[Callable[[], Future[Result]]], pool: Pool) -> Iterator[Result]:
-    """Yield the results in order, a few in the works ahead; whatever happens, none is in the works afterwards."""
-    running: deque[Future[Result]] = deque()
-    try:
-        for start in orders:
-            running.append(start())
-            if len(running) >= _FRAMES_AHEAD * pool.workers:
-                yield running.popleft().result()
-        while running:
-            yield running.popleft().result()
-    finally:
-        for future in running:
-            future.cancel()
-        wait(running)
-
-
-def _taken(fd: int, length: int) -> bytes:
-    return os.pread(fd, length, 0)
 
 
 def _placed(target: int, position: int, expected: int, fd: int, length: int) -> None:

@@ -81,13 +81,29 @@ def transcode(
     with ExitStack() as stack:
         for step in steps[:-1]:
             file = stack.enter_context(tempfile.TemporaryFile(dir=folder))
-            source, made = _run(step, source, file.fileno())
+            source, made = run(step, source, file.fileno())
             frames += made
-        result, made = _run(steps[-1], source, output)
+        result, made = run(steps[-1], source, output)
     return Transcoded(target, result.length, frames + made)
 
 
-def _run(step: Step, source: Extent, fd: int) -> tuple[Extent, int]:
+def unpacking(before: TransferSyntax, max_inflated_bytes: int = MAX_INFLATED_BYTES) -> list[Step]:
+    """Return the steps, none for most, that make Little Endian of a data set which is deflated or Big Endian."""
+    steps: list[Step] = []
+    if before.deflated:
+        steps.append(partial(_inflated, limit_bytes=max_inflated_bytes))
+    if before.big_endian:
+        steps.append(partial(_converted, before=Encoding(before.explicit, before.big_endian), after=EXPLICIT))
+    return steps
+
+
+def run(step: Step, source: Extent, fd: int) -> tuple[Extent, int]:
+    """Carry out one step into the empty file `fd`; return the data set there, and how many frames were encoded or decoded.
+
+    Raises:
+        NotTranscodable, PixelsDiffer, CodecFailed: as the step does.
+        OSError: a file cannot be read or written.
+    """
     output = Output(fd)
     try:
         frames = step(source, output)
@@ -97,11 +113,9 @@ def _run(step: Step, source: Extent, fd: int) -> tuple[Extent, int]:
 
 
 def _steps(before: TransferSyntax, after: TransferSyntax, pool: Pool, max_inflated_bytes: int) -> list[Step]:
-    steps: list[Step] = []
-    if before.deflated:
-        steps.append(partial(_inflated, limit_bytes=max_inflated_bytes))
-    if not before.explicit or before.big_endian:
-        steps.append(partial(_converted, before=Encoding(before.explicit, before.big_endian), after=EXPLICIT))
+    steps = unpacking(before, max_inflated_bytes)
+    if not before.explicit:
+        steps.append(partial(_converted, before=IMPLICIT, after=EXPLICIT))
     if before.encapsulated or after.encapsulated:
         steps.append(partial(_rewritten, before=before, after=after, pool=pool))
     if not after.explicit:

@@ -6,7 +6,7 @@ from functools import lru_cache
 
 from pydicom.datadict import dictionary_VR
 
-from gateway.codec.elements import LONG_VRS
+from gateway.dicom.elements import LONG_VRS
 
 MAX_SHORT_LENGTH = 0xFFFE
 
@@ -19,7 +19,7 @@ WORD_BYTES = {
 
 
 @lru_cache(maxsize=8192)
-def _listed(tag: int) -> str:
+def listed(tag: int) -> str:
     """Return what the data dictionary says, empty where it does not list `tag`."""
     group, number = tag >> 16, tag & 0xFFFF
     if number == 0:
@@ -40,7 +40,7 @@ def implicit_vr(tag: int, length: int, *, signed: bool) -> bytes:
         length: its length in bytes as it stands there.
         signed: Pixel Representation (0028,0103) is 1: then what is US or SS is SS.
     """
-    vr = _chosen(_listed(tag), signed=signed)
+    vr = _chosen(listed(tag), signed=signed)
     if vr not in LONG_VRS and length > MAX_SHORT_LENGTH:
         return b"UN"  # PS3.5 §6.2.2: where the length does not fit into 16 bits
     return vr

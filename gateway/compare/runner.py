@@ -16,12 +16,13 @@ from typing import TypeVar
 import structlog
 import trio
 
+from gateway.codec.pool import Pool
 from gateway.compare import contents, differences
 from gateway.compare.differences import Difference, Kind
 from gateway.compare.hours import Hours
 from gateway.compare.repair import Fetch
 from gateway.compare.request import CompareRequest, Level
-from gateway.errors import GatewayError, UsageError, leaf
+from gateway.errors import GatewayError, Incomparable, UsageError, leaf
 from gateway.holdings import Place, StudyHeld, Unheld
 from gateway.retrieve import Errand, Event, Retriever, Session, StudyPlanned, Verdict
 
@@ -53,12 +54,16 @@ class Outcome:
 
 @dataclass
 class Comparison:
-    """One comparison of two places, within `hours`. `folder` is private and holds files for as long as they are compared."""
+    """One comparison of two places, within `hours`.
+
+    `folder` is private and holds files for as long as they are compared; `pool` decodes their pixels where it must be.
+    """
 
     request: CompareRequest
     a: Place
     b: Place
     folder: Path
+    pool: Pool
     tell: Tell
     hours: Hours = field(default_factory=Hours)
     threads: trio.CapacityLimiter = field(default_factory=partial(trio.CapacityLimiter, 4 * AT_A_TIME))
@@ -129,11 +134,11 @@ class Comparison:
             with TemporaryDirectory(dir=self.folder) as folder:
                 for place, name in ((self.a, "a"), (self.b, "b")):
                     place.fetch(study, series, instance, Path(folder) / name)
-                return contents.differing(Path(folder) / "a", Path(folder) / "b")
+                return contents.differing(Path(folder) / "a", Path(folder) / "b", self.pool)
 
         try:
             found = await self._ask(compare)
-        except (contents.Unreadable, Unheld) as error:
+        except (Incomparable, Unheld) as error:
             self._note(outcome, [Difference(Kind.UNKNOWN, study, series, instance, note=str(error))])
         else:
             outcome.contents += 1

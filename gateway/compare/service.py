@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass
 from pathlib import Path
 
+from gateway.codec.pool import Pool
 from gateway.compare.differences import Difference, Kind
 from gateway.compare.filing import Filing
 from gateway.compare.hours import Hours, nobody
@@ -39,7 +40,7 @@ Waits = Callable[[], Awaitable[None]]
 
 @dataclass(frozen=True)
 class Comparisons:
-    """Makes comparisons. `place` opens a place by name or by the path of a folder; `folder` is theirs alone.
+    """Makes comparisons. `place` opens a place by name or by the path of a folder; `folder` is theirs alone; `pool` decodes.
 
     What is repaired comes by `retriever` from sources, by `filing` from folders.
     """
@@ -49,6 +50,7 @@ class Comparisons:
     filing: Filing
     place: Callable[[str], Place]
     folder: Path
+    pool: Pool
     clock: Callable[[], float] = time.time
 
     @asynccontextmanager
@@ -67,7 +69,7 @@ class Comparisons:
             for place in (a, b) if request.content else ():
                 if not place.gives_files:
                     raise UsageError(f"--content: {place.name} gives no files: it needs `rest` or `dicomweb` in its table")
-            yield Comparison(request, a, b, self.folder, tell, hours)
+            yield Comparison(request, a, b, self.folder, self.pool, tell, hours)
 
     async def carry_out(
         self, request: CompareRequest, tell: Tell, settle: Settle, waits: Waits = nobody

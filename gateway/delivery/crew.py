@@ -195,6 +195,8 @@ class Crew:
 
     def _work(self, worker: _Worker) -> None:
         try:
+            if worker is self._workers[0]:
+                self._destination.tidy()
             while (act := self._next_act(worker)) is not Act.LEAVE:
                 if act is Act.CLOSE:
                     worker.session.close()

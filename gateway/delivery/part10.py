@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import os
-import struct
 
 from gateway.delivery.destination import OpenBytes
-from gateway.domain import IMPLEMENTATION_CLASS_UID, InstanceIdentity
+from gateway.dicom import part10
+from gateway.domain import InstanceIdentity
 
-_PREAMBLE = bytes(128) + b"DICM"
-_GROUP_LENGTH = b"\x02\x00\x00\x00UL\x04\x00"
 _MAX_HEAD_BYTES = 65536
 
 
@@ -21,35 +19,20 @@ def file_head(source: OpenBytes, identity: InstanceIdentity) -> bytes:
     """
     length = source.offset - source.start
     own = os.pread(source.fileno(), length, source.start) if 0 < length <= _MAX_HEAD_BYTES else b""
-    return _PREAMBLE + own[132:] if _fits(own, identity) else _PREAMBLE + _meta(identity)
+    begin = len(part10.PREAMBLE)
+    if _fits(own, identity):
+        return part10.PREAMBLE + own[begin:]
+    return part10.PREAMBLE + part10.meta_of(identity.sop_class_uid, identity.sop_instance_uid, identity.transfer_syntax_uid)
 
 
 def _fits(head: bytes, identity: InstanceIdentity) -> bool:
-    if len(head) < 144 or head[128:132] != b"DICM" or head[132:140] != _GROUP_LENGTH:
+    begin = len(part10.PREAMBLE)
+    if head[part10.PREAMBLE_LENGTH : begin] != part10.PREFIX:
         return False
-    (length,) = struct.unpack("<I", head[140:144])
-    named = (
-        _element(0x0002, identity.sop_class_uid) in head
-        and _element(0x0003, identity.sop_instance_uid) in head
-        and _element(0x0010, identity.transfer_syntax_uid) in head
-    )
-    return bool(144 + length == len(head) and named)
-
-
-def _meta(identity: InstanceIdentity) -> bytes:
-    elements = b"".join(
-        (
-            struct.pack("<HH2sHI", 0x0002, 0x0001, b"OB", 0, 2) + b"\x00\x01",
-            _element(0x0002, identity.sop_class_uid),
-            _element(0x0003, identity.sop_instance_uid),
-            _element(0x0010, identity.transfer_syntax_uid),
-            _element(0x0012, IMPLEMENTATION_CLASS_UID),
-        )
-    )
-    return _GROUP_LENGTH + struct.pack("<I", len(elements)) + elements
-
-
-def _element(number: int, uid: str) -> bytes:
-    value = uid.encode("ascii", "replace")
-    value += b"\0" * (len(value) % 2)
-    return struct.pack("<HH2sH", 0x0002, number, b"UI", len(value)) + value
+    try:
+        meta = part10.read_meta(lambda offset, size: head[offset : offset + size], begin)
+    except part10.CutOff:
+        return False
+    named = tuple(meta.text(number) for number in (part10.SOP_CLASS_UID, part10.SOP_INSTANCE_UID, part10.TRANSFER_SYNTAX_UID))
+    ours = (identity.sop_class_uid, identity.sop_instance_uid, identity.transfer_syntax_uid)
+    return meta.clean and meta.end == len(head) and named == ours

@@ -54,7 +54,7 @@ class DicomWeb:
 
     def fetch(self, study: str, series: str, instance: str, file: BinaryIO) -> None:
         """Write the Part 10 file of an instance into `file`, in whatever transfer syntax the service keeps it."""
-        path = f"/studies/{study}/series/{series}/instances/{instance}"
+        path = place(study, series, instance)
         with self._service.stream(path, Accept=_ANY_SYNTAX) as response:
             try:
                 first_part(response.headers.get("content-type", ""), response.iter_bytes(), file)
@@ -69,6 +69,12 @@ class DicomWeb:
         if found is None:
             raise WebServiceError("the answer is no list of matches", url=self.url)
         return found
+
+
+def place(study: str = "", series: str = "", instance: str = "") -> str:
+    """Return the path of a resource by its UIDs, whatever these are made of (PS3.18 §8.2). Pure."""
+    named = (("studies", study), ("series", series), ("instances", instance))
+    return "".join(f"/{level}/{quote(uid, safe='')}" for level, uid in named if uid)
 
 
 def query_string(asked: Iterable[tuple[str, str]]) -> str:

@@ -10,18 +10,20 @@ import os
 import shutil
 import threading
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from operator import attrgetter
 from pathlib import Path
 
-from gateway.delivery.folder import instances_in
+from gateway.delivery.identity import FolderIdentity
+from gateway.dicom.filenames import is_digest, name_of, uid_of
+from gateway.dicom.head import read_head
+from gateway.dicom.sniff import DicomFile, sniff
 from gateway.domain import InstanceIdentity, is_uid
 from gateway.errors import UsageError
 from gateway.files import create_private
 from gateway.holdings.matching import matches
 from gateway.holdings.place import SeriesHeld, StudyHeld, Unheld
-from gateway.intake.attributes import read_head
-from gateway.intake.sniff import DicomFile, sniff
 from gateway.intake.walk import walk
 
 _STUDY_VALUES = frozenset({"StudyInstanceUID", "StudyDate", "StudyTime"})
@@ -43,7 +45,7 @@ def head_of(path: Path, keywords: Iterable[str] = ()) -> Head | None:
     except OSError:
         return None
     try:
-        found = sniff(lambda offset, size: os.pread(descriptor, size, offset))
+        found = sniff(lambda offset, size: os.pread(descriptor, size, offset), os.fstat(descriptor).st_size)
         if not isinstance(found, DicomFile):
             return None
         begin, asked = found.offset, frozenset(keywords)
@@ -71,49 +73,51 @@ def _copy(source: Path, to: Path) -> None:
 class DeliveredFolder:
     """A `Place` that is the folder of a destination: ``<study>/<series>/<SOP instance>.dcm``, and nothing else in it counts.
 
-    Of each series one file is read for its attributes, once.
+    Of each series one file is read for its attributes, once. Questions raise DestinationUnavailable where `identity` knows that the
+    folder is gone or another one: an unmounted share must not look like an empty destination.
     """
 
     gives_files = True
 
-    def __init__(self, name: str, root: Path) -> None:
+    def __init__(self, name: str, root: Path, identity: FolderIdentity | None = None) -> None:
         self.name = name
         self._root = root
+        self._identity = identity
         self._heads: dict[Path, Mapping[str, str]] = {}
 
     def studies(self, keys: Mapping[str, str]) -> dict[str, StudyHeld]:
         """As `Place.studies`."""
+        self._check()
         named = [uid for uid in keys.get("StudyInstanceUID", "").split("\\") if uid]
-        held = (self._study(uid, _asked(keys)) for uid in (named or _uids_in(self._root)) if is_uid(uid))
+        held = (self._study(uid, _asked(keys)) for uid in (named or _uids_in(self._root, "*/*.dcm", _STUDY)) if is_uid(uid))
         return {study.study_instance_uid: study for study in held if study is not None}
 
     def series(self, study: str) -> dict[str, SeriesHeld]:
         """As `Place.series`."""
+        self._check()
         found = {}
-        for uid in _uids_in(self._root / study) if is_uid(study) else ():
-            if instances := instances_in(self._root, study, uid):
+        for uid in self._series(study):
+            if instances := self.instances(study, uid):
                 values = self._head(study, uid, _SERIES_VALUES)
                 found[uid] = SeriesHeld(uid, len(instances), values.get("Modality", ""), values.get("SeriesDescription", ""))
         return found
 
     def instances(self, study: str, series: str) -> set[str]:
         """As `Place.instances`."""
-        return instances_in(self._root, study, series)
+        self._check()
+        return set(self._files(study, series))
 
     def files(self, study: str) -> dict[str, dict[str, Path]]:
         """Return the files of a study by Series and SOP Instance UID."""
-        series = [uid for uid in _uids_in(self._root / study) if is_uid(study)]
-        each = {uid: instances_in(self._root, study, uid) for uid in series}
-        return {
-            uid: {instance: self._root / study / uid / f"{instance}.dcm" for instance in sorted(instances)}
-            for uid, instances in each.items()
-        }
+        self._check()
+        return {uid: self._files(study, uid) for uid in self._series(study)}
 
     def fetch(self, study: str, series: str, instance: str, to: Path) -> None:
         """As `Place.fetch`."""
         if not (is_uid(study) and is_uid(series) and is_uid(instance)):
             raise Unheld(f"{self.name} does not hold it")
-        _copy(self._root / study / series / f"{instance}.dcm", to)
+        self._check()
+        _copy(self._folder(study, series) / f"{name_of(instance)}.dcm", to)
 
     def remarks(self) -> tuple[str, ...]:
         """Nothing."""
@@ -122,8 +126,25 @@ class DeliveredFolder:
     def close(self) -> None:
         """Nothing is open."""
 
+    def _check(self) -> None:
+        if self._identity is not None:
+            self._identity.check()
+
+    def _folder(self, study: str, series: str) -> Path:
+        return self._root / name_of(study) / name_of(series)
+
+    def _series(self, study: str) -> list[str]:
+        return _uids_in(self._root / name_of(study), "*.dcm", _SERIES) if is_uid(study) else []
+
+    def _files(self, study: str, series: str) -> dict[str, Path]:
+        """Return the files of a series by SOP Instance UID."""
+        if not (is_uid(study) and is_uid(series)):
+            return {}
+        files = sorted(self._folder(study, series).glob("*.dcm"))
+        return {uid: file for file in files if (uid := _uid_of(file.stem, (file,), _INSTANCE))}
+
     def _study(self, study: str, keys: Mapping[str, str]) -> StudyHeld | None:
-        counts = {uid: count for uid in _uids_in(self._root / study) if (count := len(instances_in(self._root, study, uid)))}
+        counts = {uid: count for uid in self._series(study) if (count := len(self._files(study, uid)))}
         if not counts:
             return None
         heads = [self._head(study, uid, _STUDY_VALUES | _SERIES_VALUES | frozenset(keys)) for uid in counts]
@@ -134,7 +155,7 @@ class DeliveredFolder:
         return StudyHeld(study, len(counts), sum(counts.values()), date, time, modalities)
 
     def _head(self, study: str, series: str, keywords: frozenset[str]) -> Mapping[str, str]:
-        folder = self._root / study / series
+        folder = self._folder(study, series)
         known = self._heads.get(folder)
         if known is None or not keywords <= known.keys():
             first = min(folder.glob("*.dcm"), default=None)
@@ -144,11 +165,25 @@ class DeliveredFolder:
         return known
 
 
-def _uids_in(folder: Path) -> list[str]:
+def _uids_in(folder: Path, files: str, uid: Callable[[InstanceIdentity], str]) -> list[str]:
+    """Return the UIDs of the folders in `folder`; of one whose name does not tell, that of a file that matches `files` in it."""
     try:
-        return sorted(entry.name for entry in os.scandir(folder) if is_uid(entry.name) and entry.is_dir())
+        entries = [Path(entry.path) for entry in os.scandir(folder) if entry.is_dir()]
     except OSError:
         return []
+    return sorted(filter(None, (_uid_of(entry.name, entry.glob(files), uid) for entry in entries)))
+
+
+def _uid_of(name: str, files: Iterable[Path], uid: Callable[[InstanceIdentity], str]) -> str:
+    """Return the UID that a file or a folder is named by, reading one of its `files` where it has to; empty where it is none."""
+    if not is_digest(name):
+        return uid_of(name) or ""
+    head = next((head for file in files if (head := head_of(file))), None)
+    found = uid(head.identity) if head is not None else ""
+    return found if name_of(found) == name else ""
+
+
+_STUDY, _SERIES, _INSTANCE = map(attrgetter, ("study_instance_uid", "series_instance_uid", "sop_instance_uid"))
 
 
 @dataclass

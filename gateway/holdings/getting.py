@@ -8,16 +8,14 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.filewriter import write_file_meta_info
-from pydicom.uid import UID
+from pydicom.dataset import Dataset
 
 from gateway.association.contexts import ProposedContext
 from gateway.association.negotiation import preferring
 from gateway.association.offers import offers
 from gateway.association.requestor import Requestor, next_message_id
 from gateway.association.services import AssociationInfo, StoreRequest
-from gateway.domain import IMPLEMENTATION_CLASS_UID
+from gateway.dicom import part10
 from gateway.errors import NoPresentationContext, Refusal
 from gateway.files import create_private
 from gateway.holdings.place import Unheld
@@ -26,6 +24,7 @@ LONGEST_S = 600.0
 """One instance may take so long to come."""
 
 OUT_OF_RESOURCES = 0xA700
+CANNOT_UNDERSTAND = 0xC000
 
 
 class NoGet(Unheld):
@@ -90,15 +89,10 @@ class Into:
 
     def receive(self, _association: AssociationInfo, request: StoreRequest) -> _Reception:
         """Begin to take the instance; see `StorageService`."""
-        meta = FileMetaDataset()
-        meta.MediaStorageSOPClassUID = UID(request.sop_class_uid)
-        meta.MediaStorageSOPInstanceUID = UID(request.sop_instance_uid)
-        meta.TransferSyntaxUID = UID(request.transfer_syntax_uid)
-        meta.ImplementationClassUID = UID(IMPLEMENTATION_CLASS_UID)
+        meta = part10.meta_of(request.sop_class_uid, request.sop_instance_uid, request.transfer_syntax_uid)
         try:
             file = create_private(self.path)
-            file.write(bytes(128) + b"DICM")
-            write_file_meta_info(cast(Any, file), meta)
+            file.write(part10.PREAMBLE + meta)
         except OSError as error:
             raise Refusal(OUT_OF_RESOURCES, "the file cannot be written") from error
         return _Reception(self, file)
@@ -108,15 +102,19 @@ class _Reception:
     def __init__(self, into: Into, file: BinaryIO) -> None:
         self._into = into
         self._file = file
+        self._length = 0
 
     def write(self, fragments: Sequence[memoryview]) -> None:
         try:
             for fragment in fragments:
-                self._file.write(fragment)
+                self._length += self._file.write(fragment)
         except OSError as error:
             raise Refusal(OUT_OF_RESOURCES, "the file cannot be written") from error
 
     def commit(self) -> int:
+        if not self._length:
+            self.discard()
+            raise Refusal(CANNOT_UNDERSTAND, "a data set without bytes")
         self._file.close()
         self._into.came = True
         return 0

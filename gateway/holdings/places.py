@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Literal
 
 from gateway.association.requestor import Deadlines
-from gateway.errors import UsageError
+from gateway.delivery.identity import FolderIdentity, LedgerRemembers
+from gateway.errors import UsageError, require_known
 from gateway.holdings.dicom import Capture, DicomPlace, remote_of
 from gateway.holdings.folder import DeliveredFolder, FilesPlace
 from gateway.holdings.place import Place
@@ -30,7 +31,8 @@ def way_of(table: SourceTable | DicomDestination | FolderDestination) -> Way:
 
 
 def place(settings: Settings, name: str, ledger: Ledger | None = None, capture: Capture | None = None) -> Place:
-    """Return the place that is called `name`: the destination, else the source; `ledger` is for ``ask = "ledger"``.
+    """Return the place that is called `name`: the destination, else the source; `ledger` is for ``ask = "ledger"``
+    and remembers which folder a folder destination is.
 
     Nothing is asked yet. `capture` is how one that is reached by C-MOVE alone gives files.
 
@@ -41,7 +43,8 @@ def place(settings: Settings, name: str, ledger: Ledger | None = None, capture: 
     """
     table = _table(settings, name)
     if isinstance(table, FolderDestination):
-        return DeliveredFolder(name, table.path)
+        identity = FolderIdentity(name, table.path, LedgerRemembers(ledger, name)) if ledger is not None else None
+        return DeliveredFolder(name, table.path, identity)
     ways: dict[Way, Callable[[], Place | None]] = {
         "rest": lambda: RestPlace(name, table.rest) if table.rest is not None else None,
         "dicomweb": lambda: WebPlace(name, table.dicomweb) if table.dicomweb is not None else None,
@@ -63,10 +66,8 @@ def _table(settings: Settings, name: str) -> SourceTable | DicomDestination | Fo
     source, destination = settings.sources.get(name), settings.destinations.get(name)
     if destination is not None and (source is None or not _better(source, destination)):
         return destination
-    if source is None:
-        known = ", ".join(dict.fromkeys([*settings.sources, *settings.destinations])) or "none"
-        raise UsageError(f"no source or destination is called {name} (known: {known})")
-    return source
+    require_known("source or destination", [name], dict.fromkeys([*settings.sources, *settings.destinations]))
+    return settings.sources[name]
 
 
 def _better(source: SourceTable, destination: DicomDestination | FolderDestination) -> bool:

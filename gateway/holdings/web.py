@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from gateway.dicomweb import DicomWeb, Match
+from gateway.dicomweb import DicomWeb, Match, place
 from gateway.errors import WebServiceRefused
 from gateway.files import create_private
 from gateway.holdings.matching import matches, value_matches
@@ -44,7 +44,7 @@ class WebPlace:
     def series(self, study: str) -> dict[str, SeriesHeld]:
         """As `Place.series`."""
         found: dict[str, SeriesHeld] = {}
-        for match in self._web.search(f"/studies/{study}/series", "SeriesInstanceUID", {}, _SERIES_FIELDS):
+        for match in self._web.search(f"{place(study)}/series", "SeriesInstanceUID", {}, _SERIES_FIELDS):
             if uid := match.uid("SeriesInstanceUID"):
                 count = match.count("NumberOfSeriesRelatedInstances")
                 found[uid] = SeriesHeld(uid, count, match.text("Modality"), match.text("SeriesDescription"))
@@ -52,7 +52,7 @@ class WebPlace:
 
     def instances(self, study: str, series: str) -> set[str]:
         """As `Place.instances`."""
-        path = f"/studies/{study}/series/{series}/instances"
+        path = f"{place(study, series)}/instances"
         return {match.uid("SOPInstanceUID") for match in self._web.search(path, "SOPInstanceUID", {})} - {""}
 
     def fetch(self, study: str, series: str, instance: str, to: Path) -> None:

@@ -1,7 +1,8 @@
 """Zip archives as input of ``gateway send``: each member that is an instance is spooled, since it cannot be sent in place.
 
 Names of members are only shown, never used as paths. What a member inflates to is bounded by the spool's reserve; members that
-are no instances cost their first bytes only; archives within archives are not opened.
+are no instances cost their first bytes only; archives within archives are not opened. An instance's UIDs are looked for as in a
+file of its own: what stands before them is inflated and passed over, and then all of it once more into the spool.
 """
 
 from __future__ import annotations
@@ -13,10 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+from gateway.dicom.elements import Reader
+from gateway.dicom.sniff import DicomFile, NoInstance, sniff
 from gateway.domain import Priority, Provenance
 from gateway.errors import LedgerError, SpoolError
+from gateway.intake.oddities import Oddities
 from gateway.intake.recorder import record_spooled, remove_unneeded
-from gateway.intake.sniff import HEAD_BYTES, DicomFile, NoInstance, sniff
+from gateway.intake.storage import SEND_ASSOCIATION
 from gateway.intake.walk import printable
 from gateway.ledger import Ledger
 from gateway.ledger.instances import Arrival, Recorded
@@ -25,6 +29,7 @@ from gateway.spool import Spool
 _MAGIC = (b"PK\x03\x04", b"PK\x05\x06")
 _METHODS = frozenset({zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED})
 _ENCRYPTED = 0x1
+_START_BYTES = 64 * 1024
 _BLOCK_BYTES = 1024 * 1024
 _BROKEN = (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError, RuntimeError, ValueError)
 """What zipfile raises for archives that are damaged or hostile."""
@@ -32,7 +37,10 @@ _BROKEN = (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedErro
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """One member of an archive: recorded, or why not. Without a `name` it is the archive itself."""
+    """One member of an archive: recorded, or why not. Without a `name` it is the archive itself.
+
+    Of one that is recorded the `reason` says what could not be read.
+    """
 
     name: str
     recorded: Recorded | None = None
@@ -59,6 +67,7 @@ class Unpacker:
     provenance: Provenance
     priority: Priority
     clock: Callable[[], float]
+    oddities: Oddities
 
     def members(self, path: Path) -> Iterator[Member]:
         """Take in the archive at `path`; yield one result a member.
@@ -83,24 +92,36 @@ class Unpacker:
             return Member(name, reason=f"compression method {info.compress_type} is not supported", refused=True)
         try:
             with archive.open(info) as stream:
-                start = stream.read(HEAD_BYTES)
-                found = sniff(lambda offset, size: start[offset : offset + size])
+                start = stream.read(_START_BYTES)
+                found = sniff(_reader(stream, start), info.file_size)
                 if isinstance(found, NoInstance):
                     nested = start[:4] in _MAGIC
                     return Member(name, reason="an archive within an archive" if nested else found.reason, refused=found.dicom)
-                return Member(name, self._spooled(found, start, stream))
+                self.oddities.note(found.identity, found.unread, SEND_ASSOCIATION)
+                if stream.tell() == len(start):
+                    recorded = self._spooled(found, info, start[found.offset :], stream)
+                else:
+                    recorded = self._from_its_start(archive, found, info)
+            return Member(name, recorded, found.unread)
         except _BROKEN as error:
             return Member(name, reason=f"cannot be unpacked ({error.__class__.__name__})", refused=True)
         except SpoolError as error:
             return Member(name, reason=str(error), refused=True)
 
-    def _spooled(self, found: DicomFile, start: bytes, stream: IO[bytes]) -> Recorded:
+    def _from_its_start(self, archive: zipfile.ZipFile, found: DicomFile, info: zipfile.ZipInfo) -> Recorded:
+        """Spool a member in which was read ahead. By a stream of its own: one that went back may check no checksum."""
+        with archive.open(info) as stream:
+            return self._spooled(found, info, stream.read(found.offset + 1)[found.offset :], stream)
+
+    def _spooled(self, found: DicomFile, info: zipfile.ZipInfo, start: bytes, stream: IO[bytes]) -> Recorded:
         writer = self.spool.create(found.identity, self.provenance)
         try:
-            block = start[found.offset :]
+            block = start
             while block:
                 writer.write([memoryview(block)])
                 block = stream.read(_BLOCK_BYTES)
+            if writer.length != info.file_size - found.offset:
+                raise EOFError
             content = writer.commit()
         finally:
             writer.discard()
@@ -111,3 +132,15 @@ class Unpacker:
             # Nobody was told that it is kept.
             remove_unneeded(self.spool, content.location)
             raise
+
+
+def _reader(stream: IO[bytes], start: bytes) -> Reader:
+    """Return a reader of a member that begins with `start`; what lies before the place that is read is inflated and passed over."""
+
+    def read(offset: int, size: int) -> bytes:
+        if offset + size <= len(start) or (len(start) < _START_BYTES and offset <= len(start)):
+            return start[offset : offset + size]
+        stream.seek(offset)
+        return stream.read(size)
+
+    return read

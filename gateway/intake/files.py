@@ -18,9 +18,10 @@ from pathlib import Path
 
 from sqlalchemy import Connection
 
+from gateway.dicom.sniff import DicomFile, NoInstance, sniff
 from gateway.domain import Content, InstanceIdentity, Priority, Provenance
 from gateway.intake.archives import Unpacker, is_archive
-from gateway.intake.sniff import NoInstance, sniff
+from gateway.intake.oddities import Oddities
 from gateway.intake.storage import LOCAL_ADDRESS, SEND_ASSOCIATION
 from gateway.intake.walk import Found, shown, walk
 from gateway.ledger import Ledger
@@ -31,8 +32,8 @@ from gateway.ledger.instances import (
     Recorded,
     StoredInstance,
     at_locations,
-    held,
     send_again,
+    superseded_at,
 )
 from gateway.ledger.recording import record, record_anew
 from gateway.spool import Spool, digest_of, file_location
@@ -56,7 +57,7 @@ class FileOutcome(StrEnum):
     QUEUED = "queued"
     """An instance with something to deliver."""
     SETTLED = "settled"
-    """An instance that every named destination has already, or is no longer owed."""
+    """An instance that every named destination has already."""
     HELD = "held"
     """An instance that waits for a person: the reason says why."""
     SKIPPED = "skipped"
@@ -86,6 +87,7 @@ class _Candidate:
     event: FileEvent | None = None
     arrival: Arrival | None = None
     known: StoredInstance | None = None
+    remark: str = ""
 
 
 @dataclass(slots=True)
@@ -171,6 +173,7 @@ class _Registration:
     clock: Callable[[], float]
     retrieval_id: int | None = None
     wanted: frozenset[str] = frozenset()
+    oddities: Oddities = field(default_factory=Oddities)
 
     def batch(self, files: Sequence[Found | _File]) -> Iterator[FileEvent]:
         """Register files in place in one transaction."""
@@ -190,14 +193,14 @@ class _Registration:
 
     def archive(self, path: Path) -> Iterator[FileEvent]:
         """Spool and register the members of an archive, one transaction each."""
-        unpacker = Unpacker(self.spool, self.ledger, self.destinations, self.provenance, self.priority, self.clock)
+        unpacker = Unpacker(self.spool, self.ledger, self.destinations, self.provenance, self.priority, self.clock, self.oddities)
         for member in unpacker.members(path):
             name = f"{shown(path)}!{member.name}" if member.name else shown(path)
             if member.recorded is None:
                 yield FileEvent(name, FileOutcome.FAILED if member.refused else FileOutcome.SKIPPED, member.reason)
             else:
                 self.recorded(member.recorded)
-                yield _event(name, member.recorded)
+                yield _event(name, member.recorded, member.reason)
 
     def _candidate(self, file: Found | _File, known: dict[str, StoredInstance]) -> _Candidate:
         path = shown(file.path)
@@ -214,20 +217,22 @@ class _Registration:
         if isinstance(found, NoInstance):
             outcome = FileOutcome.FAILED if found.dicom else FileOutcome.SKIPPED
             return _Candidate(path, event=FileEvent(path, outcome, found.reason))
-        return self._wanted(path, *found)
+        instance, content = found
+        self.oddities.note(instance.identity, instance.unread, SEND_ASSOCIATION)
+        return self._wanted(path, instance.identity, content, instance.unread)
 
-    def _wanted(self, path: str, identity: InstanceIdentity, content: Content) -> _Candidate:
+    def _wanted(self, path: str, identity: InstanceIdentity, content: Content, remark: str = "") -> _Candidate:
         if self.retrieval_id and identity.sop_instance_uid not in self.wanted:
             return _Candidate(path, event=FileEvent(path, FileOutcome.SKIPPED, _OTHER_REASON))
         now, retrieval_id = self.clock(), self.retrieval_id
         arrival = Arrival(identity, self.provenance, content, self.destinations, now, retrieval_id, priority=self.priority)
-        return _Candidate(path, arrival=arrival)
+        return _Candidate(path, arrival=arrival, remark=remark)
 
     def _decide(self, connection: Connection, candidate: _Candidate) -> tuple[FileEvent, Recorded | None]:
         if candidate.arrival is not None:
             arrival = candidate.arrival
             recorded = record_anew(connection, arrival) if self.retrieval_id else record(connection, arrival, again=False)
-            return _event(candidate.path, recorded), recorded
+            return _event(candidate.path, recorded, candidate.remark), recorded
         if candidate.known is not None:
             return self._known(connection, candidate.path, candidate.known), None
         assert candidate.event is not None
@@ -237,15 +242,20 @@ class _Registration:
         queued = send_again(connection, known.id, self.destinations, now=self.clock(), priority=self.priority)
         outcome, reason = FileOutcome.QUEUED, ""
         if not queued:
-            waits = held(connection, known.id, self.destinations)
-            outcome, reason = (FileOutcome.HELD, SUPERSEDED) if waits else (FileOutcome.SETTLED, _SETTLED_REASON)
+            superseded = superseded_at(connection, known.id, self.destinations)
+            outcome, reason = (FileOutcome.HELD, _superseded(superseded)) if superseded else (FileOutcome.SETTLED, _SETTLED_REASON)
         return FileEvent(path, outcome, reason, known.identity, known.id, known.content.length, queued)
 
 
-def _event(path: str, recorded: Recorded) -> FileEvent:
+def _superseded(destinations: Sequence[str]) -> str:
+    return f"{SUPERSEDED}, which is newer at {', '.join(destinations)}; `gateway queue retry` with its number sends it all the same"
+
+
+def _event(path: str, recorded: Recorded, remark: str) -> FileEvent:
     arrival = recorded.arrival
     outcome = FileOutcome.QUEUED if recorded.queued else FileOutcome.SETTLED
     reason = _REASONS[recorded.outcome] if recorded.queued else _SETTLED_REASON
+    reason = "; ".join(filter(None, (reason, remark)))
     return FileEvent(path, outcome, reason, arrival.identity, recorded.instance_id, arrival.content.length, recorded.queued)
 
 
@@ -278,17 +288,17 @@ def _stat(found: Found) -> Found | _File:
     return _File(found.path, status.st_size, status.st_mtime_ns)
 
 
-def _inspect(file: _File) -> tuple[InstanceIdentity, Content] | NoInstance:
+def _inspect(file: _File) -> tuple[DicomFile, Content] | NoInstance:
     descriptor = os.open(file.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     try:
-        found = sniff(lambda offset, size: os.pread(descriptor, size, offset))
+        found = sniff(lambda offset, size: os.pread(descriptor, size, offset), file.size)
         if isinstance(found, NoInstance):
             return found
-        content = Content(file.location, found.offset, file.size - found.offset, "")
-        digest = digest_of(descriptor, content.offset, content.length)
+        length = file.size - found.offset
+        digest = digest_of(descriptor, found.offset, length)
         status = os.fstat(descriptor)
     finally:
         os.close(descriptor)
     if not stat.S_ISREG(status.st_mode) or (status.st_size, status.st_mtime_ns) != (file.size, file.modified_ns):
         return NoInstance("the file changes while it is read", dicom=True)
-    return found.identity, Content(content.location, content.offset, content.length, digest)
+    return found, Content(file.location, found.offset, length, digest)

@@ -33,9 +33,9 @@ from dataclasses import dataclass, field
 import structlog
 from sqlalchemy import Connection
 
+from gateway.dicom.head import read_head
 from gateway.domain import Mode
 from gateway.errors import SpoolIOError, SpoolMissing
-from gateway.intake.attributes import read_head
 from gateway.intake.recorder import record_spooled
 from gateway.intake.storage import LOCAL_ADDRESS, SEND_ASSOCIATION, Correlate, Route, arrival, asked, complete
 from gateway.ledger import Ledger

@@ -13,9 +13,19 @@ from functools import lru_cache
 import structlog
 
 from gateway.association.services import AssociationInfo, StoreRequest
-from gateway.domain import Attributes, Content, InstanceIdentity, Mode, Provenance, Purpose, is_uid
+from gateway.dicom.head import DataSetHead, peek_head, read_head
+from gateway.domain import (
+    Attributes,
+    Content,
+    InstanceIdentity,
+    Mode,
+    Provenance,
+    Purpose,
+    is_sop_class,
+    is_uid,
+)
 from gateway.errors import LedgerUnavailable, Refusal, SpoolError
-from gateway.intake.attributes import DataSetHead, peek_head, read_head
+from gateway.intake.oddities import Oddities
 from gateway.intake.recorder import Recorder
 from gateway.ledger.instances import Arrival
 from gateway.repeats import Repeats
@@ -37,6 +47,7 @@ SUCCESS = 0x0000
 OUT_OF_RESOURCES = 0xA700
 SOP_CLASS_NOT_SUPPORTED = 0x0122
 INVALID_SOP_INSTANCE = 0x0117
+CANNOT_UNDERSTAND = 0xC000
 
 
 class StorageIntake:
@@ -63,17 +74,18 @@ class StorageIntake:
         self._keywords = frozenset(keywords)
         self._correlate = correlate
         self._clock = clock
+        self.oddities = Oddities()
 
     def receive(self, association: AssociationInfo, request: StoreRequest) -> StorageReception:
         """Begin one instance.
 
         Raises:
-            Refusal: 0117 or 0122 for a UID that is none, A700 where there is no room or the ledger is too far behind.
+            Refusal: 0117 or 0122 for a UID that cannot be carried, A700 where there is no room or the ledger is too far behind.
 
         """
         if not is_uid(request.sop_instance_uid):
             raise Refusal(INVALID_SOP_INSTANCE, "the Affected SOP Instance UID is no UID")
-        if not is_uid(request.sop_class_uid):
+        if not is_sop_class(request.sop_class_uid):
             raise Refusal(SOP_CLASS_NOT_SUPPORTED, "the Affected SOP Class UID is no UID")
         identity = InstanceIdentity(request.sop_class_uid, request.sop_instance_uid, request.transfer_syntax_uid)
         provenance = _provenance(association, request.move_originator_ae, request.move_originator_message_id)
@@ -148,9 +160,12 @@ class StorageReception:
         """Make the instance durable and have it recorded; return the DIMSE status 0000.
 
         Raises:
-            Refusal: A700, it could not be made durable, and nothing of it is left.
+            Refusal: A700, it could not be made durable, C000, there is no data set (PS3.4 §B.2.3); nothing of it is left.
 
         """
+        if not self._writer.length:
+            self._writer.discard()
+            raise Refusal(CANNOT_UNDERSTAND, "a data set without bytes")
         try:
             arrival = self._store()
         except SpoolError as error:
@@ -166,8 +181,11 @@ class StorageReception:
 
     def _store(self) -> Arrival:
         # All that may fail for reasons other than the disk's comes before the bytes are published.
-        head = self._head or self._intake.read_head(self._writer, self._identity.transfer_syntax_uid)
+        head = self._head
+        if head is None or head.behind not in (None, self._writer.length):
+            head = self._intake.read_head(self._writer, self._identity.transfer_syntax_uid)
         identity = complete(self._identity, head, self._provenance)
+        self._intake.oddities.note(identity, head.unread, self._provenance.association)
         routed, purpose = self._intake.decide(head, identity, self._provenance)
         content = self._writer.commit()
         return arrival(identity, self._provenance, content, routed=routed, purpose=purpose, at=self._intake.now())

@@ -88,7 +88,55 @@ def _migrations(connection: Connection) -> None:
     planned_studies.create(connection)
 
 
-MIGRATIONS: Sequence[Migration] = (_indexes_for_many, _narrow_indexes, _transfer_syntaxes, _directed_jobs, _priorities, _migrations)
+def _no_empty_contents(connection: Connection) -> None:
+    """Version 8: what was taken in without a data set, and was called delivered, is held: no `Content` can be made of it.
+
+    Its location goes, so that a file that was made whole since is read again.
+    """
+    for statement in (
+        "UPDATE deliveries SET state = 'held', proof = NULL, reason = 'it ends within its header: nothing of it was delivered' "
+        "WHERE state <> 'dropped' AND instance_id IN (SELECT id FROM instances WHERE content_length < 1 OR content_offset < 0)",
+        "UPDATE instances SET location = 'none:' || id, content_offset = 0, content_length = 1, bytes_state = 'missing' "
+        "WHERE content_length < 1 OR content_offset < 0",
+    ):
+        connection.execute(text(statement))
+
+
+def _newest_at_each(connection: Connection) -> None:
+    """Version 9: which content is the newest at each destination, what was there before, contents that differ in encoding only.
+
+    What was stopped at a destination by content that never was to go there is owed there again.
+    """
+    if connection.dialect.name != "sqlite":
+        connection.execute(text("ALTER TABLE deliveries ALTER COLUMN proof TYPE VARCHAR(32)"))
+    for statement in (
+        "ALTER TABLE deliveries ADD COLUMN superseded BOOLEAN DEFAULT FALSE NOT NULL",
+        "ALTER TABLE deliveries ADD COLUMN was_there BOOLEAN",
+        f"ALTER TABLE instances ADD COLUMN same_as {'INTEGER' if connection.dialect.name == 'sqlite' else 'BIGINT'}",
+        "CREATE INDEX deliveries_of_before ON deliveries (destination) WHERE proof = 'exists (was there before)'",
+        """UPDATE deliveries SET superseded = TRUE WHERE EXISTS (
+            SELECT 1 FROM instances mine
+            JOIN instances newer ON newer.sop_instance_uid = mine.sop_instance_uid AND newer.id > mine.id
+            JOIN deliveries later ON later.instance_id = newer.id AND later.destination = deliveries.destination
+            WHERE mine.id = deliveries.instance_id AND mine.superseded_by IS NOT NULL)
+            AND instance_id IN (SELECT id FROM instances WHERE superseded_by IS NOT NULL)""",
+        """UPDATE deliveries SET state = 'pending', reason = NULL WHERE state = 'held' AND NOT superseded
+            AND reason = 'superseded by other content under the same SOP Instance UID'
+            AND instance_id IN (SELECT id FROM instances WHERE superseded_by IS NOT NULL)""",
+    ):
+        connection.execute(text(statement))
+
+
+MIGRATIONS: Sequence[Migration] = (
+    _indexes_for_many,
+    _narrow_indexes,
+    _transfer_syntaxes,
+    _directed_jobs,
+    _priorities,
+    _migrations,
+    _no_empty_contents,
+    _newest_at_each,
+)
 """The first one takes version 1 to version 2."""
 
 

@@ -8,7 +8,7 @@ retrieve them; leaving `pull` cancels them all, and each stops its C-MOVE betwee
 from __future__ import annotations
 
 import ssl
-from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, closing, contextmanager
 from functools import partial
 from itertools import islice
@@ -23,7 +23,7 @@ from gateway.association.negotiation import preferring
 from gateway.association.requestor import Deadlines, RemoteAE, Requestor, associate
 from gateway.association.services import StorageService
 from gateway.domain import Provenance, Purpose
-from gateway.errors import UsageError
+from gateway.errors import UsageError, require_known
 from gateway.ledger import Ledger, learned
 from gateway.ledger.retrievals import JobState
 from gateway.retrieve.call import converse
@@ -116,7 +116,7 @@ class Retriever:
         """
         source = self._source(request.source)
         query.identifier("STUDY", request.query)
-        self._destinations(request.destinations)
+        require_known("destination", request.destinations, self._settings.destinations)
         tell, events = trio.open_memory_channel[Event](EVENT_BACKLOG)
         failure: Exception | None = None
         with self._once(request.fingerprint(), "pull"), events:
@@ -141,7 +141,7 @@ class Retriever:
             LedgerError: the ledger cannot be used.
         """
         asked = self._source(source)
-        self._destinations(errand.destinations)
+        require_known("destination", errand.destinations, self._settings.destinations)
         with self._once(errand.fingerprint, errand.kind):
             session = await Session.open(self._means, asked, errand)
             state: JobState = "stopped"
@@ -161,12 +161,6 @@ class Retriever:
             yield
         finally:
             self._running.discard(fingerprint)
-
-    def _destinations(self, names: Collection[str]) -> None:
-        unknown = [name for name in names if name not in self._settings.destinations]
-        if unknown:
-            known = ", ".join(self._settings.destinations) or "none"
-            raise UsageError(f"no destination is called {', '.join(unknown)} (known: {known})")
 
     async def find(
         self,
@@ -238,10 +232,8 @@ class Retriever:
         return known
 
     def _make_source(self, name: str, table: SourceTable | None) -> Source:
-        if table is None:
-            names = ", ".join(self._settings.sources) or "none"
-            raise UsageError(f"no source is called {name!r} (known: {names})")
-        if table.port is None:
+        require_known("source", [name], self._settings.sources)
+        if table is None or table.port is None:
             raise UsageError(f"source {name!r} has no port: add it to [sources.{name}], so that it can be asked")
         now, subject = self._means.clock(), learned.source_subject(name)
         with self._ledger.read() as connection:

@@ -15,7 +15,7 @@ from pydicom.dataset import Dataset
 
 from gateway.association.query import Finder, bounded, contradicts, count_of, identifier, text
 from gateway.association.statuses import StatusKind, find_meaning
-from gateway.domain import Basis, is_uid
+from gateway.domain import Basis, is_sop_class, is_uid
 from gateway.errors import DimseFailed
 from gateway.retrieve.repair import Level, Target
 from gateway.retrieve.tally import Expectation, instances
@@ -141,7 +141,7 @@ def _list_series(finder: Finder, keys: Mapping[str, str], count: int | None, key
         return SeriesListing(series, count, None)
     classes.pop("", None)
     good = tuple(uid for uid in classes if is_uid(uid))
-    known = {uid: classes[uid] for uid in good if is_uid(classes[uid])}
+    known = {uid: classes[uid] for uid in good if is_sop_class(classes[uid])}
     return SeriesListing(series, count, good, len(classes) - len(good), known)
 
 

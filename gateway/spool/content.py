@@ -11,7 +11,7 @@ import xxhash
 
 from gateway.domain import Content, InstanceIdentity, Provenance
 from gateway.errors import SpoolIOError, SpoolMissing
-from gateway.spool import part10
+from gateway.spool import sealing
 
 _READ_BYTES = 1024 * 1024
 
@@ -99,9 +99,11 @@ def described(descriptor: int, location: str, start: int, size: int, written_at:
         OSError: it cannot be read.
 
     """
-    head = part10.decode(os.pread(descriptor, part10.MAX_HEAD_LENGTH, start))
+    head = sealing.decode(os.pread(descriptor, sealing.MAX_HEAD_LENGTH, start))
     if head is None:
         raise SpoolMissing("the spooled instance has no finished head")
+    if not head.length:
+        raise SpoolMissing("the spooled instance has no data set")
     if head.offset + head.length != size:
         raise SpoolMissing(f"the spooled instance has {size} bytes, not {head.offset + head.length}")
     if digest_of(descriptor, start + head.offset, head.length) != head.digest:

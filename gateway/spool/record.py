@@ -16,19 +16,20 @@ from dataclasses import dataclass
 
 import xxhash
 
-from gateway.spool import part10
+from gateway.dicom.part10 import PREAMBLE_LENGTH
 from gateway.spool.layout import BLOCK_BYTES
+from gateway.spool.sealing import MAX_HEAD_LENGTH
 
 _FIELDS = struct.Struct("<8s14sHQId")
 _CHECKSUM = struct.Struct("<Q")
 _MAGIC = b"GWSPOOL\x01"
 _REMOVED_AT = _FIELDS.size + _CHECKSUM.size
-_PREAMBLE_REST = bytes(part10.PREAMBLE_LENGTH - _REMOVED_AT)
+_PREAMBLE_REST = bytes(PREAMBLE_LENGTH - _REMOVED_AT)
 
 REMOVED = b"removed\n"
 """To be written at `removed_at` of a record that nobody wants any more."""
 
-INVALID = bytes(part10.PREAMBLE_LENGTH)
+INVALID = bytes(PREAMBLE_LENGTH)
 """To be written over the preamble of a record that failed."""
 
 
@@ -65,26 +66,26 @@ def removed_at(offset: int) -> int:
 def frame(head: bytes, token: str, offset: int, length: int, written_at: float) -> bytes:
     """Return `head` with the preamble of the record at `offset`, whose data set has `length` bytes."""
     fields = _FIELDS.pack(_MAGIC, bytes.fromhex(token), offset // BLOCK_BYTES, length, len(head), written_at)
-    body = head[part10.PREAMBLE_LENGTH :]
+    body = head[PREAMBLE_LENGTH:]
     return b"".join((fields, _CHECKSUM.pack(_checksum(fields, body)), _PREAMBLE_REST, body))
 
 
 def parse(head: bytes, token: str, offset: int) -> Frame | None:
     """Return what the record says that begins with `head` at `offset` of the segment, None where there is none."""
-    if not head.startswith(mark(token)) or len(head) < part10.PREAMBLE_LENGTH:
+    if not head.startswith(mark(token)) or len(head) < PREAMBLE_LENGTH:
         return None
     _, _, block, length, head_length, written_at = _FIELDS.unpack_from(head)
-    if block != offset // BLOCK_BYTES or not part10.PREAMBLE_LENGTH < head_length <= min(len(head), part10.MAX_HEAD_LENGTH):
+    if block != offset // BLOCK_BYTES or not PREAMBLE_LENGTH < head_length <= min(len(head), MAX_HEAD_LENGTH):
         return None
     (checksum,) = _CHECKSUM.unpack_from(head, _FIELDS.size)
-    if checksum != _checksum(head[: _FIELDS.size], head[part10.PREAMBLE_LENGTH : head_length]):
+    if checksum != _checksum(head[: _FIELDS.size], head[PREAMBLE_LENGTH:head_length]):
         return None
     return Frame(head_length, length, written_at, head[_REMOVED_AT : _REMOVED_AT + len(REMOVED)] == REMOVED)
 
 
 def plain(head: bytes) -> bytes:
     """Return the head of a record as that of a file of its own: a preamble of zeroes."""
-    return bytes(part10.PREAMBLE_LENGTH) + head[part10.PREAMBLE_LENGTH :]
+    return bytes(PREAMBLE_LENGTH) + head[PREAMBLE_LENGTH:]
 
 
 def _checksum(fields: bytes, body: bytes) -> int:

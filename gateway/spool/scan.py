@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, field
 
-from gateway.spool import part10, record
+from gateway.spool import record
 from gateway.spool.layout import BLOCK_BYTES
 from gateway.spool.record import Frame
+from gateway.spool.sealing import MAX_HEAD_LENGTH
 
 _NEAR_BYTES = 64 * 1024
 _AHEAD_BYTES = 512 * 1024
@@ -28,7 +29,7 @@ class Scanned:
 
 def read_frame(descriptor: int, token: str, offset: int) -> Frame | None:
     """Return what the record at `offset` says, None where there is none. Raises OSError."""
-    return record.parse(os.pread(descriptor, part10.MAX_HEAD_LENGTH, offset), token, offset)
+    return record.parse(os.pread(descriptor, MAX_HEAD_LENGTH, offset), token, offset)
 
 
 def scan(descriptor: int, token: str, size: int) -> Scanned:
@@ -70,10 +71,10 @@ class _Heads:
     def at(self, offset: int) -> bytes:
         near, self._last = offset - self._last < _NEAR_BYTES, offset
         within = offset - self._start
-        if within > len(self._block) - part10.MAX_HEAD_LENGTH:
-            self._block = os.pread(self._descriptor, _AHEAD_BYTES if near else part10.MAX_HEAD_LENGTH, offset)
+        if within > len(self._block) - MAX_HEAD_LENGTH:
+            self._block = os.pread(self._descriptor, _AHEAD_BYTES if near else MAX_HEAD_LENGTH, offset)
             self._start, within = offset, 0
-        return self._block[within : within + part10.MAX_HEAD_LENGTH]
+        return self._block[within : within + MAX_HEAD_LENGTH]
 
 
 def _search(descriptor: int, token: str, offset: int, size: int) -> int | None:

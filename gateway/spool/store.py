@@ -10,10 +10,11 @@ from types import TracebackType
 
 import structlog
 
+from gateway.dicom.part10 import PREAMBLE_LENGTH
 from gateway.domain import Content, InstanceIdentity, Provenance
 from gateway.errors import SpoolIOError, SpoolMissing
 from gateway.files import make_private_folder
-from gateway.spool import layout, part10, record
+from gateway.spool import layout, record
 from gateway.spool.content import OpenContent, SpoolEntry, SpoolUsage, described
 from gateway.spool.pool import Pool, sync_folder
 from gateway.spool.room import Room
@@ -309,7 +310,7 @@ class Spool:
         """Copy a record to the file `path`, durably, with a preamble of zeroes; return its bytes. Raises SpoolError."""
         segment = self._acquire(token, offset)
         try:
-            head = os.pread(segment.descriptor, part10.PREAMBLE_LENGTH, offset)
+            head = os.pread(segment.descriptor, PREAMBLE_LENGTH, offset)
             size = self._pool.size_at(segment, offset) or 0
             rest = offset + len(head), size - len(head)
             self._files.copy(path, record.plain(head), segment.descriptor, rest)

@@ -11,7 +11,7 @@ import xxhash
 
 from gateway.domain import Content, InstanceIdentity, Provenance
 from gateway.errors import SpoolError, SpoolIOError
-from gateway.spool import layout, part10, record
+from gateway.spool import layout, record, sealing
 from gateway.spool.errors import storage_error
 from gateway.spool.pool import Pool, sync_data
 from gateway.spool.room import Room
@@ -40,7 +40,7 @@ class SpoolWriter:
         self._pool = pool
         self._room = room
         self._committed = committed
-        self._head, self._seal_at = part10.encode(identity, provenance)
+        self._head, self._seal_at = sealing.encode(identity, provenance)
         self._digest = xxhash.xxh3_128()
         self._kept = b""
         self._whole = True
@@ -108,13 +108,17 @@ class SpoolWriter:
         Raises:
             SpoolFull: no room.
             SpoolIOError: a write or sync failed; the bytes were discarded.
+            ValueError: nothing was written; no data set has no bytes.
 
         """
         if not self._whole:
             self.discard()
             raise SpoolIOError("an earlier write of this instance failed")
+        if not self.length:
+            self.discard()
+            raise ValueError("a data set without bytes")
         segment, length, digest = self._segment, self.length, self._digest.hexdigest()
-        head = part10.sealed(self._head, self._seal_at, digest, length)
+        head = sealing.sealed(self._head, self._seal_at, digest, length)
         try:
             framed = record.frame(head, segment.token, self._offset, length, time.time())
             _write_all(segment.descriptor, [memoryview(framed), memoryview(self._kept)], self._offset)

@@ -5,9 +5,10 @@
     GET  /health        {"role", "version", "configuration", "draining"}
     GET  /status        everything that `gateway status` shows
     POST /queue/list    QueueList → a page of deliveries
-    POST /queue/act     QueueAction → how many changed
+    POST /queue/act     QueueAction → how many changed, and why others did not
     POST /queue/export  QueueExport → NDJSON events
     POST /echo          EchoCommand → one result a peer
+    POST /folder/accept FolderCommand → the folder that is taken
     POST /find          FindCommand → matches
     POST /pull          PullCommand → NDJSON events
     POST /send          SendCommand → NDJSON events
@@ -35,6 +36,7 @@ from typing import TypeVar
 import structlog
 import trio
 from pydantic import BaseModel, ValidationError
+from sqlalchemy.engine import Connection
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -42,8 +44,10 @@ from starlette.routing import Route
 
 from gateway import __version__
 from gateway.engine import Engine
-from gateway.errors import AssociationError, GatewayError, UsageError
+from gateway.errors import AssociationError, GatewayError, UsageError, require_known
+from gateway.intake.walk import printable
 from gateway.ledger import queue
+from gateway.spool import in_place
 from gateway.web import comparing, jobs, migrating, peers, status, syncing, wire
 from gateway.web.export import export_instances
 from gateway.web.server import Emit, EventStream
@@ -64,6 +68,7 @@ def create_api(engine: Engine) -> Starlette:
         Route("/queue/act", _answering(partial(_queue_act, engine)), methods=["POST"]),
         Route("/queue/export", _streaming(wire.QueueExport, partial(export_instances, engine)), methods=["POST"]),
         Route("/echo", _answering(partial(_echo, engine)), methods=["POST"]),
+        Route("/folder/accept", _answering(partial(_accept_folder, engine)), methods=["POST"]),
         Route("/find", _answering(partial(_find, engine)), methods=["POST"]),
         Route("/pull", _streaming(wire.PullCommand, partial(jobs.pull, engine)), methods=["POST"]),
         Route("/send", _streaming(wire.SendCommand, partial(jobs.send, engine)), methods=["POST"]),
@@ -142,10 +147,25 @@ async def _queue_list(engine: Engine, request: Request) -> Document:
 
     def page() -> Document:
         with engine.ledger.read() as connection:
+            _require_known(engine, connection, selection)
             entries = queue.entries(connection, selection, limit=command.limit, offset=command.offset)
-            return {"total": queue.count(connection, selection), "entries": [asdict(entry) for entry in entries]}
+            return {"total": queue.count(connection, selection), "entries": [_shown(entry) for entry in entries]}
 
     return await trio.to_thread.run_sync(page)
+
+
+def _shown(entry: queue.Entry) -> Document:
+    """Return a delivery as it crosses the socket: of where its bytes are, the path of a file that is sent in place."""
+    document = asdict(entry)
+    file = in_place(document.pop("location"))
+    return document | {"path": None if file is None else printable(str(file.path))}
+
+
+def _require_known(engine: Engine, connection: Connection, selection: queue.Selection) -> None:
+    """Raise UsageError for a destination that is neither configured nor one to which the queue holds deliveries."""
+    configured = engine.settings.destinations
+    gone = [name for name in selection.destinations if name not in configured and queue.knows(connection, name)]
+    require_known("destination", selection.destinations, [*configured, *gone])
 
 
 async def _queue_act(engine: Engine, request: Request) -> Document:
@@ -154,17 +174,20 @@ async def _queue_act(engine: Engine, request: Request) -> Document:
     if selection.is_everything and not command.where.everything:
         raise UsageError("name deliveries by id, destination, state or study, or say that all of them are meant")
 
-    def parts() -> list[queue.Selection]:
+    def looked() -> tuple[list[queue.Selection], list[queue.Unmoved]]:
         with engine.ledger.read() as connection:
-            return queue.parts(connection, selection, command.action)
+            _require_known(engine, connection, selection)
+            return queue.parts(connection, selection, command.action), queue.unmoved(connection, selection, command.action)
 
+    parts, unmoved = await trio.to_thread.run_sync(looked)
     changed = 0
-    for part in await trio.to_thread.run_sync(parts):
+    for part in parts:
         change = partial(queue.act, selection=part, action=command.action, now=time.time())
         changed += await trio.to_thread.run_sync(engine.ledger.write, change)
     log.info("queue_changed", action=command.action, changed=changed)
     _tell(engine, command.action, selection)
-    return {"action": command.action, "changed": changed}
+    left = {"unchanged": [asdict(one) for one in unmoved]} if unmoved else {}
+    return {"action": command.action, "changed": changed} | left
 
 
 def _tell(engine: Engine, action: queue.Action, selection: queue.Selection) -> None:
@@ -187,6 +210,10 @@ async def _job_act(engine: Engine, request: Request) -> Document:
 
 async def _echo(engine: Engine, request: Request) -> Document:
     return {"results": await peers.echo(engine, (await _command(request, wire.EchoCommand)).names)}
+
+
+async def _accept_folder(engine: Engine, request: Request) -> Document:
+    return await peers.accept_folder(engine, await _command(request, wire.FolderCommand))
 
 
 async def _find(engine: Engine, request: Request) -> Document:

@@ -18,14 +18,13 @@ from pathlib import Path
 import trio
 
 from gateway.engine import Engine, Role
-from gateway.errors import UsageError
+from gateway.errors import UsageError, require_known
 from gateway.intake import FileEvent, FileOutcome, register
 from gateway.ledger import progress
-from gateway.ledger.instances import Recorded
+from gateway.ledger.instances import ArrivalOutcome, Recorded
 from gateway.ledger.progress import Scope, StudyDelivery, Undelivered
 from gateway.retrieve import PullRequest
 from gateway.retrieve.events import JobEnded, StudyEnded, Verdict, to_json
-from gateway.settings import Settings
 from gateway.web.server import Emit
 from gateway.web.wire import Document, PullCommand, SendCommand
 
@@ -141,7 +140,10 @@ async def send(engine: Engine, command: SendCommand, emit: Emit) -> None:
     """
     needs_everything(engine)
     paths = _existing(command.paths)
-    _known_destinations(engine.settings, command.to)
+    destinations = engine.settings.destinations
+    if not command.to:
+        raise UsageError(f"name a destination (known: {', '.join(destinations) or 'none'})")
+    require_known("destination", command.to, destinations)
     async with engine.jobs.running():
         taken = Taken()
         with closing(_registering(engine, paths, command)) as events:
@@ -169,7 +171,7 @@ class Taken:
             self.size_bytes += event.length
             if event.instance_id is not None:
                 self.files.setdefault(event.instance_id, event.path)
-            if event.outcome in {FileOutcome.SKIPPED, FileOutcome.FAILED}:
+            if event.outcome in {FileOutcome.SKIPPED, FileOutcome.FAILED, FileOutcome.HELD}:
                 self.refused.append(event)
 
     def counted(self) -> Document:
@@ -178,7 +180,7 @@ class Taken:
 
 
 def _send_summary(taken: Taken, outcome: Outcome) -> Document:
-    failed = taken.counts[FileOutcome.FAILED]
+    failed, held = taken.counts[FileOutcome.FAILED], taken.counts[FileOutcome.HELD]
     nothing = not taken.files
     undelivered = [asdict(one) | {"path": taken.files.get(one.instance_id, "")} for one in outcome.undelivered]
     refused = [{"path": event.path, "outcome": str(event.outcome), "reason": event.reason} for event in taken.refused]
@@ -189,8 +191,8 @@ def _send_summary(taken: Taken, outcome: Outcome) -> Document:
         "files": refused,
         "destinations": by_destination(outcome.states),
         "undelivered": undelivered,
-        "delivered": not outcome.undelivered,
-        "done": not (outcome.undelivered or failed or nothing),
+        "delivered": not (outcome.undelivered or held),
+        "done": not (outcome.undelivered or failed or held or nothing),
     }
 
 
@@ -200,6 +202,8 @@ def _registering(engine: Engine, paths: Sequence[Path], command: SendCommand) ->
     def recorded(what: Recorded) -> None:
         for name in what.queued:
             engine.dispatcher.nudge(name)
+        if what.outcome is ArrivalOutcome.CONFLICT:
+            engine.conflicts.found()
 
     ae_title = engine.settings.gateway.ae_title
     spool, ledger, priority = engine.spool, engine.ledger, command.priority
@@ -232,15 +236,6 @@ def _existing(paths: Sequence[str]) -> list[Path]:
     if missing or not paths:
         raise UsageError(f"no such file or folder: {', '.join(missing)}" if missing else "name a file, a folder or a zip archive")
     return [Path(path) for path in paths]
-
-
-def _known_destinations(settings: Settings, names: Sequence[str]) -> None:
-    unknown = [name for name in names if name not in settings.destinations]
-    if unknown or not names:
-        known = ", ".join(settings.destinations) or "none"
-        raise UsageError(
-            f"no destination {', '.join(unknown)} (known: {known})" if unknown else f"name a destination (known: {known})"
-        )
 
 
 async def deliver(engine: Engine, scope: Scope, wait: bool, wait_s: float | None, emit: Emit) -> Outcome:

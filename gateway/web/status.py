@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
@@ -37,6 +37,7 @@ class Counts:
     conflicts: Sequence[overview.Conflict]
     holdings: overview.Holdings
     stopped_jobs: int
+    were_there: Mapping[str, int] = field(default_factory=dict)
 
 
 def read_counts(ledger: Ledger) -> Counts:
@@ -50,6 +51,7 @@ def read_counts(ledger: Ledger) -> Counts:
             conflicts=overview.conflicts(connection),
             holdings=overview.holdings(connection),
             stopped_jobs=overview.stopped_jobs(connection),
+            were_there=overview.were_there(connection),
         )
 
 
@@ -149,6 +151,7 @@ def destinations(settings: Settings, counts: Counts, circuits: Mapping[str, Mapp
             "circuit": circuits.get(name),
             "queue": _queue(name, counts, now),
             "settled": dict(counts.settled.get(name, {})),
+            "was_there": counts.were_there.get(name, 0),
         }
         for name in dict.fromkeys((*configured, *owed))
     ]

@@ -74,6 +74,12 @@ class EchoCommand(Request):
     names: tuple[str, ...] = ()
 
 
+class FolderCommand(Request):
+    """``POST /folder/accept``: what lies at the path of the folder destination is its folder from now on."""
+
+    destination: str
+
+
 class FindCommand(Request):
     """``POST /find``: C-FIND at `source`; `keys` are attribute keywords to matching values."""
 

@@ -65,6 +65,21 @@ def test_a_list_names_studies_by_a_column(run: Run, archive: DcmQrScp, tmp_path:
     assert [study["kind"] for study in document["studies"]] == ["complete"]
 
 
+def test_bad_rows_of_a_list_are_reported_and_the_others_done(run: Run, archive: DcmQrScp, tmp_path: Path) -> None:
+    listed = tmp_path / "list.csv"
+    listed.write_text("name;Accession Number\nx;ACC1\ny;\nz;ACC*\nx;ACC1\n")
+
+    ended = run("pull", "archive", "--list", listed, "--json")
+
+    assert ended.code == 1
+    assert [study["kind"] for study in ended.document["studies"]] == ["complete"]
+    accounted = ended.document["list"]
+    assert (accounted["values"], accounted["duplicates"]) == (1, 1)
+    assert [(row["row"], row["value"]) for row in accounted["not_asked_for"]] == [(3, ""), (4, "ACC*")]
+    assert "2 rows of the list are NOT asked for" in ended.err
+    assert "row 4 'ACC*': it holds * ?" in ended.err
+
+
 def test_what_the_destination_holds_is_skipped_when_asked_to(run: Run, archive: DcmQrScp) -> None:
     assert run("pull", "archive", "--study", STUDY).code == 0
     again = run("pull", "archive", "--study", STUDY, "--skip-existing", "--json")
@@ -77,6 +92,7 @@ def test_what_the_destination_holds_is_skipped_when_asked_to(run: Run, archive: 
     [
         (("archive",), "name the studies in one way"),
         (("nobody", "--study", "1.2"), "nobody"),
+        (("archiv", "--study", "1.2"), "did you mean 'archive'?"),
         (("archive", "--study", "x"), "not a Study Instance UID"),
         (("archive", "--study", "1.2", "--patient", "P"), "in one way"),
         (("archive", "--list", "/nowhere.csv"), "/nowhere.csv"),
@@ -131,6 +147,9 @@ def test_sources_and_destinations_are_asked_whether_they_are_there(site: Gateway
     results = run("echo", "--all", "--json").document
     assert [(result["name"], result["ok"]) for result in results] == [("archive", True), ("archive", True)]
     assert results[0]["echo_ms"] > 0
+    assert results[0]["implementation"].startswith("OFFIS_DCMTK")
+    assert "[sources.archive]" in run("echo", "archive").out
+    assert "if it is an Orthanc" in run("register", "archive", "--host", "127.0.0.1").out
     site.write(destinations={"down": support.dicom_destination(free_port())})
     failed = run("echo", "down")
     assert failed.code == 1

@@ -383,15 +383,27 @@ def test_an_odd_calling_title_is_a_title(gateway: Accepting, title: str) -> None
 
 
 HOSTILE_UIDS = {
-    "path": "../../../../tmp/evil",
     "newline": "1.2.3\n4",
     "NUL": "1.2.3\x004",
-    "65 characters": "1." * 32 + "1",
+    "C1": "1.2.3\x9b4",
+    "wildcard": "1.2.*",
+    "wildcard for one": "1.2.?",
+    "two": "1.2\\1.3",
     "64 KiB": "1" * 15_000,
     "nothing": "",
-    "letters": "abc",
-    "eight bits": "1.2.é",
+    "spaces": "  ",
 }
+
+ODD_UIDS = {
+    "path": "../../../../tmp/evil",
+    "65 characters": "1." * 32 + "1",
+    "250 characters": "1" * 250,
+    "letters": "abc",
+    "a space within": "1.2 3",
+    "quotes": "1.2'\"<&>;--",
+    "percent": "%s%n%00",
+}
+"""What breaks PS3.5 §9.1 and is carried all the same."""
 
 
 @pytest.mark.parametrize("uid", HOSTILE_UIDS.values(), ids=HOSTILE_UIDS)
@@ -409,6 +421,20 @@ def test_a_class_uid_that_is_none_is_refused_and_the_association_goes_on(gateway
         assert peer.store("1.2.3", b"data") == 0
 
 
+@pytest.mark.parametrize("uid", [*ODD_UIDS.values(), "1.2.é"], ids=[*ODD_UIDS, "eight bits"])
+def test_an_instance_uid_that_is_odd_is_carried_as_it_is(gateway: Accepting, uid: str) -> None:
+    with RawRequestor(gateway.port) as peer:
+        assert peer.store(uid, b"data") == 0
+    assert [stored.request.sop_instance_uid for stored in gateway.storage.instances] == [uid.encode().decode("latin-1")]
+
+
+@pytest.mark.parametrize("uid", ODD_UIDS.values(), ids=ODD_UIDS)
+def test_a_class_uid_that_is_odd_is_carried_as_it_is(gateway: Accepting, uid: str) -> None:
+    with RawRequestor(gateway.port, contexts=[(1, uid, (EXPLICIT_LE,))]) as peer:
+        assert peer.store("1.2.3", b"data", sop_class=uid) == 0
+    assert [stored.request.sop_class_uid for stored in gateway.storage.instances] == [uid]
+
+
 @pytest.mark.parametrize("title", ["A" * 65, "A\nB", "../../x", "\0\0"])
 def test_a_hostile_move_originator_costs_nothing(gateway: Accepting, title: str) -> None:
     with RawRequestor(gateway.port) as peer:
@@ -416,7 +442,7 @@ def test_a_hostile_move_originator_costs_nothing(gateway: Accepting, title: str)
 
 
 def test_a_hostile_abstract_syntax_costs_only_its_context(gateway: Accepting) -> None:
-    contexts = [(1, "../../../../tmp/evil", (EXPLICIT_LE,)), (3, "1" * 65, (EXPLICIT_LE,)), (5, CT, (EXPLICIT_LE,))]
+    contexts = [(1, "1.2.*", (EXPLICIT_LE,)), (3, "1" * 257, (EXPLICIT_LE,)), (5, CT, (EXPLICIT_LE,))]
     with RawRequestor(gateway.port, contexts=contexts) as peer:
         assert set(peer.accepted) == {5}
         assert peer.store("1.2.3", b"data", context_id=5) == 0

@@ -144,7 +144,7 @@ def test_a_uid_that_is_none_is_refused_before_anyone_sees_it() -> None:
 
     def script(peer: Conversation) -> None:
         message = asked(peer)
-        send(peer, "../../evil")
+        send(peer, "1.2.*")
         statuses.append(int(peer.read_message().command.Status))
         peer.answer(message, 0xB000)
         peer.release()

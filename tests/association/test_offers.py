@@ -59,4 +59,4 @@ def test_of_unknown_classes_all_are_offered_uncompressed_and_compressed(order: t
 
 
 def test_what_is_no_storage_is_not_offered() -> None:
-    assert offers([VERIFICATION, "nonsense"], J2K_FIRST) == offers([], J2K_FIRST) == []
+    assert offers([VERIFICATION, "", "1.2.*", "1.2\\1.3", "\xe9"], J2K_FIRST) == offers([], J2K_FIRST) == []

@@ -57,7 +57,7 @@ def _one(tag: int, vr: str, depth: int) -> st.SearchStrategy[Made]:
 
 
 @given(_elements())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_headers_change_and_nothing_else(pool: Pool, made: list[Made]) -> None:
     little, implicit = encode(made), encode(made, explicit=False)
     big = encode(made, big=True)
@@ -171,7 +171,7 @@ def test_what_is_not_as_it_should_be_is_refused(pool: Pool, data: bytes, syntax:
 
 
 @given(st.binary(max_size=200), st.sampled_from([IMPLICIT_LITTLE, EXPLICIT_BIG, DEFLATED]))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_rubbish_is_refused_or_survives(pool: Pool, data: bytes, syntax: str) -> None:
     try:
         bring(DataSet(data, syntax), EXPLICIT_LITTLE, pool)

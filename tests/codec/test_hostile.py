@@ -107,7 +107,7 @@ def test_frames_that_do_not_fit_into_uncompressed_pixel_data_are_not_begun(pool:
 
 
 @given(st.data())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_damaged_codestreams_never_reach_the_gateway(pool: Pool, codestreams: dict[str, bytes], data: st.DataObject) -> None:
     syntax = data.draw(st.sampled_from([J2K_LOSSLESS, JPEG_LS_LOSSLESS, RLE_LOSSLESS, JPEG_BASELINE, JPEG_LOSSLESS_SV1]))
     frame = bytearray(codestreams.get(syntax, codestreams[JPEG_LS_LOSSLESS]))
@@ -192,7 +192,9 @@ def test_a_worker_that_hangs_is_ended_in_time(frame_file: int, monkeypatch: pyte
     assert _workers_of(before) == set()
 
 
-def test_a_worker_that_computes_for_ever_is_ended_by_the_kernel(tmp_path: Path) -> None:
+def test_a_worker_that_computes_for_ever_is_ended_by_the_kernel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # One CPU second takes any number of others on a busy machine: the limit of real time must not come first.
+    monkeypatch.setattr("gateway.codec.pool._WALL_CLOCK_FACTOR", 100)
     pixel = PixelDescription(30_000, 30_000, 1, "MONOCHROME2", 0, 16, 16, False)
     path = tmp_path / "large"
     with path.open("wb") as file:

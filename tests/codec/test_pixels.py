@@ -39,7 +39,7 @@ def _images(draw: st.DrawFn) -> Image:
 
 
 @given(image=_images(), seed=st.integers(0, 1000))
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=120)
 def test_there_and_back_gives_the_same_bytes(pool: Pool, image: Image, seed: int) -> None:
     cells = image.cells(seed)
     source = image.data_set(image.native(cells), before=BEFORE, behind=BEHIND)
@@ -53,7 +53,7 @@ def test_there_and_back_gives_the_same_bytes(pool: Pool, image: Image, seed: int
 
 @pytest.mark.parametrize("target", _TARGETS)
 @given(image=_images(), seed=st.integers(0, 1000))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_each_codec_keeps_the_pixels_or_says_why_not(pool: Pool, target: str, image: Image, seed: int) -> None:
     cells = image.cells(seed)
     source = image.data_set(image.native(cells), before=BEFORE, behind=BEHIND)

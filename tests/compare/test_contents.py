@@ -11,14 +11,16 @@ from pydicom.dataset import Dataset, FileDataset
 from pydicom.sequence import Sequence
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ImplicitVRLittleEndian, JPEG2000Lossless
 
-from gateway.compare.contents import PIXELS, Unreadable, differing
+from gateway.compare.contents import PIXELS
+from gateway.errors import Incomparable
 from tests.support import data
 
 Change = Callable[[FileDataset], None]
+Differing = Callable[[Path, Path], tuple[str, ...]]
 
 
 @pytest.fixture
-def pair(tmp_path: Path) -> Callable[[Change], tuple[str, ...]]:
+def pair(tmp_path: Path, differing: Differing) -> Callable[[Change], tuple[str, ...]]:
     """A function that tells what a file differs in from its changed self."""
 
     def compare(change: Change) -> tuple[str, ...]:
@@ -111,9 +113,9 @@ def test_what_differs_is_named(pair: Callable[[Change], tuple[str, ...]], change
     assert pair(change) == names
 
 
-def test_what_cannot_be_read_is_told_without_what_is_in_it(tmp_path: Path) -> None:
+def test_what_cannot_be_read_is_told_without_what_is_in_it(tmp_path: Path, differing: Differing) -> None:
     (tmp_path / "a").write_bytes(b"Mueller^Hans, no DICOM")
     (tmp_path / "b").write_bytes(b"")
-    with pytest.raises(Unreadable, match="a file cannot be read") as caught:
+    with pytest.raises(Incomparable, match="a file cannot be read") as caught:
         differing(tmp_path / "a", tmp_path / "b")
     assert "Mueller" not in str(caught.value)

@@ -75,7 +75,7 @@ async def quietly(_outcome: Outcome) -> None:
 
 
 def comparison(a: Shelf, b: Shelf, hours: Hours, folder: Path) -> Comparison:
-    return Comparison(CompareRequest("a", "b"), cast(Any, a), cast(Any, b), folder, quietly, hours)
+    return Comparison(CompareRequest("a", "b"), cast(Any, a), cast(Any, b), folder, cast(Any, None), quietly, hours)
 
 
 def shelves(seen: Callable[[str], None] = lambda _study: None) -> tuple[Watched, Watched]:

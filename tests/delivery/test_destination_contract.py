@@ -118,10 +118,6 @@ def test_an_instance_without_its_bytes_is_held_and_the_rest_goes_on(site, sessio
     assert len(site.contents()) == 2
 
 
-def test_an_empty_data_set_is_delivered(site, session, consign):
-    assert deliver(session, consign(1, b""))[1].kind in {OutcomeKind.ANSWERED, OutcomeKind.STORED}
-
-
 def test_a_large_data_set_is_delivered(site, session, consign):
     data = bytes(range(256)) * 4096 * 3 + b"ab"
     deliver(session, consign(1, data))

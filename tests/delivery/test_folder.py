@@ -10,11 +10,14 @@ import pytest
 
 from gateway.delivery.destination import OutcomeKind
 from gateway.delivery.folder import Folder, relative_path
+from gateway.delivery.identity import ASIDE, MARKER
 from gateway.domain import Consignment, InstanceIdentity, Proof
 from gateway.errors import DestinationUnavailable
+from gateway.holdings.folder import DeliveredFolder
 from gateway.settings import FolderDestination
 from tests.delivery.outcomes import Outcomes
 from tests.support import instances
+from tests.support.meta import CT, EXPLICIT, explicit, values
 
 
 @pytest.fixture
@@ -39,7 +42,7 @@ def deliver(session, *consignments):
 
 
 def files(root):
-    return sorted(path.relative_to(root) for path in root.rglob("*") if path.is_file())
+    return sorted(path.relative_to(root) for path in root.rglob("*") if path.is_file() and path.name != MARKER)
 
 
 def test_a_file_lies_under_its_study_and_series(session, store, root):
@@ -55,7 +58,34 @@ def test_files_and_folders_are_for_the_owner_only(session, store, root):
         assert stat.S_IMODE(path.stat().st_mode) == (0o700 if path.is_dir() else 0o600), path
 
 
-@pytest.mark.parametrize("uid", ["", ".", "..", "...", ".1.2", "../../etc", "/etc/passwd", "1/2", "1\n2", "1.2\0"])
+@pytest.mark.parametrize("uid", [".", "..", "...", ".1.2", "../../etc", "/etc/passwd", "1/2", "1.2.a", "1.2.A", "1 2", "1" * 80])
+def test_an_odd_uid_has_a_place_of_its_own(session, store, root, uid):
+    identity = InstanceIdentity("1.2", uid, "1.2.840.10008.1.2.1", uid, uid)
+    other = replace(identity, sop_instance_uid=f"{uid}x")
+    outcomes = deliver(session, consign(store, 1, identity=identity), consign(store, 2, b"other", other))
+    assert [outcome.proof for outcome in outcomes] == [Proof.EXISTS] * 2
+    folder = DeliveredFolder("folder", root)
+    assert set(folder.studies({})) == {uid}
+    assert set(folder.series(uid)) == {uid}
+    assert folder.instances(uid, uid) == {uid, f"{uid}x"}
+    assert [len(path.parts) for path in files(root)] == [3, 3]
+
+
+def test_uids_too_long_for_a_name_are_read_from_their_files(session, store, root):
+    study, series, uid = ("X" * 90 + end for end in "abc")
+    data = b"".join(explicit(tag, b"UI", value) for tag, _, value in values(uid, study=study, series=series) if tag >> 16 < 0x21)
+    identity = InstanceIdentity(CT, uid, EXPLICIT, study, series)
+    deliver(session, consign(store, 1, data, identity))
+    folder = DeliveredFolder("folder", root)
+    assert set(folder.studies({})) == set(folder.studies({"StudyInstanceUID": study})) == {study}
+    assert set(folder.series(study)) == {series}
+    assert folder.instances(study, series) == {uid}
+    assert folder.files(study)[series][uid].read_bytes().endswith(data)
+    folder.fetch(study, series, uid, root / "copy")
+    assert (root / "copy").read_bytes().endswith(data)
+
+
+@pytest.mark.parametrize("uid", ["", "1\n2", "1.2\0", "1.2.*", "1.2\\3"])
 def test_a_name_is_made_of_a_uid_or_not_at_all(uid):
     path = relative_path(InstanceIdentity("1.2", uid, "1.2", uid, uid), "0123456789abcdef99")
     assert path == Path("unknown", "unknown", "unknown-0123456789abcdef.dcm")
@@ -146,6 +176,37 @@ def test_what_a_crash_left_aside_is_removed_once_it_is_old(store, root):
     deliver(session, consign(store))
     assert not (aside / "old.part").exists()
     assert (aside / "new.part").exists()
+
+
+def test_what_an_earlier_run_left_aside_is_removed_at_once(store, root):
+    destination = Folder("folder", FolderDestination(kind="folder", path=root), store.spool)
+    deliver(destination.open(), consign(store))
+    mine = root / ASIDE / f"{destination.identity.owner()}-0123-4567.part"
+    busy = root / ASIDE / destination.part_name()
+    for path in (mine, busy):
+        path.write_bytes(b"half")
+    Folder("folder", destination.settings, store.spool, memory=destination.memory).tidy()
+    assert not mine.exists()
+    assert busy.exists(), "this process may be writing it"
+
+
+def test_what_could_not_be_removed_is_removed_when_idle(store, root, monkeypatch):
+    destination = Folder("folder", FolderDestination(kind="folder", path=root), store.spool)
+    session = destination.open()
+    unlink = os.unlink
+
+    def broken(path, **more):
+        if str(path).endswith(".part"):
+            raise OSError(5, "Input/output error")
+        unlink(path, **more)
+
+    monkeypatch.setattr(os, "unlink", broken)
+    damaged = consign(store)
+    deliver(session, replace(damaged, content=replace(damaged.content, digest="0" * 32)))
+    assert len(list((root / ASIDE).iterdir())) == 1
+    monkeypatch.setattr(os, "unlink", unlink)
+    session.close()
+    assert list((root / ASIDE).iterdir()) == []
 
 
 @pytest.fixture

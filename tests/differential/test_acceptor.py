@@ -59,16 +59,21 @@ def test_what_real_programs_send_is_taken_alike(stock: StockPynetdicom, transcri
 def test_what_the_sender_may_choose_makes_no_difference(stock: StockPynetdicom, name: str) -> None:
     """Where fragments, PDUs and TCP segments end."""
 
-    def differs(transcript: Transcript) -> bool:
-        plain = transcript.of(REQUESTOR)
+    def turns_of(transcript: Transcript) -> tuple[Turns, random.Random]:
         chance = random.Random(f"{transcript.name} {name}")
-        turns = NEUTRAL[name](plain, chance)
-        results = [of_ours(turns, chunks=chance), of_ours(plain), of_stock(stock, turns, chunks=chance)]
-        return any(result != results[0] for result in results)
+        return NEUTRAL[name](transcript.of(REQUESTOR), chance), chance
+
+    def compared(transcript: Transcript) -> tuple[bool, bool]:
+        turns, chance = turns_of(transcript)
+        ours = of_ours(turns, chunks=chance)
+        return ours == of_ours(transcript.of(REQUESTOR)), ours == of_stock(stock, turns, chunks=chance)
 
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        differing = pool.map(differs, RECORDED)
-        assert [transcript.name for transcript, answer in zip(RECORDED, differing, strict=True) if answer] == []
+        answers = dict(zip([transcript.name for transcript in RECORDED], pool.map(compared, RECORDED), strict=True))
+    assert [name for name, (alike, _) in answers.items() if not alike] == []
+    # On a busy machine stock pynetdicom gives up what it reads in small portions: it is asked again with nothing beside it.
+    late = [transcript for transcript in RECORDED if not answers[transcript.name][1]]
+    assert [transcript.name for transcript in late if not any(compared(transcript)[1] for _ in range(TRIES))] == []
 
 
 def mutations(count: int) -> Iterator[Case]:

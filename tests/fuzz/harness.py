@@ -112,7 +112,7 @@ def main() -> None:
     import atheris
 
     name, *arguments = sys.argv[1:]
-    with atheris.instrument_imports(include=["gateway.association", "gateway.intake", "gateway.domain"]):
+    with atheris.instrument_imports(include=["gateway.association", "gateway.dicom", "gateway.intake", "gateway.domain"]):
         target = importlib.import_module(f"tests.fuzz.{name}")
     quieten()
     watch = Watch()

@@ -29,10 +29,10 @@ from pydicom.tag import BaseTag
 from pydicom.uid import ExplicitVRBigEndian
 from pydicom.valuerep import PersonName
 
+from gateway.dicom.elements import MAX_VALUE_BYTES
+from gateway.dicom.head import DataSetHead, peek_head, read_head
+from gateway.dicom.sniff import DicomFile, NoInstance, sniff
 from gateway.domain import is_uid
-from gateway.intake.attributes import DataSetHead, peek_head, read_head
-from gateway.intake.elements import MAX_VALUE_BYTES
-from gateway.intake.sniff import DicomFile, NoInstance, sniff
 from tests.support import data as real
 from tests.support.storing import part10_files
 
@@ -96,9 +96,10 @@ def one_input(data: bytes) -> None:
     syntax, data_set = SYNTAXES[data[0] % len(SYNTAXES)], data[1:]
     wire = _deflated(data_set) if syntax == DEFLATED else data_set
     head = read_head(lambda offset, size: wire[offset : offset + size], syntax, KEYWORDS)
-    assert isinstance(sniff(lambda offset, size: (bytes(128) + b"DICM" + data_set)[offset : offset + size]), DicomFile | NoInstance)
+    file = bytes(128) + b"DICM" + data_set
+    assert isinstance(sniff(lambda offset, size: file[offset : offset + size], len(file)), DicomFile | NoInstance)
     peeked = peek_head(memoryview(wire), syntax, frozenset(KEYWORDS))
-    assert peeked is None or peeked == head
+    assert peeked is None or peeked.behind not in (None, len(wire)) or peeked == head
     reading = by_pydicom(data_set, syntax)
     if reading.odd or _raw(reading.found, "SpecificCharacterSet").startswith(b" "):
         # Where it is odd, what the gateway and pydicom find behind it may be nonsense, of either kind. In front of a character set
@@ -144,11 +145,22 @@ def by_pydicom(data: bytes, syntax: str) -> Reading:
     reading = Reading(Dataset())
     elements: dict[BaseTag, Any] = reading.found._dict
     behind: list[int] = []
+    order_of_tags: list[int] = [0]
+
+    def stop(tag: BaseTag, _vr: str | None, _length: int) -> bool:
+        """Stop where the gateway does: behind the last tag, where all came in order and nothing is missing."""
+        in_order = order_of_tags == sorted(order_of_tags)
+        order_of_tags.append(min(tag, last + 1))
+        if tag > last and in_order and all(_has(elements, keyword) for keyword in (*KEYWORDS, *_UIDS)):
+            behind.append(tag)
+        return bool(behind)
+
     try:
         with _any_character_set():
-            for element in data_element_generator(
-                file, implicit, little, stop_when=lambda tag, vr, length: tag > last and not behind.append(tag)
-            ):
+            for element in data_element_generator(file, implicit, little, stop_when=stop):
+                if isinstance(element, RawDataElement) and len(element.value or b"") < element.length != 0xFFFFFFFF:
+                    # The data set ends within it. pydicom takes what is there for the value, the gateway does not.
+                    return reading
                 reading.odd = reading.odd or _is_odd(element, data, order)
                 if isinstance(element, RawDataElement) or element.tag not in elements:
                     elements[element.tag] = element
@@ -158,6 +170,12 @@ def by_pydicom(data: bytes, syntax: str) -> Reading:
     # It ends in front of a stray delimiter, too.
     reading.whole = bool(behind) or file.tell() == len(data)
     return reading
+
+
+def _has(elements: dict[BaseTag, Any], keyword: str) -> bool:
+    """Tell whether an element is there that has a length."""
+    element = elements.get(BaseTag(pydicom.datadict.tag_for_keyword(keyword) or 0))
+    return element is not None and not getattr(element.value, "is_undefined_length", False)
 
 
 @contextmanager

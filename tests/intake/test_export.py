@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from pydicom import dcmread
 
+from gateway.dicom.filenames import name_of
 from gateway.domain import DeliveryState
 from gateway.errors import UsageError
 from gateway.intake import Exported, ExportOutcome, Releaser, export
@@ -140,9 +141,15 @@ def test_without_its_ledger_the_spool_still_gives_its_files(spool: Spool, filled
     assert names(out) == [f"{uid}.dcm" for uid in filled]
 
 
-@pytest.mark.parametrize("uid", ["", ".", "..", ".1", "../../etc/passwd", "1/2", "a"])
-def test_no_uid_becomes_anything_but_a_name(uid: str) -> None:
+@pytest.mark.parametrize("uid", ["", "1\n2", "1.2.*"])
+def test_what_is_no_uid_is_named_by_its_digest(uid: str) -> None:
     assert file_name(uid, "f" * 32) == f"unknown-{'f' * 16}.dcm"
+
+
+@pytest.mark.parametrize("uid", [".", "..", ".1", "../../etc/passwd", "1/2", "a", "A", "1.2 3"])
+def test_no_uid_becomes_anything_but_a_name(uid: str) -> None:
+    assert file_name(uid, "f" * 32) == f"{name_of(uid)}.dcm"
+    assert file_name(uid, "f" * 32, taken=True) == f"{name_of(uid)}-{'f' * 16}.dcm"
 
 
 def test_a_folder_that_cannot_be_made_is_a_usage_error(spool: Spool, ledger: Ledger, tmp_path: Path) -> None:

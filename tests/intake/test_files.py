@@ -250,10 +250,16 @@ def test_what_is_held_is_tried_again_by_the_same_command(send: Send, ledger: Led
     assert set(states(ledger).values()) == {"pending"}
 
 
-def test_what_a_person_dropped_stays_dropped(send: Send, ledger: Ledger, inbox: Path) -> None:
-    put(inbox / "a.dcm", part10(data_set("1.2.3")))
+@pytest.mark.parametrize("moved", [False, True])
+def test_a_file_that_is_sent_again_after_a_drop_is_delivered(send: Send, ledger: Ledger, inbox: Path, moved: bool) -> None:
+    path = put(inbox / "a.dcm", part10(data_set("1.2.3")))
     send()
     settle(ledger, DeliveryState.DROPPED)
+    if moved:
+        path.rename(inbox / "b.dcm")
+    assert outcomes(send()) == ["queued"]
+    assert set(states(ledger).values()) == {"pending"}
+    settle(ledger)
     assert outcomes(send()) == ["settled"]
 
 
@@ -280,7 +286,7 @@ def test_superseded_content_that_is_sent_again_is_reported_as_held(send: Send, l
     send()
     settle(ledger)
     assert outcomes(send()) == ["held", "settled"]
-    assert outcomes(send(to=("new",))) == ["held", "queued"]
+    assert outcomes(send(to=("new",))) == ["queued", "queued"]
     newer, older = found(ledger, "1.2.3")
     assert states(ledger)[older.id, "new"] == "held"
     with ledger.read() as connection:
@@ -472,7 +478,8 @@ def test_what_is_wanted_of_a_folder_is_delivered_whatever_became_of_it_before(
     path = put(inbox / "a.dcm", part10(data_set("1.2.3")))
     send()
     settle(ledger, before)
-    assert outcomes(send()) == ["queued" if before is DeliveryState.HELD else "settled"]
+    assert outcomes(send()) == ["settled" if before is DeliveryState.VERIFIED else "queued"]
+    settle(ledger, before)
     if before is DeliveryState.HELD:
         settle(ledger, before)
 
@@ -510,3 +517,57 @@ def test_a_file_that_became_another_one_is_not_taken_for_what_is_wanted(brought:
 
     assert outcomes(events) == ["skipped", "skipped", "failed"]
     assert states(ledger) == {}
+
+
+def far(uid: str, *, before: int = 300_000) -> bytes:
+    """Return a data set whose Study Instance UID stands behind a sequence of about `before` bytes."""
+    item = b"\xfe\xff\x00\xe0" + struct.pack("<L", 26) + element(0x00081155, "UI", b"1.2.3.4.5.6.7.8.9")
+    sequence = struct.pack("<HH2sHL", 0x0008, 0x1140, b"SQ", 0, 0xFFFFFFFF) + item * (before // len(item))
+    whole = data_set(uid)
+    place = whole.index(b"\x10\x00\x10\x00")
+    return whole[:place] + sequence + b"\xfe\xff\xdd\xe0" + bytes(4) + whole[place:]
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+@pytest.mark.parametrize("before", [70_000, 300_000, 5_000_000])
+def test_a_member_is_known_by_what_stands_far_in_it(
+    send: Send, inbox: Path, spool: Spool, ledger: Ledger, method: int, before: int
+) -> None:
+    data = far("1.2.3", before=before)
+    with zipfile.ZipFile(inbox / "in.zip", "w", method) as archive:
+        archive.writestr("far.dcm", part10(data))
+        archive.writestr("near.dcm", part10(data_set("1.2.4"), uid=b"1.2.4"))
+    assert [event.outcome for event in send()] == [FileOutcome.QUEUED] * 2
+    for uid, wanted in (("1.2.3", data), ("1.2.4", data_set("1.2.4"))):
+        (instance,) = found(ledger, uid)
+        assert (instance.identity.study_instance_uid, instance.identity.series_instance_uid) == ("1.2.3", "1.2.3.1")
+        assert read(spool, instance.content) == wanted
+
+
+def test_a_damaged_member_is_noticed_also_where_it_was_read_ahead(send: Send, inbox: Path, ledger: Ledger) -> None:
+    path = inbox / "in.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
+        archive.writestr("far.dcm", part10(far("1.2.3")))
+    raw = bytearray(path.read_bytes())
+    raw[raw.index(b"Secret")] ^= 1
+    path.write_bytes(raw)
+    (event,) = send()
+    assert (event.outcome, event.reason) == (FileOutcome.FAILED, "cannot be unpacked (BadZipFile)")
+    assert found(ledger, "1.2.3") == []
+
+
+def test_a_member_that_ends_within_its_header_is_a_failure(send: Send, inbox: Path) -> None:
+    whole = part10(data_set("1.2.3"))
+    head = len(whole) - len(data_set("1.2.3"))
+    with zipfile.ZipFile(inbox / "in.zip", "w") as archive:
+        for size in (132, head - 6, head, head + 7):
+            archive.writestr(f"{size}.dcm", whole[:size])
+    assert {(event.outcome, event.reason) for event in send()} == {(FileOutcome.FAILED, "ends within its header")}
+
+
+@pytest.mark.parametrize("uid", ["1.2.abc", "1" * 80, "1.2 3", "../../evil"])
+def test_files_with_odd_uids_are_taken(send: Send, inbox: Path, ledger: Ledger, uid: str) -> None:
+    put(inbox / "odd.dcm", part10(data_set(uid, study=uid), uid=uid.encode()))
+    (event,) = send()
+    assert (event.outcome, event.reason) == (FileOutcome.QUEUED, "")
+    assert found(ledger, uid)[0].identity.study_instance_uid == uid

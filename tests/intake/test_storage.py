@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import Connection, select
 from structlog.testing import capture_logs
 
-from gateway.domain import Attributes, Basis, DeliveryState, Mode
+from gateway.domain import UID_RULE, Attributes, Basis, DeliveryState, Mode
 from gateway.errors import Refusal
 from gateway.intake import Releaser, StorageIntake, recover
 from gateway.ledger import Ledger, commitments, instances, queue, retrievals, schema, transitions
@@ -113,7 +113,7 @@ def test_a_sub_operation_is_counted_to_its_retrieval(spool: Spool, ledger: Ledge
     assert asked == [("GATEWAY", 7, UID)]
 
 
-@pytest.mark.parametrize("uid", ["", "../../../../tmp/evil", "1.2\n3", "1.2\x003", "1" * 65, "1.2.3 ", "1.2.x", "١.٢"])
+@pytest.mark.parametrize("uid", ["", "1.2\n3", "1.2\x003", "1" * 257, "1.2.3 ", "1.2.*", "1.2.?", "1.2\\1", "\x85", "١.٢"])
 def test_hostile_sop_instance_uids_are_refused_at_once(intake: StorageIntake, folder: Path, uid: str) -> None:
     with pytest.raises(Refusal) as refusal:
         intake.receive(ASSOCIATION, request(uid))
@@ -123,7 +123,7 @@ def test_hostile_sop_instance_uids_are_refused_at_once(intake: StorageIntake, fo
 
 def test_a_hostile_sop_class_uid_is_refused_at_once(intake: StorageIntake) -> None:
     with pytest.raises(Refusal) as refusal:
-        intake.receive(ASSOCIATION, request(UID, sop_class="../x"))
+        intake.receive(ASSOCIATION, request(UID, sop_class="1.2.é"))
     assert refusal.value.status == 0x0122
 
 
@@ -141,7 +141,6 @@ def test_a_discarded_reception_leaves_nothing(intake: StorageIntake, folder: Pat
 
 
 UNREADABLE = {
-    "empty": b"",
     "junk": os.urandom(3000),
     "text": b"GET / HTTP/1.1\r\n\r\n" * 100,
     "cut": data_set(UID)[:61],
@@ -158,6 +157,56 @@ def test_what_cannot_be_read_is_kept_all_the_same(intake: StorageIntake, spool: 
     assert read(spool, instance.content) == UNREADABLE[kind]
 
 
+def test_a_data_set_without_bytes_is_refused_and_leaves_nothing(intake: StorageIntake, folder: Path, ledger: Ledger) -> None:
+    for fragments in ([], [memoryview(b"")]):
+        reception = intake.receive(ASSOCIATION, request(UID))
+        if fragments:
+            reception.write(fragments)
+        with pytest.raises(Refusal) as refusal:
+            reception.commit()
+        assert refusal.value.status == 0xC000
+    assert kept(folder) == []
+    assert found(ledger) == []
+
+
+def test_that_a_head_was_not_read_is_said_once_an_association(intake: StorageIntake) -> None:
+    with capture_logs() as logs:
+        for number in range(3):
+            store(intake, request(f"{UID}.{number}"), UNREADABLE["cut"])
+            store(intake, request(f"{UID}.{number}.1"), element(0x00080018, "UI", b"1.2.*"))
+    said = [log["reason"] for log in logs if log["event"] == "head_not_read"]
+    assert said == ["the data set ends within its header", f"SOP Instance UID with {UID_RULE}"]
+
+
+ODD = {"sop": "1.2.abc", "study": "a study 1", "series": "1" * 80}
+
+
+def test_odd_uids_are_carried_and_named_once_an_association(intake: StorageIntake, spool: Spool, ledger: Ledger) -> None:
+    sent = [element(0x00080018, "UI", ODD["sop"].encode()), element(0x0020000D, "UI", ODD["study"].encode() + b" ")]
+    data = b"".join([*sent, element(0x0020000E, "UI", ODD["series"].encode())])
+    with capture_logs() as logs:
+        for more in (b"", element(0x7FE00010, "OW", b"other")):
+            assert store(intake, request(ODD["sop"]), data + more) == 0
+    identity = found(ledger, ODD["sop"])[0].identity
+    assert (identity.study_instance_uid, identity.series_instance_uid) == (ODD["study"], ODD["series"])
+    assert spool.describe(found(ledger, ODD["sop"])[0].content.location).identity.sop_instance_uid == ODD["sop"]
+    said = [log for log in logs if log["event"] == "uids_not_conforming"]
+    assert [log["which"] for log in said] == ["SOP Instance UID, Study Instance UID, Series Instance UID"]
+    assert "a study" not in repr(logs)
+
+
+def test_what_stands_out_of_order_in_another_write_is_routed_by(intake: StorageIntake, ledger: Ledger) -> None:
+    high = element(0x00280004, "CS", b"MONOCHROME2 ")
+    reception = intake.receive(ASSOCIATION, request(UID))
+    data = high + data_set(UID)
+    for start in range(0, len(data), 50):
+        reception.write([memoryview(data)[start : start + 50]])
+    assert reception.commit() == 0
+    intake.recorder.flush(10.0)
+    assert found(ledger)[0].identity.study_instance_uid == "1.2.3"
+    assert len(states(ledger)) == 2
+
+
 def test_the_data_sets_uid_wins_over_the_commands_with_a_warning(intake: StorageIntake, ledger: Ledger) -> None:
     with capture_logs() as logs:
         store(intake, request(UID), data_set("9.9.9"))
@@ -167,7 +216,7 @@ def test_the_data_sets_uid_wins_over_the_commands_with_a_warning(intake: Storage
 
 
 def test_the_commands_uid_stays_where_the_data_set_has_none(intake: StorageIntake, ledger: Ledger) -> None:
-    store(intake, request(UID), data_set("no uid"))
+    store(intake, request(UID), data_set("no uid *"))
     assert found(ledger)
 
 

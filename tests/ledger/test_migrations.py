@@ -9,7 +9,15 @@ from gateway.errors import LedgerTooNew
 from gateway.ledger.migrations import MIGRATIONS, migrate
 from gateway.ledger.schema import schema_version
 
-VERSION_6 = ("DROP TABLE planned_studies", "DROP TABLE planned_portions", "ALTER TABLE jobs DROP COLUMN detached")
+VERSION_7 = (
+    "DROP INDEX deliveries_of_before",
+    "ALTER TABLE deliveries DROP COLUMN was_there",
+    "ALTER TABLE deliveries DROP COLUMN superseded",
+    "ALTER TABLE instances DROP COLUMN same_as",
+)
+"""What makes the newest ledger one of version 7."""
+
+VERSION_6 = (*VERSION_7, "DROP TABLE planned_studies", "DROP TABLE planned_portions", "ALTER TABLE jobs DROP COLUMN detached")
 """What makes the newest ledger one of version 6."""
 
 VERSION_5 = (
@@ -70,7 +78,8 @@ def schema(connection: Connection) -> dict[str, str]:
 
 
 @pytest.mark.parametrize(
-    ("version", "statements"), [(1, VERSION_1), (2, VERSION_2), (3, VERSION_3), (4, VERSION_4), (5, VERSION_5), (6, VERSION_6)]
+    ("version", "statements"),
+    [(1, VERSION_1), (2, VERSION_2), (3, VERSION_3), (4, VERSION_4), (5, VERSION_5), (6, VERSION_6), (7, VERSION_7)],
 )
 def test_a_ledger_of_an_earlier_version_becomes_what_a_new_one_is(
     connection: Connection, version: int, statements: Sequence[str]
@@ -84,6 +93,34 @@ def test_a_ledger_of_an_earlier_version_becomes_what_a_new_one_is(
     assert migrate(connection) == newest == len(MIGRATIONS) + 1
     assert schema(connection) == wanted
     assert migrate(connection) == newest
+
+
+def test_what_was_recorded_without_a_data_set_is_held_and_may_come_again(connection: Connection) -> None:
+    migrate(connection)
+    for number, length in enumerate((-4_300_000_000, 0, 7), 1):
+        connection.execute(
+            text(
+                "INSERT INTO instances (id, sop_instance_uid, sop_class_uid, transfer_syntax_uid, study_instance_uid, "
+                "series_instance_uid, location, content_offset, content_length, digest, calling_ae, called_ae, address, "
+                "association, received_at, routed) "
+                "VALUES (:id, '1.2', '1.3', '1.4', '', '', 'file:' || :id, 318, :length, '', '', '', '', '', 0, 1)"
+            ),
+            {"id": number, "length": length},
+        )
+        for destination, state in (("a", "verified"), ("b", "dropped")):
+            connection.execute(
+                text(
+                    "INSERT INTO deliveries (instance_id, destination, state, due_at, changed_at, proof) "
+                    "VALUES (:id, :destination, :state, 0, 0, 'exists')"
+                ),
+                {"id": number, "destination": destination, "state": state},
+            )
+    connection.execute(schema_version.update().values(version=7))
+    assert migrate(connection, MIGRATIONS[:7]) == 8
+    held = connection.execute(text("SELECT instance_id, destination, proof FROM deliveries WHERE state = 'held'")).all()
+    assert held == [(1, "a", None), (2, "a", None)]
+    rows = connection.execute(text("SELECT location, content_offset, content_length, bytes_state FROM instances ORDER BY id")).all()
+    assert rows == [("none:1", 0, 1, "missing"), ("none:2", 0, 1, "missing"), ("file:3", 318, 7, "kept")]
 
 
 def test_a_newer_ledger_is_left_alone(connection: Connection) -> None:

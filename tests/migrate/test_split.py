@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.migrate import split
@@ -282,7 +282,6 @@ def _missing(source: Cutting, found: Sequence[Study]) -> list[Study]:
     return [study for study in source.studies if study.study_instance_uid not in uids(found)]
 
 
-@settings(deadline=None)
 @given(source=sources(cap=st.integers(2, 40)))
 def test_a_source_with_a_known_cap_lists_all_or_is_doubted(source: Cutting) -> None:
     result = listed(source, Evidence(cap=source.cap))
@@ -290,7 +289,6 @@ def test_a_source_with_a_known_cap_lists_all_or_is_doubted(source: Cutting) -> N
     assert result.queries <= split.MAX_QUERIES
 
 
-@settings(deadline=None)
 @given(source=sources(cap=st.one_of(st.none(), st.integers(10, 40))))
 def test_a_source_of_which_nothing_is_known_lists_all_or_is_doubted(source: Cutting) -> None:
     evidence = Evidence()
@@ -299,7 +297,6 @@ def test_a_source_of_which_nothing_is_known_lists_all_or_is_doubted(source: Cutt
     assert uids(result.studies) <= uids(source.studies)
 
 
-@settings(deadline=None)
 @given(first=days(), source=sources(cap=st.one_of(st.none(), st.integers(10, 40))))
 def test_what_one_day_taught_does_not_mislead_the_next(first: list[Study], source: Cutting) -> None:
     evidence = Evidence()
@@ -310,7 +307,6 @@ def test_what_one_day_taught_does_not_mislead_the_next(first: list[Study], sourc
     assert result.doubt or not any(map(_has_everything, _missing(source, result.studies)))
 
 
-@settings(deadline=None)
 @given(source=sources(cap=st.none()))
 def test_what_is_found_is_what_is_there_without_a_cap(source: Cutting) -> None:
     assert uids(listed(source).studies) == uids(source.studies)

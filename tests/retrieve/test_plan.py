@@ -98,7 +98,7 @@ def test_the_sop_classes_that_a_source_tells_are_kept() -> None:
     def images(query: Dataset) -> list[Dataset]:
         first, second = two_images(query)
         first.SOPClassUID = "1.2.840.10008.5.1.4.1.1.2"
-        second.SOPClassUID = "nonsense"
+        second.SOPClassUID = "1.2.*"
         return [first, second]
 
     found = list_study(Source(SERIES=two_series, IMAGE=images), Wanted("1.2", 4))
@@ -163,7 +163,7 @@ def test_hostile_and_foreign_answers_are_passed_over() -> None:
 
 def test_a_study_that_is_listed_under_no_uid_is_not_passed_over() -> None:
     def studies(_query: Dataset) -> list[Dataset]:
-        return [answer(StudyInstanceUID="1.2"), unchecked("StudyInstanceUID", "1.2.ABC"), unchecked("StudyInstanceUID", "1." * 40)]
+        return [answer(StudyInstanceUID="1.2"), unchecked("StudyInstanceUID", "1.2.*"), unchecked("StudyInstanceUID", "1." * 140)]
 
     assert find_studies(Source(STUDY=studies), {"PatientID": "P1"}) == (Wanted("1.2"), Wanted(""))
 
@@ -175,7 +175,7 @@ def unchecked(keyword: str, value: str) -> Dataset:
     return dataset
 
 
-@pytest.mark.parametrize("bad", ["1.2.1.x", "1." * 40, "1.2.1.2\\1.2.1.3"])
+@pytest.mark.parametrize("bad", ["1.2.1.*", "1." * 140, "1.2\n1", "1.2.1.2\\1.2.1.3"])
 def test_an_instance_that_is_listed_under_no_uid_makes_the_list_no_proof(bad: str) -> None:
     def images(query: Dataset) -> list[Dataset]:
         return [answer(SOPInstanceUID="1.2.1.1"), unchecked("SOPInstanceUID", bad)]
@@ -188,13 +188,25 @@ def test_an_instance_that_is_listed_under_no_uid_makes_the_list_no_proof(bad: st
 
 def test_a_series_that_is_listed_under_no_uid_makes_the_list_no_proof() -> None:
     def series(_query: Dataset) -> list[Dataset]:
-        return [answer(SeriesInstanceUID="1.2.1"), unchecked("SeriesInstanceUID", "1.2.x")]
+        return [answer(SeriesInstanceUID="1.2.1"), unchecked("SeriesInstanceUID", "1.2.?")]
 
     source = Source(SERIES=series, IMAGE=two_images)
     found = list_study(source, Wanted("1.2", 5))
 
     assert (found.basis, found.count, found.series) == (Basis.COUNTS, 5, ("1.2.1",))
     assert expectation_of(Wanted("1.2"), [SeriesListing("1.2.1", None, ("1.2.1.1",)), SeriesListing("", None, None)]).count is None
+
+
+@pytest.mark.parametrize("odd", ["1.2.ABC", "1.2 3", "1." * 40, "a/b"])
+def test_odd_uids_are_listed_as_they_are(odd: str) -> None:
+    source = Source(
+        STUDY=lambda _query: [unchecked("StudyInstanceUID", odd)],
+        SERIES=lambda _query: [unchecked("SeriesInstanceUID", odd)],
+        IMAGE=lambda _query: [unchecked("SOPInstanceUID", odd)],
+    )
+    assert find_studies(source, {"PatientID": "P1"}) == (Wanted(odd),)
+    found = list_study(source, Wanted(odd))
+    assert (found.basis, list(found.listed), found.series) == (Basis.UIDS, [odd], (odd,))
 
 
 @pytest.mark.parametrize("padded", ["1.2.1.1\0", "1.2.1.1 ", "1.2.1.1 \0", "1.2.1.1\0 ", " 1.2.1.1", "1.2.1.1\0\0"])

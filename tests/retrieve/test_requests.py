@@ -28,7 +28,7 @@ from gateway.retrieve import (
     [
         {},
         {"study_uids": ("1.2",), "patient_ids": ("P",)},
-        {"study_uids": ("1.2", "../../etc")},
+        {"study_uids": ("1.2", "1.2.*")},
         {"accession_numbers": ("A1", " ")},
         {"patient_ids": ("*",)},
         {"query": {"PatientName": "*", "Modality": ""}},

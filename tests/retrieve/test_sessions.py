@@ -175,7 +175,7 @@ async def test_a_job_runs_once_at_a_time_and_names_destinations_that_there_are(b
         with pytest.raises(UsageError, match="running already"):
             async with desk.retriever.job("archive", errand()):
                 raise AssertionError("never here")
-    with pytest.raises(UsageError, match="no destination is called nowhere"):
+    with pytest.raises(UsageError, match="no destination is called 'nowhere'"):
         async with desk.retriever.job("archive", errand("nowhere")):
             raise AssertionError("never here")
 

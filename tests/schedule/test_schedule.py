@@ -255,7 +255,7 @@ HOURS = st.tuples(st.integers(0, len(DAYS) - 1), MINUTES, st.one_of(MINUTES, st.
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(zone=ZONES, hours=st.lists(HOURS, min_size=1, max_size=4), at=INSTANTS)
 @example(zone=BERLIN, hours=[(6, 120, 180)], at=datetime(2026, 3, 28, 12, 0, tzinfo=UTC))
 @example(zone=ZoneInfo("Australia/Lord_Howe"), hours=[(6, 105, 135)], at=datetime(2026, 4, 4, 12, 0, tzinfo=UTC))
@@ -266,7 +266,6 @@ def test_it_changes_when_a_brute_force_oracle_says_so(zone: ZoneInfo, hours: lis
     assert ours.next_change(at) == oracle_next_change(zone, hours, at)
 
 
-@settings(deadline=None)
 @given(zone=ZONES, hours=st.lists(HOURS, min_size=1, max_size=3), at=INSTANTS, seconds=st.floats(0.0, 59.999))
 def test_within_a_minute_nothing_changes_and_the_next_change_is_ahead(
     zone: ZoneInfo, hours: list[Hours], at: datetime, seconds: float

@@ -204,7 +204,7 @@ class Model:
         assert self.spool.usage().instances == len(self.held)
 
 
-SIZES = st.sampled_from((0, 1, 3000, 3400, 4096, 9000, 20_000, 70_000, 150_000))
+SIZES = st.sampled_from((1, 2, 3000, 3400, 4096, 9000, 20_000, 70_000, 150_000))
 SEEDS = st.integers(0, 2**32)
 WHICH = st.integers(0, 100)
 OPERATIONS = st.one_of(
@@ -255,7 +255,7 @@ def carry_out(model: Model, operation: tuple[Any, ...]) -> None:
             getattr(model, name)(number)
 
 
-@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=80, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(OPERATIONS, min_size=10, max_size=40), SEEDS)
 def test_any_sequence_of_operations_and_power_cuts_brings_back_what_was_acknowledged(
     operations: list[tuple[Any, ...]], seed: int

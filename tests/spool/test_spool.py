@@ -5,6 +5,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from pydicom import dcmread
 from gateway.domain import IMPLEMENTATION_CLASS_UID, Content, InstanceIdentity, Provenance
 from gateway.errors import SpoolFull, SpoolIOError, SpoolMissing, StateFolderInUse
 from gateway.spool import Spool, StateLock, layout
+from tests.support.meta import IMPLICIT, explicit, implicit
 from tests.support.storing import kept, path_of
 
 IDENTITY = InstanceIdentity("1.2.840.10008.5.1.4.1.1.2", "1.2.3.4.5", "1.2.840.10008.1.2.1")
@@ -41,7 +43,7 @@ def exported(spool: Spool, content: Content) -> bytes:
         return os.pread(source.fileno(), source.offset + source.length - source.start, source.start)
 
 
-@pytest.mark.parametrize(("data", "pieces"), [(DATA, 1), (DATA * 1000, 7), (b"odd", 1), (b"", 1), (os.urandom(5000), 5000)])
+@pytest.mark.parametrize(("data", "pieces"), [(DATA, 1), (DATA * 1000, 7), (b"odd", 1), (b"x", 1), (os.urandom(5000), 5000)])
 def test_what_was_written_is_read_back_untouched(spool: Spool, data: bytes, pieces: int) -> None:
     content = stored(spool, data, pieces=pieces)
     assert read(spool, content) == data
@@ -73,7 +75,35 @@ def test_a_file_tells_recovery_all_that_it_needs(spool: Spool) -> None:
 
 def test_unknown_originator_and_source_survive_too(spool: Spool) -> None:
     provenance = Provenance("A", "B", "::1", "x")
-    assert spool.describe(spool.create(IDENTITY, provenance).commit().location).provenance == provenance
+    writer = spool.create(IDENTITY, provenance)
+    writer.write([memoryview(DATA)])
+    assert spool.describe(writer.commit().location).provenance == provenance
+
+
+@pytest.mark.parametrize("fragments", [[], [b""], [b"", b""]])
+def test_what_has_no_bytes_is_no_instance(spool: Spool, folder: Path, fragments: list[bytes]) -> None:
+    writer = spool.create(IDENTITY, PROVENANCE)
+    if fragments:
+        writer.write([memoryview(fragment) for fragment in fragments])
+    with pytest.raises(ValueError, match="without bytes"):
+        writer.commit()
+    assert kept(folder) == []
+    assert read(spool, stored(spool)) == DATA
+
+
+@pytest.mark.parametrize("uid", ["1.2.abc", "1" * 256, "an odd one", "\xe9"])
+def test_a_uid_that_breaks_the_rules_survives_too(spool: Spool, uid: str) -> None:
+    identity = replace(IDENTITY, sop_instance_uid=uid)
+    writer = spool.create(identity, PROVENANCE)
+    writer.write([memoryview(DATA)])
+    assert spool.describe(writer.commit().location).identity == identity
+
+
+def test_a_data_set_that_begins_as_file_meta_information_does_survives_too(spool: Spool) -> None:
+    for begins in (explicit(0x00020010, b"UI", IMPLICIT.encode()), implicit(0x00020003, b"1.2"), b"\x02\0\x03\0UI\xff\xff"):
+        content = stored(spool, begins + DATA)
+        assert spool.describe(content.location).content == content
+        assert read(spool, content) == begins + DATA
 
 
 def test_files_are_0600_and_folders_0700(spool: Spool, folder: Path) -> None:
@@ -100,9 +130,10 @@ def test_a_discarded_instance_leaves_nothing(spool: Spool, folder: Path) -> None
 
 def test_discard_after_commit_does_nothing(spool: Spool) -> None:
     writer = spool.create(IDENTITY, PROVENANCE)
+    writer.write([memoryview(DATA)])
     content = writer.commit()
     writer.discard()
-    assert read(spool, content) == b""
+    assert read(spool, content) == DATA
 
 
 @pytest.mark.parametrize(("data", "writes"), [(DATA, 1), (LARGE, 2)])
@@ -469,9 +500,10 @@ def test_a_really_full_disk_refuses_and_serves_again_when_there_is_room(tmp_path
 
 def test_the_head_never_outgrows_what_recovery_reads(spool: Spool) -> None:
     provenance = Provenance("ä" * 40, "B" * 400, "x" * 4000, "é" * 400, "\u4e00" * 400, "m" * 50, 65535)
-    identity = InstanceIdentity("1" * 64, "2" * 64, "3" * 64)
-    entry = spool.describe(spool.create(identity, provenance).commit().location)
-    assert entry.identity == identity
+    identity = InstanceIdentity("1" * 256, "\xff" * 256, "3" * 256)
+    writer = spool.create(identity, provenance)
+    writer.write([memoryview(DATA)])
+    assert spool.describe(writer.commit().location).identity == identity
 
 
 @pytest.mark.parametrize("umask", [0o000, 0o277])

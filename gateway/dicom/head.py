@@ -1,28 +1,36 @@
 """What routing and the ledger want to know of a data set: its UIDs and the attributes that the rules name.
 
 Values stay in memory: patient data is never recorded. Whatever the bytes are, reading them raises nothing but what the reader
-raises; what cannot be read is absent.
+raises; what cannot be read is absent, and `DataSetHead.unread` says so.
 """
 
 from __future__ import annotations
 
 import struct
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
 from pydicom.charset import convert_encodings, decode_bytes, python_encoding
 from pydicom.datadict import dictionary_VR, tag_for_keyword
 
-from gateway.domain import Attributes, Provenance, is_uid
-from gateway.intake.elements import DEFLATED_EXPLICIT_LITTLE, EXPLICIT_BIG, Element, Reader, Unread, inflated, scan, unread
+from gateway.dicom.elements import Element, Reader, Unread, scan, unread
+from gateway.dicom.inflating import Inflating
+from gateway.dicom.syntaxes import EXPLICIT_BIG, syntax
+from gateway.domain import UID_RULE, Attributes, Provenance, is_uid
 
 _CHARACTER_SET = 0x00080005
 _SOP_CLASS_UID = 0x00080016
 _SOP_INSTANCE_UID = 0x00080018
 _STUDY_INSTANCE_UID = 0x0020000D
 _SERIES_INSTANCE_UID = 0x0020000E
-_ALWAYS = frozenset({_CHARACTER_SET, _SOP_CLASS_UID, _SOP_INSTANCE_UID, _STUDY_INSTANCE_UID, _SERIES_INSTANCE_UID})
+_UIDS = {
+    _SOP_CLASS_UID: "SOP Class UID",
+    _SOP_INSTANCE_UID: "SOP Instance UID",
+    _STUDY_INSTANCE_UID: "Study Instance UID",
+    _SERIES_INSTANCE_UID: "Series Instance UID",
+}
+_ALWAYS = frozenset({_CHARACTER_SET, *_UIDS})
 
 _TEXT_VRS = frozenset({"LO", "LT", "PN", "SH", "ST", "UC", "UT"})
 _SINGLE_VRS = frozenset({"LT", "ST", "UR", "UT"})
@@ -37,13 +45,19 @@ _ESCAPE = b"\x1b"
 
 @dataclass(frozen=True, slots=True)
 class DataSetHead:
-    """The UIDs at a data set's head, each empty where it is absent or no UID, and the values of the asked keywords."""
+    """The UIDs at a data set's head, each empty where it is absent or no UID, and the values of the asked keywords.
+
+    `unread` says in words why something may be there that was not found, and is empty where nothing may. `behind` is how many bytes
+    of the data set were at hand, where more could tell more.
+    """
 
     sop_class_uid: str
     sop_instance_uid: str
     study_instance_uid: str
     series_instance_uid: str
     values: Mapping[str, str]
+    unread: str = field(default="", compare=False)
+    behind: int | None = field(default=None, compare=False)
 
     def attributes(self, provenance: Provenance) -> Attributes:
         """Return what routing may ask: the values, and who sent the instance."""
@@ -57,12 +71,21 @@ def read_head(read: Reader, transfer_syntax_uid: str, keywords: Collection[str])
     `keywords` are DICOM keywords; unknown ones have no value. Values are text: several joined by a backslash, numbers in
     decimal, padding removed.
     """
-    return _head(inflated(read, transfer_syntax_uid), transfer_syntax_uid, frozenset(keywords))
+    if not syntax(transfer_syntax_uid).deflated:
+        return _head(read, transfer_syntax_uid, frozenset(keywords))
+    inflating = Inflating(read)
+    head = _head(inflating, transfer_syntax_uid, frozenset(keywords))
+    lacking = not all((head.sop_class_uid, head.sop_instance_uid, head.study_instance_uid, head.series_instance_uid))
+    # It may have been met in what was read ahead, behind all that is wanted.
+    return replace(head, unread=inflating.problem) if inflating.problem and (lacking or head.unread) else head
 
 
 def peek_head(beginning: memoryview, transfer_syntax_uid: str, keywords: frozenset[str]) -> DataSetHead | None:
-    """Return what `read_head` does where the first bytes of the data set are enough for it; None where they are not."""
-    if transfer_syntax_uid == DEFLATED_EXPLICIT_LITTLE:
+    """Return what `read_head` does where the first bytes of the data set are enough for it; None where they are not.
+
+    Where the head's `behind` is set, they are enough only for a data set of no more bytes than that.
+    """
+    if syntax(transfer_syntax_uid).deflated:
         return None
     try:
         return _head(unread, transfer_syntax_uid, keywords, beginning)
@@ -71,24 +94,34 @@ def peek_head(beginning: memoryview, transfer_syntax_uid: str, keywords: frozens
 
 
 @lru_cache(maxsize=64)
-def _asked(keywords: frozenset[str]) -> tuple[Mapping[str, int], frozenset[int]]:
-    """Return the tags of `keywords`, and all tags to look for."""
+def _asked(keywords: frozenset[str]) -> tuple[Mapping[str, int], frozenset[int], tuple[int, ...]]:
+    """Return the tags of `keywords`, all tags to look for, and those without which it is worth to look further."""
     asked = {keyword: tag for keyword in keywords if (tag := tag_for_keyword(keyword)) is not None}
-    return asked, _ALWAYS.union(asked.values())
+    return asked, _ALWAYS.union(asked.values()), tuple({*_UIDS, *asked.values()})
 
 
 def _head(read: Reader, transfer_syntax_uid: str, keywords: frozenset[str], beginning: bytes | memoryview = b"") -> DataSetHead:
-    asked, tags = _asked(keywords)
-    found = scan(read, tags, big_endian=transfer_syntax_uid == EXPLICIT_BIG, beginning=beginning)
+    asked, tags, needed = _asked(keywords)
+    seen = scan(read, tags, needed=needed, big_endian=transfer_syntax_uid == EXPLICIT_BIG, beginning=beginning)
+    found = seen.found
     character_sets = _plain(found.get(_CHARACTER_SET)).split("\\")
     values = {keyword: _value(tag, found[tag], character_sets) for keyword, tag in asked.items() if tag in found}
+    sop_class, instance, study, series = uids = [_uid(found.get(tag)) for tag in _UIDS]
     return DataSetHead(
-        _uid(found.get(_SOP_CLASS_UID)),
-        _uid(found.get(_SOP_INSTANCE_UID)),
-        _uid(found.get(_STUDY_INSTANCE_UID)),
-        _uid(found.get(_SERIES_INSTANCE_UID)),
+        sop_class,
+        instance,
+        study,
+        series,
         values,
+        seen.ended or ("" if all(uids) else _left_out(found)),
+        seen.behind,
     )
+
+
+def _left_out(found: Mapping[int, Element]) -> str:
+    """Return in words which UID cannot be carried, empty where there is none."""
+    names = [name for tag, name in _UIDS.items() if (value := _plain(found.get(tag))) and not is_uid(value)]
+    return f"{', '.join(names)} with {UID_RULE}" if names else ""
 
 
 def _uid(element: Element | None) -> str:
