@@ -23,6 +23,7 @@ from benchmarks import (
     rows_codec,
     rows_latency,
     rows_lock,
+    rows_long,
     rows_migrate,
     rows_receive,
     rows_relay,
@@ -35,6 +36,7 @@ from benchmarks.machine import ROOT, machine
 
 ROWS: list[Row] = [
     *rows_receive.ROWS,
+    *rows_long.ROWS,
     *rows_send.ROWS,
     *rows_relay.ROWS,
     *rows_migrate.ROWS,

@@ -29,7 +29,7 @@ COMMANDS = {
     "queue": ("gateway.cli.queue:queue", "See and steer deliveries that are not done yet."),
     "echo": ("gateway.cli.peers:echo", "Ask peers with C-ECHO whether they are there."),
     "find": ("gateway.cli.peers:find", "Ask a source with C-FIND what it has."),
-    "accept-folder": ("gateway.cli.peers:accept_folder", "Deliver into the folder that lies at a destination's path now."),
+    "accept-folder": ("gateway.cli.peers:accept_folder", "Take what lies at a destination's path as its folder."),
     "register": ("gateway.cli.register:register", "Say what a source must know of us, or enter it there."),
     "pull": ("gateway.cli.pull:pull", "Retrieve studies from a source, deliver and prove them."),
     "send": ("gateway.cli.send:send", "Send files and folders, and prove that they arrived."),
