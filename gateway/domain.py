@@ -48,6 +48,11 @@ def is_sop_class(value: str) -> bool:
     return is_uid(value) and value.isascii()
 
 
+def printable(text: str) -> str:
+    """Return `text` with control characters replaced: what peers and files hold must not steer a terminal."""
+    return "".join(character if character.isprintable() else "\ufffd" for character in text)
+
+
 def is_ae_title(value: str) -> bool:
     """Tell whether `value` is an AE title: 1 to 16 printable ASCII characters, no backslash, not only spaces (PS3.5 §6.2)."""
     return _AE_TITLE.fullmatch(value) is not None and value.strip() != ""

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from gateway.domain import printable as printable  # noqa: PLC0414 - what is shown is made so by whoever shows it
+
 UID_COLUMNS = frozenset({"study", "instance", "StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID"})
 """Columns that people copy from."""
 
@@ -112,11 +114,6 @@ def _line(cells: Sequence[str], widths: Sequence[int], kept: Sequence[int]) -> s
     from rich.cells import cell_len
 
     return _GAP.join(cells[at] + " " * (widths[at] - cell_len(cells[at])) for at in kept).rstrip()
-
-
-def printable(text: str) -> str:
-    """Return `text` without control characters: a peer's value must not steer a terminal."""
-    return "".join(character if character.isprintable() else "�" for character in text)
 
 
 def print_json(document: Any) -> None:

@@ -16,13 +16,12 @@ from typing import IO
 
 from gateway.dicom.elements import Reader
 from gateway.dicom.sniff import DicomFile, NoInstance, sniff
-from gateway.domain import Priority, Provenance
+from gateway.domain import Priority, Provenance, printable
 from gateway.errors import LedgerError, SpoolError
 from gateway.intake.directions import Directions
 from gateway.intake.oddities import Oddities
 from gateway.intake.recorder import record_spooled, remove_unneeded
 from gateway.intake.storage import SEND_ASSOCIATION, asked
-from gateway.intake.walk import printable
 from gateway.ledger import Ledger
 from gateway.ledger.instances import Arrival, Recorded
 from gateway.spool import Spool

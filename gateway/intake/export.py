@@ -18,10 +18,9 @@ from enum import StrEnum
 from pathlib import Path
 
 from gateway.dicom.filenames import UNKNOWN, name_of
-from gateway.domain import Content, InstanceIdentity
+from gateway.domain import Content, InstanceIdentity, printable
 from gateway.errors import SpoolError, SpoolMissing, UsageError
 from gateway.files import make_private_folder, unusable
-from gateway.intake.walk import printable
 from gateway.ledger import Ledger
 from gateway.ledger.instances import MISSING_REASON, BytesState, StoredInstance, get, with_location_prefix
 from gateway.ledger.queue import Selection, instance_ids

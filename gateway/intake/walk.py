@@ -13,6 +13,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from gateway.domain import printable
+
 NOT_FOLLOWED = "a link to a folder, not followed (--follow-links)"
 READ_BEFORE = "a link to a folder that is read already"
 
@@ -43,11 +45,6 @@ def walk(paths: Sequence[Path], *, follow_links: bool = True) -> Iterator[Found]
 def shown(path: Path) -> str:
     """Return `path` as text that can be printed and encoded, whatever bytes its name is made of."""
     return printable(os.fsencode(path).decode("utf-8", "replace"))
-
-
-def printable(text: str) -> str:
-    """Return `text` with control characters replaced: names come from strangers."""
-    return "".join(character if character.isprintable() else "\ufffd" for character in text)
 
 
 def _below(root: Path, seen: set[tuple[int, int]], follow_links: bool) -> Iterator[Found]:

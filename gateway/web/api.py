@@ -45,11 +45,10 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from gateway import __version__
-from gateway.domain import Action, Role
+from gateway.domain import Action, Role, printable
 from gateway.engine import Engine
 from gateway.errors import AssociationError, GatewayError, UsageError, require_known
 from gateway.files import unusable
-from gateway.intake.walk import printable
 from gateway.ledger import queue
 from gateway.spool import in_place
 from gateway.web import wire
