@@ -13,6 +13,7 @@ import typer
 
 from gateway.cli import render
 from gateway.errors import UsageError
+from gateway.files import unusable
 from gateway.retrieve.lists import ListKind, StudyList, decode_list, parse_list
 
 STANDARD_INPUT = Path("-")
@@ -84,7 +85,7 @@ def listed_in(path: Path | None, column: str | None, kind: ListKind | None) -> L
         with nullcontext(sys.stdin.buffer) if path == STANDARD_INPUT else path.open("rb") as file:
             content = file.read(MAX_LIST_BYTES + 1)
     except OSError as error:
-        raise UsageError(f"{path}: {error.strerror}") from error
+        raise UsageError(str(unusable(error, "cannot read the list", path))) from error
     if len(content) > MAX_LIST_BYTES:
         raise UsageError(f"{path}: larger than {render.size(MAX_LIST_BYTES)}; split it into several lists")
     try:
