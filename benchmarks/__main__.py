@@ -16,17 +16,32 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from benchmarks import memory, plot, report, rows_codec, rows_latency, rows_lock, rows_migrate, rows_receive, rows_relay, rows_send
+from benchmarks import (
+    memory,
+    plot,
+    report,
+    rows_codec,
+    rows_latency,
+    rows_lock,
+    rows_long,
+    rows_migrate,
+    rows_receive,
+    rows_relay,
+    rows_send,
+    rows_starting,
+)
 from benchmarks.datasets import FULL, QUICK, DataSets
 from benchmarks.harness import Bench, Result, Row, chosen, run_row
 from benchmarks.machine import ROOT, machine
 
 ROWS: list[Row] = [
     *rows_receive.ROWS,
+    *rows_long.ROWS,
     *rows_send.ROWS,
     *rows_relay.ROWS,
     *rows_migrate.ROWS,
     *rows_latency.ROWS,
+    *rows_starting.ROWS,
     *rows_codec.ROWS,
     *rows_lock.ROWS,
 ]

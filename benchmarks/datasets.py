@@ -98,6 +98,8 @@ class Sizes:
     studies: int = 200
     ct_studies: int = 200
     of_study: int = 20
+    history: int = 10_000_000
+    waiting: int = 1_000_000
 
 
 Encode = Callable[[int, int, int], bytes]
@@ -118,6 +120,8 @@ QUICK = Sizes(
     singles=20,
     studies=40,
     ct_studies=10,
+    history=100_000,
+    waiting=10_000,
 )
 
 

@@ -52,9 +52,11 @@ def gateway(
     kind: type[Gateway] = Gateway,
     destinations: Mapping[str, Any] | None = None,
     earlier: DataSet | None = None,
+    deadline_s: float = 30.0,
     **tables: Any,
 ) -> Iterator[tuple[Receiver, Gateway]]:
-    """Run the gateway with an empty state folder; `tables` are those of its configuration, `kind` how it is started.
+    """Run the gateway with an empty state folder; `tables` are those of its configuration, `kind` how it is started,
+    and `deadline_s` how long that may take.
 
     With `earlier` it has work behind it: it took those instances and let go of them. Its spool then uses room again that was used
     before, as that of any gateway that has run for a while.
@@ -65,7 +67,7 @@ def gateway(
         listening["tls"] = {"port": free_port(), **tls}
     tables |= {"listen": listening, "serve": {"drain_timeout_s": 5.0}, **_routed(destinations or {})}
     made = kind(folder / "gateway", tables, port)
-    with made.serving() as process:
+    with made.serving(deadline_s=deadline_s) as process:
         if earlier is not None:
             dcmtk("dcmsend", Target(port, EARLIER), data=earlier, folder=folder, senders=4)
             let_go(made, earlier.count)

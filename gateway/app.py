@@ -1,67 +1,47 @@
-"""The composition root: what a gateway is made of, in which order it starts, and how it drains.
+"""The life of a gateway: how it starts and drains; `gateway.assembly` makes it, `gateway.stages` starts its parts.
 
 Start: lock of the state folder, ledger, spool, recorder, recovery, delivery, confirm, housekeeping, control API, and the listener
 last, so that nothing is accepted before everything behind it stands. Stop: the listener first; running associations and the
 instances at hand finish within ``[serve] drain_timeout_s``, clients with a long operation are told, then the rest ends; the
 recorder after the last association and before the ledger, so that what was answered is recorded. A part that crashes ends the
-gateway, because a gateway that runs without one of its parts would only look alive.
+gateway, because a gateway that runs without one of its parts would only look alive; a look at a peer or a file that fails is tried
+again (`gateway.starts`), because what it failed over is not ours.
 
-The stages meet here and nowhere else: each is given the others' hints as plain callables.
+A short command that only asks opens a `Desk`: state folder and API, and nothing more before it is asked for more.
 """
 
 from __future__ import annotations
 
 import os
 import signal
-import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict
 from functools import partial
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import structlog
 import trio
 
-from gateway import housekeeping, planners
-from gateway.association.acceptor import Acceptor, Limits, ListenerSpec
-from gateway.association.admission import KnownSources
-from gateway.association.services import StorageService
-from gateway.codec.available import capabilities
-from gateway.codec.pool import Pool
-from gateway.confirm import Confirmer
-from gateway.delivery import Dispatcher
-from gateway.delivery.acceptance import Acceptance
-from gateway.delivery.build import destinations, forms
-from gateway.delivery.copies import Copies
-from gateway.delivery.transcoder import Transcoder
-from gateway.domain import Provenance, Purpose
-from gateway.engine import Engine, Jobs, Role
-from gateway.errors import ConfigurationError, GatewayError, Problem, StateFolderInUse, TaskCrashed, leaf
-from gateway.existing import Existing
-from gateway.hints import Hints
-from gateway.intake import Judging, Recorder, Releaser, StorageIntake, recover
-from gateway.ledger import Ballast, Ledger, learned, retrievals
-from gateway.orthanc.encodings import Encodings
-from gateway.retrieve import Retriever
-from gateway.retrieve.repair import class_orders
-from gateway.route import compile_routes, route
+from gateway.domain import Role
+from gateway.engine import Desk, Engine
+from gateway.errors import GatewayError, StateFolderInUse, leaf
+from gateway.files import using
+from gateway.ledger import Ballast, Ledger
 from gateway.settings import Settings
 from gateway.spool import Spool, StateLock
-from gateway.throttle import Throttle
-from gateway.tls import acceptor_context, requestor_context
+from gateway.spool.layout import LOG_SUFFIX, SEGMENTS
 from gateway.web.api import create_api
 from gateway.web.server import serve_control
-from gateway.web.status import listening
+
+if TYPE_CHECKING:
+    from gateway.association.acceptor import Acceptor
 
 log = structlog.get_logger()
 
 LEDGER_NAME = "ledger.db"
 BALLAST_NAME = "ledger.ballast"
 SPOOL_NAME = "spool"
-COPIES_NAME = "transcoded"
-COMPARE_NAME = "comparing"
-REPORTS_NAME = "reports"
 
 LOCK_S = 3.0
 """A short command may have the state folder open; `serve` waits this long for it."""
@@ -113,17 +93,19 @@ async def run(
     *,
     role: Role,
     stop: Stop,
+    listens: bool = True,
     by_itself: bool = False,
     lock_s: float = 0.0,
     drain_s: float | None = None,
     drained: Callable[[], None] = lambda: None,
     task_status: trio.TaskStatus[Engine] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Run a gateway in `role` until `stop` is requested; started once it answers on its control socket and listens.
+    """Run a gateway in `role` until `stop` is requested; started once it answers on its control socket, and listens if `listens`.
 
-    `by_itself` has it do what the configuration asks without a command (``[[sync]]``), which is for `serve` alone. `lock_s` is how
-    long to wait for the state folder; `drain_s` overrides ``[serve] drain_timeout_s``; `drained` is called once
-    nothing but control connections is left to end. Raises as `serve` does.
+    Without `listens` it opens its ports once an operation needs a caller. `by_itself` has it do what the configuration asks
+    without a command (``[[sync]]``), which is for `serve` alone. `lock_s` is how long to wait for the state folder; `drain_s`
+    overrides ``[serve] drain_timeout_s``; `drained` is called once nothing but control connections is left to end. Raises as
+    `serve` does.
     """
     with first_of_ours(), ExitStack() as stack:
         stack.enter_context(await _locked(settings, lock_s))
@@ -132,9 +114,11 @@ async def run(
             closing = trio.Event()
             try:
                 async with trio.open_nursery() as parts:
-                    await _start(engine, parts, control, closing)
+                    await _start(engine, parts, control, closing, listens=listens)
                     if by_itself:
-                        _start_planners(engine, parts)
+                        from gateway.stages import start_planners
+
+                        start_planners(engine, parts)
                     task_status.started(engine)
                     await stop.requested.wait()
                     await _drain(engine, stop, drain_s or settings.serve.drain_timeout_s)
@@ -149,7 +133,8 @@ async def _locked(settings: Settings, lock_s: float) -> StateLock:
     deadline = trio.current_time() + lock_s
     while True:
         try:
-            return StateLock(settings.gateway.state)
+            with using(settings.gateway.state, "cannot use the state folder"):
+                return StateLock(settings.gateway.state)
         except StateFolderInUse:
             if trio.current_time() >= deadline:
                 raise
@@ -158,178 +143,53 @@ async def _locked(settings: Settings, lock_s: float) -> StateLock:
 
 @contextmanager
 def _opened(settings: Settings, role: Role) -> Iterator[Engine]:
+    """Open the state folder; what a desk is not asked for is not made, and its libraries are not imported."""
     state = settings.gateway.state
-    reserve_bytes = settings.spool.reserve_bytes
     ballast = Ballast(state / BALLAST_NAME)
     if role is Role.GATEWAY:
         ballast.take()
-    with (
-        Spool(state / SPOOL_NAME, reserve_bytes=reserve_bytes, withheld=lambda: ballast.missing_bytes) as spool,
-        Ledger(state / LEDGER_NAME, ballast=ballast) as ledger,
-        Pool() as pool,
-    ):
-        engine = _assembled(settings, role, spool, ledger, pool)
-        with engine.recorder:
-            yield engine
+    reserve_bytes = settings.spool.reserve_bytes
+    with ExitStack() as stack:
+        with using(state, "cannot use the state folder"):
+            spool = stack.enter_context(
+                Spool(state / SPOOL_NAME, reserve_bytes=reserve_bytes, withheld=lambda: ballast.missing_bytes)
+            )
+            ledger = stack.enter_context(Ledger(state / LEDGER_NAME, ballast=ballast, begun=_begun(state / SPOOL_NAME)))
+
+        def assemble() -> Engine:
+            from gateway.assembly import assembled
+            from gateway.codec.pool import Pool
+
+            engine = assembled(settings, role, spool, ledger, stack.enter_context(Pool()))
+            stack.enter_context(engine.recorder)
+            return engine
+
+        yield assemble() if role is Role.GATEWAY else Desk(settings, spool, ledger, assemble)
 
 
-def _assembled(settings: Settings, role: Role, spool: Spool, ledger: Ledger, pool: Pool) -> Engine:
-    """Make every part and give each the others' hints; nothing runs yet. On the trio thread."""
-    hints, jobs = Hints(), Jobs()
-    recorder = Recorder(spool, ledger, recorded=hints.recorded)
-    # Each shared by whatever its source sends, on associations of ours and of its own.
-    throttles = {name: throttle for name, table in settings.sources.items() if (throttle := Throttle.of(table.max_rate))}
-    admission = KnownSources(settings, **_learned_orders(ledger), throttles=throttles, turned_away=hints.turned_away)
-    retriever = Retriever(
-        settings,
-        ledger,
-        tls=requestor_context,
-        encodings=Encodings(settings.sources, settings.gateway.ae_title),
-        set_order=admission.set_order,
-        barrier=recorder.flush,
-        storage=lambda: intake,
-        has_room=spool.has_room,
-        existing=Existing(settings, ledger),
-        throttles=throttles,
-    )
-    copies = Copies(settings.gateway.state / COPIES_NAME, spool)
-    wanted = forms(settings, copies, capabilities(), acceptance=partial(_acceptance, ledger))
-    transcoder = Transcoder(ledger, spool, copies, pool, wanted, changed=hints.transcoded, has_room=spool.has_room)
-    dispatcher = Dispatcher(
-        ledger, destinations(settings, copies, wanted), changed=hints.deliveries_changed, to_transcode=transcoder.nudge
-    )
-    confirmer = Confirmer(ledger, settings, changed=hints.proofs_changed)
-    rules, judging = compile_routes(settings.routes), Judging(pool)
-    taking = partial(StorageIntake, spool, recorder, route=partial(route, rules), keywords=rules.keywords)
-    intake = taking(correlate=retriever.correlate, judging=judging)
-    hints.connect(retriever, dispatcher, confirmer, transcoder)
-    scratch = settings.gateway.state / COMPARE_NAME
-    comparisons = planners.comparisons(
-        settings, ledger, spool, retriever, scratch, pool=pool, nudge=dispatcher.nudge, listens=role is Role.GATEWAY
-    )
-    return Engine(
-        settings=settings,
-        role=role,
-        spool=spool,
-        ledger=ledger,
-        recorder=recorder,
-        intake=intake,
-        acceptor=_acceptor(settings, admission, retriever.capturing(intake), confirmer),
-        retriever=retriever,
-        dispatcher=dispatcher,
-        transcoder=transcoder,
-        confirmer=confirmer,
-        releaser=Releaser(spool, ledger, history_s=settings.spool.history_days * 86_400.0),
-        syncs=planners.syncs(settings, ledger, retriever, barrier=recorder.flush),
-        migrations=planners.migrations(
-            settings, ledger, retriever, barrier=recorder.flush, has_room=spool.has_room, whole=jobs.running
-        ),
-        comparisons=comparisons,
-        daily=planners.daily(settings, ledger, comparisons, settings.gateway.state / REPORTS_NAME, barrier=recorder.flush),
-        settled=hints.settled,
-        judging=judging,
-        jobs=jobs,
-    )
+def _begun(spool: Path) -> bool:
+    """Tell whether the spool ever had instances in it."""
+    return any((spool / SEGMENTS).glob(f"*{LOG_SUFFIX}"))
 
 
-def _acceptance(ledger: Ledger, destination: str) -> Acceptance:
-    """Return what earlier associations with `destination` taught, to be remembered in `ledger`."""
-    subject, fact = learned.destination_subject(destination), learned.REFUSED_CONTEXTS
-
-    def remember(known: str) -> None:
-        # A ledger that cannot take it now costs an association after the next start.
-        ledger.submit(partial(learned.put, subject=subject, fact=fact, value=known, now=time.time()))
-
-    with ledger.read() as connection:
-        return Acceptance(learned.get(connection, subject, fact, now=time.time()), changed=remember)
-
-
-def _learned_orders(ledger: Ledger) -> dict[str, Any]:
-    """Return the acceptance orders that earlier retrievals taught of each source, as `KnownSources` takes them."""
-    with ledger.read() as connection:
-        orders = learned.all_of(connection, learned.ACCEPTANCE_ORDER, now=time.time())
-        by_class = learned.all_of(connection, learned.CLASS_ORDERS, now=time.time())
-    prefix = learned.source_subject("")
-    return {
-        "orders": {subject.removeprefix(prefix): order for subject, order in orders.items()},
-        "by_class": {subject.removeprefix(prefix): class_orders(text) for subject, text in by_class.items()},
-    }
-
-
-def _purpose(ledger: Ledger, provenance: Provenance, sop_instance_uid: str) -> Purpose | None:
-    """Return what an instance came for whose bytes are found at start without a row."""
-    with ledger.read() as connection:
-        return retrievals.purpose_of(connection, provenance, sop_instance_uid)
-
-
-def _acceptor(settings: Settings, admission: KnownSources, storage: StorageService, confirmer: Confirmer) -> Acceptor:
-    listen = settings.listen
-    listeners = [ListenerSpec(listen.host, listen.port)] if listen.plain else []
-    if listen.tls is not None:
-        listeners.append(ListenerSpec(listen.host, listen.tls.port, acceptor_context(listen.tls)))
-    limits = Limits(
-        max_associations=listen.max_associations,
-        idle_timeout_s=listen.idle_timeout_s,
-        pdu_timeout_s=listen.pdu_timeout_s,
-        handshake_timeout_s=listen.handshake_timeout_s,
-        max_pdu_bytes=listen.max_pdu_bytes,
-    )
-    return Acceptor(listeners, admission=admission, storage=storage, commitment=confirmer, limits=limits)
-
-
-async def _start(engine: Engine, parts: trio.Nursery, control: trio.Nursery, closing: trio.Event) -> None:
+async def _start(engine: Engine, parts: trio.Nursery, control: trio.Nursery, closing: trio.Event, *, listens: bool) -> None:
     """Start the parts in their order. The API, in `control`, outlives them until `closing`: its clients hear the end."""
     if engine.role is Role.GATEWAY:
-        await _start_stages(engine, parts)
+        from gateway.stages import start_stages
+
+        await start_stages(engine, parts)
     await control.start(partial(serve_control, create_api(engine), engine.settings.gateway.state, stop=closing))
-    if engine.role is Role.GATEWAY:
-        await trio.to_thread.run_sync(_listen, engine)
-    log.info("gateway_started", role=engine.role, process_id=os.getpid(), listening=listening(engine))
-
-
-async def _start_stages(engine: Engine, parts: trio.Nursery) -> None:
-    rules = compile_routes(engine.settings.routes)
-    purpose = partial(_purpose, engine.ledger)
-    reconcile = partial(recover, engine.spool, engine.ledger, route=partial(route, rules), keywords=rules.keywords)
-    report = await trio.to_thread.run_sync(partial(reconcile, correlate=purpose, judging=engine.judging))
-    interrupted = partial(engine.ledger.write, partial(retrievals.stop_running_jobs, now=time.time()))
-    log.info("recovered", **asdict(report), interrupted_jobs=await trio.to_thread.run_sync(interrupted))
-    await parts.start(_part("transcoding", engine.transcoder.run))
-    await parts.start(_part("delivery", engine.dispatcher.run))
-    await parts.start(_part("confirm", engine.confirmer.run))
-    await parts.start(_part("migrations", engine.migrations.run))
-    room = housekeeping.Hint()
-    parts.start_soon(_chore("release", partial(housekeeping.release_bytes, engine.releaser, engine.settled, room.give)))
-    parts.start_soon(_chore("forget", partial(housekeeping.forget_history, engine.releaser)))
-    parts.start_soon(_chore("certificates", partial(housekeeping.warn_of_certificates, engine.settings)))
-    parts.start_soon(
-        _chore("room", partial(housekeeping.watch_room, engine.spool, engine.ledger, room, engine.intake.refused.rest))
-    )
-
-
-def _start_planners(engine: Engine, parts: trio.Nursery) -> None:
-    """Start what the configuration asks for by itself; the listener is open by now, so that sources can call back."""
-    for table in engine.settings.sync:
-        parts.start_soon(_chore(f"sync {table.name}", partial(engine.syncs.run, table, engine.jobs.running)))
-    for compared in engine.settings.compare:
-        parts.start_soon(_chore(f"compare {compared.name}", partial(engine.daily.run, compared, engine.jobs.running)))
-    parts.start_soon(_chore("migrations carried on", engine.migrations.carry_on))
-
-
-def _listen(engine: Engine) -> None:
-    try:
-        engine.acceptor.start()
-    except OSError as error:
-        listen = engine.settings.listen
-        ports = ", ".join(str(port) for port in (listen.port, listen.tls.port if listen.tls else None) if port is not None)
-        problem = Problem(
-            "[listen]", "host, port", f"{listen.host}, {ports} ({error.strerror or error})", "an address to listen on"
-        )
-        raise ConfigurationError([problem]) from error
+    if engine.role is Role.GATEWAY and listens:
+        await engine.listener.open()
+    listening = [f"{host}:{port}" for host, port in engine.acceptor.endpoints] if engine.role is Role.GATEWAY else []
+    log.info("gateway_started", role=engine.role, process_id=os.getpid(), listening=listening)
 
 
 async def _drain(engine: Engine, stop: Stop, drain_s: float) -> None:
     """Let what runs finish within `drain_s` seconds, less once `stop` is hurried; then nothing of the network is left."""
+    if engine.role is Role.DESK:
+        engine.jobs.stop()
+        return
     log.info("draining", associations=engine.acceptor.association_count, jobs=len(engine.jobs), timeout_s=drain_s)
     engine.acceptor.stop_accepting()
     engine.jobs.stop()
@@ -343,8 +203,7 @@ async def _drain(engine: Engine, stop: Stop, drain_s: float) -> None:
         nursery.start_soon(hurry)
         async with trio.open_nursery() as draining:
             draining.start_soon(_finish_associations, engine.acceptor, drain_s)
-            if engine.role is Role.GATEWAY:
-                draining.start_soon(engine.dispatcher.drain, drain_s)
+            draining.start_soon(engine.dispatcher.drain, drain_s)
         nursery.cancel_scope.cancel()
     await trio.to_thread.run_sync(engine.acceptor.close)
 
@@ -352,33 +211,6 @@ async def _drain(engine: Engine, stop: Stop, drain_s: float) -> None:
 async def _finish_associations(acceptor: Acceptor, timeout_s: float) -> None:
     if not await trio.to_thread.run_sync(acceptor.drain, timeout_s, abandon_on_cancel=True):
         log.warning("associations_aborted")
-
-
-def _part(name: str, run_part: Callable[..., Awaitable[None]]) -> Callable[..., Awaitable[None]]:
-    """Name a part: when it crashes, the log says which, and the gateway ends."""
-
-    async def named(task_status: trio.TaskStatus[None]) -> None:
-        try:
-            await run_part(task_status=task_status)
-        except Exception as error:  # the root of a task
-            raise _crashed(name) from error
-
-    return named
-
-
-def _chore(name: str, run_chore: Callable[[], Awaitable[None]]) -> Callable[[], Awaitable[None]]:
-    async def named() -> None:
-        try:
-            await run_chore()
-        except Exception as error:  # the root of a task
-            raise _crashed(name) from error
-
-    return named
-
-
-def _crashed(name: str) -> TaskCrashed:
-    log.exception("part_crashed", part=name)
-    return TaskCrashed(f"the gateway ends because its part {name!r} crashed; the log says where. Nothing that was answered is lost")
 
 
 @contextmanager

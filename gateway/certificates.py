@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from gateway.errors import ConfigurationError, Problem, UsageError
-from gateway.files import PUBLIC, write_file
+from gateway.files import PUBLIC, using, write_file
 
 CA = "ca"
 CA_DAYS = 3650
@@ -93,7 +93,8 @@ def make(folder: Path, requests: Sequence[Request], *, replace: bool = False) ->
     """Sign and write the certificates asked for in `folder`, with its CA, which is made where there is none.
 
     `replace` permits writing over certificates that exist; the CA is never replaced. Raises UsageError before anything is
-    written where a file is in the way, ConfigurationError where the CA's files cannot be used.
+    written where a file is in the way, ConfigurationError where the CA's files cannot be used, FileUnusable where nothing can be
+    written.
     """
     in_the_way = [path for asked in requests for path in _paths(folder, asked.subject) if path.exists()]
     if in_the_way and not replace:
@@ -101,9 +102,10 @@ def make(folder: Path, requests: Sequence[Request], *, replace: bool = False) ->
             f"{', '.join(str(path) for path in in_the_way)}: there already; --force replaces certificates (never the CA)"
         )
     certificates = [(asked, _alternative_names(asked)) for asked in requests]
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    authority = _authority(folder)
-    return [_issue(folder, authority, asked, names) for asked, names in certificates]
+    with using(folder, "cannot write certificates"):
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        authority = _authority(folder)
+        return [_issue(folder, authority, asked, names) for asked, names in certificates]
 
 
 def _paths(folder: Path, subject: str) -> tuple[Path, Path]:

@@ -48,6 +48,11 @@ def is_sop_class(value: str) -> bool:
     return is_uid(value) and value.isascii()
 
 
+def printable(text: str) -> str:
+    """Return `text` with control characters replaced: what peers and files hold must not steer a terminal."""
+    return "".join(character if character.isprintable() else "\ufffd" for character in text)
+
+
 def is_ae_title(value: str) -> bool:
     """Tell whether `value` is an AE title: 1 to 16 printable ASCII characters, no backslash, not only spaces (PS3.5 §6.2)."""
     return _AE_TITLE.fullmatch(value) is not None and value.strip() != ""
@@ -89,8 +94,19 @@ class Proof(StrEnum):
     """What a verified delivery rests on."""
 
     STATUS = "status"
+    """The destination answered success."""
+
+    BEFORE = "exists (was there before)"
+    """The destination lists it, as it did before it was sent: whether it took what was sent, or kept what it had, is not known."""
+
     EXISTS = "exists"
+    """The destination lists it, and did not, as far as it could be asked, before it was sent."""
+
     COMMITMENT = "commitment"
+    """The destination took responsibility for it (PS3.4 §J)."""
+
+    DIGEST = "digest"
+    """What the destination holds has the elements and pixels of what was sent."""
 
 
 class VerdictKind(StrEnum):
@@ -227,3 +243,32 @@ class Consignment:
 
     sent_as: str | None = None
     """The transfer syntax UID that was chosen for it at an earlier look; None where nothing speaks against the best one."""
+
+    was_there: bool | None = None
+    """Whether the destination listed it before it was sent for the first time; None where that was not or could not be asked."""
+
+
+class Action(StrEnum):
+    """What a person may do with deliveries."""
+
+    RETRY = "retry"
+    """Try again now with all attempts anew: held, deferred, or dropped ones whose bytes are still kept."""
+
+    HOLD = "hold"
+    """Stop trying until someone releases or retries it: pending and deferred ones."""
+
+    RELEASE = "release"
+    """Let held ones go on where they stood, with the attempts counted so far."""
+
+    DROP = "drop"
+    """Give up: nothing more is owed, and the bytes go once no other destination needs them."""
+
+
+class Role(StrEnum):
+    """How much of a gateway runs."""
+
+    GATEWAY = "gateway"
+    """Everything: it retrieves, delivers and confirms, and listens where it is to be called."""
+
+    DESK = "desk"
+    """The state folder is open for questions and queue actions only; nothing is received or sent."""

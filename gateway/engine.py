@@ -3,38 +3,36 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from enum import StrEnum
+from typing import TYPE_CHECKING
 
 import trio
 
-from gateway.association.acceptor import Acceptor
-from gateway.compare import Comparisons
-from gateway.compare.daily import Daily
-from gateway.confirm import Confirmer
-from gateway.delivery import Dispatcher
-from gateway.delivery.transcoder import Transcoder
+from gateway.domain import Role
 from gateway.errors import GatewayStopping
-from gateway.housekeeping import Hint
-from gateway.intake import Judging, Recorder, Releaser, StorageIntake
-from gateway.ledger import Ledger
-from gateway.migrate import Migrations
-from gateway.retrieve import Retriever
-from gateway.settings import Settings
-from gateway.spool import Spool
-from gateway.sync.serving import Syncs
 
-
-class Role(StrEnum):
-    """How much of a gateway runs."""
-
-    GATEWAY = "gateway"
-    """Everything: it listens, retrieves, delivers and confirms."""
-
-    DESK = "desk"
-    """The state folder is open for questions and queue actions only; nothing is received or sent."""
+if TYPE_CHECKING:
+    from gateway.association.acceptor import Acceptor
+    from gateway.compare import Comparisons
+    from gateway.compare.daily import Daily
+    from gateway.confirm import Confirmer
+    from gateway.conflicts import Conflicts
+    from gateway.delivery import Dispatcher
+    from gateway.delivery.journal import Journal
+    from gateway.delivery.transcoder import Transcoder
+    from gateway.housekeeping import Hint
+    from gateway.intake import Judging, Recorder, Releaser, StorageIntake
+    from gateway.ledger import Ledger
+    from gateway.listener import Listener
+    from gateway.migrate import Migrations
+    from gateway.retrieve import Retriever
+    from gateway.settings import Settings
+    from gateway.spool import Spool
+    from gateway.starts import Starts
+    from gateway.sync.serving import Syncs
+    from gateway.web.detached import Detached
 
 
 class Jobs:
@@ -75,7 +73,7 @@ class Jobs:
 
 @dataclass(frozen=True)
 class Engine:
-    """The parts of a gateway, open. `gateway.app` makes it and moves it; `gateway.web` asks it."""
+    """The parts of a gateway, open. `gateway.assembly` makes it, `gateway.app` moves it, `gateway.web` asks it."""
 
     settings: Settings
     role: Role
@@ -84,17 +82,41 @@ class Engine:
     recorder: Recorder
     intake: StorageIntake
     acceptor: Acceptor
+    listener: Listener
     retriever: Retriever
     dispatcher: Dispatcher
+    journal: Journal
     transcoder: Transcoder
     confirmer: Confirmer
+    conflicts: Conflicts
     releaser: Releaser
     syncs: Syncs
     migrations: Migrations
     comparisons: Comparisons
+    detached: Detached
     daily: Daily
+    starts: Starts
+    judging: Judging
     # Given a hint whenever deliveries may have settled, so that their bytes can go.
     settled: Hint
-    judging: Judging = field(default_factory=Judging)
+
     jobs: Jobs = field(default_factory=Jobs)
     started_at: float = field(default_factory=time.time)
+
+
+class Desk(Engine):
+    """An engine for a short command: state folder, ledger and spool.
+
+    Any other part is made, with all of them, once it is asked for, which happens on the trio thread. Nothing of it runs.
+    """
+
+    def __init__(self, settings: Settings, spool: Spool, ledger: Ledger, assemble: Callable[[], Engine]) -> None:
+        own = {"settings": settings, "role": Role.DESK, "spool": spool, "ledger": ledger, "jobs": Jobs(), "started_at": time.time()}
+        self.__dict__.update(own, _assemble=assemble)
+
+    def __getattr__(self, name: str) -> object:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        whole: Engine = self.__dict__.get("_whole") or self.__dict__["_assemble"]()
+        self.__dict__["_whole"] = whole
+        return getattr(whole, name)

@@ -8,7 +8,9 @@
     ├── GatewayStopping           the gateway is told to stop: the same command carries on later (retryable)
     ├── GatewayLost               the gateway ended while a command was talking to it (retryable)
     ├── TaskCrashed               a part of the gateway failed in a way that nobody foresaw: the gateway ends
+    ├── JobFailed                 a job failed in a way that nobody foresaw: that job ends
     ├── UsageError                a request that cannot be carried out as asked (unknown name, no such study …)
+    ├── FileUnusable              a file, folder or socket cannot be used: what, where, what to do   (retryable when it may pass)
     ├── Refusal                   what a peer's request is answered with instead of success (PS3.7 Annex C)
     ├── SpoolError
     │   ├── SpoolFull             no room: the peer is told A700                      (retryable)
@@ -16,6 +18,8 @@
     │   └── SpoolMissing          the ledger names bytes that are not there
     ├── LedgerError
     │   ├── LedgerUnavailable     the database cannot take the change now             (retryable)
+    │   │   └── LedgerDamaged     the database is not what it was: a person has to look at it
+    │   ├── LedgerForeign         the file is a database of another program
     │   ├── ChangeRejected        the database never takes the change: a constraint forbids it
     │   ├── LedgerTooNew          written by a newer gateway
     │   └── IllegalTransition     a state change that the table of transitions forbids
@@ -99,8 +103,25 @@ class TaskCrashed(GatewayError):
     """A part of the gateway failed in a way that nobody foresaw, so that the gateway ends; the log says where."""
 
 
+class JobFailed(GatewayError):
+    """A job failed in a way that nobody foresaw, so that it ends and nothing else does; the log says where."""
+
+    @classmethod
+    def of(cls, error: BaseException) -> JobFailed:
+        """Return the failure of a job by `error`, whose own text may hold patient data."""
+        return cls(f"internal error {type(leaf(error)).__name__}; the gateway's log says where")
+
+
 class UsageError(GatewayError):
     """The request cannot be carried out as asked; the message says what would work."""
+
+
+class FileUnusable(GatewayError):
+    """The operating system refuses a file, folder or socket; the message says which, why, and what to do (`gateway.files`)."""
+
+    def __init__(self, message: str, *, retryable: bool = False) -> None:
+        self.retryable = retryable
+        super().__init__(message)
 
 
 class Refusal(GatewayError):
@@ -137,6 +158,16 @@ class LedgerUnavailable(LedgerError):
     """The database cannot take the change now (disk full, I/O error, closed)."""
 
     retryable = True
+
+
+class LedgerDamaged(LedgerUnavailable):
+    """The ledger's file is damaged, cut short or gone: nothing is read or written any more, and nothing taken in."""
+
+    retryable = False
+
+
+class LedgerForeign(LedgerError):
+    """The file that should be the ledger is a database of another program; it was left as it is."""
 
 
 class ChangeRejected(LedgerError):
@@ -199,6 +230,8 @@ class WebServiceRefused(WebServiceError):
         self.status = status
         self.retryable = status == 429 or status >= 500
         hint = {401: ": check username and password", 403: ": this user may not", 404: ": not found"}.get(status, "")
+        if 300 <= status < 400:
+            hint = ", which leads elsewhere: a sign-in page or a proxy's? Give the url of the service itself"
         super().__init__(f"answered {status}{hint}", url=url)
 
 
@@ -298,3 +331,7 @@ def require_known(what: str, names: Iterable[str], known: Collection[str]) -> No
     close = list(dict.fromkeys(match for name in unknown for match in get_close_matches(name, known, n=1)))
     meant = f"; did you mean {' and '.join(map(repr, close))}?" if close else ""
     raise UsageError(f"no {what} is called {' or '.join(map(repr, unknown))}{meant} (known: {', '.join(known) or 'none'})")
+
+
+class Interrupted(GatewayError):
+    """Somebody interrupted a command that works; it says what goes on without it."""

@@ -12,7 +12,7 @@ from contextlib import closing
 import structlog
 
 from gateway.domain import Attributes
-from gateway.errors import AssociationError, ConfigurationError, LedgerError, WebServiceError
+from gateway.errors import AssociationError, ConfigurationError, DestinationUnavailable, LedgerError, WebServiceError
 from gateway.holdings import place
 from gateway.ledger import Ledger
 from gateway.route import OPERATION_KEYS, Rule, compile_routes
@@ -57,6 +57,6 @@ class Existing:
         try:
             with closing(place(self._settings, name, self._ledger)) as asked:
                 return {uid for one in series for uid in asked.instances(study, one)}
-        except (AssociationError, WebServiceError, ConfigurationError, LedgerError) as error:
+        except (AssociationError, WebServiceError, ConfigurationError, DestinationUnavailable, LedgerError) as error:
             log.warning("existing_not_known", destination=name, study=study, error=str(error))
             return set()

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from gateway.confirm import Confirmer
 from gateway.delivery import Dispatcher
 from gateway.delivery.transcoder import Transcoder
 from gateway.domain import Priority
 from gateway.housekeeping import Hint
-from gateway.ledger.instances import Recorded
+from gateway.ledger.instances import ArrivalOutcome, Recorded
 from gateway.retrieve import Retriever
 
 
@@ -19,15 +19,25 @@ class Hints:
     def __init__(self) -> None:
         self.settled = Hint()
 
-    def connect(self, retriever: Retriever, dispatcher: Dispatcher, confirmer: Confirmer, transcoder: Transcoder) -> None:
-        """Name the stages; to be called before any of them runs."""
+    def connect(
+        self,
+        retriever: Retriever,
+        dispatcher: Dispatcher,
+        confirmer: Confirmer,
+        transcoder: Transcoder,
+        conflict: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Name the stages; to be called before any of them runs. `conflict` is told that other content came under a known UID."""
         self._retriever, self._dispatcher, self._confirmer, self._transcoder = retriever, dispatcher, confirmer, transcoder
+        self._conflict = conflict
 
     def recorded(self, batch: Sequence[Recorded]) -> None:
         """Instances are recorded: their retrievals count them, their destinations are told."""
         for what in batch:
             arrival = what.arrival
             self._retriever.arrived(arrival.retrieval_id, arrival.identity.sop_instance_uid, arrival.content.length)
+            if what.outcome is ArrivalOutcome.CONFLICT:
+                self._conflict()
         urgent = {name for what in batch if what.arrival.priority is not Priority.LOW for name in what.queued}
         for destination in {name for what in batch for name in what.queued}:
             self._dispatcher.nudge(destination, urgent=destination in urgent)

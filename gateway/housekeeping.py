@@ -1,17 +1,20 @@
-"""What a gateway does for itself: releases settled bytes, forgets old history, watches room and certificates. Runs on trio."""
+"""What a gateway does for itself: releases bytes, forgets history, tells of studies, watches room and certificates. On trio."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 
 import structlog
 import trio
 
-from gateway.errors import ConfigurationError, LedgerUnavailable, SpoolError
+from gateway.delivery.journal import Journal, Key, Sent
+from gateway.domain import DeliveryState
+from gateway.errors import ConfigurationError, LedgerDamaged, LedgerUnavailable, SpoolError
 from gateway.intake import Releaser
-from gateway.ledger import Ledger
+from gateway.ledger import Ledger, overview, progress
 from gateway.settings import Settings
 from gateway.spool import Spool
 from gateway.tls import expiring
@@ -21,12 +24,17 @@ log = structlog.get_logger()
 WINDOW_GAP_S = 0.2
 """Between two looks for bytes to release or history to forget: a long backlog costs little, and the ledger's writer is free."""
 
+POSTPONED_S = 10.0
+"""How long what could not be tidied is left alone."""
+
 RELEASE_AT_LEAST_S = 60.0
 """A hint that was lost costs no more than this."""
 
 FORGET_EVERY_S = 3600.0
 CERTIFICATES_EVERY_S = 86_400.0
 ROOM_EVERY_S = 5.0
+STUDIES_EVERY_S = 1.0
+LEDGER_EVERY_S = 2.0
 
 
 class Hint:
@@ -59,12 +67,10 @@ async def release_bytes(releaser: Releaser, hint: Hint, released: Callable[[], N
     `released` is called when some were.
     """
     while True:
-        done = False
-        with _postponed():
+        with _postponed() as done:
             if await trio.to_thread.run_sync(releaser.run_once):
                 released()
-            done = True
-        if not done:
+        if not done.is_set():
             await trio.sleep(ROOM_EVERY_S)
         elif releaser.walked:
             with _postponed():
@@ -83,10 +89,12 @@ async def forget_history(releaser: Releaser) -> None:
 
 
 @contextmanager
-def _postponed() -> Iterator[None]:
-    """Log that something could not be tidied now: nothing is lost by doing it in the next round."""
+def _postponed() -> Iterator[trio.Event]:
+    """Log that something could not be tidied now: nothing is lost by doing it in the next round. The event says that it was."""
+    done = trio.Event()
     try:
-        yield
+        yield done
+        done.set()
     except (LedgerUnavailable, SpoolError) as error:
         log.warning("housekeeping_postponed", error=str(error))
 
@@ -101,6 +109,51 @@ async def warn_of_certificates(settings: Settings) -> None:
         except ConfigurationError as error:
             log.warning("certificate_unreadable", error=str(error))
         await trio.sleep(CERTIFICATES_EVERY_S)
+
+
+async def tell_of_studies(journal: Journal, ledger: Ledger, clock: Callable[[], float] = time.time) -> None:
+    """Log a line for each study that is through at a destination: what was sent, what is proved, how long it took, how fast."""
+
+    def read(key: Key) -> dict[str, int]:
+        with ledger.read() as connection:
+            return overview.study_at(connection, *key)
+
+    while True:
+        await trio.sleep(STUDIES_EVERY_S)
+        for key, sent in journal.take(clock()).items():
+            with _postponed():
+                states = await trio.to_thread.run_sync(read, key)
+                if states.keys() & progress.WORKING:
+                    journal.put_back(key, sent, clock())
+                else:
+                    _log_study(key, sent, states)
+
+
+def _log_study(key: Key, sent: Sent, states: Mapping[str, int]) -> None:
+    verified, held = states.get(DeliveryState.VERIFIED, 0), states.get(DeliveryState.HELD, 0)
+    seconds = max(sent.seconds, 0.001)
+    say = log.warning if held else log.info
+    say(
+        "study_delivered",
+        destination=key[0],
+        study=key[1],
+        delivered=sent.instances,
+        verified=verified,
+        held=held,
+        seconds=round(seconds, 2),
+        mb_s=round(sent.size_bytes / seconds / 1e6, 1),
+    )
+
+
+async def watch_ledger(ledger: Ledger) -> None:
+    """Look at the ledger's file now and then, and log once when it is damaged; intake sees it by itself then."""
+    while True:
+        try:
+            await trio.to_thread.run_sync(ledger.look)
+        except LedgerDamaged as error:
+            log.error("ledger_damaged", error=str(error))
+            return
+        await trio.sleep(LEDGER_EVERY_S)
 
 
 async def watch_room(spool: Spool, ledger: Ledger, hint: Hint, rest: Callable[[], int] = lambda: 0) -> None:

@@ -10,7 +10,7 @@ from functools import partial
 import trio
 
 from gateway.app import Stop, first_of_ours, run
-from gateway.engine import Role
+from gateway.domain import Role
 from gateway.settings import Settings
 
 DRAIN_S = 5.0
@@ -18,12 +18,14 @@ DRAIN_S = 5.0
 
 
 @contextmanager
-def local(settings: Settings, *, role: Role) -> Iterator[None]:
+def local(settings: Settings, *, role: Role, listens: bool = False) -> Iterator[None]:
     """Run a gateway on a thread of this process while the ``with`` lasts; for the commands, when none runs.
+
+    It opens its ports at once if it `listens`, else when an operation needs a caller.
 
     Raises as `run` does, on entering or, when it crashed meanwhile, on leaving.
     """
-    runner = _Local(settings, role)
+    runner = _Local(settings, role, listens)
     try:
         runner.start()
         yield
@@ -34,9 +36,10 @@ def local(settings: Settings, *, role: Role) -> Iterator[None]:
 class _Local:
     """A gateway on its own thread and the two ways it ends: told to, or by an error that the caller gets."""
 
-    def __init__(self, settings: Settings, role: Role) -> None:
+    def __init__(self, settings: Settings, role: Role, listens: bool) -> None:
         self._settings = settings
         self._role = role
+        self._listens = listens
         self._token: trio.lowlevel.TrioToken | None = None
         self._begun = threading.Event()
         self._up = threading.Event()
@@ -85,5 +88,7 @@ class _Local:
         self._begun.set()
         with first_of_ours():
             async with trio.open_nursery() as nursery:
-                await nursery.start(partial(run, self._settings, role=self._role, stop=self._stop, drain_s=DRAIN_S))
+                await nursery.start(
+                    partial(run, self._settings, role=self._role, listens=self._listens, stop=self._stop, drain_s=DRAIN_S)
+                )
                 self._up.set()

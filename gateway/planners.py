@@ -31,6 +31,7 @@ from gateway.orthanc import Orthanc
 from gateway.retrieve import Retriever
 from gateway.settings import DicomDestination, Settings
 from gateway.spool import Spool
+from gateway.starts import Starts
 from gateway.sync.means import Means
 from gateway.sync.serving import Syncs
 from gateway.windows import Window, utc_now
@@ -132,7 +133,9 @@ class Capturer:
             scope.cancel()
 
 
-def daily(settings: Settings, ledger: Ledger, comparisons: Comparisons, reports: Path, *, barrier: Callable[[], None]) -> Daily:
+def daily(
+    settings: Settings, ledger: Ledger, comparisons: Comparisons, reports: Path, *, barrier: Callable[[], None], starts: Starts
+) -> Daily:
     """Return what runs the comparisons of the configuration; `barrier` is as above."""
 
     def working(repaired: Repaired) -> bool:
@@ -148,7 +151,7 @@ def daily(settings: Settings, ledger: Ledger, comparisons: Comparisons, reports:
                     return
                 await trio.sleep(SETTLE_LOOK_S)
 
-    return Daily(comparisons, reports, settle, hours=lambda when: Window(settings.hours(when)), now=utc_now)
+    return Daily(comparisons, reports, settle, hours=lambda when: Window(settings.hours(when)), now=utc_now, starts=starts)
 
 
 def _stored_bytes(settings: Settings, destination: str) -> int:
@@ -193,7 +196,7 @@ class OrthancOriginal:
         self.orthanc.close()
 
 
-def syncs(settings: Settings, ledger: Ledger, retriever: Retriever, *, barrier: Callable[[], None]) -> Syncs:
+def syncs(settings: Settings, ledger: Ledger, retriever: Retriever, *, barrier: Callable[[], None], starts: Starts) -> Syncs:
     """Return what makes syncs; `barrier` returns once the ledger has everything that was answered 0000."""
     # A source and a destination may have one name and be two peers; each of them is asked as what it is here.
     sources, destinations = (settings.model_copy(update={other: {}}) for other in ("destinations", "sources"))
@@ -209,4 +212,4 @@ def syncs(settings: Settings, ledger: Ledger, retriever: Retriever, *, barrier: 
         destination=partial(place, destinations, ledger=ledger),
         verified=verified,
     )
-    return Syncs(settings, means, possible=partial(possible_destinations, settings))
+    return Syncs(settings, means, possible=partial(possible_destinations, settings), starts=starts)

@@ -168,7 +168,7 @@ class DicomDestination(Table):
     transfer_syntax: Mode = Mode.AS_IS
     # Where it does not accept them as they are: pixels that lost something when they were compressed may be decompressed.
     allow_decompressed_lossy: bool = False
-    verify: Literal["status", "exists", "commitment"] = "exists"
+    verify: Literal["status", "exists", "commitment", "digest"] = "exists"
     # A study is asked for once nothing was delivered to it at this destination for this long.
     quiet_s: Seconds = 3.0
     commitment_timeout_s: Seconds = 300.0

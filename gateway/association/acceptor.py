@@ -40,6 +40,7 @@ __all__ = [
     "Admission",
     "Admitted",
     "AssociationInfo",
+    "CannotListen",
     "CommitmentService",
     "Limits",
     "ListenerSpec",
@@ -56,6 +57,15 @@ _PAUSE_S = 0.2
 _JOIN_S = 30.0
 
 log = structlog.get_logger()
+
+
+class CannotListen(OSError):
+    """A port that cannot be listened on."""
+
+    def __init__(self, spec: ListenerSpec, error: OSError) -> None:
+        super().__init__(error.errno, error.strerror or str(error))
+        self.host = spec.host
+        self.port = spec.port
 
 
 class Acceptor:
@@ -83,7 +93,7 @@ class Acceptor:
         self._stopped = threading.Event()
 
     def start(self) -> None:
-        """Bind and listen. Raises OSError with what could not be bound, in which case nothing listens."""
+        """Bind and listen. Raises CannotListen with what could not be bound, in which case nothing listens."""
         try:
             for spec in self._specs:
                 self._sockets.append(_listen(spec))
@@ -218,7 +228,7 @@ class Acceptor:
         """Serve the messages of an association, then end it as it wants to end."""
         info = established.info
         bound = log.bind(association=info.id)
-        bound.info("association_accepted", calling_ae=info.calling_ae, address=info.address, source=info.source)
+        bound.debug("association_accepted", calling_ae=info.calling_ae, address=info.address, source=info.source)
         server = Server(
             connection,
             established,
@@ -276,11 +286,14 @@ def _last_words(error: AssociationError) -> bytes:
 
 
 def _listen(spec: ListenerSpec) -> socket.socket:
-    """Return a listening socket. Raises OSError."""
-    found = socket.getaddrinfo(spec.host or None, spec.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    family, _, _, _, address = found[0]
-    both = family == socket.AF_INET6 and address[0] == "::" and socket.has_dualstack_ipv6()
-    return socket.create_server(address[:2], family=family, backlog=BACKLOG, dualstack_ipv6=both)
+    """Return a listening socket. Raises CannotListen."""
+    try:
+        found = socket.getaddrinfo(spec.host or None, spec.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        family, _, _, _, address = found[0]
+        both = family == socket.AF_INET6 and address[0] == "::" and socket.has_dualstack_ipv6()
+        return socket.create_server(address[:2], family=family, backlog=BACKLOG, dualstack_ipv6=both)
+    except OSError as error:
+        raise CannotListen(spec, error) from error
 
 
 def _plain(address: str) -> str:

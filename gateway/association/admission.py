@@ -1,8 +1,9 @@
 """Who may associate with us: called AE title, calling AE title, address, and for TLS the name in the certificate.
 
 An AE title is no authentication, so a source is known by all of them together. Where anyone may call, the called AE title is
-not looked at either: whoever tries a gateway for the first time does so with ``storescu``, which calls ANY-SCP. Host names are
-resolved in the background: a decision uses what was found last and never waits for a name server.
+not looked at either: whoever tries a gateway for the first time does so with ``storescu``, which calls ANY-SCP. But what a source
+demands (`certificate_name`, `addresses`) holds there too: nobody else may call by its AE title. Host names are resolved in the
+background: a decision uses what was found last and never waits for a name server.
 """
 
 from __future__ import annotations
@@ -51,12 +52,15 @@ class KnownSource:
     host: str
     networks: tuple[Network, ...]
     certificate_name: str | None
+    demands: bool = False
+    """Its table says more of who calls than where it is reached: its AE title is its own in every mode."""
 
 
 def known_source(name: str, table: SourceTable) -> KnownSource:
     """Return the source `name` of the configuration, whose addresses are valid ones."""
     networks = _networks([*table.addresses, *([table.host] if _is_address(table.host) else [])])
-    return KnownSource(name, table.ae_title, table.host, networks, table.certificate_name)
+    demands = table.certificate_name is not None or bool(table.addresses)
+    return KnownSource(name, table.ae_title, table.host, networks, table.certificate_name, demands)
 
 
 def reporters(settings: Settings) -> tuple[KnownSource, ...]:
@@ -171,7 +175,7 @@ class KnownSources:
 
         Raises:
             AssociationRejected: 1/1/7 for a called AE title that is not ours, 1/1/3 for a caller that is not known; neither
-                where anyone may call.
+                where anyone may call, but 1/1/3 for one that calls as a source and does not show what that source demands.
         """
         if not self._anyone and called_ae not in self._ae_titles:
             log.warning("called_ae_not_ours", called_ae=called_ae, calling_ae=calling_ae, address=address)
@@ -195,13 +199,14 @@ class KnownSources:
         return self._preferred.get(source, self._usual)
 
     def _unknown(self, calling_ae: str, called_ae: str, address: str) -> None:
-        """Refuse a caller that is no source, unless anyone may call. Raises AssociationRejected."""
+        """Refuse a caller that is no source, unless anyone may call by its AE title. Raises AssociationRejected."""
         titled = any(source.ae_title == calling_ae for source in self._sources)
         if titled:
             # Its address may have changed since it was looked up.
             self._look_up_again(RETRY_S)
-        if not self._anyone:
-            log.warning("caller_not_known", calling_ae=calling_ae, address=address, ae_title_known=titled)
+        demanded = any(source.demands and source.ae_title == calling_ae for source in self._sources)
+        if demanded or not self._anyone:
+            log.warning("caller_not_known", calling_ae=calling_ae, address=address, ae_title_known=titled, demanded=demanded)
             self._turned_away(calling_ae, called_ae, address)
             raise rejection(1, 1, 3)
 

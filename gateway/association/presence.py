@@ -5,9 +5,12 @@ A query below STUDY level carries every unique key above its own, since relation
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from pydicom.dataset import Dataset
 
 from gateway.association.contexts import LITTLE_ENDIAN, STUDY_ROOT_FIND, ProposedContext
+from gateway.association.query import text
 from gateway.association.requestor import Requestor
 
 FIND_CONTEXT = ProposedContext(STUDY_ROOT_FIND, LITTLE_ENDIAN)
@@ -22,23 +25,38 @@ def instances_of_series(association: Requestor, study_instance_uid: str, series_
         AssociationError: the association broke.
     """
     query = _image_query(study_instance_uid, series_instance_uid, "")
-    return {_uid(match, "SOPInstanceUID") for match in association.find(query) if _answers(match, query)} - {""}
+    return {text(match, "SOPInstanceUID") for match in association.find(query) if _answers(match, query)} - {""}
+
+
+def has_study(association: Requestor, study_instance_uid: str) -> bool:
+    """Tell whether the peer lists the study. Raises like `instances_of_series`."""
+    query = Dataset()
+    query.QueryRetrieveLevel = "STUDY"
+    query.StudyInstanceUID = study_instance_uid
+    return any(text(match, "StudyInstanceUID") == study_instance_uid for match in association.find(query))
+
+
+def listed_studies(association: Requestor, study_instance_uids: Sequence[str]) -> set[str]:
+    """Return which of the studies the peer lists when it is asked for all at once, by a list of UIDs (PS3.4 §C.2.2.2.2).
+
+    A peer that does not match by lists may leave out any of them. Raises like `instances_of_series`.
+    """
+    query = Dataset()
+    query.QueryRetrieveLevel = "STUDY"
+    query.StudyInstanceUID = list(study_instance_uids)
+    return {text(match, "StudyInstanceUID") for match in association.find(query)} & set(study_instance_uids)
 
 
 def is_listed(association: Requestor, study_instance_uid: str, series_instance_uid: str, sop_instance_uid: str) -> bool:
     """Tell whether the peer lists this one instance. Raises like `instances_of_series`."""
     query = _image_query(study_instance_uid, series_instance_uid, sop_instance_uid)
-    return sop_instance_uid in {_uid(match, "SOPInstanceUID") for match in association.find(query) if _answers(match, query)}
+    return sop_instance_uid in {text(match, "SOPInstanceUID") for match in association.find(query) if _answers(match, query)}
 
 
 def _answers(match: Dataset, query: Dataset) -> bool:
     """Tell whether a match is of the series that was asked for: some peers ignore keys and answer with what they have."""
     keys = ("StudyInstanceUID", "SeriesInstanceUID")
-    return all(_uid(match, key) in ("", _uid(query, key)) for key in keys)
-
-
-def _uid(dataset: Dataset, keyword: str) -> str:
-    return str(dataset.get(keyword) or "").strip("\0 ")
+    return all(text(match, key) in ("", text(query, key)) for key in keys)
 
 
 def answers_find(association: Requestor) -> bool:

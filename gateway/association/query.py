@@ -7,14 +7,16 @@ some peers ignore keys that they do not know. Pure, but for the `Finder` that ca
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Protocol, Self
+from typing import Protocol
 
 import pydicom.config
-from pydicom.datadict import dictionary_VR, tag_for_keyword
+from pydicom.datadict import dictionary_VR, keyword_for_tag, tag_for_keyword
 from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
 
-from gateway.errors import UsageError
+from gateway.association.identifier import readable
+from gateway.errors import ProtocolError, UsageError
+from gateway.single_values import MAX_OTHERS, SingleValue
 
 # Values come from strangers and are judged here; pydicom would quote those it finds odd, patients' names too, in warnings.
 pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE
@@ -84,22 +86,6 @@ def _set(dataset: Dataset, name: str, keyword: str, value: str) -> None:
         raise UsageError(f"{keyword} cannot have that value") from error
 
 
-class SingleValue(str):
-    """The one value that a key is to have, as it stands: what a source takes for wildcards in it are none.
-
-    A source matches them all the same, and may pass over case or padding: answers with another value are passed over by
-    `contradicts`, and `others` has what they had, so that it can be said. It may name patients.
-    """
-
-    others: set[str]
-
-    def __new__(cls, value: str) -> Self:
-        """Take `value` as it stands."""
-        made = super().__new__(cls, value)
-        made.others = set()
-        return made
-
-
 def contradicts(answer: Dataset, keys: Mapping[str, str]) -> bool:
     """Tell whether `answer` has another value where `keys` asks for exactly one: no wildcard, list or range, or a `SingleValue`."""
     for keyword, wanted in keys.items():
@@ -117,32 +103,6 @@ def contradicts(answer: Dataset, keys: Mapping[str, str]) -> bool:
     return False
 
 
-MAX_OTHERS = 1000
-"""Values of answers that were passed over which are kept."""
-
-
-def passed_over(keys: Mapping[str, str]) -> tuple[str, ...]:
-    """Return the values for whose sake answers to single values were passed over, in order."""
-    return tuple(sorted({other for value in keys.values() if isinstance(value, SingleValue) for other in value.others}))
-
-
-def how_passed_over(keys: Mapping[str, str]) -> str:
-    """Return how many values were passed over and how they differ, in words without patient data; nothing where none was."""
-    pairs = [(str(value), other) for value in keys.values() if isinstance(value, SingleValue) for other in value.others]
-    if not pairs:
-        return ""
-    by_case = sum(value.strip().casefold() == other.casefold() for value, other in pairs)
-    by_padding = sum(_bare(value) == _bare(other) and value.strip().casefold() != other.casefold() for value, other in pairs)
-    ways = [(by_case, "by case only"), (by_padding, "by padding only"), (len(pairs) - by_case - by_padding, "otherwise")]
-    told = ", ".join(f"{count} {way}" for count, way in ways if count)
-    return f"answers were passed over whose value is another one: {told}"
-
-
-def _bare(value: str) -> str:
-    """Return `value` without what some systems fill it up with."""
-    return value.casefold().replace(" ", "").lstrip("0")
-
-
 _EXACT = frozenset({"StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "AccessionNumber", "PatientID", "StudyID"})
 """Keys whose values are compared as they are: others may be matched without regard to case, or as ranges (PS3.4 §C.2.2.2)."""
 
@@ -150,14 +110,20 @@ _EXACT = frozenset({"StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "
 def text(dataset: Dataset, keyword: str) -> str:
     """Return a value as text, several joined by a backslash; empty where there is none or it cannot be read."""
     try:
-        value = dataset.get(keyword)
-    except (ValueError, TypeError, OverflowError, NotImplementedError, KeyError):
+        with readable():
+            value = dataset.get(keyword)
+            if value is None:
+                return ""
+            if isinstance(value, MultiValue):
+                return "\\".join(_printable(one) for one in value)
+            return _printable(value)
+    except ProtocolError:
         return ""
-    if value is None:
-        return ""
-    if isinstance(value, MultiValue):
-        return "\\".join(str(one).strip(_PADDING) for one in value)
-    return str(value).strip(_PADDING)
+
+
+def _printable(value: object) -> str:
+    """Return one value without its padding, and without half characters, which neither a file nor a database takes."""
+    return str(value).strip(_PADDING).encode("utf-8", "replace").decode()
 
 
 _PADDING = "\0 \t\r\n"
@@ -171,6 +137,6 @@ def count_of(dataset: Dataset, keyword: str) -> int | None:
 
 
 def as_values(dataset: Dataset) -> dict[str, str]:
-    """Return a match as keyword → value, sequences and group 0000 left out."""
-    keywords = (element.keyword for element in dataset if element.VR != "SQ" and element.tag.group != 0)
-    return {keyword: text(dataset, keyword) for keyword in keywords if keyword}
+    """Return a match as keyword â value; sequences, group 0000 and what has no keyword (private elements) are left out."""
+    keywords = (keyword_for_tag(tag) for tag in sorted(dataset.keys()) if tag.group != 0)
+    return {keyword: text(dataset, keyword) for keyword in keywords if keyword and dictionary_VR(keyword) != "SQ"}

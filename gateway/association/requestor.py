@@ -201,15 +201,15 @@ class Requestor:
             AssociationError: the association ended.
         """
         context = self._context(model)
-        data = encode_identifier(identifier, context.transfer_syntax)
-        bounds = Bounds(frozenset(identifier.keys()), self._deadlines.query_s)
+        data, wanted = encode_identifier(identifier, context.transfer_syntax), frozenset(identifier.keys())
+        bounds = Bounds(wanted, self._deadlines.query_s)
         command = self._command(Operation.C_FIND, HAS_DATA_SET, AffectedSOPClassUID=model, Priority=MEDIUM)
         with closing(self._responses(Operation.C_FIND, context, command, data, self._deadlines.response_s)) as responses:
             for response in responses:
                 if is_pending(response.status):
                     bounds.heard()
                 if is_pending(response.status) and response.data is not None:
-                    yield bounds.keep(decode_identifier(response.data, context.transfer_syntax))
+                    yield bounds.keep(decode_identifier(response.data, context.transfer_syntax, wanted))
                 elif not is_pending(response.status) and response.status != SUCCESS:
                     raise DimseFailed("C-FIND", response.status, peer=str(self.remote))
 

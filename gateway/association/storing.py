@@ -87,7 +87,7 @@ class Storing:
     def log_tally(self) -> None:
         """Tell the log what came, for an association that has no last line of its own."""
         tally = self.tally
-        self._log.info("instances_fetched", stored=tally.stored, refused=tally.refused, bytes=tally.bytes)
+        self._log.debug("instances_fetched", stored=tally.stored, refused=tally.refused, bytes=tally.bytes)
 
     def _count(self, status: int) -> None:
         # Warnings (PS3.4 Table B.2-1) are stored too.

@@ -7,23 +7,24 @@ import io
 from collections.abc import Iterator, Mapping
 from datetime import date, timedelta
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from gateway.cli import render
 from gateway.cli.link import reach
 from gateway.cli.lists import listed_in
-from gateway.cli.options import DEFAULT_CONFIG, ConfigOption, JsonOption
+from gateway.cli.options import DEFAULT_CONFIG, ConfigOption, JsonOption, ListOption
 from gateway.cli.peers import keys_of
 from gateway.cli.progress import Amount, Meter, meter
 from gateway.cli.pull import follow, show_delivering
 from gateway.compare.request import CompareRequest, Level, Repair
 from gateway.errors import UsageError, require_known
-from gateway.files import create_private
+from gateway.files import create_private, unusable
 from gateway.retrieve.lists import ListKind
-from gateway.settings import Settings
-from gateway.web.wire import CompareCommand
+
+if TYPE_CHECKING:
+    from gateway.settings import Settings
 
 Document = Mapping[str, Any]
 
@@ -43,9 +44,7 @@ def compare(
     first: Annotated[str, typer.Option("--from", help="The first study date, as in 2000-01-31.")] = "",
     last: Annotated[str, typer.Option("--to", help="The last study date.")] = "",
     last_days: Annotated[int | None, typer.Option("--last", min=1, help="The last so many days, today included.")] = None,
-    list_file: Annotated[
-        Path | None, typer.Option("--list", help="A file with one study, accession number or patient id a row.")
-    ] = None,
+    list_file: ListOption = None,
     column: Annotated[str | None, typer.Option(help="The column of the list: its name, or its position from 1.")] = None,
     kind: Annotated[ListKind | None, typer.Option(help="What the list holds, where its header does not say.")] = None,
     content: Annotated[bool, typer.Option("--content", help="Also what is in the instances: elements and pixels.")] = False,
@@ -60,6 +59,8 @@ def compare(
 
     A and B are names of the configuration or folders. With --repair the last comparison counts.
     """
+    from gateway.web.wire import CompareCommand
+
     if last_days is not None:
         if first or last:
             raise UsageError("--last, or --from and --to, not both")
@@ -167,7 +168,7 @@ def _write(path: Path, summary: Document) -> None:
         with create_private(path) as file:
             file.write(text.getvalue().encode())
     except OSError as error:
-        raise UsageError(f"{path}: {error.strerror}") from error
+        raise UsageError(str(unusable(error, "cannot write the report", path))) from error
 
 
 def lines(summary: Document) -> Iterator[tuple[object, ...]]:

@@ -10,12 +10,11 @@ from typing import Annotated
 
 import typer
 
-from gateway import config
 from gateway.cli.options import DEFAULT_CONFIG
 from gateway.config.template import Folder, Peer, Plan, render
 from gateway.domain import is_ae_title
 from gateway.errors import UsageError
-from gateway.files import write_file
+from gateway.files import using, write_file
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 _PEER = re.compile(r"(?P<ae>[^@]+)@(?P<host>\[[^\]]+\]|[^:\[\]]+):(?P<port>\d{1,5})")
@@ -50,9 +49,12 @@ def init(
     if use_sync and not source:
         raise UsageError("--sync needs a --source to fetch from")
     plan = plan_of(ae_title or "GATEWAY", host, port, source or [], destination or [], use_tls=use_tls, source_tls=source_tls)
+    from gateway import config
+
     text = render(replace(plan, sync=use_sync))
     config.check_text(text, path)
-    write_file(path, text.encode())
+    with using(path, "cannot write the configuration"):
+        write_file(path, text.encode())
     typer.echo(f"{path} is written.")
     if use_tls or source_tls:
         typer.echo("Next: gateway certs (makes the certificates that it names), then gateway serve.")

@@ -1,4 +1,4 @@
-"""``gateway jobs``: the migrations that the gateway knows, and what a person may do with them."""
+"""``gateway jobs``: migrations, and what else goes on without its command, and what a person may do with them."""
 
 from __future__ import annotations
 
@@ -12,57 +12,99 @@ from gateway.cli import render
 from gateway.cli.link import reach
 from gateway.cli.migrate import ReportOption, check_report, conclude, words
 from gateway.cli.options import DEFAULT_CONFIG, ConfigOption, JsonOption
-from gateway.web.wire import JobAction, JobQuery
+from gateway.cli.pull import show_pulled
+from gateway.cli.send import show_sent
+from gateway.errors import UsageError
 
 Document = Mapping[str, Any]
 
-jobs = typer.Typer(help="Migrations: how far they are, pausing and resuming, reports.", no_args_is_help=True)
+jobs = typer.Typer(
+    help="Migrations and detached commands: how far, pause, resume, reports.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+)
 
-JobId = Annotated[int, typer.Argument(help="The number of the migration (gateway jobs list).", metavar="ID")]
+JobId = Annotated[int, typer.Argument(help="The number of the job (gateway jobs list).", metavar="ID")]
 
 
 @jobs.command("list")
 def list_(path: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) -> None:
-    """List the migrations, the newest first."""
+    """List the migrations, and the pulls and sends that were left to the gateway, the newest first."""
     with reach(path) as (client, _):
         found = client.get("/jobs")
     if as_json:
         render.print_json(found)
         return
-    rows = [(str(job["job_id"]), job["state"], _what(job), words(job), render.moment(job["changed_at"])) for job in found["jobs"]]
+    rows = [
+        (str(job["job_id"]), job["state"], _what(job), _how_far(job), render.moment(job["changed_at"])) for job in found["jobs"]
+    ]
     if rows:
         render.show(render.Table(("id", "state", "what", "how far", "changed"), rows, apart=("what", "how far")))
     else:
-        typer.echo("no migration")
+        typer.echo("no job")
+    for job in found["jobs"]:
+        if job.get("note"):
+            typer.echo(f"{job['kind']} {job['job_id']}: {job['note']}")
 
 
 @jobs.command()
 def show(job_id: JobId, path: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) -> None:
-    """Show how far a migration is."""
+    """Show how far a migration, or a pull or send that was left to the gateway, is."""
+    from gateway.web.wire import JobQuery
+
     with reach(path) as (client, _):
         _print(client.post("/jobs/show", JobQuery(id=job_id)), as_json)
 
 
 @jobs.command()
 def report(job_id: JobId, report: ReportOption = None, path: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) -> None:
-    """Report what became of every study of a migration; exit code 1 where not all of it is done."""
+    """Report what became of every study of a migration, or of what was left to the gateway; exit code 1 where not all is done."""
+    from gateway.web.wire import JobQuery
+
     check_report(report)
     with reach(path) as (client, _):
         query = JobQuery(id=job_id)
         summary = {**client.post("/jobs/show", query), **client.post("/jobs/report", query)}
-    conclude(summary, report, as_json=as_json)
+    if summary["kind"] == "migrate":
+        conclude(summary, report, as_json=as_json)
+        return
+    if report is not None:
+        raise UsageError("--report is for migrations; --json has all of this job")
+    if as_json:
+        render.print_json(summary)
+    elif summary["kind"] == "send":
+        show_sent(summary, waited=True)
+    else:
+        show_pulled(summary, waited=True)
+    if not summary["done"]:
+        raise typer.Exit(1)
 
 
 @jobs.command()
 def pause(job_id: JobId, path: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) -> None:
-    """Stop a migration between instances; it goes on when it is resumed."""
+    """Stop a job between instances; it goes on when it is resumed."""
     _act(path, job_id, "pause", as_json)
 
 
 @jobs.command()
-def resume(job_id: JobId, path: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) -> None:
-    """Carry a migration on in the running gateway, also what did not come whole (retry)."""
-    _act(path, job_id, "resume", as_json)
+def resume(
+    job: Annotated[str, typer.Argument(help='The number of a job, or "sync NAME" or "compare NAME" as status shows it.')],
+    path: ConfigOption = DEFAULT_CONFIG,
+    as_json: JsonOption = False,
+) -> None:
+    """Carry a job on in the running gateway, also what did not come whole (retry), or begin what is not begun again."""
+    from gateway.web.wire import StartAction
+
+    if job.isdecimal():
+        _act(path, int(job), "resume", as_json)
+        return
+    with reach(path) as (client, _):
+        begun = client.post("/jobs/begin", StartAction(name=job))
+    if as_json:
+        render.print_json(begun)
+    else:
+        typer.echo(f"{job}: begun")
 
 
 @jobs.command()
@@ -72,6 +114,8 @@ def retry(job_id: JobId, path: ConfigOption = DEFAULT_CONFIG, as_json: JsonOptio
 
 
 def _act(path: Path, job_id: int, action: Literal["pause", "resume"], as_json: bool) -> None:
+    from gateway.web.wire import JobAction
+
     with reach(path) as (client, _):
         _print(client.post("/jobs/act", JobAction(id=job_id, action=action)), as_json)
 
@@ -80,15 +124,35 @@ def _print(job: Document, as_json: bool) -> None:
     if as_json:
         render.print_json(job)
         return
+    if job["kind"] != "migrate":
+        typer.echo(f"{job['kind']} {job['job_id']}: {job['state']}: {_what(job)}")
+        typer.echo(f"what became of it, once it has ended: gateway jobs report {job['job_id']}")
+        return
     typer.echo(f"migration {job['job_id']}: {job['state']}: {_what(job)}")
     typer.echo(words(job))
+    if job.get("note"):
+        typer.echo(job["note"])
     for what, why in job.get("problems", {}).items():
         typer.echo(f"  {what}: {why}")
 
 
+def _how_far(job: Document) -> str:
+    return words(job) if job["kind"] == "migrate" else "-"
+
+
 def _what(job: Document) -> str:
     asked = job["request"]
+    if job["kind"] != "migrate":
+        return _what_was_left(job["kind"], asked)
     entries = asked["study_uids"] + asked["accession_numbers"] + asked["patient_ids"]
     what = f"{asked['first']} to {asked['last']}" if asked["first"] else f"a list of {entries}"
     to = ", ".join(asked["destinations"]) or "where the routes lead"
     return f"{asked['source']}, {what}, to {to}"
+
+
+def _what_was_left(kind: str, asked: Document) -> str:
+    to = ", ".join(asked["destinations"]) or "where the routes lead"
+    if kind == "send":
+        return f"{render.plural(asked['paths'], 'file or folder', 'files or folders')}, to {to}"
+    entries = asked["study_uids"] + asked["accession_numbers"] + asked["patient_ids"]
+    return f"{asked['source']}, {f'a list of {entries}' if entries else 'a query'}, to {to}"

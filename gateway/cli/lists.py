@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,10 @@ import typer
 
 from gateway.cli import render
 from gateway.errors import UsageError
+from gateway.files import unusable
 from gateway.retrieve.lists import ListKind, StudyList, decode_list, parse_list
+
+STANDARD_INPUT = Path("-")
 
 MAX_LIST_BYTES = 64_000_000
 """A million rows of UIDs."""
@@ -67,7 +72,7 @@ class Listed:
 
 
 def listed_in(path: Path | None, column: str | None, kind: ListKind | None) -> Listed:
-    """Return what the list file `path` names; nothing without a file.
+    """Return what the list file `path` names, ``-`` being standard input; nothing without a file.
 
     Raises:
         UsageError: it cannot be read, is too large or is no such list, or `column` or `kind` is given without it.
@@ -77,10 +82,10 @@ def listed_in(path: Path | None, column: str | None, kind: ListKind | None) -> L
             raise UsageError("--column and --kind say how to read a --list")
         return Listed()
     try:
-        with path.open("rb") as file:
+        with nullcontext(sys.stdin.buffer) if path == STANDARD_INPUT else path.open("rb") as file:
             content = file.read(MAX_LIST_BYTES + 1)
     except OSError as error:
-        raise UsageError(f"{path}: {error.strerror}") from error
+        raise UsageError(str(unusable(error, "cannot read the list", path))) from error
     if len(content) > MAX_LIST_BYTES:
         raise UsageError(f"{path}: larger than {render.size(MAX_LIST_BYTES)}; split it into several lists")
     try:

@@ -15,15 +15,18 @@ import typer
 from gateway.cli import render
 from gateway.cli.link import reach
 from gateway.cli.lists import listed_in
-from gateway.cli.options import DEFAULT_CONFIG, ConfigOption, JsonOption, PriorityOption, priority_of
+from gateway.cli.options import DEFAULT_CONFIG, ConfigOption, Detach, DryRun, JsonOption, ListOption, PriorityOption, priority_of
 from gateway.cli.progress import Amount, Meter, meter
 from gateway.cli.pull import follow, show_delivering
 from gateway.errors import UsageError
+from gateway.files import unusable
 from gateway.migrate.request import MigrationRequest
 from gateway.retrieve.lists import ListKind
-from gateway.web.wire import MigrateCommand
 
 Document = Mapping[str, Any]
+
+SHOWN_PORTIONS = 31
+"""Days or entries of a dry run printed; --json has them all."""
 
 SHOWN = 20
 """Studies that are not done, printed at the end; the report has them all."""
@@ -37,9 +40,7 @@ def migrate(
     source: Annotated[str, typer.Argument(help="The name of a source in the configuration.")],
     first: Annotated[str, typer.Option("--from", help="The first study date, as in 2000-01-31.")] = "",
     last: Annotated[str, typer.Option("--to", help="The last study date.")] = "",
-    list_file: Annotated[
-        Path | None, typer.Option("--list", help="A file with one study, accession number or patient id a row.")
-    ] = None,
+    list_file: ListOption = None,
     column: Annotated[str | None, typer.Option(help="The column of the list: its name, or its position from 1.")] = None,
     kind: Annotated[ListKind | None, typer.Option(help="What the list holds, where its header does not say.")] = None,
     destination: Annotated[
@@ -58,7 +59,8 @@ def migrate(
     when: Annotated[str | None, typer.Option(help="The [schedule] within whose hours studies are moved.")] = None,
     priority: PriorityOption = "low",
     report: ReportOption = None,
-    detach: Annotated[bool, typer.Option("--detach", help="Leave it to the running gateway (gateway jobs).")] = False,
+    dry_run: DryRun = False,
+    detach: Detach = False,
     no_wait: Annotated[bool, typer.Option("--no-wait", help="Do not wait for the deliveries.")] = False,
     path: ConfigOption = DEFAULT_CONFIG,
     as_json: JsonOption = False,
@@ -67,6 +69,8 @@ def migrate(
 
     Given again after an interruption, the same command carries on where it stopped.
     """
+    from gateway.web.wire import MigrateCommand
+
     if detach and report is not None:
         raise UsageError("--report is written at the end: with --detach, use gateway jobs report")
     check_report(report)
@@ -86,11 +90,13 @@ def migrate(
         when=when,
         priority=priority_of(priority),
     )
-    command = MigrateCommand(request=request, detach=detach, wait=not no_wait)
-    with reach(path, works=True) as (client, _), meter(as_json) as shown, client.stream("/migrate", command) as events:
+    command = MigrateCommand(request=request, dry_run=dry_run, detach=detach, wait=not no_wait)
+    with reach(path, works=not dry_run) as (client, _), meter(as_json) as shown, client.stream("/migrate", command) as events:
         summary = follow(events, MigrationProgress(shown))
     summary = {**summary, **listed.document()}
-    if summary["detached"]:
+    if dry_run:
+        _conclude_dry(summary, as_json)
+    elif summary["detached"]:
         _conclude_detached(summary, as_json)
     else:
         conclude(summary, report, as_json=as_json)
@@ -117,6 +123,29 @@ def _conclude_detached(summary: Document, as_json: bool) -> None:
         typer.echo(f"migration {summary['job_id']} goes on in the gateway (gateway jobs show {summary['job_id']})")
 
 
+def _conclude_dry(summary: Document, as_json: bool) -> None:
+    """Print what a migration would move; exit with 1 where some of it could not be listed."""
+    if as_json:
+        render.print_json(summary)
+    else:
+        for label, why in summary["problems"].items():
+            typer.echo(f"{label}: not listed: {why}")
+        for label, doubt in summary["doubts"].items():
+            typer.echo(f"{label}: {doubt}")
+        rows = [(one["label"], str(one["studies"]), str(one["instances"])) for one in summary["portions"] if one["studies"]]
+        if rows:
+            render.show(render.Table(("portion", "studies", "instances"), rows[:SHOWN_PORTIONS]))
+        if len(rows) > SHOWN_PORTIONS:
+            typer.echo(f"  … and {len(rows) - SHOWN_PORTIONS} more (--json has them all)")
+        unsaid = ", as far as the source counts them" if summary["uncounted"] else ""
+        typer.echo(
+            f"{render.plural(summary['studies'], 'study', 'studies')}, {render.plural(summary['instances'], 'instance')}{unsaid}, "
+            f"would be moved to {', '.join(summary['to'])} (--dry-run)"
+        )
+    if summary["problems"]:
+        raise typer.Exit(1)
+
+
 class MigrationProgress:
     """Shows the events of a migration."""
 
@@ -127,6 +156,9 @@ class MigrationProgress:
         """Show one event."""
         if event["event"] == "delivering":
             show_delivering(self._shown, event)
+        elif event["event"] == "listing":
+            of = event["portions"]
+            self._shown.show("listing", Amount(), f"{of['listed']}/{of['of']} listed, {event['studies']} studies")
         elif event["event"] == "migrating":
             studies = event["studies"]
             self._shown.show("migrating", Amount(studies["moved"], studies["instances"] or None), words(event))
@@ -228,7 +260,7 @@ def _write(path: Path, text: str) -> None:
         path.touch(mode=0o600)
         path.write_text(text)
     except OSError as error:
-        raise UsageError(f"{path}: {error.strerror}") from error
+        raise UsageError(str(unusable(error, "cannot write the report", path))) from error
 
 
 def lines(studies: Sequence[Document]) -> Iterator[tuple[object, ...]]:
@@ -275,4 +307,4 @@ def _at(of: Document | None) -> Iterable[object]:
     if of is None:
         return (0, 0, "")
     verified = of["states"].get("verified", 0)
-    return (verified + of["states"].get("delivered", 0), verified, " ".join(of["proofs"]))
+    return (verified + of["states"].get("delivered", 0), verified, ", ".join(of["proofs"]))

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from gateway import config
 from gateway.domain import Priority
-from gateway.settings import Settings
+
+if TYPE_CHECKING:
+    from gateway.settings import Settings
 
 ConfigOption = Annotated[
     Path, typer.Option("--config", envvar="GATEWAY_CONFIG", help="The configuration file.", show_default=True, dir_okay=False)
@@ -20,6 +21,12 @@ PriorityOption = Annotated[
     Literal["low", "normal", "high"],
     typer.Option("--priority", help="What goes first where not everything can: high overtakes all that is under way."),
 ]
+ListOption = Annotated[
+    Path | None,
+    typer.Option("--list", help="A file with one study, accession number or patient id a row; - is standard input."),
+]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be moved, and move nothing.")]
+Detach = Annotated[bool, typer.Option("--detach", help="Leave it to the running gateway (gateway jobs).")]
 
 DEFAULT_CONFIG = Path("config.toml")
 
@@ -34,4 +41,6 @@ def settings_of(path: Path) -> Settings:
 
     Raises ConfigurationError with every problem at once.
     """
+    from gateway import config
+
     return config.load(path, os.environ)

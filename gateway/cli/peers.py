@@ -12,7 +12,6 @@ from gateway.cli.link import reach
 from gateway.cli.options import DEFAULT_CONFIG, ConfigOption, JsonOption
 from gateway.dates import matching_value
 from gateway.errors import UsageError
-from gateway.web.wire import EchoCommand, FindCommand
 
 Level = Literal["study", "series", "image"]
 
@@ -26,6 +25,8 @@ def echo(
     as_json: JsonOption = False,
 ) -> None:
     """Ask sources and destinations with C-ECHO whether they are there, and how long the answer takes."""
+    from gateway.web.wire import EchoCommand
+
     if bool(names) is everything:
         raise UsageError("name a source or destination, or say --all")
     with reach(path) as (client, _):
@@ -44,6 +45,25 @@ def _result(result: Mapping[str, Any]) -> tuple[str, ...]:
     answer = {True: "ok", False: "FAILED", None: "-"}[result["ok"]]
     times = tuple(f"{result[key]:.1f}" if key in result else "-" for key in ("associate_ms", "echo_ms"))
     return (result["name"], result["kind"], result["address"], "yes" if result["tls"] else "no", answer, *times, result["detail"])
+
+
+def accept_folder(
+    destination: Annotated[str, typer.Argument(help="The name of a destination of kind folder.")],
+    path: ConfigOption = DEFAULT_CONFIG,
+    as_json: JsonOption = False,
+) -> None:
+    """Take what lies at a folder destination's path for its folder, although another one was there before, and deliver into it.
+
+    Where nothing lies there, the folder is made at the next delivery.
+    """
+    from gateway.web.wire import FolderCommand
+
+    with reach(path) as (client, _):
+        document = client.post("/folder/accept", FolderCommand(destination=destination))
+    if as_json:
+        render.print_json(document)
+    else:
+        typer.echo(f"{document['path']} is the folder of {document['destination']} from now on")
 
 
 def tell_advice(results: Sequence[Mapping[str, Any]]) -> None:
@@ -125,6 +145,8 @@ def find(
     as_json: JsonOption = False,
 ) -> None:
     """Ask a source with C-FIND what it has. Keys without a value are asked for and not matched."""
+    from gateway.web.wire import FindCommand
+
     wanted = keys_of(keys or (), bare=True)
     command = FindCommand(source=source, level=_LEVELS[level], keys=wanted, limit=limit)
     with reach(path) as (client, _):

@@ -7,12 +7,12 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-
-from rich.console import Console
-from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn
-from rich.text import Text
+from typing import TYPE_CHECKING
 
 from gateway.cli import render
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
 
 
 @dataclass(frozen=True)
@@ -61,23 +61,13 @@ def detail(amount: Amount, seconds: float) -> str:
     return ", ".join(parts)
 
 
-class _Field(ProgressColumn):
-    """A task's own text, without markup: it may hold what a peer sent."""
-
-    def __init__(self, name: str) -> None:
-        self._name = name
-        super().__init__()
-
-    def render(self, task: Task) -> Text:
-        return Text(render.printable(str(task.fields.get(self._name, ""))))
-
-
 @contextmanager
 def meter(quiet: bool) -> Iterator[Meter]:
     """Give a meter that shows on a terminal and stays silent elsewhere, or where `quiet`."""
     if quiet or not sys.stderr.isatty():
         yield Meter(None)
         return
-    columns = (TextColumn("{task.description}"), BarColumn(), _Field("detail"), _Field("note"))
-    with Progress(*columns, console=Console(stderr=True), transient=True, refresh_per_second=5) as progress:
+    from gateway.cli.bar import bar
+
+    with bar() as progress:
         yield Meter(progress)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Annotated, Any, Protocol
 
 import typer
@@ -11,13 +10,12 @@ import typer
 from gateway.cli import render
 from gateway.cli.link import reach
 from gateway.cli.lists import listed_in
-from gateway.cli.options import DEFAULT_CONFIG, ConfigOption, JsonOption, PriorityOption, priority_of
+from gateway.cli.options import DEFAULT_CONFIG, ConfigOption, Detach, DryRun, JsonOption, ListOption, PriorityOption, priority_of
 from gateway.cli.peers import keys_of
 from gateway.cli.progress import Amount, Meter, meter
 from gateway.domain import VerdictKind
 from gateway.errors import GatewayLost
 from gateway.retrieve.lists import ListKind
-from gateway.web.wire import PullCommand
 
 Document = Mapping[str, Any]
 
@@ -36,14 +34,14 @@ def pull(
     study: Annotated[list[str] | None, typer.Option(help="A Study Instance UID; may be repeated.")] = None,
     accession: Annotated[list[str] | None, typer.Option(help="An accession number; may be repeated.")] = None,
     patient: Annotated[list[str] | None, typer.Option(help="A patient id; may be repeated.")] = None,
-    list_file: Annotated[
-        Path | None, typer.Option("--list", help="A file with one study, accession number or patient id a row.")
-    ] = None,
+    list_file: ListOption = None,
     column: Annotated[str | None, typer.Option(help="The column of the list: its name, or its position from 1.")] = None,
     kind: Annotated[ListKind | None, typer.Option(help="What the list holds, where its header does not say.")] = None,
     skip_existing: Annotated[bool, typer.Option("--skip-existing", help="Leave out what the destinations hold already.")] = False,
     to: Annotated[list[str] | None, typer.Option("--to", help="A destination, in place of the routes; may be repeated.")] = None,
     priority: PriorityOption = "normal",
+    dry_run: DryRun = False,
+    detach: Detach = False,
     no_wait: NoWait = False,
     wait_timeout: Timeout = None,
     path: ConfigOption = DEFAULT_CONFIG,
@@ -53,6 +51,8 @@ def pull(
 
     Given again after an interruption, the same command carries on where it stopped.
     """
+    from gateway.web.wire import PullCommand
+
     listed = listed_in(list_file, column, kind)
     listed.tell()
     command = PullCommand(
@@ -61,17 +61,28 @@ def pull(
         skip_existing=skip_existing,
         destinations=tuple(to or ()),
         priority=priority_of(priority),
+        dry_run=dry_run,
+        detach=detach,
         wait=not no_wait,
         wait_s=wait_timeout,
         **listed.named(study, accession, patient),
     )
-    with reach(path, works=True) as (client, _), meter(as_json) as shown, client.stream("/pull", command) as events:
+    with (
+        reach(path, works=not dry_run, detach=detach) as (client, _),
+        meter(as_json) as shown,
+        client.stream("/pull", command) as events,
+    ):
         summary = follow(events, PullProgress(shown))
     if as_json:
         render.print_json({**summary, **listed.document()})
+    elif summary["detached"]:
+        typer.echo(f"pull {summary['job_id']} goes on in the gateway (gateway jobs show {summary['job_id']}, gateway status)")
+    elif dry_run:
+        _print_found(summary)
     else:
-        _print(summary, waited=not no_wait)
-    if not (listed.whole and summary["complete" if no_wait else "done"]):
+        show_pulled(summary, waited=not no_wait)
+    done = not summary["not_found"] if dry_run else summary["detached"] or summary["complete" if no_wait else "done"]
+    if not (listed.whole and done):
         raise typer.Exit(1)
 
 
@@ -160,25 +171,51 @@ class SendProgress:
             self._shown.show("reading", amount, f"{counts['skipped'] + counts['failed']} files not taken")
 
 
-def _print(summary: Document, *, waited: bool) -> None:
+def show_pulled(summary: Document, *, waited: bool) -> None:
+    """Print what became of each study of a pull, and of all of it."""
     print_studies(summary)
     typer.echo(conclusion(summary, waited=waited))
 
 
 def print_studies(summary: Document) -> None:
-    """Print what became of each study of a summary, and what is missing, not delivered or without a route."""
-    destinations = list(dict.fromkeys(name for study in summary["studies"] for name in study["destinations"]))
-    columns = ("study", "asked for", "expected", "received", *destinations, "verdict", "note")
-    if summary["studies"]:
-        rows = [_row(study, destinations) for study in summary["studies"]]
-        render.show(render.Table(columns, rows, apart=("note", "study", "asked for", *destinations)))
-    for study in summary["studies"]:
+    """Print what became of each study of a summary: first what is not whole or not delivered and why, then the others."""
+    if summary["error"]:
+        typer.echo(f"gateway: {summary['error']}", err=True)
+    bad = [study for study in summary["studies"] if not _is_through(study)]
+    _print_table(bad, summary["studies"])
+    for study in bad:
         _print_uids(f"missing of {study['study_instance_uid'] or study['asked']}", study["missing"])
     _print_uids("not delivered", [_undelivered(item) for item in summary["undelivered"]])
     if summary["unrouted"]:
         typer.echo(f"{render.plural(summary['unrouted'], 'instance')} matched no route and stayed here: see [[routes]]")
-    if summary["error"]:
-        typer.echo(f"gateway: {summary['error']}", err=True)
+    _print_table([study for study in summary["studies"] if study not in bad], summary["studies"])
+
+
+def _is_through(study: Document) -> bool:
+    """Tell whether a study is whole, and verified wherever it goes."""
+    states = {state for of in study["destinations"].values() for state in of["states"]}
+    return study["kind"] == VerdictKind.COMPLETE and states <= {"verified"}
+
+
+def _print_table(some: Sequence[Document], every: Sequence[Document]) -> None:
+    if some:
+        destinations = list(dict.fromkeys(name for study in every for name in study["destinations"]))
+        columns = ("study", "asked for", "expected", "received", *destinations, "verdict", "note")
+        rows = [_row(study, destinations) for study in some]
+        render.show(render.Table(columns, rows, apart=("note", "study", "asked for", *destinations)))
+
+
+def _print_found(summary: Document) -> None:
+    rows = [
+        (one["study_instance_uid"], one["date"], one["modalities"], "?" if one["instances"] is None else str(one["instances"]))
+        for one in summary["studies"]
+    ]
+    if summary["not_found"]:
+        typer.echo(f"the source lists nothing for {summary['not_found']} of what was asked for")
+    if rows:
+        render.show(render.Table(("study", "date", "modalities", "instances"), rows, apart=("study",)))
+    to = ", ".join(summary["to"]) or "nowhere: no route leads anywhere from this source"
+    typer.echo(f"{render.plural(len(rows), 'study', 'studies')} would be retrieved, to {to} (--dry-run)")
 
 
 def conclusion(summary: Document, *, waited: bool) -> str:
@@ -215,7 +252,9 @@ def at(of: Document | None) -> str:
         return "-"
     verified = of["states"].get("verified", 0)
     everything = sum(of["states"].values())
-    proofs = f" ({', '.join(of['proofs'])})" if of["proofs"] else ""
+    counted = len(of["proofs"]) > 1
+    proofs = ", ".join(f"{count} {proof}" if counted else proof for proof, count in of["proofs"].items())
+    proofs = f" ({proofs})" if proofs else ""
     others = {state: count for state, count in of["states"].items() if state != "verified"}
     return f"{verified}/{everything} verified{proofs}" + (f", {render.states(others)}" if others else "")
 

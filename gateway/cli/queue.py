@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -14,13 +14,16 @@ from gateway.cli.link import reach
 from gateway.cli.options import DEFAULT_CONFIG, ConfigOption, JsonOption
 from gateway.cli.progress import Amount, meter
 from gateway.codec.syntaxes import syntax
-from gateway.domain import DeliveryState, is_uid
+from gateway.domain import Action, DeliveryState, is_uid
 from gateway.errors import UsageError
-from gateway.ledger.queue import Action
-from gateway.web.client import Client
-from gateway.web.wire import QueueAction, QueueExport, QueueFilter, QueueList
 
-queue = typer.Typer(help="See and steer deliveries that are not done yet.", no_args_is_help=True)
+if TYPE_CHECKING:
+    from gateway.web.client import Client
+    from gateway.web.wire import QueueFilter
+
+queue = typer.Typer(
+    help="See and steer deliveries that are not done yet.", no_args_is_help=True, add_completion=False, rich_markup_mode=None
+)
 
 Ids = Annotated[list[int] | None, typer.Argument(help="Numbers of deliveries, from `gateway queue list`.", metavar="[ID]...")]
 Destination = Annotated[
@@ -39,6 +42,8 @@ def _where(
     study: Sequence[str] | None,
     everything: bool = False,
 ) -> QueueFilter:
+    from gateway.web.wire import QueueFilter
+
     wrong = [uid for uid in study or () if not is_uid(uid)]
     if wrong:
         raise UsageError(f"not a Study Instance UID: {wrong[0]!r}")
@@ -62,6 +67,8 @@ def list_(
     as_json: JsonOption = False,
 ) -> None:
     """List deliveries, oldest first: what is not done yet, or what the options name."""
+    from gateway.web.wire import QueueList
+
     command = QueueList(where=_where(ids, destination, state, study), limit=limit)
     with reach(path) as (client, _):
         document = client.post("/queue/list", command)
@@ -104,6 +111,8 @@ def show(
     as_json: JsonOption = False,
 ) -> None:
     """Show everything the gateway knows of some deliveries."""
+    from gateway.web.wire import QueueFilter, QueueList
+
     with reach(path) as (client, _):
         document = client.post("/queue/list", QueueList(where=QueueFilter(ids=tuple(ids)), limit=10_000))
     if as_json:
@@ -134,6 +143,8 @@ def _details(entry: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def _act(action: Action, where: QueueFilter, path: Path, as_json: bool, *, ask: bool = False) -> None:
+    from gateway.web.wire import QueueAction
+
     if where.selection().is_everything and not where.everything:
         raise UsageError(
             f"name deliveries by number, --destination, --state or --study, or say --all: gateway queue {action} --help"
@@ -146,7 +157,13 @@ def _act(action: Action, where: QueueFilter, path: Path, as_json: bool, *, ask: 
         render.print_json(document)
     else:
         typer.echo(f"{render.plural(document['changed'], 'delivery', 'deliveries')} {_DONE[action]}")
-    if where.ids and document["changed"] < len(set(where.ids)):
+        left = document.get("unchanged", [])
+        for one in left:
+            named = f" ({', '.join(map(str, one['ids']))})" if where.ids else ""
+            typer.echo(f"  not changed: {one['count']}{named}: {one['why']}")
+        if not (document["changed"] or left):
+            typer.echo("  no delivery that is not done yet meets these conditions")
+    if not document["changed"] or (where.ids and document["changed"] < len(set(where.ids))):
         raise typer.Exit(1)
 
 
@@ -159,6 +176,8 @@ _DONE = {
 
 
 def _confirm(client: Client, where: QueueFilter) -> None:
+    from gateway.web.wire import QueueList
+
     if not sys.stdin.isatty():
         raise UsageError("dropping gives up deliveries for good; say --yes where nobody can be asked")
     total = client.post("/queue/list", QueueList(where=where, limit=1))["total"]
@@ -223,6 +242,8 @@ def export(
 
     Nothing is overwritten, and nothing changes for their deliveries.
     """
+    from gateway.web.wire import QueueExport
+
     command = QueueExport(where=_where(ids, destination, state, study), to=str(to.absolute()))
     summary: dict[str, Any] = {}
     with reach(path) as (client, _), meter(as_json) as shown, client.stream("/queue/export", command) as events:

@@ -8,9 +8,8 @@ import socket
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-import httpx
 import typer
 
 from gateway.cli import render
@@ -18,8 +17,11 @@ from gateway.cli.link import reach
 from gateway.cli.options import DEFAULT_CONFIG, ConfigOption, JsonOption, settings_of
 from gateway.cli.peers import tell_advice
 from gateway.errors import GatewayError, UsageError, require_known
-from gateway.settings import RestTable, Settings, SourceTable
-from gateway.web.wire import EchoCommand
+
+if TYPE_CHECKING:
+    import httpx
+
+    from gateway.settings import RestTable, Settings, SourceTable
 
 REST_S = 30.0
 """Orthanc answers ``/modalities/NAME/echo`` only after its own DICOM timeout."""
@@ -66,6 +68,8 @@ def register(
 
 def _asked(path: Path, source: str) -> list[dict[str, Any]]:
     """Return what C-ECHO finds of `source`; one that does not answer is registered all the same."""
+    from gateway.web.wire import EchoCommand
+
     with reach(path) as (client, _):
         results: list[dict[str, Any]] = client.post("/echo", EchoCommand(names=(source,)))["results"]
     return [result for result in results if result["kind"] == "source"]
@@ -152,6 +156,8 @@ def _dcm4chee(ours: OurAddress) -> dict[str, Any]:
 
 def _enter(rest: RestTable, ours: OurAddress) -> dict[str, Any]:
     """Enter us as a modality of an Orthanc, read it back, and let Orthanc ask us with C-ECHO."""
+    import httpx
+
     auth = None
     if rest.username is not None:
         auth = httpx.BasicAuth(rest.username, rest.password.get_secret_value() if rest.password else "")

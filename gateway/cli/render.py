@@ -9,9 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from rich.cells import cell_len
-from rich.console import Console
-from rich.text import Text
+from gateway.domain import printable as printable  # noqa: PLC0414 - what is shown is made so by whoever shows it
 
 UID_COLUMNS = frozenset({"study", "instance", "StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID"})
 """Columns that people copy from."""
@@ -74,6 +72,9 @@ class Table:
 
 def show(*tables: Table) -> None:
     """Print tables on standard output, as wide as the terminal; not bounded where there is none."""
+    from rich.console import Console
+    from rich.text import Text
+
     terminal = sys.stdout.isatty()
     console = Console(highlight=False, soft_wrap=True)
     for table in tables:
@@ -86,6 +87,8 @@ def show(*tables: Table) -> None:
 
 def layout(table: Table, width: int | None) -> list[str]:
     """Return the lines of `table`, its heading first if it has one, for a terminal `width` columns wide (None: no limit); pure."""
+    from rich.cells import cell_len
+
     columns = [printable(column) for column in table.columns]
     rows = [[printable(cell) for cell in row] for row in table.rows]
     widths = [max(map(cell_len, cells)) for cells in zip(columns, *rows, strict=True)]
@@ -108,12 +111,9 @@ _GAP = "  "
 
 
 def _line(cells: Sequence[str], widths: Sequence[int], kept: Sequence[int]) -> str:
+    from rich.cells import cell_len
+
     return _GAP.join(cells[at] + " " * (widths[at] - cell_len(cells[at])) for at in kept).rstrip()
-
-
-def printable(text: str) -> str:
-    """Return `text` without control characters: a peer's value must not steer a terminal."""
-    return "".join(character if character.isprintable() else "�" for character in text)
 
 
 def print_json(document: Any) -> None:

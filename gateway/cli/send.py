@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,66 +12,93 @@ import typer
 
 from gateway.cli import render
 from gateway.cli.link import reach
-from gateway.cli.options import DEFAULT_CONFIG, ConfigOption, JsonOption, PriorityOption, priority_of
+from gateway.cli.options import DEFAULT_CONFIG, ConfigOption, Detach, DryRun, JsonOption, PriorityOption, priority_of
 from gateway.cli.progress import meter
 from gateway.cli.pull import NoWait, SendProgress, Timeout, at, follow
 from gateway.errors import UsageError
-from gateway.web.wire import SendCommand
+from gateway.files import unusable
 
 Document = Mapping[str, Any]
 
 SHOWN_FILES = 20
-"""Files printed that were not taken or not delivered; --json and --report have all of them."""
+"""Files printed of each kind that did not get there; --json and --report have all of them."""
+
+SHOWN_KINDS = 4
+"""Reasons told of files that were skipped."""
 
 HEADER = ("path", "outcome", "destination", "sop_instance_uid", "status", "reason")
 
 
 def send(
     paths: Annotated[list[Path], typer.Argument(help="Files, folders or zip archives.", metavar="FOLDER...")],
-    to: Annotated[list[str], typer.Option("--to", help="The name of a destination in the configuration; may be repeated.")],
+    to: Annotated[
+        list[str] | None, typer.Option("--to", help="A destination; may be repeated.", show_default="where the routes lead")
+    ] = None,
+    follow_links: Annotated[bool, typer.Option("--follow-links", help="Also read folders to which symbolic links lead.")] = False,
     report: Annotated[
         Path | None, typer.Option(help="Write a CSV line for each file that did not get there.", dir_okay=False)
     ] = None,
     priority: PriorityOption = "normal",
+    dry_run: DryRun = False,
+    detach: Detach = False,
     no_wait: NoWait = False,
     wait_timeout: Timeout = None,
     path: ConfigOption = DEFAULT_CONFIG,
     as_json: JsonOption = False,
 ) -> None:
-    """Send files to destinations and prove that they arrived; the files stay as they are.
+    """Send files and prove that they arrived; the files stay as they are.
 
-    Given again after an interruption, the same command sends only what is missing.
+    Without --to the routes decide for each instance, as for what is received from a caller named "send". Given again after an
+    interruption, the same command sends only what is missing.
     """
+    from gateway.web.wire import SendCommand
+
     missing = [str(given) for given in paths if not given.exists()]
     if missing:
         raise UsageError(f"no such file or folder: {', '.join(missing)}")
+    if detach and report is not None:
+        raise UsageError("--report is written at the end: with --detach, leave it out")
     if report is not None:
         _write(report, ())  # a report that cannot be written is noticed before anything is sent
-    given = tuple(str(folder.absolute()) for folder in paths)
-    command = SendCommand(paths=given, to=tuple(to), priority=priority_of(priority), wait=not no_wait, wait_s=wait_timeout)
-    with reach(path, works=True) as (client, _), meter(as_json) as shown, client.stream("/send", command) as events:
+    command = SendCommand(
+        paths=tuple(str(given.absolute()) for given in paths),
+        to=tuple(to or ()),
+        follow_links=follow_links,
+        priority=priority_of(priority),
+        dry_run=dry_run,
+        detach=detach,
+        wait=not no_wait,
+        wait_s=wait_timeout,
+    )
+    with (
+        reach(path, works=not dry_run, detach=detach) as (client, _),
+        meter(as_json) as shown,
+        client.stream("/send", command) as events,
+    ):
         summary = follow(events, SendProgress(shown))
     if report is not None:
         _write(report, lines(summary))
     if as_json:
         render.print_json(summary)
+    elif summary["detached"]:
+        typer.echo(f"send {summary['job_id']} goes on in the gateway (gateway jobs show {summary['job_id']}, gateway status)")
     else:
-        _print(summary, waited=not no_wait)
-    if not (_taken(summary) if no_wait else summary["done"]):
+        show_sent(summary, waited=not no_wait)
+    if not (summary["detached"] or (_taken(summary) if no_wait else summary["done"])):
         raise typer.Exit(1)
 
 
 def _taken(summary: Document) -> bool:
-    return bool(summary["instances"]) and not summary["counts"]["failed"]
+    return bool(summary["instances"]) and not (summary["counts"]["failed"] or summary["unrouted"])
 
 
 def lines(summary: Document) -> Iterator[tuple[str, ...]]:
-    """Return a line of the report for each file that was not taken and each delivery that is not verified; pure."""
-    for item in summary["files"]:
-        yield (item["path"], item["outcome"], "", "", "", item["reason"])
+    """Return a line of the report for each delivery that is not verified and each file that was not taken; pure."""
     for item in summary["undelivered"]:
         status = f"{item['status']:04X}" if item["status"] is not None else ""
         yield (item["path"], item["state"], item["destination"], item["sop_instance_uid"], status, item["reason"] or "")
+    for item in summary["files"]:
+        yield (item["path"], item["outcome"], "", "", "", item["reason"])
 
 
 def _write(path: Path, rows: Iterable[tuple[str, ...]]) -> None:
@@ -80,30 +108,67 @@ def _write(path: Path, rows: Iterable[tuple[str, ...]]) -> None:
             writer.writerow(HEADER)
             writer.writerows(rows)
     except OSError as error:
-        raise UsageError(f"{path}: {error.strerror}") from error
+        raise UsageError(str(unusable(error, "cannot write the report", path))) from error
 
 
-def _print(summary: Document, *, waited: bool) -> None:
-    counts = summary["counts"]
-    typer.echo(f"{render.plural(summary['instances'], 'instance')}, {render.size(summary['size_bytes'])}: {render.states(counts)}")
-    rows = [(name, at(of)) for name, of in summary["destinations"].items()]
+def show_sent(summary: Document, *, waited: bool) -> None:
+    """Print what failed and why, then where the rest stands, and last what was no DICOM."""
+    left = [line for line in lines(summary) if line[1] != "skipped"]
+    for title, outcomes in _TITLES.items():
+        # A delivery's outcome is its state.
+        mine = [line for line in left if (line[1] in outcomes if outcomes else line[1] not in _FILES)]
+        if mine and (waited or outcomes):
+            _print_some(title, mine)
+    told = (lambda of: render.states(of["states"])) if summary.get("dry_run") else at
+    rows = [(name, told(of)) for name, of in summary["destinations"].items()]
     if rows:
         render.show(render.Table(("destination", "instances"), rows))
-    failed = list(lines(summary))
-    for file, outcome, destination, *_, reason in failed[:SHOWN_FILES]:
-        where = f" at {destination}" if destination else ""
-        typer.echo(f"  {render.printable(file)}: {outcome}{where}: {render.printable(reason)}")
-    if len(failed) > SHOWN_FILES:
-        typer.echo(f"  … and {len(failed) - SHOWN_FILES} more (--report FILE.csv or --json has them all)")
+    typer.echo(totals(summary))
     typer.echo(conclusion(summary, waited=waited))
+    skipped = [item["reason"] for item in summary["files"] if item["outcome"] == "skipped"]
+    if skipped:
+        kinds = render.states(dict(Counter(skipped).most_common(SHOWN_KINDS)))
+        typer.echo(f"skipped {render.plural(len(skipped), 'file')}: {render.printable(kinds)} (--report FILE.csv has them all)")
+
+
+_TITLES = {
+    "not delivered": (),
+    "could not be read": ("failed",),
+    "no route takes": ("unrouted",),
+    "not followed": ("link",),
+}
+_FILES = frozenset({"failed", "unrouted", "link", "skipped"})
+
+
+def _print_some(title: str, some: Sequence[tuple[str, ...]]) -> None:
+    typer.echo(f"{title} ({len(some)}):")
+    for file, outcome, destination, _, status, reason in some[:SHOWN_FILES]:
+        where = f"{outcome} at {destination}: " if destination else ""
+        code = f"[{status}] " if status else ""
+        typer.echo(f"  {render.printable(file)}: {where}{code}{render.printable(reason)}")
+    if len(some) > SHOWN_FILES:
+        typer.echo(f"  … and {len(some) - SHOWN_FILES} more (--report FILE.csv or --json has them all)")
+
+
+def totals(summary: Document) -> str:
+    """Return how many files became what: the numbers add up to the files. Pure."""
+    counts = {_WORDS.get(kind, kind): count for kind, count in summary["counts"].items() if count}
+    what = f"{render.plural(summary['found'], 'file')}: {render.states(counts)}" if summary["found"] else "no file"
+    return f"{what}; {render.plural(summary['instances'], 'instance')}, {render.size(summary['size_bytes'])}"
+
+
+_WORDS = {"settled": "there already"}
 
 
 def conclusion(summary: Document, *, waited: bool) -> str:
-    """Return the last line: whether everything got there, and what did not. Pure."""
-    if not summary["instances"]:
-        return "no DICOM instance found"
-    failed = summary["counts"]["failed"]
+    """Return whether everything got there, and what did not. Pure."""
+    failed, unrouted = summary["counts"]["failed"], summary["unrouted"]
     left = [f"NOT sent: {render.plural(failed, 'DICOM file')} that could not be read"] if failed else []
+    left += [f"NOT sent: {render.plural(unrouted, 'instance')} that no route takes"] if unrouted else []
+    if not summary["instances"]:
+        return "; ".join(left) or "no DICOM instance found"
+    if summary.get("dry_run"):
+        return "; ".join(["nothing was sent (--dry-run)", *left])
     if not waited:
         return "; ".join(["deliveries go on (gateway status)", *left])
     if not summary["delivered"]:

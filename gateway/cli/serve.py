@@ -4,22 +4,31 @@ from __future__ import annotations
 
 import os
 import threading
+from typing import Annotated, Literal
 
-import trio
+import typer
 
-from gateway import log
 from gateway.cli.options import DEFAULT_CONFIG, ConfigOption, settings_of
 
 STUCK_S = 5.0
 """After the drain nothing is left but control connections; a client that reads nothing may not keep the process."""
 
 
-def serve(path: ConfigOption = DEFAULT_CONFIG) -> None:
+def serve(
+    log_level: Annotated[
+        Literal["debug", "info", "warning", "error"] | None,
+        typer.Option(help="What is logged, in place of [log] level.", show_default=False),
+    ] = None,
+    path: ConfigOption = DEFAULT_CONFIG,
+) -> None:
     """Receive, route and deliver until SIGTERM or Ctrl+C, then finish what runs and stop."""
+    import trio
+
+    from gateway import log
     from gateway.app import serve as run
 
     settings = settings_of(path)
-    log.configure(settings.log)
+    log.configure(settings.log.model_copy(update={"level": log_level}) if log_level else settings.log)
     trio.run(run, settings, lambda: _leave_within(STUCK_S))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 
@@ -14,13 +14,62 @@ from gateway.cli.options import DEFAULT_CONFIG, ConfigOption, JsonOption
 Document = Mapping[str, Any]
 
 
-def status(path: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) -> None:
+def status(
+    exit_code: Annotated[
+        bool, typer.Option("--exit-code", help="Exit with 1 where something needs a person, and say what; for monitoring.")
+    ] = False,
+    path: ConfigOption = DEFAULT_CONFIG,
+    as_json: JsonOption = False,
+) -> None:
     """Show sources, destinations, queues, verdicts, spool and certificates."""
     with reach(path) as (client, _):
         document = client.get("/status")
+    wanting = list(wants_a_person(document))
     if as_json:
-        render.print_json(document)
-        return
+        render.print_json({**document, "needs_a_person": wanting})
+    else:
+        _print(document)
+        if wanting and exit_code:
+            typer.echo("\nNeeds a person:")
+            for text in wanting:
+                typer.echo(f"  {render.printable(text)}")
+    if wanting and exit_code:
+        raise typer.Exit(1)
+
+
+def wants_a_person(document: Document) -> Iterator[str]:
+    """Yield what does not mend itself, or not before somebody looks; pure.
+
+    Not among it: what waits, is tried again or was told to whoever asked for it (verdicts, interrupted commands).
+    """
+    if document["gateway"]["role"] != "gateway":
+        yield "no gateway runs (gateway serve)"
+    if not document["spool"]["has_room"]:
+        yield "the spool is full: instances are refused until there is room"
+    for key, what in (("missing", "lost their bytes"), ("unrouted", "are kept without a route")):
+        if document["instances"][key]:
+            yield f"{render.plural(document['instances'][key], 'instance')} that {what}"
+    for item in document["held"]:
+        yield f"{item['destination']}: {render.plural(item['count'], 'instance')} held: {item['reason']}"
+    for item in document["destinations"]:
+        if item["circuit"] is not None and item["circuit"]["state"] != "closed":
+            yield f"{item['name']} is down: {item['circuit']['reason']}"
+    yield from _looks_that_want_one(document)
+    for item in document["certificates"]:
+        if item.get("warning"):
+            yield f"certificate {item['path']}: {item['warning']}"
+
+
+def _looks_that_want_one(document: Document) -> Iterator[str]:
+    for item in document.get("syncs", ()):
+        if item["cycle"] is not None and item["cycle"]["error"]:
+            yield f"sync {item['name']}: {item['cycle']['error']}"
+    for item in document.get("comparisons", ()):
+        if item["error"] or item["different"]:
+            yield f"comparison {item['name']}: {item['error'] or render.plural(item['different'], 'difference')}"
+
+
+def _print(document: Document) -> None:
     typer.echo(_head(document))
     for table in _tables(document):
         typer.echo()
@@ -77,6 +126,10 @@ def _head(document: Document) -> str:
     ]
     if document["stopped_jobs"]:
         lines.append(f"{render.plural(document['stopped_jobs'], 'command')} interrupted: give it again to carry on")
+    lines += [
+        f"{one['name']} is NOT begun again: it ended the gateway at its last {one['count']} starts ({one['resume']} begins it)"
+        for one in document.get("not_begun", ())
+    ]
     return "\n".join(lines)
 
 
@@ -101,12 +154,16 @@ def _destinations(document: Document) -> render.Table:
             _way(item, running=running),
             render.states(item["queue"]["states"]),
             render.duration(item["queue"]["oldest_s"]),
-            render.states(item["settled"]),
+            render.states(item["settled"]) + _there_before(item["was_there"]),
         )
         for item in document["destinations"]
     ]
     columns = ("name", "address", "TLS", "proof", "circuit", "queue", "oldest", "settled")
     return render.Table(columns, rows, "Destinations", ("circuit", "address", "settled", "queue"))
+
+
+def _there_before(count: int) -> str:
+    return f"; {render.plural(count, 'instance')} {'was' if count == 1 else 'were'} there before" if count else ""
 
 
 def _way(destination: Document, *, running: bool) -> str:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
-from pydantic import ValidationError
 
 from gateway.cli import render
 from gateway.cli.link import reach
@@ -16,8 +15,9 @@ from gateway.cli.peers import keys_of
 from gateway.cli.progress import meter
 from gateway.cli.pull import PullProgress, follow, print_studies
 from gateway.errors import UsageError
-from gateway.settings import Settings, SyncTable
-from gateway.web.wire import SyncCommand
+
+if TYPE_CHECKING:
+    from gateway.settings import Settings, SyncTable
 
 Document = Mapping[str, Any]
 
@@ -57,6 +57,8 @@ def sync(
     as_json: JsonOption = False,
 ) -> None:
     """Keep destinations supplied with what a source has and they lack, until Ctrl+C."""
+    from gateway.web.wire import SyncCommand
+
     given = {
         "to": to,
         "last": last,
@@ -75,7 +77,7 @@ def sync(
     }
     if once and stable_for:
         raise UsageError("--once takes what is there: it has no --stable-for")
-    with reach(path, works=True) as (client, settings):
+    with reach(path, works=not dry_run) as (client, settings):
         command = SyncCommand(table=table_of(settings, name, given), once=once, dry_run=dry_run)
         if dry_run or once:
             with meter(as_json) as shown, client.stream("/sync", command) as events:
@@ -95,6 +97,10 @@ def table_of(settings: Settings, name: str, given: Mapping[str, Any]) -> SyncTab
         UsageError: an option cannot be meant.
 
     """
+    from pydantic import ValidationError
+
+    from gateway.settings import SyncTable
+
     options = {key: value for key, value in given.items() if value}
     configured = next((table.model_dump() for table in settings.sync if table.name == name), {"name": name, "source": name})
     if options.keys() & _WINDOW:

@@ -4,9 +4,37 @@ A planner on top of `gateway.holdings`, which says what a place holds, and of `g
 `request`, `differences` and `repair` are pure; `contents` reads files; `walk` and `runner` are the trio orchestration.
 """
 
-from gateway.compare.differences import Difference, Kind
-from gateway.compare.request import CompareRequest, Level, Repair
-from gateway.compare.runner import Comparison, Outcome
-from gateway.compare.service import Comparisons, Repaired
+from typing import TYPE_CHECKING
+
+from gateway.exports import lazily
+
+if TYPE_CHECKING:
+    from gateway.compare.differences import Difference, Kind
+    from gateway.compare.request import CompareRequest, Level, Repair
+    from gateway.compare.runner import Comparison, Outcome
+    from gateway.compare.service import Comparisons, Repaired
+else:
+    __getattr__ = lazily(
+        __name__,
+        {
+            "differences": (
+                "Difference",
+                "Kind",
+            ),
+            "request": (
+                "CompareRequest",
+                "Level",
+                "Repair",
+            ),
+            "runner": (
+                "Comparison",
+                "Outcome",
+            ),
+            "service": (
+                "Comparisons",
+                "Repaired",
+            ),
+        },
+    )
 
 __all__ = ["CompareRequest", "Comparison", "Comparisons", "Difference", "Kind", "Level", "Outcome", "Repair", "Repaired"]

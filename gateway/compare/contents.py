@@ -28,14 +28,15 @@ def differing(a: Path, b: Path, pool: Pool) -> tuple[str, ...]:
         GatewayStopping: the pool was closed meanwhile.
     """
     try:
-        with _opened(a) as one, _opened(b) as other:
+        with opened(a) as one, opened(b) as other:
             return alike.differing(one, other, pool, folder=a.parent)
     except OSError as error:
         raise Incomparable(f"a file cannot be read ({error.strerror or type(error).__name__})") from None
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[alike.Encoded]:
+def opened(path: Path) -> Iterator[alike.Encoded]:
+    """Open the data set of a Part 10 file. Raises Incomparable where it is none, OSError."""
     with path.open("rb") as file:
         whole = Extent(file.fileno(), 0, os.fstat(file.fileno()).st_size)
         try:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timedelta, tzinfo
 from functools import partial
@@ -17,10 +17,11 @@ from gateway import dates
 from gateway.compare.request import CompareRequest, Level, Repair
 from gateway.compare.runner import Outcome
 from gateway.compare.service import Comparisons, Settle
-from gateway.errors import GatewayError, GatewayStopping
-from gateway.files import make_private_folder, write_file
+from gateway.errors import GatewayError, GatewayStopping, JobFailed
+from gateway.files import make_private_folder, unusable, write_file
 from gateway.schedule import parse_days, parse_zone
 from gateway.settings import CompareTable
+from gateway.starts import Starts
 from gateway.windows import Window
 
 log = structlog.get_logger()
@@ -52,6 +53,7 @@ class Daily:
     hours: Callable[[str | None], Window]
     now: Callable[[], datetime]
     last: dict[str, Last] = field(default_factory=dict)
+    starts: Starts | None = None
 
     async def run(self, table: CompareTable, running: Callable[[], AbstractAsyncContextManager[None]]) -> None:
         """Carry out `table` whenever it is due, until the gateway stops; `running` is entered for as long as one takes."""
@@ -64,7 +66,7 @@ class Daily:
             last.due = due
             await self._until(due)
             try:
-                async with running(), self.hours(table.when).while_open() as open_:
+                async with running(), self.hours(table.when).while_open() as open_, self._counted(f"compare {table.name}"):
                     await self._once(table, last, zone)
                 if open_.cancelled_caught:
                     last.error = "broken off at the end of its hours"
@@ -72,6 +74,18 @@ class Daily:
             except GatewayStopping:
                 log.info("comparison_stopped", comparison=table.name)
                 return
+
+    @asynccontextmanager
+    async def _counted(self, name: str) -> AsyncIterator[None]:
+        """Begin only what did not end the gateway the last two times; else wait for a person."""
+        if self.starts is None:
+            yield
+            return
+        await self.starts.begin(name)
+        try:
+            yield
+        finally:
+            await self.starts.end(name)
 
     async def _until(self, due: datetime) -> None:
         while True:
@@ -87,11 +101,18 @@ class Daily:
             outcome, repaired = await self.comparisons.carry_out(
                 request_of(table, self.now().astimezone(zone)), _nobody, self.settle
             )
-        except (GatewayError, OSError) as error:
-            last.error = str(error) if isinstance(error, GatewayError) else type(error).__name__
+            last.different = len(outcome.differences)
+            await trio.to_thread.run_sync(partial(self._write, table.name, outcome))
+        except GatewayError as error:
+            last.error = str(error)
+        except OSError as error:
+            last.error = str(unusable(error))
+        except Exception as error:  # the root of a comparison: it fails, and there is another one
+            last.error = str(JobFailed.of(error))
+            log.exception("comparison_broke", comparison=table.name)
+        if last.error:
             log.error("comparison_failed", comparison=table.name, error=last.error)
             return
-        last.different = len(outcome.differences)
         counts = {
             "studies": outcome.studies,
             "instances": outcome.instances,
@@ -99,12 +120,6 @@ class Daily:
         }
         tell = log.info if outcome.same else log.warning
         tell("comparison_ended", comparison=table.name, different=last.different, **counts)
-        try:
-            await trio.to_thread.run_sync(partial(self._write, table.name, outcome))
-        except OSError as error:
-            # A full disk costs the report, not the gateway: the log above has the verdict.
-            last.error = f"the report cannot be written: {error.strerror or type(error).__name__}"
-            log.error("comparison_report_failed", comparison=table.name, error=last.error)
 
     def _write(self, name: str, outcome: Outcome) -> None:
         """Leave what was found as ``compare-NAME.json``."""

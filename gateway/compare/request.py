@@ -12,7 +12,8 @@ from enum import StrEnum
 from gateway.dates import matching_keys
 from gateway.domain import is_uid
 from gateway.errors import UsageError
-from gateway.retrieve import SingleValue, check_single
+from gateway.retrieve import check_single
+from gateway.single_values import SingleValue
 
 
 class Level(StrEnum):

@@ -9,8 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from pydicom.datadict import keyword_dict
-
 from gateway.codec.available import capabilities
 from gateway.codec.syntaxes import HTJ2K_LOSSLESS
 from gateway.config.environment import suggestion
@@ -57,6 +55,8 @@ def _routes(raw: Raw) -> Iterator[Finding]:
 
 
 def _meant(keyword: str) -> str:
+    from pydicom.datadict import keyword_dict
+
     known = [*sorted(OPERATION_KEYS), *sorted(word for word in keyword_dict if not unknown_keywords({word: ""}))]
     close = suggestion(keyword, known)
     return close if "did you mean" in close else f"a DICOM keyword such as Modality, or one of {', '.join(sorted(OPERATION_KEYS))}"
@@ -214,6 +214,8 @@ def _compares(raw: Raw) -> Iterator[Finding]:
 
 def _query(table: dict[str, Any], path: KeyPath) -> Iterator[Finding]:
     for keyword in _table(table, "query"):
+        from pydicom.datadict import keyword_dict
+
         if keyword not in keyword_dict:
             expected = suggestion(keyword, sorted(keyword_dict))
             yield Finding(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from gateway.config.environment import FILE_SUFFIX, secret_files
@@ -39,18 +39,45 @@ def _read_secret(path: KeyPath, table: Raw, file_key: str, folder: Path) -> Iter
 
 
 def resolve_paths(raw: Raw, folder: Path) -> Iterator[Finding]:
-    """Make every path of `raw` absolute, in place, and find the files that have to exist and do not."""
+    """Make every path of `raw` absolute, in place, and find the files that have to exist and do not.
+
+    Where none is there of those that ``gateway certs`` makes, nobody has made any yet: that is said once, with the command.
+    """
     # The state folder lies beside the configuration also where the file does not name it.
     ours = raw.setdefault("gateway", {})
     if isinstance(ours, dict):
         ours.setdefault("state", str(GatewayTable().state))
+    wanted: list[tuple[KeyPath, Path]] = []
     for place in list(values(raw)):
         if place.shape.annotation is Path and isinstance(place.value, str) and place.value:
             file = _absolute(place.value, folder)
             place.table[str(place.path[-1])] = str(file)
             field = place.shape.field
-            if field is not None and any(isinstance(item, MustExist) for item in field.metadata) and not _readable(file):
-                yield Finding(place.path, f"{file} ({'not readable' if file.exists() else 'no such file'})", "a readable PEM file")
+            if field is not None and any(isinstance(item, MustExist) for item in field.metadata):
+                wanted.append((place.path, file))
+    if wanted and not any(file.exists() for _, file in wanted) and _of_one_making(wanted):
+        yield _none_yet(wanted)
+        return
+    for path, file in wanted:
+        if not _readable(file):
+            expected = "a readable PEM file" if file.exists() else "a readable PEM file (`gateway certs` makes certificates)"
+            yield Finding(path, f"{file} ({'not readable' if file.exists() else 'no such file'})", expected)
+
+
+def _of_one_making(wanted: Sequence[tuple[KeyPath, Path]]) -> bool:
+    """Tell whether all files have the places and names that ``gateway certs`` gives them in one folder."""
+    cas = [file.name for path, file in wanted if path[-1] == "ca"]
+    return len({file.parent for _, file in wanted}) == 1 and set(cas) == {"ca.crt"}
+
+
+def _none_yet(wanted: Sequence[tuple[KeyPath, Path]]) -> Finding:
+    """Return what is said before there are certificates."""
+    path, first = wanted[0]
+    files = list(dict.fromkeys(file.name for _, file in wanted))
+    where = "" if first.parent == Path("certs").absolute() else f" --folder {first.parent}"
+    return Finding(
+        path[:-1], f"no certificates yet ({', '.join(files)} in {first.parent})", f"them to be there: run `gateway certs{where}`"
+    )
 
 
 def _absolute(name: str, folder: Path) -> Path:

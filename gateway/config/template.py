@@ -113,7 +113,7 @@ _DESTINATIONS = """\
 # ae_title = "ORTHANCA"
 # host = "192.0.2.20"
 # port = 4242
-# verify = "exists"  # the proof asked for: status, exists (C-FIND once a study went quiet) or commitment
+# verify = "exists"  # the proof asked for: status, exists (C-FIND once a study went quiet), commitment or digest (contents)
 # max_rate = "20 MB/s"  # no faster than this
 # when = "night"  # within the hours of this schedule only
 # tls = { ca = "certs/ca.crt", certificate = "certs/gateway.crt", key = "certs/gateway.key" }

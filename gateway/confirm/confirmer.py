@@ -1,4 +1,4 @@
-"""Proofs for all destinations that are asked for one: `exists` by C-FIND, `commitment` by Storage Commitment."""
+"""Proofs for all destinations that are asked for one: by C-FIND, by Storage Commitment, or by comparing contents."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from gateway import tls
 from gateway.association.commitment import CommitmentReport
 from gateway.confirm.peer import Peer
 from gateway.confirm.plan import failure_words
-from gateway.confirm.watch import Watch
+from gateway.confirm.watch import Store, Watch
 from gateway.domain import Proof
 from gateway.errors import LedgerUnavailable
 from gateway.ledger import Ledger, commitments, proofs
@@ -43,8 +43,11 @@ class Confirmer:
         *,
         changed: Callable[[str], None] = _nobody,
         clock: Callable[[], float] = time.time,
+        store: Callable[[str], Store] | None = None,
     ) -> None:
-        """`changed` is called with a destination's name when deliveries were verified or have to be sent again, on any thread.
+        """`store` opens a destination, by name, for ``verify = "digest"``.
+
+        `changed` is called with a destination's name when deliveries were verified or have to be sent again, on any thread.
 
         Raises:
             ConfigurationError: a certificate or key cannot be used.
@@ -54,7 +57,8 @@ class Confirmer:
         self._clock = clock
         self._token: trio.lowlevel.TrioToken | None = None
         self._watches = {
-            peer.name: Watch(peer, ledger, report=self.report, changed=changed, clock=clock) for peer in _peers(settings)
+            peer.name: Watch(peer, ledger, report=self.report, changed=changed, clock=clock, store=store)
+            for peer in _peers(settings)
         }
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -95,9 +99,8 @@ class Confirmer:
             _log.warning("commitment_unknown", transaction_uid=report.transaction_uid)
             return INVALID_ARGUMENT
         name, committed, failed = destination, len(report.committed), len(report.failed)
-        _log.info(
-            "commitment_reported", destination=name, transaction_uid=report.transaction_uid, committed=committed, failed=failed
-        )
+        say = _log.warning if failed else _log.debug
+        say("commitment_reported", destination=name, transaction_uid=report.transaction_uid, committed=committed, failed=failed)
         self._changed(destination)
         self.nudge(destination)
         return SUCCESS

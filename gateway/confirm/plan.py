@@ -17,6 +17,12 @@ LONGEST_WAIT_S = 60.0
 RETRY_FIRST_S = 2.0
 RETRY_MAX_S = 300.0
 
+OTHER_CONTENT = "the destination holds other content under this SOP Instance UID than was delivered"
+
+SHOWN_DIFFERENCES = 8
+
+NOT_FETCHED = "it could not be fetched from where instances are fetched"
+
 NOT_THERE = "answered success but does not have it"
 
 
@@ -60,6 +66,12 @@ def compare(items: Iterable[Unverified], listed: Collection[str]) -> Diff:
     present = tuple(item for item in wanted if item.sop_instance_uid in listed)
     missing = tuple(item for item in wanted if item.sop_instance_uid not in listed)
     return Diff(present, missing)
+
+
+def differences(names: Sequence[str]) -> str:
+    """Say what contents differ in, by names of elements."""
+    more = len(names) - SHOWN_DIFFERENCES
+    return ", ".join(names[:SHOWN_DIFFERENCES]) + (f" and {more} more" if more > 0 else "")
 
 
 def by_series(items: Iterable[Unverified]) -> list[tuple[str, str]]:

@@ -6,7 +6,8 @@ import functools
 import math
 import uuid
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from dataclasses import dataclass, field
+from typing import Protocol, TypeVar
 
 import structlog
 import trio
@@ -15,8 +16,8 @@ from sqlalchemy import Connection
 from gateway.association.commitment import CommitmentReport, InstanceReference
 from gateway.confirm import plan
 from gateway.confirm.peer import CannotAnswer, Peer
-from gateway.domain import Proof
-from gateway.errors import AssociationError, LedgerUnavailable
+from gateway.domain import Content, Proof
+from gateway.errors import AssociationError, GatewayError, LedgerUnavailable, WebServiceError, leaf
 from gateway.ledger import Ledger, commitments, learned, proofs
 from gateway.ledger.proofs import Unverified, WaitingStudy
 
@@ -35,6 +36,12 @@ MAX_REFERENCES = 500
 STUDIES_AT_ONCE = 20
 """How many are asked for on one association."""
 
+COMPARED_AT_ONCE = 100
+"""Instances that are compared before what was found is recorded."""
+
+COMPARE_THREADS = 4
+"""Instances of a destination that are fetched and compared at a time."""
+
 LONGEST_SLEEP_S = 60.0
 SHORTEST_PAUSE_S = 0.2
 """However many hints come, the ledger is looked at no more often …"""
@@ -48,6 +55,51 @@ _log = structlog.get_logger()
 T = TypeVar("T")
 
 
+class NotStored(GatewayError):
+    """A destination does not have an instance that is to be compared."""
+
+
+class NotComparable(GatewayError):
+    """What a destination stores cannot be held against what was delivered; the text says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Delivered:
+    """An instance at a destination, to be compared with the gateway's own bytes of it."""
+
+    study_instance_uid: str
+    series_instance_uid: str
+    sop_instance_uid: str
+    content: Content
+    transfer_syntax_uid: str
+
+
+class Store(Protocol):
+    """A destination, open for looking into what it stores. Blocking; thread-safe."""
+
+    def differing(self, item: Delivered) -> Sequence[str]:
+        """Return what the stored instance differs in from what was delivered: names of elements, and pixels.
+
+        Raises NotStored, NotComparable; AssociationError and WebServiceError where it cannot be asked now.
+        """
+
+    def close(self) -> None:
+        """End what is open."""
+
+
+@dataclass
+class _Compared:
+    """What became of items that were compared."""
+
+    same: list[Unverified] = field(default_factory=list)
+    missing: list[Unverified] = field(default_factory=list)
+    other: dict[str, list[Unverified]] = field(default_factory=dict)
+    """By what they differ in."""
+
+    unknown: dict[str, list[Unverified]] = field(default_factory=dict)
+    """By why they cannot be compared."""
+
+
 class Watch:
     """Proofs of one destination. Runs on the trio thread, what blocks on a thread of its own."""
 
@@ -59,15 +111,19 @@ class Watch:
         report: Callable[[CommitmentReport], object],
         changed: Callable[[str], None],
         clock: Callable[[], float],
+        store: Callable[[str], Store] | None = None,
     ) -> None:
+        """`store` opens the destination, by name, for ``verify = "digest"``; it raises NotComparable where there is no way in."""
         self.peer = peer
         self._ledger = ledger
         self._report = report
         self._changed = changed
         self._clock = clock
+        self._store = store
         self._subject = learned.destination_subject(peer.name)
         self._quiet_s = peer.settings.quiet_s
         self._threads = trio.CapacityLimiter(2)
+        self._comparing = trio.CapacityLimiter(COMPARE_THREADS)
         self._awake = trio.Event()
         self._failures = 0
         self._look_s = 0.0
@@ -89,7 +145,7 @@ class Watch:
         """Ask for everything that is due; return for how many seconds nothing will be."""
         try:
             wait_s = await self._ask_due()
-        except (AssociationError, LedgerUnavailable) as error:
+        except (AssociationError, WebServiceError, LedgerUnavailable) as error:
             self._failures += 1
             wait_s = plan.retry_in_s(self._failures)
             _log.warning("proof_not_asked", destination=self.peer.name, reason=str(error), retry_in_s=wait_s)
@@ -137,6 +193,8 @@ class Watch:
         items = await self._read(functools.partial(self._unverified, studies=studies))
         if self.peer.settings.verify == "commitment":
             await self._prove_by_commitment(items)
+        elif self.peer.settings.verify == "digest":
+            await self._prove_by_digest(items)
         else:
             await self._prove_by_listing(items)
 
@@ -172,6 +230,73 @@ class Watch:
             if reason is not None:
                 await self._prove_by_listing(part, f"no commitment: {reason}")
 
+    async def _prove_by_digest(self, items: Sequence[Unverified]) -> None:
+        """Compare what the destination stores with what was delivered; where that cannot be done, the list is asked."""
+        can, cannot = plan.askable(items)
+        await self._trust_status(cannot, "no Study or Series Instance UID to ask with", "")
+        for start in range(0, len(can), COMPARED_AT_ONCE):
+            await self._compare(can[start : start + COMPARED_AT_ONCE])
+
+    async def _compare(self, items: Sequence[Unverified]) -> None:
+        found = await self._compared(items)
+        if found.missing:
+            await trio.sleep(self._quiet_s)
+            again = await self._compared(found.missing)
+            # What cannot be fetched may be there all the same: the list decides.
+            absent = {plan.NOT_FETCHED: again.missing} if again.missing else {}
+            unknown = _merged(found.unknown, _merged(again.unknown, absent))
+            found = _Compared(found.same + again.same, [], _merged(found.other, again.other), unknown)
+        if found.same:
+            await self._record(plan.Diff(tuple(found.same), ()), Proof.DIGEST, "")
+        for names, some in found.other.items():
+            await self._hold(some, f"{plan.OTHER_CONTENT}: {names}")
+        for why, some in found.unknown.items():
+            await self._prove_by_listing(some, f"contents not compared: {why}")
+
+    async def _compared(self, items: Sequence[Unverified]) -> _Compared:
+        contents = await self._read(functools.partial(proofs.contents_of, items=items))
+        into = _Compared()
+        try:
+            if self._store is None:
+                raise NotComparable("nothing can be fetched")
+            store = await trio.to_thread.run_sync(self._store, self.peer.name)
+        except NotComparable as error:
+            into.unknown[str(error)] = list(items)
+            return into
+        try:
+            async with trio.open_nursery() as nursery:
+                for item in items:
+                    nursery.start_soon(self._compare_one, store, item, contents.get(item.delivery_id), into)
+        except BaseExceptionGroup as group:
+            raise leaf(group) from group
+        finally:
+            with trio.CancelScope(shield=True):
+                await trio.to_thread.run_sync(store.close)
+        return into
+
+    async def _compare_one(self, store: Store, item: Unverified, content: tuple[Content, str] | None, into: _Compared) -> None:
+        if content is None:
+            return  # forgotten meanwhile
+        wanted = Delivered(item.study_instance_uid, item.series_instance_uid, item.sop_instance_uid, *content)
+        try:
+            ask = functools.partial(store.differing, wanted)
+            names = await trio.to_thread.run_sync(ask, limiter=self._comparing, abandon_on_cancel=True)
+        except NotStored:
+            into.missing.append(item)
+        except NotComparable as error:
+            into.unknown.setdefault(str(error), []).append(item)
+        else:
+            if names:
+                into.other.setdefault(plan.differences(names), []).append(item)
+            else:
+                into.same.append(item)
+
+    async def _hold(self, items: Sequence[Unverified], reason: str) -> None:
+        now = self._clock()
+        held = await self._write(lambda connection: proofs.record_differing(connection, items, now=now, reason=reason))
+        _log.warning("other_content_stored", destination=self.peer.name, held=held, reason=reason)
+        self._changed(self.peer.name)
+
     async def _request(self, items: Sequence[Unverified]) -> str | None:
         """Request commitment of `items`; return None, or why the destination takes no such request."""
         uid, now = f"2.25.{uuid.uuid4().int}", self._clock()
@@ -179,7 +304,7 @@ class Watch:
         deadline_at = now + self.peer.settings.commitment_timeout_s
         name = self.peer.name
         await self._write(lambda connection: commitments.register(connection, uid, name, ids, now=now, deadline_at=deadline_at))
-        _log.info("commitment_requested", destination=name, transaction_uid=uid, instances=len(items))
+        _log.debug("commitment_requested", destination=name, transaction_uid=uid, instances=len(items))
         references = [InstanceReference(item.sop_class_uid, item.sop_instance_uid) for item in items]
         request = functools.partial(
             self.peer.request_commitment, uid, references, report=self._report, answered=lambda: self._answered(uid)
@@ -211,7 +336,7 @@ class Watch:
             return verified, *proofs.record_missing(connection, diff.missing, now=now, reason=plan.NOT_THERE)
 
         verified, again, held = await self._write(record)
-        say = _log.warning if diff.missing else _log.info
+        say = _log.warning if diff.missing else _log.debug
         say("proved", destination=self.peer.name, proof=proof.value, verified=verified, sent_again=again, held=held, note=note)
         self._changed(self.peer.name)
 
@@ -278,6 +403,10 @@ class Watch:
             with trio.CancelScope(shield=True, deadline=trio.current_time() + KILL_S):
                 await done.wait()
             raise
+
+
+def _merged(one: dict[str, list[Unverified]], other: dict[str, list[Unverified]]) -> dict[str, list[Unverified]]:
+    return {key: one.get(key, []) + other.get(key, []) for key in (*one, *other)}
 
 
 def _tell(token: trio.lowlevel.TrioToken, done: trio.Event) -> None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 import structlog
 
 from gateway.delivery.destination import Destination, Outcome, OutcomeKind, Session
+from gateway.delivery.journal import Sent
 from gateway.delivery.policy import Circumstances, decide, is_plain_success, plain_success
 from gateway.domain import Consignment, DeliveryState
 from gateway.errors import AssociationError, DestinationUnavailable
@@ -40,12 +41,19 @@ class Batch:
     answered: int = 0
     """How many outcomes show that the destination was there."""
 
+    taken: dict[str, Sent] = field(init=False, default_factory=dict)
+    """What the destination took, by Study Instance UID."""
+
+    _since: float = field(init=False)
+    """When the instance at hand began."""
+
     _open: dict[int, Consignment] = field(init=False)
     """What nothing was noted of yet; to take one out is atomic, so that each is noted once."""
 
     _breaking_off: bool = False
 
     def __post_init__(self) -> None:
+        self._since = self.clock()
         self._open = {consignment.delivery_id: consignment for consignment in self.consignments}
 
     def carry_out(self, session: Session) -> None:
@@ -65,8 +73,19 @@ class Batch:
         consignment = self._open.pop(outcome.delivery_id, None)
         if consignment is not None:
             self.answered += outcome.kind not in _SILENT
-            self.note(self._decided(outcome, consignment))
+            change = self._decided(outcome, consignment)
+            self.note(change)
+            self._add_up(change, consignment)
         return self.go_on()
+
+    def _add_up(self, change: Change, consignment: Consignment) -> None:
+        now = self.clock()
+        if change.state is DeliveryState.DELIVERED:
+            sent = self.taken.setdefault(consignment.identity.study_instance_uid, Sent(self._since, now))
+            sent.ended_at = now
+            sent.instances += 1
+            sent.size_bytes += consignment.content.length
+        self._since = now
 
     def break_off(self) -> None:
         """From now on an unknown outcome is ours, not the instance's: it costs no attempt."""
@@ -106,7 +125,7 @@ class Batch:
             self.report(Outcome(delivery_id, OutcomeKind.UNKNOWN, reason=f"internal error: {kind}"))
 
     def _say(self, duration_s: float) -> None:
-        _log.info(
+        _log.debug(
             "batch_ended",
             destination=self.destination.name,
             instances=len(self.consignments),

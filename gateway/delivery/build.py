@@ -12,6 +12,8 @@ from gateway.delivery.cstore import CStore
 from gateway.delivery.destination import ContentStore, Destination
 from gateway.delivery.folder import Folder
 from gateway.delivery.forms import Forms
+from gateway.delivery.identity import LedgerRemembers, ProcessRemembers
+from gateway.ledger import Ledger
 from gateway.settings import DestinationTable, FolderDestination, Settings
 from gateway.throttle import Throttle
 
@@ -31,21 +33,23 @@ def _forms(table: DestinationTable, copies: Copies, can: Capabilities, acceptanc
     return Forms(table.transfer_syntax, lossy, can, acceptance, copies)
 
 
-def destinations(settings: Settings, store: ContentStore, wanted: Mapping[str, Forms] | None = None) -> tuple[Destination, ...]:
+def destinations(
+    settings: Settings, store: ContentStore, wanted: Mapping[str, Forms] | None = None, ledger: Ledger | None = None
+) -> tuple[Destination, ...]:
     """Return every configured destination, its bytes coming from `store`; where `wanted` has no forms, all goes as it is.
+
+    Which folder a folder destination is, `ledger` remembers; without it, nobody beyond the process.
 
     Raises:
         ConfigurationError: a certificate or key cannot be used.
     """
-    return tuple(
-        _destination(name, table, settings, store, (wanted or {}).get(name, Forms()))
-        for name, table in settings.destinations.items()
-    )
 
+    def built(name: str, table: DestinationTable) -> Destination:
+        hours, throttle, wants = settings.hours(table.when), Throttle.of(table.max_rate), (wanted or {}).get(name, Forms())
+        if isinstance(table, FolderDestination):
+            memory = ProcessRemembers() if ledger is None else LedgerRemembers(ledger, name)
+            return Folder(name, table, store, wants, hours, throttle, memory=memory)
+        context = None if table.tls is None else tls.requestor_context(table.tls, key=f"destinations.{name}.tls")
+        return CStore(name, table, table.calling_ae_title or settings.gateway.ae_title, store, context, wants, hours, throttle)
 
-def _destination(name: str, table: DestinationTable, settings: Settings, store: ContentStore, wanted: Forms) -> Destination:
-    hours, throttle = settings.hours(table.when), Throttle.of(table.max_rate)
-    if isinstance(table, FolderDestination):
-        return Folder(name, table, store, wanted, hours, throttle)
-    context = None if table.tls is None else tls.requestor_context(table.tls, key=f"destinations.{name}.tls")
-    return CStore(name, table, table.calling_ae_title or settings.gateway.ae_title, store, context, wanted, hours, throttle)
+    return tuple(built(name, table) for name, table in settings.destinations.items())

@@ -23,7 +23,7 @@ from gateway.spool.content import OpenContent, digest_of
 PREFIX = "copy:"
 
 IDLE_BYTES = 256 * 1024 * 1024
-"""Copies that nobody waits for are kept up to so many bytes, for another destination that wants the same."""
+"""Copies that nobody waits for yet are kept up to so many bytes, while their instances are owed to another destination."""
 
 Key = tuple[str, int, str, str]
 """Digest and length of the stored data set, its transfer syntax UID, and that of the copy."""
@@ -42,6 +42,8 @@ class Copies:
         self._store = store
         self._lock = threading.Lock()
         self._kept: OrderedDict[Key, Content] = OrderedDict()
+        self._instances: dict[Key, int] = {}
+        """Which instance each is a copy of, by its id in the ledger."""
 
     def begin(self) -> None:
         """Make the folder where there is none, and remove what an earlier run left in it. Raises OSError."""
@@ -69,8 +71,10 @@ class Copies:
                 self._kept.move_to_end(key)
             return copy
 
-    def make(self, content: Content, stored: str, target: str, write: Callable[[int], int]) -> Content:
+    def make(self, content: Content, stored: str, target: str, write: Callable[[int], int], *, instance_id: int = 0) -> Content:
         """Keep what `write` writes into the file that it is given the descriptor of; `write` returns how long that is.
+
+        It is a copy of the instance with this id in the ledger.
 
         Raises:
             OSError: the file cannot be made or read back; and what `write` raises. Nothing is left of it then.
@@ -88,7 +92,7 @@ class Copies:
             os.close(descriptor)
         with self._lock:
             replaced = self._kept.pop(key := key_of(content, stored, target), None)
-            self._kept[key] = copy
+            self._kept[key], self._instances[key] = copy, instance_id
         self._remove([replaced] if replaced else [])
         return copy
 
@@ -96,20 +100,38 @@ class Copies:
         """Remove a copy that is not what it was."""
         with self._lock:
             keys = [key for key, kept in self._kept.items() if kept == copy]
-            self._remove([self._kept.pop(key) for key in keys])
+            self._remove([self._pop(key) for key in keys])
 
-    def keep_only(self, wanted: Callable[[Key], bool]) -> None:
-        """Remove copies that are not `wanted`, those used longest ago first, until the others are few enough."""
+    def any(self) -> bool:
+        """Tell whether there is any copy."""
+        return bool(self._kept)
+
+    def instances(self) -> set[int]:
+        """Return the ids of the instances that there are copies of."""
         with self._lock:
-            idle = [key for key in self._kept if not wanted(key)]
+            return set(self._instances.values())
+
+    def keep_only(self, wanted: Callable[[Key], bool], settled: Collection[int] = ()) -> None:
+        """Remove copies that are not `wanted`: all of instances that are `settled` everywhere.
+
+        Of the others those used longest ago go first, until they are few enough.
+        """
+        with self._lock:
+            unwanted = [key for key in self._kept if not wanted(key)]
+            gone = [key for key in unwanted if self._instances[key] in settled]
+            idle = [key for key in unwanted if self._instances[key] not in settled]
             excess = sum(self._kept[key].length for key in idle) - IDLE_BYTES
-            gone = list(_first_of(((key, self._kept[key].length) for key in idle), excess))
-            self._remove([self._kept.pop(key) for key in gone])
+            gone += _first_of(((key, self._kept[key].length) for key in idle), excess)
+            self._remove([self._pop(key) for key in gone])
 
     @property
     def folder(self) -> Path:
         """Where the copies are; what lies between two steps of making one may lie there too."""
         return self._folder
+
+    def _pop(self, key: Key) -> Content:
+        self._instances.pop(key, None)
+        return self._kept.pop(key)
 
     def _path(self, location: str) -> Path:
         return self._folder / location.removeprefix(PREFIX)

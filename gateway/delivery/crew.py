@@ -24,6 +24,7 @@ from gateway.delivery.batch import Batch
 from gateway.delivery.circuit import Circuit, CircuitState, CircuitView
 from gateway.delivery.destination import Destination, Session
 from gateway.delivery.hours import Hours
+from gateway.delivery.journal import Note
 from gateway.delivery.outbox import Outbox
 from gateway.delivery.standing import LINGER_S, LONGEST_SLEEP_S, Act, Standing, Step, is_probe, next_step
 from gateway.errors import LedgerUnavailable
@@ -75,12 +76,13 @@ class Crew:
         *,
         changed: Callable[[str], None],
         to_transcode: Callable[[], None],
+        sent: Note,
         clock: Callable[[], float],
         circuit: Circuit = circuits.CLOSED,
     ) -> None:
         """`changed` is told the destination's name when something was recorded; `clock` gives UTC seconds since the epoch.
 
-        `to_transcode` is called when something is recorded that has to be transcoded first.
+        `to_transcode` is called when something is recorded that has to be transcoded first, `sent` with what a batch brought there.
         """
         self.failure: Exception | None = None
         """The fault of our own that ended it."""
@@ -96,6 +98,7 @@ class Crew:
         self._pull_forward_at = -math.inf
         self._changed = changed
         self._to_transcode = to_transcode
+        self._sent = sent
         self._outbox = Outbox(ledger, clock, self._recorded)
         self._lock = threading.Lock()
         self._standing = Standing(circuit=circuit)
@@ -195,6 +198,8 @@ class Crew:
 
     def _work(self, worker: _Worker) -> None:
         try:
+            if worker is self._workers[0]:
+                self._destination.tidy()
             while (act := self._next_act(worker)) is not Act.LEAVE:
                 if act is Act.CLOSE:
                     worker.session.close()
@@ -301,6 +306,7 @@ class Crew:
     def _deliver(self, worker: _Worker, batch: Batch) -> None:
         if not self._standing.stopping:
             batch.carry_out(worker.session)
+            self._sent(self._destination.name, batch.taken)
         with self._lock:
             standing, now = self._standing, time.monotonic()
             if batch.answered:

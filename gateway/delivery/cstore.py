@@ -15,15 +15,17 @@ import ssl
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from threading import Event
+from typing import TypeVar
 
 import structlog
 
 from gateway.association.contexts import MAX_CONTEXTS, AcceptedContext, plan_contexts
-from gateway.association.presence import FIND_CONTEXT, answers_find, is_listed
+from gateway.association.presence import FIND_CONTEXT, answers_find, has_study, instances_of_series, is_listed, listed_studies
 from gateway.association.requestor import Deadlines, RemoteAE, Requestor, associate
-from gateway.association.statuses import Disposition, store_disposition
+from gateway.association.statuses import SUCCESS, Disposition, store_disposition
 from gateway.codec.policy import Decision, Hold
 from gateway.delivery.acceptance import Pair
+from gateway.delivery.before import Before, Key, Listed
 from gateway.delivery.destination import DAMAGED, ContentStore, OpenBytes, Outcome, OutcomeKind, Report
 from gateway.delivery.forms import Forms
 from gateway.delivery.policy import wants_new_association
@@ -46,6 +48,7 @@ MAX_PAIRS = MAX_CONTEXTS - 1
 """One context is C-FIND's."""
 
 _log = structlog.get_logger()
+T = TypeVar("T")
 
 
 def split(
@@ -84,6 +87,7 @@ class CStore:
     forms: Forms = field(default_factory=Forms)
     hours: Schedule | None = None
     throttle: Throttle | None = None
+    before: Before = field(default_factory=Before)
 
     @property
     def workers(self) -> int:
@@ -107,12 +111,20 @@ class CStore:
 
     @property
     def found_proof(self) -> Proof | None:
-        """What finding an instance by C-FIND proves; nothing where its commitment is wanted."""
-        return None if self.settings.verify == "commitment" else Proof.EXISTS
+        """What finding an instance by C-FIND proves; nothing where more is wanted."""
+        return Proof.EXISTS if self.settings.verify in {"exists", "status"} else None
+
+    @property
+    def asks_before(self) -> bool:
+        """Whether it matters that the destination has an instance before it is sent: where more than its answer is to prove it."""
+        return self.settings.verify != "status"
 
     def open(self) -> CStoreSession:
         """Return a session, not yet associated."""
         return CStoreSession(self)
+
+    def tidy(self) -> None:
+        """Nothing is ever left there."""
 
     def forget_refusals(self) -> None:
         """Propose everything anew."""
@@ -240,13 +252,51 @@ class CStoreSession:
 
     def _attempt(self, consignment: Consignment, part: Sequence[Consignment]) -> Outcome:
         if self._has(consignment, part):
-            return Outcome(consignment.delivery_id, OutcomeKind.FOUND, found=True, proof=self._destination.found_proof)
+            proof = self._proof_of_found(consignment.was_there)
+            return Outcome(consignment.delivery_id, OutcomeKind.FOUND, found=True, proof=proof)
         if self._association is None and (foreseen := self._foreseen(consignment)) is not None:
             return foreseen
         shipment = self._forms.shipment(consignment, self._decision(consignment, part))
         if isinstance(shipment, Outcome):
             return shipment
-        return self._forms.afterwards(self._carried_out(shipment), consignment, shipment)
+        was_there = self._was_there(consignment, part)
+        if self._association is None:
+            # The destination broke it over the question.
+            self._decision(consignment, part)
+        if was_there is not shipment.was_there:
+            shipment = replace(shipment, was_there=was_there)
+        outcome = self._forms.afterwards(self._carried_out(shipment), consignment, shipment)
+        return outcome if was_there is None else replace(outcome, was_there=was_there)
+
+    def _was_there(self, consignment: Consignment, part: Sequence[Consignment]) -> bool | None:
+        """Tell whether the destination had the instance before it was sent for the first time, None where that is not known."""
+        of = consignment.identity
+        if not _new(consignment) or not self._destination.asks_before:
+            return consignment.was_there
+        before = self._destination.before
+        if not before.knows(of.study_instance_uid):
+            before.ask_ahead((each.identity.study_instance_uid for each in part if _new(each)), self._listed_studies)
+        known = self._listed_before((of.study_instance_uid,))
+        if known:
+            known = self._listed_before((of.study_instance_uid, of.series_instance_uid))
+        return None if known is None else of.sop_instance_uid in known
+
+    def _listed_studies(self, studies: list[str]) -> set[str] | None:
+        association = self._association
+        if association is None or not answers_find(association):
+            return None
+        return self._asked(lambda: listed_studies(association, studies))
+
+    def _listed_before(self, key: Key) -> Listed:
+        """Return what the destination listed for a study, or a series, before this process sent anything of it."""
+
+        def ask() -> Listed:
+            association = self._association
+            if association is None or not answers_find(association):
+                return None
+            return self._asked(lambda: _listing(association, key))
+
+        return self._destination.before.answer(key, ask)
 
     def _foreseen(self, consignment: Consignment) -> Outcome | None:
         """Return the outcome where it is known without an association: what is accepted is known, and has to be made first."""
@@ -302,13 +352,17 @@ class CStoreSession:
             self._drop()
             return Outcome(consignment.delivery_id, OutcomeKind.UNREADABLE, reason=DAMAGED)
         self._proven = True
+        if response.status == SUCCESS and consignment.was_there is not None:
+            self._destination.before.sent(consignment.identity.study_instance_uid)
         return self._answered(consignment, association, response.status)
 
     def _answered(self, consignment: Consignment, association: Requestor, status: int) -> Outcome:
         found: bool | None = None
         if store_disposition(status).disposition is Disposition.CHECK_EXISTS:
             found = self._listed(consignment, association)
-        proof = self._destination.found_proof if found and not consignment.has_rivals else None
+        # A duplicate was there before this attempt; by an earlier one only where that is known.
+        was_there = consignment.was_there is not False
+        proof = self._proof_of_found(was_there) if found and not consignment.has_rivals else None
         return Outcome(consignment.delivery_id, OutcomeKind.ANSWERED, status=status, found=found, proof=proof)
 
     def _has(self, consignment: Consignment, part: Sequence[Consignment]) -> bool:
@@ -326,11 +380,22 @@ class CStoreSession:
         A destination that breaks the association over the question is asked no more in this session.
         """
         identity = consignment.identity
-        askable = identity.study_instance_uid and identity.series_instance_uid and self._find_works
-        if not askable or not answers_find(association):
+        if not (identity.study_instance_uid and identity.series_instance_uid and answers_find(association)):
+            return None
+        return self._asked(
+            lambda: is_listed(association, identity.study_instance_uid, identity.series_instance_uid, identity.sop_instance_uid)
+        )
+
+    def _proof_of_found(self, was_there: bool | None) -> Proof | None:
+        found = self._destination.found_proof
+        return Proof.BEFORE if found is not None and was_there else found
+
+    def _asked(self, question: Callable[[], T]) -> T | None:
+        """Ask by C-FIND; None where the destination does not answer. See `_listed`."""
+        if not self._find_works:
             return None
         try:
-            return is_listed(association, identity.study_instance_uid, identity.series_instance_uid, identity.sop_instance_uid)
+            return question()
         except (DimseFailed, NoPresentationContext):
             return None
         except AssociationEnded:
@@ -345,6 +410,24 @@ class CStoreSession:
         association, self._association = self._association, None
         if association is not None:
             association.abort()
+
+
+def _new(consignment: Consignment) -> bool:
+    """Tell whether it was never sent before, and can be asked for."""
+    of = consignment.identity
+    tried = consignment.attempts or consignment.uncertain or consignment.last_status is not None
+    return consignment.was_there is None and not tried and bool(of.study_instance_uid and of.series_instance_uid)
+
+
+def _listing(association: Requestor, key: Key) -> Listed:
+    if len(key) == 1:
+        try:
+            return frozenset(key) if has_study(association, *key) else frozenset()
+        except DimseFailed:
+            # It may answer at IMAGE level all the same.
+            return frozenset(key)
+    study, series = key
+    return frozenset(instances_of_series(association, study, series))
 
 
 class _NoAnswer(Exception):

@@ -54,7 +54,8 @@ class Outcome:
 
     `found` is what the destination said when asked whether it has the instance, None where it was not or could not be asked;
     `proof` is what the adapter itself made sure of. `sent_as` is the transfer syntax UID that it went out in, or is to be brought
-    into, where that was chosen for it.
+    into, where that was chosen for it. `was_there` says whether the destination listed it before it was sent for the first time,
+    None where that is not known.
     """
 
     delivery_id: int
@@ -64,6 +65,7 @@ class Outcome:
     found: bool | None = None
     proof: Proof | None = None
     sent_as: str | None = None
+    was_there: bool | None = None
 
 
 DAMAGED = "bytes damaged: their digest is not the one they came with"
@@ -160,6 +162,9 @@ class Destination(Protocol):
 
     def open(self) -> Session:
         """Return a new session, not yet connected."""
+
+    def tidy(self) -> None:
+        """Remove what earlier runs left at the destination. On a worker's thread, before its first delivery. Never raises."""
 
     def forget_refusals(self) -> None:
         """Ask anew what the destination refused to take, because a person wants it tried. From any thread."""

@@ -11,6 +11,7 @@ import trio
 
 from gateway.delivery.circuit import CircuitView
 from gateway.delivery.destination import Destination
+from gateway.delivery.journal import Note, Sent
 from gateway.delivery.lane import BREAK_OFF_S, Lane
 from gateway.ledger import Ledger, mending
 from gateway.ledger import deliveries as table
@@ -25,6 +26,10 @@ def _nobody(_destination: str) -> None:
     """Tell nobody."""
 
 
+def _nothing(_destination: str, _studies: Mapping[str, Sent]) -> None:
+    """Note nothing."""
+
+
 class Dispatcher:
     """Delivers what the ledger owes. `run` it in a nursery; each method says from where it may be called."""
 
@@ -35,18 +40,20 @@ class Dispatcher:
         *,
         changed: Callable[[str], None] = _nobody,
         to_transcode: Callable[[], None] = lambda: None,
+        sent: Note = _nothing,
         clock: Callable[[], float] = time.time,
     ) -> None:
         """`changed` is called with a destination's name whenever deliveries to it were recorded, on any thread.
 
         `to_transcode` is called, on any thread, when some of them have to be transcoded first.
 
-        `clock` gives UTC seconds since the epoch, as the ledger keeps them.
+        `sent` is told, on any thread, what each batch brought there (`gateway.delivery.journal`). `clock` gives UTC seconds since
+        the epoch, as the ledger keeps them.
         """
         self._ledger = ledger
         self._clock = clock
         self._lanes = {
-            destination.name: Lane(destination, ledger, changed=changed, to_transcode=to_transcode, clock=clock)
+            destination.name: Lane(destination, ledger, changed=changed, to_transcode=to_transcode, sent=sent, clock=clock)
             for destination in destinations
         }
         self._running = False

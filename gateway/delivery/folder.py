@@ -2,13 +2,14 @@
 
 A file appears whole or not at all (written aside, fsync, rename, fsync of the folders down to it) and is read back: that its
 data set has the digest of what was received is its proof. The same content again changes nothing; other content replaces the file
-at once. A folder that cannot be written or has no room is a destination that is down: everything waits, nothing is held.
-Files are 0600, folders 0700. Names are made of UIDs only, as `gateway.dicom.filenames` says.
+at once. A folder that cannot be written, has no room, or is not the one that was there before (`identity`) is a destination that is
+down: everything waits, nothing is held. A batch works on the folder that it opened, whatever its path leads to meanwhile, and an
+instance counts only while the path still leads there. Files are 0600, folders 0700. Names are made of UIDs only, as
+`gateway.dicom.filenames` says.
 """
 
 from __future__ import annotations
 
-import errno
 import os
 import secrets
 import threading
@@ -22,19 +23,22 @@ import xxhash
 
 from gateway.delivery.destination import DAMAGED, ContentStore, OpenBytes, Outcome, OutcomeKind, Report
 from gateway.delivery.forms import Forms
+from gateway.delivery.identity import ASIDE, FolderIdentity, ProcessRemembers, Remembering, unavailable
 from gateway.delivery.part10 import file_head
 from gateway.dicom.filenames import UNKNOWN, name_of
 from gateway.domain import Consignment, InstanceIdentity, Proof
-from gateway.errors import DestinationUnavailable, SpoolIOError, SpoolMissing
-from gateway.files import make_private_folder
+from gateway.errors import DestinationUnavailable, LedgerError, SpoolIOError, SpoolMissing
 from gateway.schedule import Schedule
 from gateway.settings import FolderDestination, RetryTable
 from gateway.throttle import Throttle
 
 _CHUNK_BYTES = 1 << 20
-_ASIDE = ".incoming"
+_PART = ".part"
 _STALE_S = 86_400.0
-"""Files that were being written for this long belong to nobody any more."""
+"""Files of another gateway that were being written for this long belong to nobody any more."""
+
+_RUN = secrets.token_hex(8)
+"""Tells the unfinished files of this process from those of an earlier one of the same gateway, which nobody finishes."""
 
 MAX_DURABLE = 10_000
 """Folders remembered as durable; forgetting them costs an fsync or two."""
@@ -61,9 +65,16 @@ class Folder:
     throttle: Throttle | None = None
     idle_close_s: float = 5.0
     instant_proof: Proof | None = Proof.STATUS
-    _swept: threading.Event = field(default_factory=threading.Event)
-    _durable: set[Path] = field(default_factory=set)
-    """Folders of series whose own names this process has made durable."""
+    memory: Remembering = field(default_factory=ProcessRemembers)
+    _littered: bool = True
+    """Unfinished files may lie in it that nobody finishes."""
+
+    _abandoned: set[str] = field(default_factory=set)
+    _durable: set[tuple[int, int, Path]] = field(default_factory=set)
+    """Folders of series whose own names this process has made durable, each with device and inode of the folder that it is in."""
+
+    def __post_init__(self) -> None:
+        self.identity = FolderIdentity(self.name, self.settings.path, self.memory)
 
     @property
     def workers(self) -> int:
@@ -82,53 +93,118 @@ class Folder:
     def forget_refusals(self) -> None:
         """Nothing is ever refused."""
 
-    def prepare(self) -> None:
-        """Make the folder where it is not there yet and remove what crashes left in it, once.
+    def prepare(self) -> int:
+        """Return a descriptor of the folder, made where none was known there; the caller closes it.
 
         Raises:
-            DestinationUnavailable: it cannot be made.
+            DestinationUnavailable: it cannot be made, is gone, or is another one than before.
         """
-        aside = self.settings.path / _ASIDE
+        root = self.identity.open()
         try:
-            if not self.settings.path.exists():
-                make_private_folder(self.settings.path)
-                _sync(self.settings.path.parent)
-            make_private_folder(aside)
-            if not self._swept.is_set():
-                self._swept.set()
-                _sweep(aside, older_than=time.time() - _STALE_S)
+            make_folder(ASIDE, root)
+            self._sweep(root)
         except OSError as error:
-            raise _unavailable(self.settings.path, error) from error
+            os.close(root)
+            raise unavailable(self.settings.path, error) from error
+        return root
 
-    def make_durable(self, target: Path, *, new: bool) -> None:
-        """Make the names down to the file `target` durable; `new` says that a folder was made for it.
+    def tidy(self) -> None:
+        """Remove unfinished files that nobody finishes. Nothing is done where the folder is not there."""
+        if not self._littered:
+            return
+        try:
+            self.identity.check()
+            root = os.open(self.settings.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except (DestinationUnavailable, LedgerError, OSError):
+            return
+        try:
+            self._sweep(root)
+        except (LedgerError, OSError) as error:
+            _log.warning("folder_not_swept", destination=self.name, error=type(error).__name__)
+        finally:
+            os.close(root)
+
+    def part_name(self) -> str:
+        """Return the name of a new file to be written aside. Raises LedgerError."""
+        return f"{self.identity.owner()}-{_RUN}-{secrets.token_hex(8)}{_PART}"
+
+    def abandon(self, name: str) -> None:
+        """Note that an unfinished file of ours could not be removed."""
+        self._abandoned.add(name)
+        self._littered = True
+
+    def make_durable(self, root: int, target: Path, *, new: bool) -> None:
+        """Make the names down to the file `target`, in the folder `root`, durable; `new` says that a folder was made for it.
 
         That a folder is there does not mean that it would be after a power cut: a crash came before, or another thread has made
         it just now. So the first file that this process puts into a series takes all of them along.
         """
-        series = target.parent
-        known = series in self._durable and not new
-        for folder in (series,) if known else (series, series.parent, self.settings.path):
-            _sync(folder)
+        series, status = target.parent, os.fstat(root)
+        key = (status.st_dev, status.st_ino, series)
+        known = key in self._durable and not new
+        for folder in (series,) if known else (series, series.parent, Path()):
+            _sync(folder, root)
         if len(self._durable) >= MAX_DURABLE:
             self._durable.clear()
-        self._durable.add(series)
+        self._durable.add(key)
+
+    def _sweep(self, root: int) -> None:
+        if self._littered:
+            self._littered = False
+            left = True
+            try:
+                left = self._removed(root, self.identity.owner(), older_than=time.time() - _STALE_S)
+            finally:
+                self._littered |= left
+
+    def _removed(self, root: int, owner: str, *, older_than: float) -> bool:
+        """Remove from the folder `root` what runs of this gateway left unfinished, and what is old, whosever it was.
+
+        Returns whether files of others are left, which may be old one day. Raises OSError.
+        """
+        try:
+            aside = os.open(ASIDE, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=root)
+        except FileNotFoundError:
+            return False
+        swept, left = 0, False
+        try:
+            for name in [entry.name for entry in os.scandir(aside)]:
+                ours = name.startswith(f"{owner}-")
+                if ours and name.startswith(f"{owner}-{_RUN}-") and name not in self._abandoned:
+                    continue
+                try:
+                    if ours or os.stat(name, dir_fd=aside, follow_symlinks=False).st_mtime < older_than:
+                        os.unlink(name, dir_fd=aside)
+                        swept += 1
+                    else:
+                        left = True
+                except FileNotFoundError:
+                    continue
+                self._abandoned.discard(name)
+        finally:
+            os.close(aside)
+        if swept:
+            _log.info("folder_swept", destination=self.name, files=swept)
+        return left
 
 
-def _sweep(aside: Path, *, older_than: float) -> None:
-    stale = [entry.path for entry in os.scandir(aside) if entry.stat(follow_symlinks=False).st_mtime < older_than]
-    for path in stale:
-        Path(path).unlink(missing_ok=True)
-    if stale:
-        _log.info("folder_swept", files=len(stale))
+def make_folder(name: str | Path, root: int) -> bool:
+    """Make the folder `name` within the folder `root`, 0700 whatever the umask; True where it was not there. Raises OSError."""
+    try:
+        os.mkdir(name, 0o700, dir_fd=root)
+    except FileExistsError:
+        # Anything but a folder shows when a file is to be made in it.
+        return False
+    os.chmod(name, 0o700, dir_fd=root)
+    return True
 
 
 class FolderSession:
-    """A `Session` into a folder. There is nothing to keep open."""
+    """A `Session` into a folder. Nothing is kept open between batches, so that a share can be unmounted."""
 
     def __init__(self, destination: Folder) -> None:
         self._destination = destination
-        self._root = destination.settings.path
+        self._path = destination.settings.path
         self._stopped = threading.Event()
         self._killed = threading.Event()
 
@@ -138,13 +214,15 @@ class FolderSession:
         Raises:
             DestinationUnavailable: the folder is not writable, has no room, or is not there.
         """
-        self._destination.prepare()
+        root = self._destination.prepare()
         try:
             for consignment in batch:
-                if self._stopped.is_set() or not report(self._outcome(consignment)):
+                if self._stopped.is_set() or not report(self._outcome(consignment, root)):
                     return
         except _BrokenOff:
             return  # nothing of it came to its place
+        finally:
+            os.close(root)
 
     def stop(self) -> None:
         """Finish the file at hand and begin no other."""
@@ -156,50 +234,56 @@ class FolderSession:
         self._killed.set()
 
     def close(self) -> None:
-        """Nothing is open."""
+        """Nothing is open; what could not be removed before is."""
+        self._destination.tidy()
 
-    def _outcome(self, consignment: Consignment) -> Outcome:
+    def _outcome(self, consignment: Consignment, root: int) -> Outcome:
         forms = self._destination.forms
         shipment = forms.shipment(consignment, forms.decide(consignment, None))
         if isinstance(shipment, Outcome):
             return shipment
-        return forms.afterwards(self._stored(shipment), consignment, shipment)
+        return forms.afterwards(self._stored(shipment, root), consignment, shipment)
 
-    def _stored(self, consignment: Consignment) -> Outcome:
+    def _stored(self, consignment: Consignment, root: int) -> Outcome:
         try:
             with self._destination.store.open(consignment.content) as source:
-                return self._put(consignment, source)
+                outcome = self._put(consignment, source, root)
+            if not self._destination.identity.still_at(root):
+                raise DestinationUnavailable(f"folder {self._path}: it was replaced while it was being delivered into")
         except SpoolMissing as error:
             return Outcome(consignment.delivery_id, OutcomeKind.UNREADABLE, reason=f"bytes missing: {error}")
         except SpoolIOError as error:
             return Outcome(consignment.delivery_id, OutcomeKind.HINDERED, reason=f"bytes cannot be read: {error}")
         except OSError as error:
-            raise _unavailable(self._root, error) from error
+            raise unavailable(self._path, error) from error
+        except LedgerError as error:
+            raise DestinationUnavailable(f"folder {self._path}: {error}") from error
+        return outcome
 
-    def _put(self, consignment: Consignment, source: OpenBytes) -> Outcome:
+    def _put(self, consignment: Consignment, source: OpenBytes, root: int) -> Outcome:
         number, wanted = consignment.delivery_id, consignment.content.digest
         head = file_head(source, consignment.identity)
-        target = self._root / relative_path(consignment.identity, wanted)
-        if _digest_behind(target, source.length) == wanted:
+        target = relative_path(consignment.identity, wanted)
+        if _digest_behind(target, root, source.length) == wanted:
             # A crash may have come before it was durable, or it is not of our making.
-            _sync(target)
-            self._destination.make_durable(target, new=False)
+            _sync(target, root)
+            self._destination.make_durable(root, target, new=False)
             return Outcome(number, OutcomeKind.FOUND, found=True, proof=Proof.EXISTS)
-        aside = self._root / _ASIDE / f"{secrets.token_hex(16)}.part"
+        aside = Path(ASIDE, self._destination.part_name())
         try:
-            if self._write(aside, head, source) != wanted:
+            if self._write(aside, root, head, source) != wanted:
                 return Outcome(number, OutcomeKind.UNREADABLE, reason=DAMAGED)
-            self._move_in(aside, target)
+            self._move_in(aside, target, root)
         finally:
-            aside.unlink(missing_ok=True)
-        if _digest_behind(target, source.length) != wanted:
+            self._remove(aside, root)
+        if _digest_behind(target, root, source.length) != wanted:
             return Outcome(number, OutcomeKind.UNKNOWN, reason="the file does not read back as it was written")
         return Outcome(number, OutcomeKind.STORED, found=True, proof=Proof.EXISTS)
 
-    def _write(self, path: Path, head: bytes, source: OpenBytes) -> str:
-        """Write `head` and the data set durably to the new file `path`; return the data set's digest."""
+    def _write(self, path: Path, root: int, head: bytes, source: OpenBytes) -> str:
+        """Write `head` and the data set durably to the new file `path` in the folder `root`; return the data set's digest."""
         digest = xxhash.xxh3_128()
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=root)
         with os.fdopen(descriptor, "wb", buffering=0) as file:
             _write_all(file.fileno(), memoryview(head))
             for chunk in _chunks(source, self._chunk_bytes):
@@ -220,10 +304,18 @@ class FolderSession:
         throttle = self._destination.throttle
         return _CHUNK_BYTES if throttle is None else min(_CHUNK_BYTES, throttle.piece_bytes)
 
-    def _move_in(self, aside: Path, target: Path) -> None:
-        made = [make_private_folder(folder) for folder in (target.parent.parent, target.parent)]
-        aside.replace(target)
-        self._destination.make_durable(target, new=any(made))
+    def _move_in(self, aside: Path, target: Path, root: int) -> None:
+        made = [make_folder(folder, root) for folder in (target.parent.parent, target.parent)]
+        os.rename(aside, target, src_dir_fd=root, dst_dir_fd=root)
+        self._destination.make_durable(root, target, new=any(made))
+
+    def _remove(self, aside: Path, root: int) -> None:
+        try:
+            os.unlink(aside, dir_fd=root)
+        except FileNotFoundError:
+            return
+        except OSError:
+            self._destination.abandon(aside.name)
 
 
 class _BrokenOff(Exception):
@@ -250,14 +342,14 @@ def _write_all(descriptor: int, data: memoryview) -> None:
         data = data[os.write(descriptor, data) :]
 
 
-def _digest_behind(path: Path, length: int) -> str | None:
-    """Return the digest of the last `length` bytes of `path`, None where there is no such file or it is too short.
+def _digest_behind(path: Path, root: int, length: int) -> str | None:
+    """Return the digest of the last `length` bytes of `path` in `root`, None where there is no such file or it is too short.
 
     Our files end with the data set; whatever else stands there has another digest.
     """
     digest = xxhash.xxh3_128()
     try:
-        with path.open("rb") as file:
+        with os.fdopen(os.open(path, os.O_RDONLY | os.O_CLOEXEC, dir_fd=root), "rb") as file:
             begin = os.fstat(file.fileno()).st_size - length
             if begin < 0:
                 return None
@@ -269,25 +361,9 @@ def _digest_behind(path: Path, length: int) -> str | None:
     return str(digest.hexdigest())
 
 
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+def _sync(path: Path, root: int) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC, dir_fd=root)
     try:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-_WORDS = {
-    errno.ENOSPC: "no space left",
-    errno.EDQUOT: "the quota is used up",
-    errno.EACCES: "not writable",
-    errno.EPERM: "not writable",
-    errno.EROFS: "the file system is read-only",
-    errno.ENOTDIR: "not a folder",
-    errno.EEXIST: "not a folder",
-}
-
-
-def _unavailable(root: Path, error: OSError) -> DestinationUnavailable:
-    words = _WORDS.get(error.errno or 0) or error.strerror or type(error).__name__
-    return DestinationUnavailable(f"folder {root}: {words}")

@@ -14,6 +14,7 @@ import trio
 from gateway.delivery.circuit import CircuitView
 from gateway.delivery.crew import Crew
 from gateway.delivery.destination import Destination
+from gateway.delivery.journal import Note
 from gateway.errors import LedgerUnavailable
 from gateway.ledger import Ledger
 
@@ -33,10 +34,11 @@ class Lane:
         *,
         changed: Callable[[str], None],
         to_transcode: Callable[[], None],
+        sent: Note,
         clock: Callable[[], float],
     ) -> None:
         self.destination = destination
-        self._make_crew = partial(Crew, destination, ledger, changed=changed, to_transcode=to_transcode, clock=clock)
+        self._make_crew = partial(Crew, destination, ledger, changed=changed, to_transcode=to_transcode, sent=sent, clock=clock)
         self._stopping = False
         self._crew = self._make_crew()
 

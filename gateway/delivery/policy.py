@@ -62,6 +62,7 @@ def plain_success(outcome: Outcome, consignment: Consignment, instant_proof: Pro
         status=SUCCESS,
         proof=instant_proof,
         sent_as=outcome.sent_as,
+        was_there=outcome.was_there,
     )
 
 
@@ -175,6 +176,7 @@ class _Decision:
             uncertain=uncertain,
             proof=proof,
             sent_as=self.outcome.sent_as,
+            was_there=self.outcome.was_there,
         )
 
 

@@ -48,6 +48,9 @@ from gateway.spool.content import digest_of
 AHEAD_BYTES = 128 * 1024 * 1024
 """What is transcoded for a destination and not delivered yet is about so much of stored data at most, and one instance at least."""
 
+TIDY_S = 1.0
+"""After something was delivered, copies that nobody is owed any more are removed this soon at the latest."""
+
 LOOK_AT_MOST = 32
 """Deliveries of a destination that are taken from the ledger at a time."""
 
@@ -141,9 +144,13 @@ class Transcoder:
             self._condition.notify()
 
     def made_room(self) -> None:
-        """What was transcoded was delivered, perhaps. A hint; costs nothing where nothing waits for that."""
+        """What was transcoded was delivered, perhaps. A hint; costs nothing where there are no copies and nothing waits."""
         if self._left:
             self.nudge()
+        elif self._copies.any():
+            with self._condition:
+                self._look_at = min(self._look_at, time.monotonic() + TIDY_S)
+                self._condition.notify()
 
     def _begin(self) -> None:
         self._copies.begin()
@@ -225,6 +232,7 @@ class Transcoder:
                 return []
             with self._ledger.read() as connection:
                 copied = transcoding.copied(connection)
+                settled = transcoding.settled(connection, self._copies.instances())
                 room = dict.fromkeys(self._forms, AHEAD_BYTES)
                 for each in copied:
                     if each.destination in room:
@@ -243,7 +251,7 @@ class Transcoder:
         found = [within(some, room[name]) for name, some in waiting.items()]
         self._left = sum(map(len, found)) < sum(map(len, waiting.values()))
         wanted = {key_of(each.content, each.stored, each.sent_as) for each in copied}
-        self._copies.keep_only(lambda key: key in wanted or self._works_on(key))
+        self._copies.keep_only(lambda key: key in wanted or self._works_on(key), settled)
         return jobs_of(each for each in chain.from_iterable(zip_longest(*found)) if each is not None)
 
     def _works_on(self, key: Key) -> bool:
@@ -309,7 +317,7 @@ class Transcoder:
                 frames = made.frames
                 return made.length
 
-            copy = self._copies.make(job.content, job.stored, job.target, write)
+            copy = self._copies.make(job.content, job.stored, job.target, write, instance_id=job.consignments[0].instance_id)
         _log.debug(
             "transcoded",
             sop_instance_uid=job.consignments[0].identity.sop_instance_uid,

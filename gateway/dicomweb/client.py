@@ -13,7 +13,7 @@ from urllib.parse import quote
 from gateway.dicomweb.json import Match, matches_of
 from gateway.dicomweb.multipart import first_part
 from gateway.errors import WebServiceError
-from gateway.http import Service, document
+from gateway.http import MAX_PAGED, Service, document
 from gateway.settings import RestTable
 
 PAGE = 500
@@ -51,21 +51,23 @@ class DicomWeb:
                 yield match
             if not new:
                 return
+            if len(seen) > MAX_PAGED:
+                raise WebServiceError(f"lists more than {MAX_PAGED} matches of one search", url=self.url)
 
     def fetch(self, study: str, series: str, instance: str, file: BinaryIO) -> None:
         """Write the Part 10 file of an instance into `file`, in whatever transfer syntax the service keeps it."""
         path = place(study, series, instance)
-        with self._service.stream(path, Accept=_ANY_SYNTAX) as response:
+        with self._service.stream(path, Accept=_ANY_SYNTAX) as (content_type, chunks):
             try:
-                first_part(response.headers.get("content-type", ""), response.iter_bytes(), file)
+                first_part(content_type, chunks, file)
             except ValueError as error:
                 raise WebServiceError(f"an instance that is no multipart message: {error}", url=self.url) from error
 
     def _page(self, path: str, asked: list[tuple[str, str]]) -> list[Match]:
-        response = self._service.get(f"{path}?{query_string(asked)}", Accept=_JSON)
-        if response.status_code == 204 or not response.content:
+        answer = self._service.get(f"{path}?{query_string(asked)}", Accept=_JSON)
+        if answer.status == 204 or not answer.body:
             return []
-        found = matches_of(document(response, self.url))
+        found = matches_of(document(answer, self.url))
         if found is None:
             raise WebServiceError("the answer is no list of matches", url=self.url)
         return found

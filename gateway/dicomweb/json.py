@@ -9,6 +9,7 @@ from typing import Any
 from pydicom.datadict import tag_for_keyword
 
 from gateway.domain import is_uid
+from gateway.http import clean
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,9 @@ def _text(value: object) -> str:
     """Return one value as text: a person's name by its alphabetic form (PS3.18 §F.2.2), nothing for what is no plain value."""
     if isinstance(value, dict):
         value = value.get("Alphabetic", "")
-    return str(value).strip("\0 ") if isinstance(value, str | int | float) else ""
+    if isinstance(value, int | float):
+        return str(value)
+    return (clean(value) or "").strip("\0 ")
 
 
 def matches_of(document: object) -> list[Match] | None:

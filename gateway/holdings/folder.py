@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from operator import attrgetter
 from pathlib import Path
 
+from gateway.delivery.identity import FolderIdentity
 from gateway.dicom.filenames import is_digest, name_of, uid_of
 from gateway.dicom.head import read_head
 from gateway.dicom.sniff import DicomFile, sniff
@@ -72,24 +73,28 @@ def _copy(source: Path, to: Path) -> None:
 class DeliveredFolder:
     """A `Place` that is the folder of a destination: ``<study>/<series>/<SOP instance>.dcm``, and nothing else in it counts.
 
-    Of each series one file is read for its attributes, once.
+    Of each series one file is read for its attributes, once. Questions raise DestinationUnavailable where `identity` knows that the
+    folder is gone or another one: an unmounted share must not look like an empty destination.
     """
 
     gives_files = True
 
-    def __init__(self, name: str, root: Path) -> None:
+    def __init__(self, name: str, root: Path, identity: FolderIdentity | None = None) -> None:
         self.name = name
         self._root = root
+        self._identity = identity
         self._heads: dict[Path, Mapping[str, str]] = {}
 
     def studies(self, keys: Mapping[str, str]) -> dict[str, StudyHeld]:
         """As `Place.studies`."""
+        self._check()
         named = [uid for uid in keys.get("StudyInstanceUID", "").split("\\") if uid]
         held = (self._study(uid, _asked(keys)) for uid in (named or _uids_in(self._root, "*/*.dcm", _STUDY)) if is_uid(uid))
         return {study.study_instance_uid: study for study in held if study is not None}
 
     def series(self, study: str) -> dict[str, SeriesHeld]:
         """As `Place.series`."""
+        self._check()
         found = {}
         for uid in self._series(study):
             if instances := self.instances(study, uid):
@@ -99,10 +104,12 @@ class DeliveredFolder:
 
     def instances(self, study: str, series: str) -> set[str]:
         """As `Place.instances`."""
+        self._check()
         return set(self._files(study, series))
 
     def files(self, study: str) -> dict[str, dict[str, Path]]:
         """Return the files of a study by Series and SOP Instance UID."""
+        self._check()
         return {uid: self._files(study, uid) for uid in self._series(study)}
 
     def holds(self, study: str, series: str, instances: Collection[str], listed: Collection[str] = ()) -> set[str]:
@@ -113,6 +120,7 @@ class DeliveredFolder:
         """As `Place.fetch`."""
         if not (is_uid(study) and is_uid(series) and is_uid(instance)):
             raise Unheld(f"{self.name} does not hold it")
+        self._check()
         _copy(self._folder(study, series) / f"{name_of(instance)}.dcm", to)
 
     def remarks(self) -> tuple[str, ...]:
@@ -125,6 +133,10 @@ class DeliveredFolder:
 
     def close(self) -> None:
         """Nothing is open."""
+
+    def _check(self) -> None:
+        if self._identity is not None:
+            self._identity.check()
 
     def _folder(self, study: str, series: str) -> Path:
         return self._root / name_of(study) / name_of(series)

@@ -42,8 +42,9 @@ class Unheld(GatewayError):
 class Place(Protocol):
     """Somewhere studies are held. Thread-safe; every method blocks.
 
-    Methods raise AssociationError or WebServiceError where the place cannot be asked, LedgerError where the ledger cannot, and
-    UsageError for a key that is no keyword to match by. UIDs are only ever those that are UIDs.
+    Methods raise AssociationError or WebServiceError where the place cannot be asked, DestinationUnavailable where its folder is
+    gone, LedgerError where the ledger cannot be read, and UsageError for a key that is no keyword to match by. UIDs are only ever
+    those that are UIDs.
     """
 
     name: str

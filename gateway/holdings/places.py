@@ -11,6 +11,7 @@ from typing import Literal
 
 from gateway.archives import Knowledge, memory
 from gateway.association.requestor import Deadlines
+from gateway.delivery.identity import FolderIdentity, LedgerRemembers
 from gateway.errors import LedgerError, UsageError, require_known
 from gateway.holdings.dicom import Capture, DicomPlace, remote_of
 from gateway.holdings.folder import DeliveredFolder, FilesPlace
@@ -34,7 +35,8 @@ def way_of(table: SourceTable | DicomDestination | FolderDestination) -> Way:
 
 
 def place(settings: Settings, name: str, ledger: Ledger | None = None, capture: Capture | None = None) -> Place:
-    """Return the place that is called `name`: the destination, else the source; `ledger` is for ``ask = "ledger"``.
+    """Return the place that is called `name`: the destination, else the source; `ledger` is for ``ask = "ledger"``
+    and remembers which folder a folder destination is.
 
     Nothing is asked yet. `ledger` also keeps what an archive teaches. `capture` is how one that is reached by C-MOVE alone gives
     files.
@@ -46,7 +48,8 @@ def place(settings: Settings, name: str, ledger: Ledger | None = None, capture: 
     """
     table = _table(settings, name)
     if isinstance(table, FolderDestination):
-        return DeliveredFolder(name, table.path)
+        identity = FolderIdentity(name, table.path, LedgerRemembers(ledger, name)) if ledger is not None else None
+        return DeliveredFolder(name, table.path, identity)
     ways: dict[Way, Callable[[], Place | None]] = {
         "rest": lambda: RestPlace(name, table.rest) if table.rest is not None else None,
         "dicomweb": lambda: WebPlace(name, table.dicomweb) if table.dicomweb is not None else None,

@@ -16,13 +16,13 @@ from typing import IO
 
 from gateway.dicom.elements import Reader
 from gateway.dicom.sniff import DicomFile, NoInstance, sniff
-from gateway.domain import Priority, Provenance
+from gateway.domain import Priority, Provenance, printable
 from gateway.errors import LedgerError, SpoolError
+from gateway.intake.directions import Directions
 from gateway.intake.judging import BEGINNING, Judging, note
 from gateway.intake.oddities import Oddities
 from gateway.intake.recorder import record_spooled, remove_unneeded
-from gateway.intake.storage import SEND_ASSOCIATION
-from gateway.intake.walk import printable
+from gateway.intake.storage import SEND_ASSOCIATION, asked
 from gateway.ledger import Ledger
 from gateway.ledger.instances import Arrival, Recorded
 from gateway.spool import Spool
@@ -38,7 +38,7 @@ _BROKEN = (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedErro
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """One member of an archive: recorded, or why not. Without a `name` it is the archive itself.
+    """One member of an archive: recorded, `unrouted`, or why not. Without a `name` it is the archive itself.
 
     Of one that is recorded the `reason` says what could not be read.
     """
@@ -47,6 +47,7 @@ class Member:
     recorded: Recorded | None = None
     reason: str = ""
     refused: bool = False
+    unrouted: bool = False
 
 
 def is_archive(path: Path) -> bool:
@@ -60,11 +61,11 @@ def is_archive(path: Path) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Unpacker:
-    """Spools and records the members of archives for `destinations`."""
+    """Spools and records the members of archives that `directions` lead somewhere."""
 
     spool: Spool
     ledger: Ledger
-    destinations: tuple[str, ...]
+    directions: Directions
     provenance: Provenance
     priority: Priority
     clock: Callable[[], float]
@@ -80,9 +81,11 @@ class Unpacker:
         """
         try:
             with zipfile.ZipFile(path) as archive:
-                for info in archive.infolist():
-                    if not info.is_dir():
-                        yield self._take(archive, info)
+                files = [info for info in archive.infolist() if not info.is_dir()]
+                if not files:
+                    yield Member("", reason="an archive without files")
+                for info in files:
+                    yield self._take(archive, info)
         except _BROKEN as error:
             yield Member("", reason=f"a broken archive ({error.__class__.__name__})", refused=True)
 
@@ -104,18 +107,19 @@ class Unpacker:
                     recorded = self._spooled(found, info, start[found.offset :], stream)
                 else:
                     recorded = self._from_its_start(archive, found, info)
-            return Member(name, recorded, found.unread)
+            return Member(name, recorded, found.unread, unrouted=recorded is None)
         except _BROKEN as error:
             return Member(name, reason=f"cannot be unpacked ({error.__class__.__name__})", refused=True)
         except SpoolError as error:
             return Member(name, reason=str(error), refused=True)
 
-    def _from_its_start(self, archive: zipfile.ZipFile, found: DicomFile, info: zipfile.ZipInfo) -> Recorded:
+    def _from_its_start(self, archive: zipfile.ZipFile, found: DicomFile, info: zipfile.ZipInfo) -> Recorded | None:
         """Spool a member in which was read ahead. By a stream of its own: one that went back may check no checksum."""
         with archive.open(info) as stream:
             return self._spooled(found, info, stream.read(found.offset + 1)[found.offset :], stream)
 
-    def _spooled(self, found: DicomFile, info: zipfile.ZipInfo, start: bytes, stream: IO[bytes]) -> Recorded:
+    def _spooled(self, found: DicomFile, info: zipfile.ZipInfo, start: bytes, stream: IO[bytes]) -> Recorded | None:
+        """Return what was recorded; None where no route leads anywhere, and nothing is left of it."""
         writer = self.spool.create(found.identity, self.provenance)
         try:
             block = start
@@ -125,12 +129,15 @@ class Unpacker:
             if writer.length != info.file_size - found.offset:
                 raise EOFError
             judgement = self.judging.of_writer(writer, found.identity.transfer_syntax_uid, writer.read(0, BEGINNING))
+            identity = replace(found.identity, transfer_syntax_uid=judgement.transfer_syntax_uid)
+            to = self.directions.of(identity, self.provenance, writer.read)
+            if not to:
+                return None
             content = writer.commit()
         finally:
             writer.discard()
         note(found.identity, judgement, SEND_ASSOCIATION)
-        identity = replace(found.identity, transfer_syntax_uid=judgement.transfer_syntax_uid)
-        arrival = Arrival(identity, self.provenance, content, self.destinations, self.clock(), priority=self.priority)
+        arrival = Arrival(identity, self.provenance, content, tuple(to), self.clock(), modes=asked(to), priority=self.priority)
         arrival = replace(arrival, unfit=judgement.unfit)
         try:
             return record_spooled(self.spool, self.ledger, arrival, again=False)

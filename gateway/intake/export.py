@@ -1,5 +1,7 @@
 """Getting plain DICOM files out: what the spool holds, each instance as a Part 10 file (PS3.10 §7) in a folder.
 
+A file that `gateway send` sends in place is copied where its delivery is named, for as long as it is what it was.
+
 Files are 0600, a folder that is made is 0700; the preamble is zeroes; nothing is ever overwritten. A file appears whole, durably,
 and only where its data set has the digest that it came with. Its name is the SOP Instance UID (`gateway.dicom.filenames`), with the
 digest behind it where another content has the name already. What is there already is not written again, so that an export that was
@@ -11,18 +13,20 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Generator, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 
 from gateway.dicom.filenames import UNKNOWN, name_of
-from gateway.domain import Content
+from gateway.domain import Content, InstanceIdentity, printable
 from gateway.errors import SpoolError, SpoolMissing, UsageError
-from gateway.files import make_private_folder
+from gateway.files import make_private_folder, unusable
 from gateway.ledger import Ledger
 from gateway.ledger.instances import MISSING_REASON, BytesState, StoredInstance, get, with_location_prefix
 from gateway.ledger.queue import Selection, instance_ids
-from gateway.spool import OpenContent, Spool, copy_bytes, digest_of, sync_folder
+from gateway.spool import OpenContent, Spool, copy_bytes, digest_of, in_place, plain_head, sync_folder
+
+RELEASED_REASON = "nothing is kept of it any more: every delivery of it was verified or dropped"
 
 _PAGE = 500
 _PREAMBLE_LENGTH = 128
@@ -65,7 +69,7 @@ def export(
     try:
         make_private_folder(folder)
     except OSError as error:
-        raise UsageError(f"{folder}: {error.strerror}") from error
+        raise UsageError(str(unusable(error, "cannot export", folder))) from error
     after = 0
     while page := _page(ledger, selection, after):
         after = page[-1]
@@ -89,13 +93,19 @@ def _page(ledger: Ledger, selection: Selection, after: int) -> list[int]:
 def _recorded(spool: Spool, ledger: Ledger, instance_id: int, folder: Path) -> Exported:
     """Export one row; what is moved within the spool meanwhile is looked for once more."""
     instance = _row(ledger, instance_id)
-    if instance is None or instance.bytes_state is not BytesState.KEPT:
-        return Exported(instance.identity.sop_instance_uid if instance else "", ExportOutcome.FAILED, reason=MISSING_REASON)
-    exported = _exported(spool, instance.identity.sop_instance_uid, instance.content, folder)
+    if instance is None:
+        return Exported("", ExportOutcome.FAILED, reason=MISSING_REASON)
+    uid, file = instance.identity.sop_instance_uid, in_place(instance.content.location)
+    if file is None and instance.bytes_state is not BytesState.KEPT:
+        gone = RELEASED_REASON if instance.bytes_state is BytesState.RELEASED else MISSING_REASON
+        return Exported(uid, ExportOutcome.FAILED, reason=gone)
+    exported = _exported(spool, instance.identity, instance.content, folder)
+    if exported.outcome is ExportOutcome.FAILED and file is not None:
+        return replace(exported, reason=f"{printable(str(file.path))}, which is sent in place: {exported.reason}")
     if exported.outcome is ExportOutcome.FAILED:
         now = _row(ledger, instance_id)
         if now is not None and now.content != instance.content:
-            return _exported(spool, now.identity.sop_instance_uid, now.content, folder)
+            return _exported(spool, now.identity, now.content, folder)
     return exported
 
 
@@ -119,13 +129,14 @@ def _orphans(spool: Spool, ledger: Ledger, folder: Path) -> Iterator[Exported]:
                 if not (isinstance(error, SpoolMissing) and spool.is_last(location)):
                     yield Exported("", ExportOutcome.FAILED, reason=f"{location}: {error}")
                 continue
-            yield _exported(spool, entry.identity.sop_instance_uid, entry.content, folder)
+            yield _exported(spool, entry.identity, entry.content, folder)
 
 
-def _exported(spool: Spool, sop_instance_uid: str, content: Content, folder: Path) -> Exported:
+def _exported(spool: Spool, identity: InstanceIdentity, content: Content, folder: Path) -> Exported:
+    sop_instance_uid = identity.sop_instance_uid
     try:
         with spool.open(content) as source:
-            file, outcome = _put(source, sop_instance_uid, content, folder)
+            file, outcome = _put(source, identity, content, folder)
     except SpoolMissing as error:
         return Exported(sop_instance_uid, ExportOutcome.FAILED, reason=f"bytes missing: {error}")
     except SpoolError as error:
@@ -135,8 +146,9 @@ def _exported(spool: Spool, sop_instance_uid: str, content: Content, folder: Pat
     return Exported(sop_instance_uid, outcome, content.length, file)
 
 
-def _put(source: OpenContent, sop_instance_uid: str, content: Content, folder: Path) -> tuple[str, ExportOutcome]:
+def _put(source: OpenContent, identity: InstanceIdentity, content: Content, folder: Path) -> tuple[str, ExportOutcome]:
     """Write one file under the first name that is free. Raises SpoolMissing, OSError."""
+    sop_instance_uid = identity.sop_instance_uid
     names = (file_name(sop_instance_uid, content.digest), file_name(sop_instance_uid, content.digest, taken=True))
     for name in names:
         if _holds(folder / name, content):
@@ -144,7 +156,7 @@ def _put(source: OpenContent, sop_instance_uid: str, content: Content, folder: P
     aside = folder / f".{content.digest}.part"
     aside.unlink(missing_ok=True)
     try:
-        _write(aside, source, content)
+        _write(aside, source, identity, content)
         for name in names:
             if _publish(aside, folder / name):
                 return name, ExportOutcome.WRITTEN
@@ -153,8 +165,11 @@ def _put(source: OpenContent, sop_instance_uid: str, content: Content, folder: P
     raise OSError(errno.EEXIST, f"{names[-1]} is there with other content")
 
 
-def _write(path: Path, source: OpenContent, content: Content) -> None:
+def _write(path: Path, source: OpenContent, identity: InstanceIdentity, content: Content) -> None:
     head = os.pread(source.fileno(), source.offset - source.start, source.start)
+    if head[_PREAMBLE_LENGTH : _PREAMBLE_LENGTH + 4] != b"DICM":
+        # A file sent in place may be a bare data set.
+        head = plain_head(identity)
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
         os.write(descriptor, bytes(_PREAMBLE_LENGTH) + head[_PREAMBLE_LENGTH:])

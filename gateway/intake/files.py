@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import stat
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
@@ -19,15 +19,17 @@ from pathlib import Path
 from sqlalchemy import Connection
 
 from gateway.dicom.sniff import DicomFile, NoInstance, sniff
-from gateway.domain import Content, InstanceIdentity, Priority, Provenance
+from gateway.domain import Content, InstanceIdentity, Mode, Priority, Provenance
 from gateway.errors import SpoolError
 from gateway.intake.archives import Unpacker, is_archive
+from gateway.intake.directions import SEND_AE, Directions
 from gateway.intake.judging import Judging, note
 from gateway.intake.oddities import Oddities
-from gateway.intake.storage import LOCAL_ADDRESS, SEND_ASSOCIATION
+from gateway.intake.storage import LOCAL_ADDRESS, SEND_ASSOCIATION, Route, asked
 from gateway.intake.walk import Found, shown, walk
 from gateway.ledger import Ledger
 from gateway.ledger.instances import (
+    SUPERSEDED,
     Arrival,
     ArrivalOutcome,
     Recorded,
@@ -36,6 +38,7 @@ from gateway.ledger.instances import (
     held,
     held_as_unfit,
     send_again,
+    superseded_at,
 )
 from gateway.ledger.recording import record, record_anew
 from gateway.spool import Spool, digest_of, file_location
@@ -50,6 +53,7 @@ _REASONS = {
     ArrivalOutcome.CONFLICT: "supersedes other content under the same SOP Instance UID",
 }
 _SETTLED_REASON = "nothing left to send: settled at every destination"
+_UNROUTED_REASON = "no route takes it: see [[routes]], or name a destination with --to"
 _OTHER_REASON = "the file holds another instance by now"
 
 
@@ -59,9 +63,15 @@ class FileOutcome(StrEnum):
     QUEUED = "queued"
     """An instance with something to deliver."""
     SETTLED = "settled"
-    """An instance that every named destination has already, or is no longer owed."""
+    """An instance that every named destination has already."""
     HELD = "held"
     """An instance that waits for a person: the reason says why."""
+    UNROUTED = "unrouted"
+    """An instance that no route takes and for which no destination was named: it was not taken in."""
+    DUPLICATE = "duplicate"
+    """Another file of the same instance: counted by whoever counts a whole run."""
+    LINK = "link"
+    """No file, but a symbolic link to a folder that was not followed."""
     SKIPPED = "skipped"
     """Not an instance: the reason says what it is."""
     FAILED = "failed"
@@ -70,7 +80,10 @@ class FileOutcome(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class FileEvent:
-    """What became of one file (``archive.zip!member`` within an archive); `length` is that of its data set in bytes."""
+    """What became of one file (``archive.zip!member`` within an archive); `length` is that of its data set in bytes.
+
+    `to` names where it goes or went, `queued` those of them that it is still on its way to.
+    """
 
     path: str
     outcome: FileOutcome
@@ -79,6 +92,7 @@ class FileEvent:
     instance_id: int | None = None
     length: int = 0
     queued: tuple[str, ...] = ()
+    to: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)
@@ -89,6 +103,7 @@ class _Candidate:
     event: FileEvent | None = None
     arrival: Arrival | None = None
     known: StoredInstance | None = None
+    to: Mapping[str, Mode | None] = field(default_factory=dict)
     remark: str = ""
 
 
@@ -110,6 +125,9 @@ def register(
     ledger: Ledger,
     *,
     ae_title: str,
+    route: Route | None = None,
+    keywords: Collection[str] = (),
+    follow_links: bool = False,
     priority: Priority = Priority.NORMAL,
     recorded: Callable[[Recorded], None] = lambda _recorded: None,
     judging: Judging | None = None,
@@ -117,7 +135,9 @@ def register(
 ) -> Iterator[FileEvent]:
     """Take in every instance below `paths` for `destinations`; yield one event a file, in the order of the folders.
 
-    `judging` holds them against their transfer syntaxes: what is in none that can be told is held.
+    Where no destinations are named, `route` says of each instance where it goes, called by AE title ``send``; it asks for
+    `keywords`. What it leads nowhere is not taken in. With `follow_links`, symbolic links to folders are followed. `judging` holds
+    instances against their transfer syntaxes: what is in none that can be told is held.
 
     Files are registered where they lie, in batches; members of zip archives are spooled. What was registered before (same
     path, size and modification time, or same content) is only sent to destinations that have not settled it; what is held
@@ -127,10 +147,10 @@ def register(
         LedgerUnavailable: the ledger takes no more; the same call carries on later.
 
     """
-    provenance = Provenance(ae_title, ae_title, LOCAL_ADDRESS, SEND_ASSOCIATION)
-    known = tuple(dict.fromkeys(destinations))
-    registration = _Registration(known, spool, ledger, provenance, priority, recorded, clock, judging=judging or Judging())
-    for part in _parts(walk(paths)):
+    provenance = Provenance(SEND_AE, ae_title, LOCAL_ADDRESS, SEND_ASSOCIATION)
+    directions = Directions(tuple(dict.fromkeys(destinations)), route, frozenset(keywords))
+    registration = _Registration(directions, spool, ledger, provenance, priority, recorded, clock, judging=judging or Judging())
+    for part in _parts(walk(paths, follow_links=follow_links)):
         yield from registration.archive(part) if isinstance(part, Path) else registration.batch(part)
 
 
@@ -158,7 +178,7 @@ def bring(
     """
     provenance = Provenance(ae_title, ae_title, LOCAL_ADDRESS, SEND_ASSOCIATION)
     how = (Priority.NORMAL, recorded, clock, retrieval_id, frozenset(files))
-    registration = _Registration((destination,), spool, ledger, provenance, *how, judging=judging or Judging())
+    registration = _Registration(Directions((destination,)), spool, ledger, provenance, *how, judging=judging or Judging())
     for part in _parts(Found(Path(os.path.realpath(path))) for path in files.values()):
         if isinstance(part, Path):
             yield FileEvent(shown(part), FileOutcome.SKIPPED, _OTHER_REASON)
@@ -170,7 +190,7 @@ def bring(
 class _Registration:
     """With a `retrieval_id`, what is `wanted` is delivered whatever became of it before."""
 
-    destinations: tuple[str, ...]
+    directions: Directions
     spool: Spool
     ledger: Ledger
     provenance: Provenance
@@ -201,11 +221,13 @@ class _Registration:
     def archive(self, path: Path) -> Iterator[FileEvent]:
         """Spool and register the members of an archive, one transaction each."""
         unpacker = Unpacker(
-            self.spool, self.ledger, self.destinations, self.provenance, self.priority, self.clock, self.oddities, self.judging
+            self.spool, self.ledger, self.directions, self.provenance, self.priority, self.clock, self.oddities, self.judging
         )
         for member in unpacker.members(path):
             name = f"{shown(path)}!{member.name}" if member.name else shown(path)
-            if member.recorded is None:
+            if member.unrouted:
+                yield FileEvent(name, FileOutcome.UNROUTED, _UNROUTED_REASON)
+            elif member.recorded is None:
                 yield FileEvent(name, FileOutcome.FAILED if member.refused else FileOutcome.SKIPPED, member.reason)
             else:
                 self.recorded(member.recorded)
@@ -214,23 +236,48 @@ class _Registration:
     def _candidate(self, file: Found | _File, known: dict[str, StoredInstance]) -> _Candidate:
         path = shown(file.path)
         if isinstance(file, Found):
-            outcome = FileOutcome.FAILED if file.refused else FileOutcome.SKIPPED
+            outcome = FileOutcome.FAILED if file.refused else FileOutcome.LINK if file.link else FileOutcome.SKIPPED
             return _Candidate(path, event=FileEvent(path, outcome, file.reason))
         there = known.get(file.location)
         if there is not None:
-            return self._wanted(path, there.identity, there.content) if self.retrieval_id else _Candidate(path, known=there)
+            return self._again(path, file, there)
         try:
             found = _inspect(file)
+            if isinstance(found, NoInstance):
+                outcome = FileOutcome.FAILED if found.dicom else FileOutcome.SKIPPED
+                return _Candidate(path, event=FileEvent(path, outcome, found.reason))
+            instance, content = found
+            to = self._directed(file, instance.identity, content)
         except OSError as error:
-            return _Candidate(path, event=FileEvent(path, FileOutcome.FAILED, error.strerror or error.__class__.__name__))
-        if isinstance(found, NoInstance):
-            outcome = FileOutcome.FAILED if found.dicom else FileOutcome.SKIPPED
-            return _Candidate(path, event=FileEvent(path, outcome, found.reason))
-        instance, content = found
+            return _unreadable(path, error)
+        if not to:
+            return _Candidate(path, event=FileEvent(path, FileOutcome.UNROUTED, _UNROUTED_REASON, instance.identity))
         self.oddities.note(instance.identity, instance.unread, SEND_ASSOCIATION)
-        return self._wanted(path, instance.identity, content, instance.unread)
+        return self._wanted(path, instance.identity, content, to, instance.unread)
 
-    def _wanted(self, path: str, identity: InstanceIdentity, content: Content, remark: str = "") -> _Candidate:
+    def _again(self, path: str, file: _File, there: StoredInstance) -> _Candidate:
+        """Return the candidate that a file is which the ledger knows already: it is not read for what it is."""
+        try:
+            to = self._directed(file, there.identity, there.content)
+        except OSError as error:
+            return _unreadable(path, error)
+        if not to:
+            return _Candidate(path, event=FileEvent(path, FileOutcome.UNROUTED, _UNROUTED_REASON, there.identity))
+        if self.retrieval_id:
+            return self._wanted(path, there.identity, there.content, to)
+        return _Candidate(path, known=there, to=to)
+
+    def _directed(self, file: _File, identity: InstanceIdentity, content: Content) -> Mapping[str, Mode | None]:
+        """Return where the instance in `file` goes. Raises OSError."""
+        if not self.directions.keywords or self.directions.named:
+            return self.directions.of(identity, self.provenance, lambda _offset, _size: b"")
+        with file.path.open("rb") as data:
+            begin = content.offset
+            return self.directions.of(identity, self.provenance, lambda offset, size: os.pread(data.fileno(), size, begin + offset))
+
+    def _wanted(
+        self, path: str, identity: InstanceIdentity, content: Content, to: Mapping[str, Mode | None], remark: str = ""
+    ) -> _Candidate:
         if self.retrieval_id and identity.sop_instance_uid not in self.wanted:
             return _Candidate(path, event=FileEvent(path, FileOutcome.SKIPPED, _OTHER_REASON))
         now, retrieval_id = self.clock(), self.retrieval_id
@@ -240,7 +287,7 @@ class _Registration:
             return _Candidate(path, event=FileEvent(path, FileOutcome.FAILED, str(error)))
         note(identity, judgement, SEND_ASSOCIATION)
         identity = replace(identity, transfer_syntax_uid=judgement.transfer_syntax_uid)
-        arrival = Arrival(identity, self.provenance, content, self.destinations, now, retrieval_id, priority=self.priority)
+        arrival = Arrival(identity, self.provenance, content, tuple(to), now, retrieval_id, asked(to), self.priority)
         return _Candidate(path, arrival=replace(arrival, unfit=judgement.unfit), remark=remark)
 
     def _decide(self, connection: Connection, candidate: _Candidate) -> tuple[FileEvent, Recorded | None]:
@@ -249,17 +296,27 @@ class _Registration:
             recorded = record_anew(connection, arrival) if self.retrieval_id else record(connection, arrival, again=False)
             return _event(candidate.path, recorded, candidate.remark), recorded
         if candidate.known is not None:
-            return self._known(connection, candidate.path, candidate.known), None
+            return self._known(connection, candidate.path, candidate.known, candidate.to), None
         assert candidate.event is not None
         return candidate.event, None
 
-    def _known(self, connection: Connection, path: str, known: StoredInstance) -> FileEvent:
-        queued = send_again(connection, known.id, self.destinations, now=self.clock(), priority=self.priority)
+    def _known(self, connection: Connection, path: str, known: StoredInstance, to: Mapping[str, Mode | None]) -> FileEvent:
+        names = tuple(to)
+        queued = send_again(connection, known.id, names, now=self.clock(), modes=asked(to), priority=self.priority)
         outcome, reason = FileOutcome.QUEUED, ""
         if not queued:
-            waits = held(connection, known.id, self.destinations)
+            superseded = superseded_at(connection, known.id, names)
+            waits = _superseded(superseded) if superseded else held(connection, known.id, names)
             outcome, reason = (FileOutcome.HELD, waits) if waits else (FileOutcome.SETTLED, _SETTLED_REASON)
-        return FileEvent(path, outcome, reason, known.identity, known.id, known.content.length, queued)
+        return FileEvent(path, outcome, reason, known.identity, known.id, known.content.length, queued, names)
+
+
+def _unreadable(path: str, error: OSError) -> _Candidate:
+    return _Candidate(path, event=FileEvent(path, FileOutcome.FAILED, error.strerror or error.__class__.__name__))
+
+
+def _superseded(destinations: Sequence[str]) -> str:
+    return f"{SUPERSEDED}, which is newer at {', '.join(destinations)}; `gateway queue retry` with its number sends it all the same"
 
 
 def _event(path: str, recorded: Recorded, remark: str) -> FileEvent:
@@ -269,7 +326,8 @@ def _event(path: str, recorded: Recorded, remark: str) -> FileEvent:
     if unfit := held_as_unfit(arrival.unfit):
         outcome, reason = FileOutcome.HELD, unfit
     reason = "; ".join(filter(None, (reason, remark)))
-    return FileEvent(path, outcome, reason, arrival.identity, recorded.instance_id, arrival.content.length, recorded.queued)
+    length, to = arrival.content.length, arrival.destinations
+    return FileEvent(path, outcome, reason, arrival.identity, recorded.instance_id, length, recorded.queued, to)
 
 
 def _parts(files: Iterable[Found]) -> Iterator[list[Found | _File] | Path]:

@@ -106,9 +106,11 @@ class Recorder:
         """Tell whether more may be taken in. Costs next to nothing.
 
         Raises:
-            LedgerUnavailable: no: what came is not recorded in time, or the ledger's file system is full.
+            LedgerUnavailable: no: what came is not recorded in time, or the ledger is damaged or its file system full.
 
         """
+        if self._ledger.damage is not None:
+            raise self._ledger.damage
         self._ledger.check_room()
         began = self._began
         if self.waiting >= MAX_WAITING or (began is not None and time.monotonic() - began > MAX_AGE_S):

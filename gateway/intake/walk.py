@@ -1,4 +1,9 @@
-"""Finding files below folders: deterministic order, symbolic links followed, loops and special files stepped around."""
+"""Finding files below folders: deterministic order, links to folders on request only, loops and special files stepped around.
+
+A symbolic link to a file is that file under the link's name: it was put into the folder. A symbolic link to a folder leads out of
+what was given, back into it, or round in a circle; so it is followed only where that is asked for, and named otherwise. Either way
+each folder is read once. Paths that are given as such are followed, links or not.
+"""
 
 from __future__ import annotations
 
@@ -8,21 +13,33 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from gateway.domain import printable
+
+NOT_FOLLOWED = "a link to a folder, not followed (--follow-links)"
+READ_BEFORE = "a link to a folder that is read already"
+
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A regular file, or why something that was found is none; `refused` tells that it should have been readable."""
+    """A regular file, or why something that was found is none.
+
+    `refused` tells that it should have been readable, `link` that it is a symbolic link to a folder.
+    """
 
     path: Path
     reason: str = ""
     refused: bool = False
+    link: bool = False
 
 
-def walk(paths: Sequence[Path]) -> Iterator[Found]:
-    """Yield everything below `paths` that is no folder: folder by folder, names in order, each folder once."""
+def walk(paths: Sequence[Path], *, follow_links: bool = True) -> Iterator[Found]:
+    """Yield everything below `paths` that is no folder: folder by folder, names in order, each folder once.
+
+    Without `follow_links` a link to a folder below `paths` is yielded with the reason why it is not read.
+    """
     seen: set[tuple[int, int]] = set()
     for root in paths:
-        yield from _below(Path(os.path.realpath(root)), seen)
+        yield from _below(Path(os.path.realpath(root)), seen, follow_links)
 
 
 def shown(path: Path) -> str:
@@ -30,12 +47,7 @@ def shown(path: Path) -> str:
     return printable(os.fsencode(path).decode("utf-8", "replace"))
 
 
-def printable(text: str) -> str:
-    """Return `text` with control characters replaced: names come from strangers."""
-    return "".join(character if character.isprintable() else "\ufffd" for character in text)
-
-
-def _below(root: Path, seen: set[tuple[int, int]]) -> Iterator[Found]:
+def _below(root: Path, seen: set[tuple[int, int]], follow_links: bool) -> Iterator[Found]:
     waiting = [root]
     while waiting:
         path = waiting.pop()
@@ -44,8 +56,13 @@ def _below(root: Path, seen: set[tuple[int, int]]) -> Iterator[Found]:
             if not stat.S_ISDIR(status.st_mode):
                 yield Found(path) if stat.S_ISREG(status.st_mode) else Found(path, "not a regular file")
                 continue
-            if (status.st_dev, status.st_ino) not in seen:
+            is_link = path.is_symlink()
+            if is_link and not follow_links:
+                yield Found(path, NOT_FOLLOWED, link=True)
+            elif (status.st_dev, status.st_ino) not in seen:
                 seen.add((status.st_dev, status.st_ino))
                 waiting += sorted(path.iterdir(), reverse=True)
+            elif is_link:
+                yield Found(path, READ_BEFORE, link=True)
         except OSError as error:
             yield Found(path, error.strerror or error.__class__.__name__, refused=True)

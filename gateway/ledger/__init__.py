@@ -9,8 +9,8 @@ write or checkpoint at once, so the writer's connection alone writes and checkpo
 hold the queries, grouped by what they are about:
 `instances` (what arrived), `keeping` (whose bytes are kept), `deliveries` (instance × destination), `mending` (when the
 configuration or the clock changed), `proofs`, `commitments` (Storage Commitment transactions), `retrievals` (what was asked of a
-source), `learned` (what peers taught us), `overview` (what `status` shows), `queue` and `progress` (what people and commands see
-of deliveries).
+source), `starts` (what ended the process in the middle), `learned` (what peers taught us), `overview` (what `status` shows),
+`queue` and `progress` (what people and commands see of deliveries).
 """
 
 from gateway.ledger.ballast import Ballast

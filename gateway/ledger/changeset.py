@@ -12,22 +12,15 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import Connection, Select, bindparam, func, select, update
+from sqlalchemy import Connection, Select, bindparam, exists, func, select, update
 
 from gateway.domain import SETTLED, Content, DeliveryState
-from gateway.ledger.instances import (
-    FRESH,
-    MISSING_REASON,
-    SUPERSEDED,
-    Arrival,
-    ArrivalOutcome,
-    BytesState,
-    chunks,
-    held_as_unfit,
-)
+from gateway.ledger.instances import FRESH, MISSING_REASON, Arrival, ArrivalOutcome, BytesState, chunks, held_as_unfit
 from gateway.ledger.rows import RowInsert, RowUpdate
 from gateway.ledger.schema import arrivals, deliveries, instances
 from gateway.ledger.transitions import Move
+
+_OLDER = instances.alias("older")
 
 _CURRENT: Select[Any] = (
     select(
@@ -41,6 +34,7 @@ _CURRENT: Select[Any] = (
         instances.c.routed,
         instances.c.received_at,
         instances.c.unfit,
+        exists().where(_OLDER.c.superseded_by == instances.c.id).label("has_older"),
     )
     .where(instances.c.sop_instance_uid.in_(bindparam("uids", expanding=True)), instances.c.superseded_by.is_(None))
     .order_by(instances.c.id)
@@ -109,16 +103,13 @@ _REPLACE = RowUpdate(
     *(f"new_{column.name}" for column in _BROUGHT),
 )
 _ROUTE = RowUpdate(update(instances).where(_THIS).values(routed=bindparam("is_routed")), "this", "is_routed")
-_SUPERSEDE = RowUpdate(update(instances).where(_THIS).values(superseded_by=bindparam("by")), "this", "by")
 _HASTEN = RowUpdate(
     update(deliveries).where(deliveries.c.id == bindparam("this")).values(priority=bindparam("new_priority")),
     "this",
     "new_priority",
 )
-_WAITING = frozenset({DeliveryState.PENDING, DeliveryState.DEFERRED, DeliveryState.HELD})
 _BYTES_CAME = Move(DeliveryState.PENDING, only_from={DeliveryState.HELD}, due=True, reason=None)
 _REVIVE = Move(DeliveryState.PENDING, only_from=SETTLED | {DeliveryState.HELD}, due=True, **FRESH)
-_HOLD = Move(DeliveryState.HELD, only_from=_WAITING, reason=SUPERSEDED)
 
 
 @dataclass(slots=True)
@@ -140,6 +131,7 @@ class Owed:
 class Current:
     """The instance that is current under its SOP Instance UID, as it stands inside the transaction.
 
+    `has_older` tells whether there is other content that it came after.
     `brought` is the arrival that it is to be written from, new or in place of what it was.
     """
 
@@ -149,6 +141,7 @@ class Current:
     routed: bool
     received_at: float
     unfit: bool
+    has_older: bool = False
     owed: dict[str, Owed] = field(default_factory=dict)
     brought: Arrival | None = None
 
@@ -163,12 +156,10 @@ class Changeset:
         self._new: list[Current] = []
         self._replaced: list[Current] = []
         self._routed: dict[int, bool] = {}
-        self._superseded: list[tuple[int, int]] = []
         self._added: list[Owed] = []
         self._came: list[tuple[int, float]] = []
         self._revived: list[tuple[int, float]] = []
         self._hastened: dict[int, int] = {}
-        self._held: list[tuple[int, float]] = []
         self._arrivals: list[tuple[Any, ...]] = []
 
     def current(self, sop_instance_uid: str) -> Current | None:
@@ -249,18 +240,6 @@ class Changeset:
                 if owed.id is not None:
                     self._hastened[owed.id] = priority
 
-    def supersede(self, uid: str, older: Current, newer: Current, now: float) -> None:
-        """Make `newer` the current instance of the UID; what `older` still owes is held with the reason."""
-        self._superseded.append((older.id, newer.id))
-        self._current[uid] = newer
-        for owed in older.owed.values():
-            if owed.state in _WAITING:
-                owed.state, owed.reason = DeliveryState.HELD, SUPERSEDED
-                if owed.id is None:
-                    owed.changed_at = now
-                else:
-                    self._held.append((owed.id, now))
-
     def write(self) -> None:
         """Write every change, in the order in which one needs the other."""
         connection = self._connection
@@ -271,9 +250,6 @@ class Changeset:
         _BYTES_CAME(connection, self._came)
         _REVIVE(connection, self._revived)
         _HASTEN(connection, list(self._hastened.items()))
-        # Last of the deliveries: nothing that is superseded is owed again.
-        _HOLD(connection, self._held)
-        _SUPERSEDE(connection, self._superseded)
         _INSERT_ARRIVALS(connection, self._arrivals)
 
 
@@ -290,6 +266,7 @@ def _read(connection: Connection, uids: Sequence[str]) -> Iterator[tuple[str, Cu
                 row.routed,
                 row.received_at,
                 bool(row.unfit),
+                bool(row.has_older),
             )
             for row in rows
         }

@@ -29,6 +29,7 @@ from sqlalchemy import (
 )
 
 from gateway.domain import Consignment, Content, DeliveryState, InstanceIdentity, Mode, Priority, Proof
+from gateway.ledger.conflicts import differ
 from gateway.ledger.instances import SUPERSEDED
 from gateway.ledger.keeping import mark_missing
 from gateway.ledger.schema import deliveries, instances
@@ -49,7 +50,7 @@ class Change:
 
     `proof`, with the state delivered, makes it verified at once. `bytes_gone` says that the spooled bytes are missing or damaged.
     `sent_as` is the transfer syntax UID that it goes or went out in, where that was chosen for it; with `awaits_transcoding` it is
-    not looked at again before it was brought into that one.
+    not looked at again before it was brought into that one. `was_there` says what the destination listed before it was sent first.
     """
 
     delivery_id: int
@@ -63,6 +64,7 @@ class Change:
     bytes_gone: bool = False
     sent_as: str | None = None
     awaits_transcoding: bool = False
+    was_there: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,9 +98,9 @@ def claim(
         return Claim([], min(later, default=None))
     share = max(1, min(max_instances, -(-len(ready) // shares)))
     rows = connection.execute(_ROWS, {"ids": [row.id for row in ready[:share]], "to": destination}).all()
-    superseded = [row.id for row in rows if row.superseded_by is not None]
+    superseded = [row.id for row in rows if row.superseded]
     move(connection, superseded, DeliveryState.HELD, now=now, reason=SUPERSEDED)
-    current = [row for row in rows if row.superseded_by is None]
+    current = [row for row in rows if not row.superseded]
     held_back = [row.id for row in current if row.under_way]
     if held_back:
         _postpone(connection, held_back, now + RIVAL_PAUSE_S)
@@ -139,6 +141,8 @@ def _apply(connection: Connection, change: Change, ids: Sequence[int], now: floa
         "sent_as": change.sent_as,
         "awaits_transcoding": change.awaits_transcoding,
     }
+    if change.was_there is not None:
+        columns["was_there"] = change.was_there
     if change.due_at is not None:
         columns["due_at"] = change.due_at
     if change.status is not None:
@@ -179,9 +183,13 @@ def _postpone(connection: Connection, ids: Collection[int], due_at: float) -> No
 
 
 def rivals(one: FromClause) -> ColumnElement[bool]:
-    """Return the condition that other content is known under the SOP Instance UID of `one`, a selection of instances."""
+    """Return the condition that other content is known under the SOP Instance UID of `one`, a selection of instances.
+
+    The same elements and pixels in another encoding are the same content.
+    """
     other = instances.alias("other")
     differs = or_(other.c.digest != one.c.digest, other.c.content_length != one.c.content_length)
+    differs &= differ(one, other)
     return exists().where(other.c.sop_instance_uid == one.c.sop_instance_uid, other.c.id != one.c.id, differs)
 
 
@@ -205,6 +213,7 @@ def consignment_of(row: Row[Any], destination: str) -> Consignment:
         has_rivals=bool(row.has_rivals),
         mode=None if row.mode is None else Mode(row.mode),
         sent_as=row.sent_as,
+        was_there=row.was_there,
     )
 
 
@@ -229,6 +238,7 @@ def consignment_columns() -> tuple[ColumnElement[Any], ...]:
         of.uncertain,
         of.mode,
         of.sent_as,
+        of.was_there,
         what.sop_class_uid,
         what.sop_instance_uid,
         what.transfer_syntax_uid,
@@ -245,7 +255,7 @@ def consignment_columns() -> tuple[ColumnElement[Any], ...]:
 def _rows_of() -> Select[Any]:
     of, what = deliveries.c, instances.c
     return (
-        select(*consignment_columns(), what.superseded_by, _under_way(instances).label("under_way"))
+        select(*consignment_columns(), of.superseded, _under_way(instances).label("under_way"))
         .join_from(deliveries, instances, what.id == of.instance_id)
         .where(of.id.in_(bindparam("ids", expanding=True)))
         .order_by(of.priority.desc(), of.due_at, of.id)

@@ -38,6 +38,7 @@ FRESH: dict[str, Any] = {
     "sent_as": None,
     "awaits_transcoding": False,
 }
+"""What a delivery begins with when it is to be made once more. `was_there` stays: what we brought there ourselves is ours."""
 
 
 class BytesState(StrEnum):
@@ -112,11 +113,10 @@ class StoredInstance:
     received_at: float
 
 
-def owes(connection: Connection, instance_id: int, destinations: Sequence[str]) -> bool:
-    """Tell whether the instance is still to be settled at any of `destinations`."""
-    settled = and_(_of(instance_id, destinations), deliveries.c.state.in_(sorted(SETTLED)))
-    rows = connection.execute(select(deliveries.c.destination).where(settled)).scalars()
-    return not set(destinations) <= set(rows)
+def verified(connection: Connection, instance_id: int, destinations: Sequence[str]) -> bool:
+    """Tell whether the instance is verified at each of `destinations`."""
+    done = and_(_of(instance_id, destinations), deliveries.c.state == DeliveryState.VERIFIED)
+    return set(destinations) <= set(connection.execute(select(deliveries.c.destination).where(done)).scalars())
 
 
 def _of(instance_id: int, destinations: Sequence[str]) -> ColumnElement[bool]:
@@ -135,6 +135,33 @@ def hasten(connection: Connection, instance_id: int, destinations: Sequence[str]
     """Have what waits of the instance for `destinations` go out no later than `priority` says."""
     slower = and_(_of(instance_id, destinations), deliveries.c.priority < priority, deliveries.c.state.not_in(sorted(SETTLED)))
     connection.execute(update(deliveries).where(slower).values(priority=int(priority)))
+
+
+def make_newest(connection: Connection, instance_id: int, destinations: Sequence[str], now: float) -> None:
+    """Have the instance be the newest of its SOP Instance UID at `destinations`: what waits there of other content is held.
+
+    At other destinations nothing changes: what is newer is said of each destination alone.
+    """
+    mine = select(instances.c.sop_instance_uid).where(instances.c.id == instance_id).scalar_subquery()
+    others = select(instances.c.id).where(instances.c.sop_instance_uid == mine, instances.c.id != instance_id)
+    older = delivery_ids(connection, and_(deliveries.c.instance_id.in_(others), deliveries.c.destination.in_(destinations)))
+    connection.execute(update(deliveries).where(_of(instance_id, destinations)).values(superseded=False))
+    supersede(connection, older, now)
+
+
+def supersede(connection: Connection, ids: Sequence[int], now: float) -> None:
+    """Mark deliveries as superseded by other content at their destination, and hold those that wait."""
+    for chunk in chunks(ids):
+        connection.execute(update(deliveries).where(deliveries.c.id.in_(chunk)).values(superseded=True))
+    waiting = {DeliveryState.PENDING, DeliveryState.DEFERRED, DeliveryState.HELD}
+    transitions.move(connection, ids, DeliveryState.HELD, now=now, only_from=waiting, reason=SUPERSEDED)
+
+
+def superseded_at(connection: Connection, instance_id: int, destinations: Sequence[str]) -> tuple[str, ...]:
+    """Return those of `destinations`, in their order, at which other content under the same SOP Instance UID is newer."""
+    marked = and_(_of(instance_id, destinations), deliveries.c.superseded)
+    names = set(connection.execute(select(deliveries.c.destination).where(marked)).scalars())
+    return tuple(name for name in destinations if name in names)
 
 
 def delivery_ids(connection: Connection, which: ColumnElement[bool]) -> list[int]:
@@ -182,22 +209,45 @@ def send_again(
     destinations: Sequence[str],
     *,
     now: float,
+    modes: Mapping[str, Mode] = NO_MODES,
     priority: Priority = Priority.NORMAL,
+    newest: bool = False,
 ) -> tuple[str, ...]:
-    """Queue the instance, whose bytes are there, for `destinations` that have not settled it; return where it is underway.
+    """Queue the instance, whose bytes are there, for `destinations` that have not verified it; return where it is underway.
 
-    A held delivery is tried again. A superseded instance is held, and one that is unfit.
+    A delivery that is held or was dropped is tried again. Where other content under its SOP Instance UID is newer, it is held,
+    unless it is to be the `newest` from now on; an instance that is unfit is held anyway. `modes` are what routes ask for there.
     """
-    mine = instances.c.id == instance_id
-    superseded_by, unfit = connection.execute(select(instances.c.superseded_by, instances.c.unfit).where(mine)).one()
-    reason = held_as_unfit(unfit) if superseded_by is None else SUPERSEDED
-    if owes(connection, instance_id, destinations):
+    newer = () if newest else superseded_at(connection, instance_id, destinations)
+    wanted = tuple(name for name in destinations if name not in newer)
+    if not verified(connection, instance_id, destinations):
+        mine = instances.c.id == instance_id
+        unfit = held_as_unfit(connection.execute(select(instances.c.unfit).where(mine)).scalar_one())
         connection.execute(update(instances).where(mine).values(bytes_state=BytesState.KEPT))
-        if reason is None:
-            revive(connection, instance_id, destinations, {DeliveryState.HELD}, now)
-        add_deliveries(connection, instance_id, destinations, now=now, held=reason, priority=priority)
-        hasten(connection, instance_id, destinations, priority)
+        before = underway(connection, instance_id, wanted)
+        if unfit is None:
+            revive(connection, instance_id, wanted, {DeliveryState.HELD, DeliveryState.DROPPED}, now)
+        add_deliveries(connection, instance_id, wanted, now=now, held=unfit, modes=modes, priority=priority)
+        hasten(connection, instance_id, wanted, priority)
+        begun = [name for name in underway(connection, instance_id, wanted) if name not in before]
+        (make_newest if newest else _in_order)(connection, instance_id, begun, now)
     return underway(connection, instance_id, destinations)
+
+
+def _in_order(connection: Connection, instance_id: int, destinations: Sequence[str], now: float) -> None:
+    """Hold the instance's deliveries that begin where other content, which came later than it did, is known at the destination."""
+    mine, other = instances.alias("mine"), instances.alias("other")
+    later = and_(other.c.sop_instance_uid == mine.c.sop_instance_uid, other.c.id > mine.c.id)
+    newer = (
+        select(deliveries.c.destination)
+        .join_from(deliveries, other, other.c.id == deliveries.c.instance_id)
+        .join(mine, later)
+        .where(mine.c.id == instance_id, deliveries.c.destination.in_(destinations), deliveries.c.state != DeliveryState.DROPPED)
+    )
+    superseding = set(connection.execute(newer).scalars())
+    supersede(connection, delivery_ids(connection, _of(instance_id, sorted(superseding))), now)
+    if begun := [name for name in destinations if name not in superseding]:
+        make_newest(connection, instance_id, begun, now)
 
 
 def held(connection: Connection, instance_id: int, destinations: Sequence[str]) -> str:

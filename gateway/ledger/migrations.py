@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from sqlalchemy import Connection, insert, inspect, select, text
 
 from gateway.errors import LedgerTooNew
-from gateway.ledger.schema import metadata, planned_portions, planned_studies, schema_version
+from gateway.ledger.schema import metadata, planned_portions, planned_studies, schema_version, starts
 
 Migration = Callable[[Connection], None]
 
@@ -102,8 +102,38 @@ def _no_empty_contents(connection: Connection) -> None:
         connection.execute(text(statement))
 
 
+def _newest_at_each(connection: Connection) -> None:
+    """Version 9: which content is the newest at each destination, what was there before, contents that differ in encoding only.
+
+    What was stopped at a destination by content that never was to go there is owed there again.
+    """
+    if connection.dialect.name != "sqlite":
+        connection.execute(text("ALTER TABLE deliveries ALTER COLUMN proof TYPE VARCHAR(32)"))
+    for statement in (
+        "ALTER TABLE deliveries ADD COLUMN superseded BOOLEAN DEFAULT FALSE NOT NULL",
+        "ALTER TABLE deliveries ADD COLUMN was_there BOOLEAN",
+        f"ALTER TABLE instances ADD COLUMN same_as {'INTEGER' if connection.dialect.name == 'sqlite' else 'BIGINT'}",
+        "CREATE INDEX deliveries_of_before ON deliveries (destination) WHERE proof = 'exists (was there before)'",
+        """UPDATE deliveries SET superseded = TRUE WHERE EXISTS (
+            SELECT 1 FROM instances mine
+            JOIN instances newer ON newer.sop_instance_uid = mine.sop_instance_uid AND newer.id > mine.id
+            JOIN deliveries later ON later.instance_id = newer.id AND later.destination = deliveries.destination
+            WHERE mine.id = deliveries.instance_id AND mine.superseded_by IS NOT NULL)
+            AND instance_id IN (SELECT id FROM instances WHERE superseded_by IS NOT NULL)""",
+        """UPDATE deliveries SET state = 'pending', reason = NULL WHERE state = 'held' AND NOT superseded
+            AND reason = 'superseded by other content under the same SOP Instance UID'
+            AND instance_id IN (SELECT id FROM instances WHERE superseded_by IS NOT NULL)""",
+    ):
+        connection.execute(text(statement))
+
+
+def _starts(connection: Connection) -> None:
+    """Version 10: how often in a row what begins by itself came to no end."""
+    starts.create(connection, checkfirst=True)
+
+
 def _unfit_instances(connection: Connection) -> None:
-    """Version 9: instances whose bytes are not what they were declared to be, and what became of a migration's studies."""
+    """Version 11: instances whose bytes are not what they were declared to be, and what became of a migration's studies."""
     connection.execute(text("ALTER TABLE instances ADD COLUMN unfit TEXT"))
     # Version 7 makes its tables as they are now.
     if "outcome" not in {column["name"] for column in inspect(connection).get_columns(planned_studies.name)}:
@@ -118,16 +148,29 @@ MIGRATIONS: Sequence[Migration] = (
     _priorities,
     _migrations,
     _no_empty_contents,
+    _newest_at_each,
+    _starts,
     _unfit_instances,
 )
 """The first one takes version 1 to version 2."""
 
 
+class Incomplete(Exception):
+    """The database is ours, and part of its schema is not there."""
+
+
 def current_version(connection: Connection) -> int:
-    """Return the schema version of the database, 0 for an empty one."""
+    """Return the schema version of the database, 0 for an empty one.
+
+    Raises:
+        Incomplete: it does not say which version it has.
+    """
     if not inspect(connection).has_table(schema_version.name):
         return 0
-    return int(connection.execute(select(schema_version.c.version)).scalar_one())
+    versions = list(connection.execute(select(schema_version.c.version)).scalars())
+    if len(versions) != 1 or not isinstance(versions[0], int) or versions[0] < 1:
+        raise Incomplete("no schema version")
+    return versions[0]
 
 
 def migrate(connection: Connection, migrations: Sequence[Migration] = MIGRATIONS) -> int:
@@ -135,6 +178,7 @@ def migrate(connection: Connection, migrations: Sequence[Migration] = MIGRATIONS
 
     Raises:
         LedgerTooNew: a newer gateway wrote it.
+        Incomplete: it is not whole.
 
     """
     version, newest = current_version(connection), len(migrations) + 1
@@ -146,5 +190,8 @@ def migrate(connection: Connection, migrations: Sequence[Migration] = MIGRATIONS
         return newest
     for migration in migrations[version - 1 :]:
         migration(connection)
-    connection.execute(schema_version.update().values(version=newest))
+    if version < newest:
+        connection.execute(schema_version.update().values(version=newest))
+    if missing := sorted(metadata.tables.keys() - set(inspect(connection).get_table_names())):
+        raise Incomplete(f"without the table {missing[0]}")
     return newest

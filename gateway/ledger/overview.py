@@ -7,13 +7,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sqlalchemy import ColumnElement, Connection, func, select
+from sqlalchemy import ColumnElement, Connection, Subquery, func, select, text
 
 from gateway.domain import DeliveryState as S
+from gateway.domain import Proof
+from gateway.ledger.conflicts import differ
 from gateway.ledger.schema import arrivals, deliveries, instances, jobs, retrievals
 
 UNSETTLED = (S.PENDING, S.SENDING, S.DEFERRED, S.DELIVERED, S.HELD)
 """States in which something is still owed, or a person has to decide."""
+
+_OF_BEFORE = text(f"deliveries.proof = '{Proof.BEFORE}'")
+"""As a literal: SQLite uses the partial index `deliveries_of_before` only where it can prove the condition without parameters."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +98,24 @@ def settled_counts(connection: Connection) -> dict[str, dict[str, int]]:
     return counts
 
 
+def were_there(connection: Connection) -> dict[str, int]:
+    """Count, by destination, what is proved by no more than that the destination lists it, as it did before it was sent."""
+    counted = select(deliveries.c.destination, func.count()).where(_OF_BEFORE).group_by(deliveries.c.destination)
+    return {row.destination: int(row[1]) for row in connection.execute(counted)}
+
+
+def study_at(connection: Connection, destination: str, study_instance_uid: str) -> dict[str, int]:
+    """Count the deliveries of a study at a destination by state; superseded content that is held does not count."""
+    statement = (
+        select(deliveries.c.state, func.count())
+        .join(instances, instances.c.id == deliveries.c.instance_id)
+        .where(instances.c.study_instance_uid == study_instance_uid, ~deliveries.c.superseded)
+        .where(deliveries.c.destination == destination)
+        .group_by(deliveries.c.state)
+    )
+    return {str(state): int(count) for state, count in connection.execute(statement)}
+
+
 def last_verdicts(connection: Connection, limit: int = 10) -> list[LastVerdict]:
     """Return the newest `limit` retrievals, newest first."""
     table = retrievals.c
@@ -118,7 +141,7 @@ def conflicts(connection: Connection, limit: int = 20) -> list[Conflict]:
     statement = (
         select(older.c.sop_instance_uid, older.c.study_instance_uid, older.c.id, newer.c.id, newer.c.received_at)
         .join(newer, newer.c.id == older.c.superseded_by)
-        .where(older.c.superseded_by.is_not(None))
+        .where(older.c.superseded_by.is_not(None), differ(older, newer))
         .order_by(older.c.superseded_by.desc())
         .limit(limit)
     )
@@ -137,9 +160,15 @@ def holdings(connection: Connection) -> Holdings:
         released=count(instances.c.bytes_state == "released"),
         missing=count(instances.c.bytes_state == "missing"),
         unrouted=count(~instances.c.routed),
-        conflicts=count(instances.c.superseded_by.is_not(None)),
+        conflicts=connection.execute(select(func.count()).select_from(_conflicting())).scalar_one(),
         last_arrival_at=connection.execute(newest).scalar_one_or_none(),
     )
+
+
+def _conflicting() -> Subquery:
+    older, newer = instances.alias("older"), instances.alias("newer")
+    pairs = select(older.c.id).join(newer, newer.c.id == older.c.superseded_by)
+    return pairs.where(older.c.superseded_by.is_not(None), differ(older, newer)).subquery()
 
 
 def held_reasons(connection: Connection, limit: int = 20) -> list[tuple[str, str, int]]:

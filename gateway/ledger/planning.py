@@ -237,12 +237,13 @@ def proved(connection: Connection, retrieval_id: int, destinations: Sequence[str
 
     Without `destinations` every one that an instance was routed to counts.
 
-    A destination's status alone proves nothing here, nor does an instance of another study, nor one under whose SOP Instance UID
-    other content is known. What was skipped is what destinations listed when they were asked.
+    A destination's status alone proves nothing here, nor that it lists what it listed before; nor does an instance of another
+    study, nor one under whose SOP Instance UID other content is known. What was skipped is what destinations listed when they were
+    asked.
     """
     expected = select(expected_instances).where(expected_instances.c.retrieval_id == retrieval_id).subquery()
     study = select(retrievals.c.study_instance_uid).where(retrievals.c.id == retrieval_id).scalar_subquery()
-    asked_for = deliveries.c.proof.in_([Proof.EXISTS, Proof.COMMITMENT])
+    asked_for = deliveries.c.proof.in_([Proof.EXISTS, Proof.COMMITMENT, Proof.DIGEST])
     good = and_(deliveries.c.state == DeliveryState.VERIFIED, asked_for)
     waits = deliveries.c.state.not_in([*SETTLED, DeliveryState.HELD])
     statement = (

@@ -21,7 +21,7 @@ WORKING = frozenset({S.PENDING, S.SENDING, S.DEFERRED, S.DELIVERED})
 CHUNK = 500
 
 _CURRENT = instances.c.superseded_by.is_(None)
-_COUNTS = or_(_CURRENT, deliveries.c.state.in_(sorted({S.PENDING, S.SENDING, S.DEFERRED, S.HELD})))
+_OWED = deliveries.c.state.in_(sorted({S.PENDING, S.SENDING, S.DEFERRED, S.HELD}))
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +66,7 @@ def count_states(connection: Connection, scope: Scope) -> list[StudyDelivery]:
         statement = (
             select(*keys, func.count())
             .join_from(instances, deliveries, deliveries.c.instance_id == instances.c.id)
-            .where(condition, _COUNTS)
+            .where(condition)
             .group_by(*keys)
         )
         for study, destination, state, proof, count in connection.execute(statement):
@@ -93,7 +93,7 @@ def undelivered(connection: Connection, scope: Scope) -> list[Undelivered]:
                 deliveries.c.reason,
             )
             .join_from(instances, deliveries, deliveries.c.instance_id == instances.c.id)
-            .where(condition, _COUNTS, deliveries.c.state != S.VERIFIED)
+            .where(condition, deliveries.c.state != S.VERIFIED)
             .order_by(deliveries.c.id)
         )
         found += [
@@ -107,20 +107,30 @@ def unrouted(connection: Connection, scope: Scope) -> int:
     """Count the instances in `scope` that no route matched."""
     counts = (
         connection.execute(select(func.count()).select_from(instances).where(condition, ~instances.c.routed, _CURRENT))
-        for condition in _conditions(Scope(scope.job_id, scope.instance_ids))
+        for condition in _instances(scope)
     )
     return sum(count.scalar_one() for count in counts)
 
 
 def _conditions(scope: Scope) -> Iterator[ColumnElement[bool]]:
-    """Yield conditions on instances and deliveries that together, without overlap, make up `scope`."""
+    """Yield conditions on instances and deliveries that together, without overlap, make up `scope`.
+
+    What a destination was to get counts unless other content is newer there and nothing of it is owed any more.
+    """
     narrowed = deliveries.c.destination.in_(scope.destinations) if scope.destinations else true()
+    # By job, what came is known by its UIDs only: of several contents the newest is meant.
+    counts = or_(_OWED, ~deliveries.c.superseded if scope.job_id is None else _CURRENT)
+    yield from (condition & narrowed & counts for condition in _instances(scope))
+
+
+def _instances(scope: Scope) -> Iterator[ColumnElement[bool]]:
+    """Yield conditions on instances that together, without overlap, make up `scope` but for its destinations."""
     if scope.job_id is not None:
         studies = select(retrievals.c.study_instance_uid).where(retrievals.c.job_id == scope.job_id)
         asked = or_(_CURRENT, instances.c.study_instance_uid.in_(studies))
-        yield instances.c.sop_instance_uid.in_(_retrieved(scope.job_id)) & asked & narrowed
+        yield instances.c.sop_instance_uid.in_(_retrieved(scope.job_id)) & asked
     for start in range(0, len(scope.instance_ids), CHUNK):
-        yield instances.c.id.in_(scope.instance_ids[start : start + CHUNK]) & narrowed
+        yield instances.c.id.in_(scope.instance_ids[start : start + CHUNK])
 
 
 def _retrieved(job_id: int) -> CompoundSelect[tuple[str]]:

@@ -13,10 +13,13 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Select, bindparam, func, select
 
-from gateway.domain import DeliveryState, Proof
+from gateway.domain import Content, DeliveryState, Proof
 from gateway.ledger.deliveries import rivals, verify
+from gateway.ledger.instances import chunks
 from gateway.ledger.schema import arrivals, commitment_items, commitments, deliveries, instances, retrievals
 from gateway.ledger.transitions import move
+
+WAS_THERE = "the destination listed it before it was sent: whether it took what was sent, or kept what it had, is not known"
 
 MAX_LOST = 2
 """The first time that a destination does not have what it answered success for, it is sent again; then a person looks at it."""
@@ -44,6 +47,7 @@ class Unverified:
     """One delivery that waits for proof. `reason` is the warning that it was delivered with.
 
     `has_rivals` says that other content is known under its SOP Instance UID: that the UID is there does not say which content.
+    `was_there` says whether the destination listed it before it was sent, None where that is not known.
     """
 
     delivery_id: int
@@ -54,6 +58,7 @@ class Unverified:
     lost: int
     reason: str | None
     has_rivals: bool = False
+    was_there: bool | None = None
 
 
 def waiting_studies(connection: Connection, destination: str) -> list[WaitingStudy]:
@@ -113,14 +118,47 @@ _WAS_RETRIEVED = _ended()
 def record_proof(connection: Connection, items: Sequence[Unverified], proof: Proof, *, now: float, note: str = "") -> int:
     """Record `proof` for `items`, with a `note` for people beside the warning that an instance was delivered with.
 
-    Where other content is known under the same SOP Instance UID, the proof is no better than the status.
+    Unless contents were compared, it is weaker where the destination listed an instance before it was sent, or other content is
+    known under its SOP Instance UID.
     """
     alike: dict[tuple[Proof, str | None], list[int]] = defaultdict(list)
     for item in items:
-        weak = item.has_rivals and proof is not Proof.STATUS
-        key = (Proof.STATUS, _joined(item.reason, note, RIVALS)) if weak else (proof, _joined(item.reason, note))
-        alike[key].append(item.delivery_id)
+        shown, why = _as_far_as_known(item, proof)
+        alike[shown, _joined(item.reason, note, why)].append(item.delivery_id)
     return sum(verify(connection, ids, kind, now=now, reason=reason) for (kind, reason), ids in alike.items())
+
+
+def _as_far_as_known(item: Unverified, proof: Proof) -> tuple[Proof, str]:
+    """Return what `proof` is worth for `item`, and why it is no better. Pure."""
+    if proof in {Proof.STATUS, Proof.DIGEST}:
+        return proof, ""
+    if item.was_there:
+        return Proof.BEFORE, WAS_THERE
+    return (Proof.STATUS, RIVALS) if item.has_rivals else (proof, "")
+
+
+def record_differing(connection: Connection, items: Sequence[Unverified], *, now: float, reason: str) -> int:
+    """Record that the destination holds other content than `items`: they are held for a person. Returns how many were."""
+    ids = [item.delivery_id for item in items]
+    return move(connection, ids, DeliveryState.HELD, now=now, only_from=[DeliveryState.DELIVERED], reason=reason)
+
+
+def contents_of(connection: Connection, items: Sequence[Unverified]) -> dict[int, tuple[Content, str]]:
+    """Return, by delivery, where the bytes of `items` are and in which transfer syntax."""
+    columns = (
+        deliveries.c.id,
+        instances.c.location,
+        instances.c.content_offset,
+        instances.c.content_length,
+        instances.c.digest,
+        instances.c.transfer_syntax_uid,
+    )
+    found: dict[int, tuple[Content, str]] = {}
+    for chunk in chunks([item.delivery_id for item in items]):
+        statement = select(*columns).join_from(deliveries, instances, instances.c.id == deliveries.c.instance_id)
+        for key, *content, syntax in connection.execute(statement.where(deliveries.c.id.in_(chunk))):
+            found[key] = Content(*content), syntax
+    return found
 
 
 def record_missing(connection: Connection, items: Sequence[Unverified], *, now: float, reason: str) -> tuple[int, int]:
@@ -149,6 +187,7 @@ def unverified_columns() -> Select[Any]:
         deliveries.c.lost,
         deliveries.c.reason,
         rivals(instances).label("has_rivals"),
+        deliveries.c.was_there,
     ).join_from(deliveries, instances, instances.c.id == deliveries.c.instance_id)
 
 

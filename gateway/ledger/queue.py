@@ -8,17 +8,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Select, exists, func, select
+from sqlalchemy import ColumnElement, Connection, Select, and_, exists, func, not_, or_, select, update
 
+from gateway.domain import Action
 from gateway.domain import DeliveryState as S
+from gateway.ledger.instances import BytesState, chunks, make_newest
 from gateway.ledger.overview import UNSETTLED
 from gateway.ledger.schema import deliveries, instances
 from gateway.ledger.transitions import move
 
 HELD_BY_HAND = "held by hand"
+
+_KEPT = or_(instances.c.bytes_state != "released", instances.c.location.startswith("file:"))
+"""Bytes that are still there: missing ones may be back, and a file sent in place was never ours to remove. Trying shows it."""
 
 _ANEW: dict[str, Any] = {
     "attempts": 0,
@@ -28,22 +32,6 @@ _ANEW: dict[str, Any] = {
     "sent_as": None,
     "awaits_transcoding": False,
 }
-
-
-class Action(StrEnum):
-    """What a person may do with deliveries."""
-
-    RETRY = "retry"
-    """Try again now with all attempts anew: held, deferred, or dropped ones whose bytes are still kept."""
-
-    HOLD = "hold"
-    """Stop trying until someone releases or retries it: pending and deferred ones."""
-
-    RELEASE = "release"
-    """Let held ones go on where they stood, with the attempts counted so far."""
-
-    DROP = "drop"
-    """Give up: nothing more is owed, and the bytes go once no other destination needs them."""
 
 
 STARTS: dict[Action, tuple[S, ...]] = {
@@ -98,6 +86,17 @@ class Entry:
     received_at: float
     bytes_state: str
     superseded: bool
+    was_there: bool | None
+    location: str
+
+
+@dataclass(frozen=True, slots=True)
+class Unmoved:
+    """Selected deliveries that an action leaves as they are, and why; `ids` are some of them."""
+
+    why: str
+    count: int
+    ids: tuple[int, ...]
 
 
 def _conditions(selection: Selection, states: Sequence[S]) -> list[ColumnElement[bool]]:
@@ -137,7 +136,9 @@ def _entries() -> Select[Any]:
         what.calling_ae,
         what.received_at,
         what.bytes_state,
-        what.superseded_by.is_not(None),
+        of.superseded,
+        of.was_there,
+        what.location,
     ).join_from(deliveries, instances, what.id == of.instance_id)
 
 
@@ -165,11 +166,13 @@ def count(connection: Connection, selection: Selection) -> int:
 
 
 def instance_ids(connection: Connection, selection: Selection, *, after: int = 0, limit: int = 500) -> list[int]:
-    """Return the ids above `after` of the selected deliveries' instances that lie in the spool and are owed, in order.
+    """Return the ids above `after` of the selected deliveries' instances, in order.
 
-    A selection that narrows nothing means all of them, also those without a delivery.
+    A selection that narrows nothing means all whose bytes lie in the spool and are owed, also those without a delivery.
     """
-    conditions = [instances.c.id > after, instances.c.bytes_state != "released", ~instances.c.location.startswith("file:")]
+    conditions = [instances.c.id > after]
+    if selection.is_everything:
+        conditions += [instances.c.bytes_state != BytesState.RELEASED, ~instances.c.location.startswith("file:")]
     if selection.studies:
         conditions.append(instances.c.study_instance_uid.in_(selection.studies))
     if selection.ids or selection.destinations or selection.states:
@@ -192,17 +195,24 @@ def startable(selection: Selection, action: Action) -> tuple[S, ...]:
 
 def matching(connection: Connection, selection: Selection, action: Action) -> list[int]:
     """Return the ids of the selected deliveries that `action` would change."""
-    states = startable(selection, action)
-    if not states:
+    if not startable(selection, action):
         return []
-    conditions = _conditions(selection, states)
-    if action in {Action.RETRY, Action.RELEASE}:
-        # Missing bytes may be back: trying shows it.
-        conditions += [instances.c.bytes_state != "released", instances.c.superseded_by.is_(None)]
     statement = (
-        select(deliveries.c.id).join_from(deliveries, instances, instances.c.id == deliveries.c.instance_id).where(*conditions)
+        select(deliveries.c.id)
+        .join_from(deliveries, instances, instances.c.id == deliveries.c.instance_id)
+        .where(*_conditions(selection, ()), *_taken(selection, action))
     )
     return list(connection.execute(statement.order_by(deliveries.c.id)).scalars())
+
+
+def _taken(selection: Selection, action: Action) -> list[ColumnElement[bool]]:
+    """Return the conditions under which `action` changes what is selected."""
+    conditions: list[ColumnElement[bool]] = [deliveries.c.state.in_(startable(selection, action))]
+    if action in {Action.RETRY, Action.RELEASE}:
+        conditions.append(_KEPT)
+        if not selection.ids:
+            conditions.append(~deliveries.c.superseded)
+    return conditions
 
 
 def parts(connection: Connection, selection: Selection, action: Action, *, size: int = 1000) -> list[Selection]:
@@ -213,15 +223,81 @@ def parts(connection: Connection, selection: Selection, action: Action, *, size:
 
 
 def act(connection: Connection, selection: Selection, action: Action, *, now: float) -> int:
-    """Do `action` with the selected deliveries and return how many changed; runs in a ledger write."""
+    """Do `action` with the selected deliveries and return how many changed; runs in a ledger write.
+
+    What is tried again, or let go on, although other content is newer at its destination, is the newest there from then on.
+    """
     ids = matching(connection, selection, action)
     starts = startable(selection, action)
     if not ids:
         return 0
-    if action is Action.RETRY:
-        return move(connection, ids, S.PENDING, now=now, only_from=starts, due_at=now, **_ANEW)
     if action is Action.HOLD:
         return move(connection, ids, S.HELD, now=now, only_from=starts, reason=HELD_BY_HAND)
-    if action is Action.RELEASE:
-        return move(connection, ids, S.PENDING, now=now, only_from=starts, due_at=now)
-    return move(connection, ids, S.DROPPED, now=now, only_from=starts, reason="dropped by hand")
+    if action is Action.DROP:
+        return move(connection, ids, S.DROPPED, now=now, only_from=starts, reason="dropped by hand")
+    anew = _ANEW if action is Action.RETRY else {}
+    changed = move(connection, ids, S.PENDING, now=now, only_from=starts, due_at=now, **anew)
+    for chunk in chunks(ids):
+        of_these = select(deliveries.c.instance_id).where(deliveries.c.id.in_(chunk), deliveries.c.state == S.PENDING)
+        kept = update(instances).where(instances.c.id.in_(of_these), instances.c.bytes_state == BytesState.RELEASED)
+        connection.execute(kept.values(bytes_state=BytesState.KEPT))
+        wanted = select(deliveries.c.instance_id, deliveries.c.destination)
+        for row in connection.execute(wanted.where(deliveries.c.id.in_(chunk), deliveries.c.superseded)).all():
+            make_newest(connection, row.instance_id, [row.destination], now)
+    return changed
+
+
+def unmoved(connection: Connection, selection: Selection, action: Action) -> list[Unmoved]:
+    """Return, by reason, the selected deliveries that `action` would leave as they are; those that are named but unknown first.
+
+    Of a selection that names neither numbers nor states, only what is not settled is of interest.
+    """
+    of, what = deliveries.c, instances.c
+    columns = (of.state, of.superseded, what.bytes_state, what.location.startswith("file:").label("in_place"))
+    chosen = _conditions(selection, selection.states or (() if selection.ids else UNSETTLED))
+    left = not_(and_(*_taken(selection, action)))
+    grouped = (of.id,) if selection.ids else ()
+    statement = (
+        select(*columns, func.count().label("number"), func.min(of.id).label("first"))
+        .join_from(deliveries, instances, what.id == of.instance_id)
+        .where(*chosen, left)
+        .group_by(*columns, *grouped)
+    )
+    reasons: dict[str, Unmoved] = {}
+    if selection.ids:
+        found = select(of.id).join_from(deliveries, instances, what.id == of.instance_id).where(*chosen)
+        unknown = sorted(set(selection.ids) - set(connection.execute(found).scalars()))
+        narrowed = selection.destinations or selection.states or selection.studies
+        why = "no such delivery" + (" that also meets the other conditions" if narrowed else "")
+        if unknown:
+            reasons[why] = Unmoved(why, len(unknown), tuple(unknown[:SHOWN_IDS]))
+    for row in connection.execute(statement):
+        why = _why_not(row, action)
+        so_far = reasons.get(why, Unmoved(why, 0, ()))
+        ids = (*so_far.ids, row.first)[:SHOWN_IDS]
+        reasons[why] = Unmoved(why, so_far.count + row.number, ids)
+    return list(reasons.values())
+
+
+SHOWN_IDS = 20
+"""How many numbers of deliveries are told with a reason."""
+
+
+def _why_not(row: Any, action: Action) -> str:
+    """Say why a delivery is not changed. Pure."""
+    state, again = S(row.state), action in {Action.RETRY, Action.RELEASE}
+    if again and row.bytes_state == BytesState.RELEASED and not row.in_place and state in STARTS[action]:
+        return "its bytes are gone, nobody was owed them any more: send the instance to the gateway again"
+    if again and row.superseded and state in STARTS[action]:
+        return "other content under its SOP Instance UID is newer there: name it by its number to send it all the same"
+    if state is S.DROPPED:
+        named = ": name it by its number or by --state dropped to have it back"
+        return "it was dropped" + (named if action is Action.RETRY else "")
+    return {
+        S.VERIFIED: "it is verified",
+        S.DELIVERED: "it is delivered and waits for its proof",
+        S.SENDING: "it is being sent",
+        S.PENDING: "it waits for its turn" + (" already" if again else ""),
+        S.DEFERRED: "it waits for its next try" + (": `gateway queue retry` tries it now" if action is Action.RELEASE else ""),
+        S.HELD: "it is held already",
+    }[state]

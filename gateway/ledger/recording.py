@@ -4,8 +4,9 @@ Inside the transaction it is decided whether an instance is new, already there, 
 Instance UID that arrives on two associations at once is decided once. All functions belong into `Ledger.write`.
 
 `record_many` leaves the ledger as `record`, one by one in the same order, does; an instance costs a share of a few statements then,
-whether it is new or came before. Ids of instances are given here, as the highest plus one: there is one writer, and what is rolled
-back leaves nothing behind.
+whether it is new or came before. Where there is other content under its SOP Instance UID, it is decided alone: which content is
+the newer is said of each destination. Ids of instances are given here, as the highest plus one: there is one writer, and what is
+rolled back leaves nothing behind.
 """
 
 from __future__ import annotations
@@ -16,17 +17,18 @@ from dataclasses import replace
 from sqlalchemy import Connection, and_, select, update
 
 from gateway.domain import SETTLED, DeliveryState
-from gateway.ledger import transitions
 from gateway.ledger.changeset import Changeset, Current
 from gateway.ledger.instances import (
-    SUPERSEDED,
     UNDERWAY,
     Arrival,
     ArrivalOutcome,
     BytesState,
     Recorded,
     delivery_ids,
+    make_newest,
     send_again,
+    supersede,
+    underway,
 )
 from gateway.ledger.schema import deliveries, instances
 
@@ -36,15 +38,32 @@ def record(connection: Connection, arrival: Arrival, *, again: bool = True, late
 
     The SOP Instance UID is unknown: a new instance. Known with the same content (digest and length): no second instance; what
     its destinations had settled is delivered to them again, from the new bytes where the old ones were released or are missing.
-    Known with other content: both are kept, the newer is delivered, and what the older one still owed is held with the reason.
-    What is unfit never takes the place of what is not, and is held wherever it is to go.
+    Known with other content: both are kept; where the newer one goes, what the older one still owed there is held with the reason,
+    and elsewhere the older one goes on. What is unfit never takes the place of what is not, and is held wherever it is to go.
 
-    With ``again=False`` (``send``) the same content is only owed to destinations that never settled it. With ``late=True``
+    With ``again=False`` (``send``) the same content is only owed to destinations that have not verified it. With ``late=True``
     (recovery) the arrival may be older than what was recorded after it.
     """
     changes = Changeset(connection, [arrival.identity.sop_instance_uid])
-    recorded = _decide(changes, arrival, again=again, late=late)
+    known = changes.current(arrival.identity.sop_instance_uid)
+    if known is None:
+        recorded = _as_new(changes, arrival, ArrivalOutcome.NEW)
+        changes.write()
+        return recorded
+    if not _same_content(known, arrival):
+        recorded = _as_new(changes, arrival, ArrivalOutcome.CONFLICT)
+        changes.write()
+        if arrival.unfit and not known.unfit:
+            _point(connection, recorded.instance_id, known.id)
+            return recorded
+        older = late and arrival.at < known.received_at and bool(arrival.unfit) is known.unfit
+        return _in_order(connection, recorded, known.id, older=older)
+    # Only where there is other content can anything be newer or older.
+    before = underway(connection, known.id, arrival.destinations) if known.has_older else ()
+    recorded = _as_known(changes, arrival, known, again=again)
     changes.write()
+    if known.has_older and (begun := [name for name in recorded.queued if name not in before]):
+        make_newest(connection, known.id, begun, arrival.at)
     return recorded
 
 
@@ -56,26 +75,30 @@ def record_anew(connection: Connection, arrival: Arrival) -> Recorded:
     """
     _reinstate(connection, arrival)
     recorded = record(connection, arrival)
-    queued = send_again(connection, recorded.instance_id, arrival.destinations, now=arrival.at, priority=arrival.priority)
+    mine, at = recorded.instance_id, arrival.at
+    queued = send_again(connection, mine, arrival.destinations, now=at, priority=arrival.priority, newest=True)
+    make_newest(connection, mine, queued, at)
     return replace(recorded, queued=queued)
 
 
 def record_many(connection: Connection, some: Sequence[Arrival]) -> list[Recorded]:
     """Record `some` arrivals as `record` does one by one, and return what each was, in their order."""
-    changes = Changeset(connection, [arrival.identity.sop_instance_uid for arrival in some])
-    recorded = [_decide(changes, arrival, again=True, late=False) for arrival in some]
-    changes.write()
+    recorded: list[Recorded] = []
+    while rest := some[len(recorded) :]:
+        changes = Changeset(connection, [arrival.identity.sop_instance_uid for arrival in rest])
+        for arrival in rest:
+            known = changes.current(arrival.identity.sop_instance_uid)
+            if known is None:
+                recorded.append(_as_new(changes, arrival, ArrivalOutcome.NEW))
+            elif _same_content(known, arrival) and not known.has_older:
+                recorded.append(_as_known(changes, arrival, known, again=True))
+            else:
+                break
+        changes.write()
+        if len(recorded) < len(some):
+            # What meets other content is decided against everything before it.
+            recorded.append(record(connection, some[len(recorded)]))
     return recorded
-
-
-def _decide(changes: Changeset, arrival: Arrival, *, again: bool, late: bool) -> Recorded:
-    known = changes.current(arrival.identity.sop_instance_uid)
-    if known is None:
-        return _as_new(changes, arrival, ArrivalOutcome.NEW)[1]
-    if not _same_content(known, arrival):
-        worse = bool(arrival.unfit) and not known.unfit
-        return _as_conflict(changes, arrival, known, older=worse or (late and arrival.at < known.received_at))
-    return _as_known(changes, arrival, known, again=again)
 
 
 def _same_content(known: Current, arrival: Arrival) -> bool:
@@ -84,26 +107,29 @@ def _same_content(known: Current, arrival: Arrival) -> bool:
     return (mine.digest, mine.length, known.unfit) == (other.digest, other.length, bool(arrival.unfit))
 
 
-def _as_new(changes: Changeset, arrival: Arrival, outcome: ArrivalOutcome) -> tuple[Current, Recorded]:
+def _as_new(changes: Changeset, arrival: Arrival, outcome: ArrivalOutcome) -> Recorded:
     added = changes.add(arrival)
     changes.note(added, arrival, outcome)
     queued = () if arrival.unfit else arrival.destinations
-    return added, Recorded(added.id, outcome, arrival, bytes_needed=True, queued=queued)
+    return Recorded(added.id, outcome, arrival, bytes_needed=True, queued=queued)
 
 
-def _as_conflict(changes: Changeset, arrival: Arrival, known: Current, *, older: bool) -> Recorded:
-    added, recorded = _as_new(changes, arrival, ArrivalOutcome.CONFLICT)
-    uid = arrival.identity.sop_instance_uid
+def _in_order(connection: Connection, recorded: Recorded, other_id: int, *, older: bool) -> Recorded:
+    """Say which of two contents is the newer, and hold what is older where the newer one goes."""
+    arrival, mine = recorded.arrival, recorded.instance_id
     if older:
-        changes.supersede(uid, added, known, arrival.at)
-        return replace(recorded, queued=())
-    changes.supersede(uid, known, added, arrival.at)
+        _point(connection, mine, other_id)
+        _stop_older(connection, arrival, mine)
+        return replace(recorded, queued=underway(connection, mine, arrival.destinations))
+    _point(connection, other_id, mine)
+    make_newest(connection, mine, arrival.destinations, arrival.at)
     return recorded
 
 
 def _as_known(changes: Changeset, arrival: Arrival, known: Current, *, again: bool) -> Recorded:
     destinations, before = arrival.destinations, known.bytes_state
-    owed = again or any(name not in known.owed or known.owed[name].state not in SETTLED for name in destinations)
+    verified = {name for name, one in known.owed.items() if one.state is DeliveryState.VERIFIED}
+    owed = again or not verified.issuperset(destinations)
     # A file sent in place is not ours: it may have gone since, while what came now is there.
     taken = owed and (before is not BytesState.KEPT or known.content.location.startswith("file:"))
     rests_on = known.content if owed and not taken else None
@@ -120,13 +146,39 @@ def _as_known(changes: Changeset, arrival: Arrival, known: Current, *, again: bo
     if before is BytesState.MISSING:
         changes.bytes_came(known, arrival.at)
     if (before is BytesState.MISSING or not again) and not arrival.unfit:
-        changes.revive(known, destinations, {DeliveryState.HELD}, arrival.at)
+        # A file that is sent again after it was dropped is wanted after all.
+        tried_again = {DeliveryState.HELD} if again else {DeliveryState.HELD, DeliveryState.DROPPED}
+        changes.revive(known, destinations, tried_again, arrival.at)
     if any(name not in known.owed for name in destinations):
         changes.owe(known, arrival)
         changes.route(known, routed=True)
     changes.hasten(known, destinations, int(arrival.priority))
     queued = tuple(name for name in destinations if known.owed[name].state in UNDERWAY)
     return Recorded(known.id, ArrivalOutcome.DUPLICATE, arrival, bytes_needed=taken, queued=queued, rests_on=rests_on)
+
+
+def _point(connection: Connection, older_id: int, newer_id: int) -> None:
+    """Record that one content came after another under their SOP Instance UID."""
+    connection.execute(update(instances).where(instances.c.id == older_id).values(superseded_by=newer_id))
+
+
+def _stop_older(connection: Connection, arrival: Arrival, instance_id: int) -> None:
+    """Hold what came late where other content, received after it, is known at the destination; elsewhere it is the newest."""
+    other = instances.alias("other")
+    newer = (
+        select(deliveries.c.destination)
+        .join_from(deliveries, other, other.c.id == deliveries.c.instance_id)
+        .where(
+            other.c.sop_instance_uid == arrival.identity.sop_instance_uid,
+            other.c.id != instance_id,
+            other.c.received_at > arrival.at,
+            deliveries.c.destination.in_(arrival.destinations),
+        )
+    )
+    names = set(connection.execute(newer).scalars())
+    mine = and_(deliveries.c.instance_id == instance_id, deliveries.c.destination.in_(names))
+    supersede(connection, delivery_ids(connection, mine), arrival.at)
+    make_newest(connection, instance_id, [name for name in arrival.destinations if name not in names], arrival.at)
 
 
 def _reinstate(connection: Connection, arrival: Arrival) -> None:
@@ -140,11 +192,4 @@ def _reinstate(connection: Connection, arrival: Arrival) -> None:
     current = list(connection.execute(select(instances.c.id).where(same)).scalars())
     connection.execute(update(instances).where(instances.c.id == instance_id).values(superseded_by=None))
     for other in current:
-        _supersede(connection, other, instance_id, arrival.at)
-
-
-def _supersede(connection: Connection, older_id: int, newer_id: int, now: float) -> None:
-    connection.execute(update(instances).where(instances.c.id == older_id).values(superseded_by=newer_id))
-    ids = delivery_ids(connection, deliveries.c.instance_id == older_id)
-    waiting = {DeliveryState.PENDING, DeliveryState.DEFERRED, DeliveryState.HELD}
-    transitions.move(connection, ids, DeliveryState.HELD, now=now, only_from=waiting, reason=SUPERSEDED)
+        _point(connection, other, instance_id)

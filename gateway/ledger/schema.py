@@ -49,7 +49,7 @@ instances = Table(
     Column("digest", String(32), nullable=False),
     # kept: the bytes are there and owed; released: every delivery settled, the bytes may be gone; missing: they are gone but owed.
     Column("bytes_state", String(8), nullable=False, server_default="kept"),
-    # Another content under the same SOP Instance UID came later; this one is kept but no longer delivered.
+    # Another content under the same SOP Instance UID came later; where both are owed is said by `deliveries.superseded`.
     Column("superseded_by", _Key, ForeignKey("instances.id"), nullable=True),
     Column("source", String(64), nullable=True),
     Column("calling_ae", String(16), nullable=False),
@@ -59,6 +59,8 @@ instances = Table(
     Column("received_at", Double, nullable=False),
     # False until a route or a `send` gave it at least one delivery.
     Column("routed", Boolean, nullable=False),
+    # The oldest known instance of the same elements and pixels under this UID, where this one differs from it in encoding only.
+    Column("same_as", _Key, nullable=True),
     # Why its bytes cannot be what they were declared to be when they came; NULL where nothing speaks against them. No patient data.
     Column("unfit", Text, nullable=True),
     CheckConstraint("bytes_state IN ('kept', 'released', 'missing')", name="bytes_state"),
@@ -115,7 +117,8 @@ deliveries = Table(
     Column("uncertain", Boolean, nullable=False, server_default=text("FALSE")),
     # How often the destination answered success and then did not have it.
     Column("lost", Integer, nullable=False, server_default="0"),
-    Column("proof", String(10), nullable=True),
+    # SQLite neither looks at the length nor could change it.
+    Column("proof", String(32).with_variant(String(10), "sqlite"), nullable=True),
     Column("changed_at", Double, nullable=False),
     # What its route asks for (gateway.domain.Mode); NULL is what the destination asks for.
     Column("mode", String(16), nullable=True),
@@ -125,6 +128,10 @@ deliveries = Table(
     Column("awaits_transcoding", Boolean, nullable=False, server_default=text("FALSE")),
     # gateway.domain.Priority: what is claimed first of what is due
     Column("priority", Integer, nullable=False, server_default=text("1")),
+    # Other content under the same SOP Instance UID was ordered for this destination after it.
+    Column("superseded", Boolean, nullable=False, server_default=text("FALSE")),
+    # Whether the destination listed it before it was sent for the first time; NULL is not known.
+    Column("was_there", Boolean, nullable=True),
     UniqueConstraint("instance_id", "destination", name="one_delivery_a_destination"),
     CheckConstraint("state IN (" + ", ".join(f"'{state}'" for state in DeliveryState) + ")", name="state"),
 )
@@ -150,6 +157,7 @@ _index_where(
     deliveries.c.id,
     where="sent_as IS NOT NULL AND state IN ('pending', 'deferred', 'sending')",
 )
+_index_where("deliveries_of_before", deliveries.c.destination, where="proof = 'exists (was there before)'")
 _index_where("deliveries_held", deliveries.c.destination, deliveries.c.reason, where="state = 'held'")
 
 jobs = Table(
@@ -173,6 +181,19 @@ jobs = Table(
     CheckConstraint("state IN ('running', 'stopped', 'done')", name="state"),
 )
 Index("jobs_by_fingerprint", jobs.c.fingerprint, jobs.c.id)
+
+# What the gateway begins by itself, counted before it begins (gateway.ledger.starts).
+starts = Table(
+    "starts",
+    metadata,
+    # migration ID | sync NAME | compare NAME
+    Column("name", String(96), primary_key=True),
+    # Starts in a row that came to no end.
+    Column("unended", Integer, nullable=False),
+    # Why it failed the last time that it came to an end; no patient data.
+    Column("error", Text, nullable=True),
+    Column("at", Double, nullable=False),
+)
 
 # What a migration has listed: a day, or an entry of its list.
 planned_portions = Table(

@@ -6,7 +6,7 @@ something belong into `Ledger.write`. Times are UTC seconds since the epoch.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ from sqlalchemy import ColumnElement, Connection, bindparam, select, text, updat
 from gateway.domain import Consignment, Content
 from gateway.domain import DeliveryState as S
 from gateway.ledger.deliveries import CLAIMABLE, consignment_columns, consignment_of, mark_gone
+from gateway.ledger.instances import chunks
 from gateway.ledger.schema import deliveries, instances
 from gateway.ledger.transitions import move
 
@@ -44,6 +45,15 @@ def copied(connection: Connection) -> list[Copied]:
         Copied(row.destination, Content(row.location, row.content_offset, row.content_length, row.digest), row.stored, row.sent_as)
         for row in connection.execute(_COPIED)
     ]
+
+
+def settled(connection: Connection, instance_ids: Collection[int]) -> set[int]:
+    """Return those of the instances of which nothing is to be sent anywhere."""
+    unsent, owed = deliveries.c.state.in_([S.PENDING, S.SENDING, S.DEFERRED]), set[int]()
+    for chunk in chunks(list(instance_ids)):
+        found = select(deliveries.c.instance_id).where(deliveries.c.instance_id.in_(chunk), unsent)
+        owed.update(connection.execute(found).scalars())
+    return set(instance_ids) - owed
 
 
 def ready(

@@ -22,9 +22,10 @@ from typing import Any, TypeVar
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.exc import DataError, IntegrityError, SQLAlchemyError
 
-from gateway.errors import ChangeRejected, LedgerUnavailable
+from gateway.errors import ChangeRejected, GatewayError, LedgerDamaged, LedgerTooNew, LedgerUnavailable
+from gateway.ledger import health
 from gateway.ledger.ballast import Ballast
-from gateway.ledger.migrations import migrate
+from gateway.ledger.migrations import Incomplete, migrate
 
 T = TypeVar("T")
 
@@ -33,6 +34,9 @@ MAX_GROUP = 256
 
 WAL_CHECKPOINT_PAGES = 4000
 """About 16 MiB of WAL between checkpoints, which the writer's connection alone performs."""
+
+CHECKED_BYTES = 64 * 1024 * 1024
+"""A ledger up to this size is gone through page by page when a gateway starts: some tenths of a second."""
 
 _NO_ROOM = frozenset(
     {
@@ -82,11 +86,16 @@ def _engine(url: str, *, checkpoint_pages: int) -> Engine:
 class Ledger:
     """The database behind one writer thread and any number of readers. Use as a context manager."""
 
-    def __init__(self, path: Path, *, ballast: Ballast | None = None) -> None:
+    def __init__(self, path: Path, *, ballast: Ballast | None = None, begun: bool = False) -> None:
         """Open or create the ledger at `path` (SQLite), mode 0600, and migrate it. `ballast` is its own room on a full disk.
+
+        With `begun` instances were received before: a file that is there and empty is one that was cut short. One that is not there
+        was moved away by a person, and is made anew.
 
         Raises:
             LedgerTooNew: a newer gateway wrote it.
+            LedgerForeign: it is a database of another program.
+            LedgerDamaged: it is damaged or cut short.
             LedgerUnavailable: it cannot be opened.
 
         """
@@ -95,20 +104,32 @@ class Ledger:
         self._writer_engine = _engine(url, checkpoint_pages=WAL_CHECKPOINT_PAGES)
         self._reader_engine = _engine(url, checkpoint_pages=0)
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._path = path
+        self._damage: LedgerDamaged | None = None
         try:
-            _make_private(path)
+            new = _make_private(path)
+            health.examine(path, begun=begun and not new)
             try:
                 self._migrate()
             except SQLAlchemyError as error:
                 if not (_is_room(error) and self.ballast.give_up()):
                     raise
                 self._migrate()
-        except (SQLAlchemyError, OSError) as error:
+            self._sight = health.look(path)
+        except (SQLAlchemyError, OSError, Incomplete) as error:
             self._writer_engine.dispose()
+            if isinstance(error, Incomplete) or health.is_damage(error):
+                raise health.damaged(path, f"is damaged ({_describe(error)})") from error
             raise LedgerUnavailable(
                 f"the ledger {path} cannot be opened ({_describe(error)}); received instances are safe in the spool beside it: "
                 "docs/operations.md says what to do"
             ) from error
+        except LedgerTooNew as error:
+            self._writer_engine.dispose()
+            raise LedgerTooNew(f"{path}: {error}") from error
+        except GatewayError:
+            self._writer_engine.dispose()
+            raise
         self._closed = False
         self._closing = threading.Lock()
         self._thread = threading.Thread(target=self._run, name="ledger", daemon=True)
@@ -141,6 +162,8 @@ class Ledger:
         with self._closing:
             if self._closed:
                 future.set_exception(LedgerUnavailable("the ledger is closed"))
+            elif self._damage is not None:
+                future.set_exception(self._damage)
             else:
                 self._jobs.put((change, future))
         return future
@@ -173,13 +196,49 @@ class Ledger:
 
         Raises:
             LedgerUnavailable: the database cannot be read now.
+            LedgerDamaged: it is damaged; from then on nothing is read or written any more.
 
         """
+        if self._damage is not None:
+            raise self._damage
         try:
             with self._reader_engine.connect() as connection:
                 yield connection
         except SQLAlchemyError as error:
-            raise LedgerUnavailable(_describe(error)) from error
+            raise self._failure(error) from error
+
+    @property
+    def damage(self) -> LedgerDamaged | None:
+        """Return why nothing is read or written any more, None while all is well. Costs nothing."""
+        return self._damage
+
+    def look(self) -> None:
+        """See whether the file is still there and whole; any thread, some microseconds.
+
+        Raises:
+            LedgerDamaged: it is not, from now on.
+        """
+        if self._damage is not None:
+            raise self._damage
+        try:
+            self._sight = health.look(self._path, self._sight)
+        except LedgerDamaged as error:
+            self._damage = error
+            raise
+
+    def check(self, most_bytes: int = CHECKED_BYTES) -> None:
+        """Have SQLite go through every page of a ledger of at most `most_bytes`: a larger one takes too long.
+
+        Raises:
+            LedgerDamaged: a page is not what it should be.
+        """
+        if self._sight.length > most_bytes:
+            return
+        with self.read() as connection:
+            said = str(connection.exec_driver_sql("PRAGMA quick_check(1)").scalar_one())
+        if said != "ok":
+            self._damage = health.damaged(self._path, "is damaged (a page is not what it should be)")
+            raise self._damage
 
     def _migrate(self) -> None:
         with self._writer_engine.begin() as connection:
@@ -216,7 +275,7 @@ class Ledger:
             _give_back(connection)
             if _is_room(error) and self.ballast.give_up():
                 return self._commit(None, group)
-            failure = _failure(error)
+            failure = self._failure(error)
             for _, future in group:
                 future.set_exception(failure)
             return None
@@ -224,8 +283,15 @@ class Ledger:
             if problem is None:
                 future.set_result(result)
             else:
-                future.set_exception(problem)
+                future.set_exception(self._failure(problem))
         return connection
+
+    def _failure(self, error: Exception) -> Exception:
+        """Return the error of ours that `error` is; the first damage is remembered."""
+        if self._damage is None and health.is_damage(error):
+            self._damage = health.damaged(self._path, f"is damaged ({_describe(error)})")
+            self._damage.__cause__ = error
+        return self._damage if self._damage is not None and health.is_damage(error) else _failure(error)
 
 
 def _is_room(error: Exception) -> bool:
@@ -240,13 +306,15 @@ def _give_back(connection: Connection | None) -> None:
             connection.close()
 
 
-def _make_private(path: Path) -> None:
-    """Make sure that the file is there and its owner's alone; SQLite gives its companions the same mode."""
+def _make_private(path: Path) -> bool:
+    """Make sure that the file is there and its owner's alone; True where it was not. SQLite gives its companions the same mode."""
+    new = not path.exists()
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         os.fchmod(descriptor, 0o600)
     finally:
         os.close(descriptor)
+    return new
 
 
 def _outcomes(connection: Connection, changes: Sequence[Callable[[Connection], Any]]) -> list[_Outcome]:

@@ -6,9 +6,30 @@ What it planned is in the ledger (`gateway.ledger.planning`), so that it survive
 `request`, `pacing`, `estimate` and `split` are pure; `runner` is the trio orchestration, `service` the migrations of a gateway.
 """
 
-from gateway.migrate.means import Listed, Means
-from gateway.migrate.request import MigrationRequest
-from gateway.migrate.runner import Migration
-from gateway.migrate.service import Migrations, Running
+from typing import TYPE_CHECKING
+
+from gateway.exports import lazily
+
+if TYPE_CHECKING:
+    from gateway.migrate.means import Listed, Means
+    from gateway.migrate.request import MigrationRequest
+    from gateway.migrate.runner import Migration
+    from gateway.migrate.service import Migrations, Running
+else:
+    __getattr__ = lazily(
+        __name__,
+        {
+            "means": (
+                "Listed",
+                "Means",
+            ),
+            "request": ("MigrationRequest",),
+            "runner": ("Migration",),
+            "service": (
+                "Migrations",
+                "Running",
+            ),
+        },
+    )
 
 __all__ = ["Listed", "Means", "Migration", "MigrationRequest", "Migrations", "Running"]

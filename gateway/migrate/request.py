@@ -14,7 +14,8 @@ from typing import Any
 
 from gateway.domain import Priority, is_uid
 from gateway.errors import UsageError
-from gateway.retrieve import Errand, SingleValue, check_single
+from gateway.retrieve import Errand, check_single
+from gateway.single_values import SingleValue
 
 _KEYWORDS = {"study_uids": "StudyInstanceUID", "accession_numbers": "AccessionNumber", "patient_ids": "PatientID"}
 

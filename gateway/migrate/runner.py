@@ -7,7 +7,7 @@ more after all others, and then in the next run.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import structlog
@@ -15,14 +15,15 @@ import trio
 
 from gateway.domain import VerdictKind
 from gateway.errors import AssociationError, GatewayError
-from gateway.ledger import planning
+from gateway.ledger import planning, starts
 from gateway.ledger.planning import PlannedStudy, Standing
 from gateway.migrate.deleting import Deleter
 from gateway.migrate.estimate import Progress, seconds_left
 from gateway.migrate.means import Means
 from gateway.migrate.pacing import Pace
 from gateway.migrate.request import MigrationRequest
-from gateway.retrieve import Event, Repairing, Session, Verdict, Waiting, Wanted, how_passed_over
+from gateway.retrieve import Event, Repairing, Session, Verdict, Waiting, Wanted
+from gateway.single_values import how_passed_over
 from gateway.windows import Window
 
 log = structlog.get_logger()
@@ -48,6 +49,8 @@ class Migration:
     means: Means
     hours: Window
     most: int
+    by_itself: bool = False
+    """The gateway begins it at its start, nobody asked for it now."""
     job_id: int | None = None
     waiting: str = ""
     """Why nothing new is begun now."""
@@ -68,6 +71,7 @@ class Migration:
         self._this_run = 0
         self._began = trio.current_time()
         self._roomy_until = 0.0
+        self._unended = 0
 
     async def run(self, *, task_status: trio.TaskStatus[int] = trio.TASK_STATUS_IGNORED) -> None:
         """Migrate to the end; started with the id of the job.
@@ -78,6 +82,7 @@ class Migration:
         """
         async with self.means.retriever.job(self.request.source, self.request.errand()) as session:
             self.job_id = session.job_id
+            await self._begin(session.job_id)
             await self._remember(session)
             task_status.started(session.job_id)
             over = False
@@ -105,6 +110,19 @@ class Migration:
     def portions(self) -> tuple[int, int]:
         """How many portions are listed, of how many."""
         return self._listed, len(self._portions)
+
+    async def _begin(self, job_id: int) -> None:
+        """Count the start before anything is done. After one that came to no end, one study moves at a time until one is whole."""
+        begin = partial(starts.begin, name=starts.of_migration(job_id), by_itself=self.by_itself, now=self.means.clock())
+        self._unended = await self.means.write(begin) + 1
+        if self._unended > 1:
+            self._set(replace(self.pace, limit=1))
+
+    async def _goes_well(self) -> None:
+        """Count the start no more: what was in its way before is not in its way now."""
+        if self._unended and self.job_id is not None:
+            self._unended = 0
+            await self.means.write(partial(starts.end, name=starts.of_migration(self.job_id), now=self.means.clock()))
 
     async def _remember(self, session: Session) -> None:
         """Take up what an earlier run listed; one that had come to its end is listed again, for the source may have more now."""
@@ -201,6 +219,8 @@ class Migration:
         else:
             self.problems.pop(study.study_instance_uid, None)
             self._ended(verdict)
+            if verdict.kind is VerdictKind.COMPLETE:
+                await self._goes_well()
         self._change()
 
     def _failed(self, session: Session, study: PlannedStudy, why: str) -> None:

@@ -1,7 +1,8 @@
 """The migrations of a gateway: those that commands ask for, and those that go on by themselves. Runs in trio.
 
 A migration runs in the gateway's own nursery. A command follows it; one that leaves without having detached it stops it. What is
-detached goes on, and is carried on at the next start, until it is done, paused, or cannot be done at all.
+detached goes on, and is carried on at the next start, until it is done, paused, or cannot be done at all. One that ended the
+gateway at its last two starts is left to a person (`gateway.ledger.starts`).
 """
 
 from __future__ import annotations
@@ -14,11 +15,11 @@ from functools import partial
 import structlog
 import trio
 
-from gateway.errors import GatewayError, GatewayStopping, UsageError, leaf, require_known
-from gateway.ledger import planning
+from gateway.errors import GatewayError, GatewayStopping, JobFailed, LedgerError, UsageError, leaf, require_known
+from gateway.ledger import planning, starts
 from gateway.ledger.planning import MigrationJob
 from gateway.migrate import report
-from gateway.migrate.means import Means
+from gateway.migrate.means import Listed, Means
 from gateway.migrate.request import MigrationRequest
 from gateway.migrate.runner import Migration
 from gateway.settings import DicomDestination, Settings
@@ -31,6 +32,9 @@ KEEP_EVERY_S = 2.0
 
 KEEP_SHARE = 20
 """They cost the gateway no more than one part in this many of its time."""
+
+RECORD_S = 10.0
+"""How long recording how a migration ended may take."""
 
 Whole = Callable[[], AbstractAsyncContextManager[None]]
 """Entered for as long as a long operation runs; cancels it, with `GatewayStopping`, when the gateway stops."""
@@ -73,15 +77,23 @@ class Migrations:
                 self._nursery.start_soon(self._keep_outcomes, job.id, MigrationRequest.of(job.criteria))
             if not job.detached or job.state == "done" or job.id in self.running:
                 continue
+            unended = await self._means.read(partial(starts.get, name=starts.of_migration(job.id)))
+            if unended.parked:
+                log.error("migration_not_carried_on", job=job.id, error=f"it ended the gateway at its last {unended.count} starts")
+                continue
             try:
-                await self.start(MigrationRequest.of(job.criteria), detached=True)
+                await self.start(MigrationRequest.of(job.criteria), detached=True, by_itself=True)
             except GatewayError as error:
                 log.error("migration_not_carried_on", job=job.id, error=str(error))
+            except Exception as error:  # the root of a job's start: the others are carried on
+                log.exception("migration_not_carried_on", job=job.id, error=type(leaf(error)).__name__)
             else:
                 log.info("migration_carried_on", job=job.id)
 
-    async def start(self, request: MigrationRequest, *, detached: bool) -> Running:
+    async def start(self, request: MigrationRequest, *, detached: bool, by_itself: bool = False) -> Running:
         """Begin a migration, or carry on the same one, and return it once it has its job.
+
+        `by_itself` says that nobody asked for it: the gateway carries it on at its start.
 
         Raises:
             UsageError: it asks for what is not configured, or the same migration is running.
@@ -90,6 +102,7 @@ class Migrations:
         if self._nursery is None:
             raise UsageError("migrations need a whole gateway")
         running = Running(self._make(request), detached)
+        running.migration.by_itself = by_itself
         await self._nursery.start(self._root, running)
         if running.error is not None:
             raise running.error
@@ -126,8 +139,11 @@ class Migrations:
             running.scope.cancel()
             await running.ended.wait()
 
-    def destinations(self, request: MigrationRequest) -> tuple[str, ...]:
-        """Return where the studies of a migration are brought: where it says, else where the routes may lead from its source."""
+    def brought_to(self, request: MigrationRequest) -> tuple[str, ...]:
+        """Return where a migration brought its studies: where it says, else where the routes may lead from its source.
+
+        Unlike `destinations` it asks for nothing that has to be configured still.
+        """
         known = request.source in self._settings.sources
         return request.destinations or (self._possible(request.source) if known else ())
 
@@ -172,7 +188,11 @@ class Migrations:
         except* GatewayError as group:
             running.error = _ours(group)
             log.error("migration_failed", job=migration.job_id, error=str(running.error))
+        except* Exception as group:  # the root of a job: it fails, and the gateway goes on
+            running.error = JobFailed.of(group)
+            log.exception("migration_failed", job=migration.job_id, error=str(running.error))
         finally:
+            await self._in_order(running)
             if migration.job_id is not None:
                 self.running.pop(migration.job_id, None)
             running.ended.set()
@@ -184,7 +204,7 @@ class Migrations:
 
     async def _keep_outcomes(self, job_id: int, request: MigrationRequest) -> None:
         """Keep what became of the studies of a migration that has ended as soon as it is sure, until nothing is on its way."""
-        destinations = self.destinations(request)
+        destinations = self.brought_to(request)
 
         def keep() -> bool:
             self._means.barrier()
@@ -206,19 +226,43 @@ class Migrations:
                 log.warning("outcomes_not_kept", job=job_id, error=str(error))
             await trio.sleep(max(KEEP_EVERY_S, KEEP_SHARE * (trio.current_time() - began)))
 
-    def _make(self, request: MigrationRequest) -> Migration:
+    async def _in_order(self, running: Running) -> None:
+        """Record that a migration came to an end, and what it failed with, also when it is cancelled."""
+        job_id, error = running.migration.job_id, running.error
+        if job_id is None:
+            return
+        why = "" if error is None or isinstance(error, GatewayStopping) else str(error)
+        with trio.CancelScope(shield=True, deadline=trio.current_time() + RECORD_S):
+            try:
+                await self._means.write(partial(starts.end, name=starts.of_migration(job_id), error=why, now=self._means.clock()))
+            except LedgerError as unwritten:
+                log.warning("end_not_recorded", job=job_id, error=str(unwritten))
+
+    def destinations(self, request: MigrationRequest) -> tuple[str, ...]:
+        """Return where a migration brings what it moves.
+
+        Raises:
+            UsageError: it asks for what is not configured.
+        """
         settings = self._settings
         require_known("source", [request.source], settings.sources)
         require_known("destination", request.destinations, settings.destinations)
         require_known("schedule", [request.when] if request.when else [], settings.schedule)
-        table = settings.sources[request.source]
         destinations = request.destinations or self._possible(request.source)
         if not destinations:
             raise UsageError(f"no route leads anywhere from source {request.source!r}: name a --destination")
         if request.delete_from_source:
             self._may_delete(request, destinations)
-        most = min(request.moves or table.moves, table.moves)
-        return Migration(request, self._means, Window(settings.hours(request.when)), most)
+        return tuple(destinations)
+
+    async def listed(self, request: MigrationRequest, label: str) -> Listed:
+        """Return what the source lists of one of the request's portions. Raises as `Lister` does."""
+        return await self._means.lists(request.source, request.keys(label))
+
+    def _make(self, request: MigrationRequest) -> Migration:
+        self.destinations(request)
+        most = self._settings.sources[request.source].moves
+        return Migration(request, self._means, Window(self._settings.hours(request.when)), min(request.moves or most, most))
 
     def _may_delete(self, request: MigrationRequest, destinations: Collection[str]) -> None:
         if self._settings.sources[request.source].rest is None:

@@ -6,13 +6,14 @@ Orthanc has identifiers of its own: one for each study *and patient id*, so that
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, BinaryIO, Literal
 
 from gateway.domain import is_uid
 from gateway.errors import WebServiceError, WebServiceRefused
-from gateway.http import Service, document
+from gateway.http import MAX_PAGED, Service, clean, document
 from gateway.settings import RestTable
 
 Level = Literal["Study", "Series", "Instance"]
@@ -22,6 +23,9 @@ PAGE = 500
 
 _PLACES: Mapping[Level, str] = {"Study": "/studies", "Series": "/series", "Instance": "/instances"}
 _UNIQUE: Mapping[Level, str] = {"Study": "StudyInstanceUID", "Series": "SeriesInstanceUID", "Instance": "SOPInstanceUID"}
+_ID = re.compile(r"[0-9A-Za-z-]{1,64}")
+"""What its identifiers look like, which become parts of paths: 40 hexadecimal digits and dashes."""
+
 _COUNTS = ("NumberOfStudyRelatedInstances", "ModalitiesInStudy")
 """Asked for beside the main tags; only 1.11 and later answer."""
 
@@ -67,7 +71,7 @@ class Orthanc:
         try:
             keys = ("TotalDiskSize", "CountStudies", "CountSeries", "CountInstances")
             return Statistics(*(int(found[key]) for key in keys))
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise WebServiceError("no statistics as Orthanc has them", url=self.url) from error
 
     def transcodes_for(self, ae_title: str) -> tuple[str, ...]:
@@ -89,9 +93,9 @@ class Orthanc:
         found: dict[str, tuple[str, str]] = {}
         for identifier in self.lookup("Study", study):
             asked = {"Resources": [identifier], "Level": "Instance", "Metadata": True}
-            for one in _objects(document(self._service.post("/tools/bulk-content", asked), self.url)):
+            for one in self._objects(document(self._service.post("/tools/bulk-content", asked), self.url)):
                 metadata = _texts(one.get("Metadata"))
-                uid = _resource(one, "").uid("Instance")
+                uid = self._resource(one, "").uid("Instance")
                 if uid:
                     found[uid] = (metadata.get("SopClassUid", ""), metadata.get("TransferSyntax", ""))
         return found
@@ -99,7 +103,7 @@ class Orthanc:
     def lookup(self, level: Level, uid: str) -> tuple[str, ...]:
         """Return the identifiers of what it holds under the UID `uid`: none, one, or one for each patient id."""
         found = document(self._service.post("/tools/lookup", uid), self.url)
-        return tuple(str(one["ID"]) for one in _objects(found) if one.get("Type") == level and "ID" in one)
+        return tuple(self._id(one) for one in self._objects(found) if one.get("Type") == level)
 
     def studies(self, query: Mapping[str, str]) -> Iterator[Resource]:
         """Yield the studies that match `query` (StudyDate, StudyInstanceUID, PatientID, AccessionNumber …), or more than those.
@@ -125,14 +129,12 @@ class Orthanc:
             if error.status == 404:
                 return None
             raise
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise WebServiceError("no statistics as Orthanc has them", url=self.url) from error
 
     def fetch(self, instance: str, file: BinaryIO) -> None:
         """Write the Part 10 file of an instance, by its identifier, into `file`."""
-        with self._service.stream(f"/instances/{instance}/file") as response:
-            for chunk in response.iter_bytes():
-                file.write(chunk)
+        self._service.fetch(f"/instances/{instance}/file", file)
 
     def delete(self, level: Level, identifier: str) -> bool:
         """Delete a study, series or instance by its identifier; False where it is not there."""
@@ -155,9 +157,9 @@ class Orthanc:
                 "Since": since,
                 "Limit": PAGE,
             }
-            page = _objects(document(self._service.post("/tools/find", asked), self.url))
-            yield from (_resource(one, "Series") for one in page)
-            since += len(page)
+            page = self._objects(document(self._service.post("/tools/find", asked), self.url))
+            yield from (self._resource(one, "Series") for one in page)
+            since = self._further(since, len(page))
             if len(page) < PAGE:
                 return
 
@@ -173,15 +175,15 @@ class Orthanc:
     def _all(self) -> Iterator[Resource]:
         since = 0
         while True:
-            page = _objects(self._get("/studies", {"expand": "", "since": str(since), "limit": str(PAGE)}))
-            yield from (_resource(one, "Series") for one in page)
-            since += len(page)
+            page = self._objects(self._get("/studies", {"expand": "", "since": str(since), "limit": str(PAGE)}))
+            yield from (self._resource(one, "Series") for one in page)
+            since = self._further(since, len(page))
             if len(page) < PAGE:
                 return
 
     def _children(self, path: str, children: str) -> list[Resource]:
         try:
-            return [_resource(one, children) for one in _objects(self._get(path))]
+            return [self._resource(one, children) for one in self._objects(self._get(path))]
         except WebServiceRefused as error:
             if error.status == 404:
                 return []
@@ -190,16 +192,32 @@ class Orthanc:
     def _get(self, path: str, parameters: Mapping[str, str] | None = None) -> Any:
         return document(self._service.get(path, parameters), self.url)
 
+    def _further(self, since: int, count: int) -> int:
+        if since + count > MAX_PAGED:
+            raise WebServiceError(f"lists more than {MAX_PAGED} resources", url=self.url)
+        return since + count
 
-def _objects(found: object) -> list[dict[str, Any]]:
-    return [one for one in found if isinstance(one, dict)] if isinstance(found, list) else []
+    def _objects(self, found: object) -> list[dict[str, Any]]:
+        """Return the objects in a list; what is no such list says nothing of what is there."""
+        if not isinstance(found, list) or not all(isinstance(one, dict) for one in found):
+            raise WebServiceError("no list of resources as Orthanc has them", url=self.url)
+        return found
 
+    def _resource(self, found: Mapping[str, Any], children: str) -> Resource:
+        tags = {
+            **_texts(found.get("PatientMainDicomTags")),
+            **_texts(found.get("MainDicomTags")),
+            **_texts(found.get("RequestedTags")),
+        }
+        below = found.get(children)
+        return Resource(self._id(found), tags, tuple(map(str, below)) if isinstance(below, list) else ())
 
-def _resource(found: Mapping[str, Any], children: str) -> Resource:
-    tags = {**_texts(found.get("PatientMainDicomTags")), **_texts(found.get("MainDicomTags")), **_texts(found.get("RequestedTags"))}
-    below = found.get(children)
-    return Resource(str(found.get("ID", "")), tags, tuple(map(str, below)) if isinstance(below, list) else ())
+    def _id(self, found: Mapping[str, Any]) -> str:
+        identifier = found.get("ID")
+        if not isinstance(identifier, str) or _ID.fullmatch(identifier) is None:
+            raise WebServiceError("a resource without an identifier as Orthanc has them", url=self.url)
+        return identifier
 
 
 def _texts(tags: object) -> dict[str, str]:
-    return {key: value for key, value in tags.items() if isinstance(value, str)} if isinstance(tags, dict) else {}
+    return {key: text for key, value in tags.items() if (text := clean(value)) is not None} if isinstance(tags, dict) else {}

@@ -9,25 +9,62 @@ sent to our own AE, or C-GET on the association on which it is asked; intake cou
 associations on threads; `asking` carries out what is asked for, by either operation; `engine` is the trio orchestration.
 """
 
-from gateway.association.query import SingleValue, how_passed_over
-from gateway.retrieve.engine import Retriever
-from gateway.retrieve.events import (
-    Event,
-    JobEnded,
-    JobStarted,
-    Progress,
-    PullRequest,
-    Repairing,
-    StudyEnded,
-    StudyPlanned,
-    Verdict,
-    Waiting,
-    from_json,
-    to_json,
-)
-from gateway.retrieve.lists import ListKind, StudyList, decode_list, parse_list
-from gateway.retrieve.session import Session
-from gateway.retrieve.wanted import Errand, Wanted, check_single
+from typing import TYPE_CHECKING
+
+from gateway.exports import lazily
+
+if TYPE_CHECKING:
+    from gateway.retrieve.engine import Retriever
+    from gateway.retrieve.events import (
+        Event,
+        JobEnded,
+        JobStarted,
+        Progress,
+        PullRequest,
+        Repairing,
+        StudyEnded,
+        StudyPlanned,
+        Verdict,
+        Waiting,
+        from_json,
+        to_json,
+    )
+    from gateway.retrieve.lists import ListKind, StudyList, decode_list, parse_list
+    from gateway.retrieve.session import Session
+    from gateway.retrieve.wanted import Errand, Wanted, check_single
+else:
+    __getattr__ = lazily(
+        __name__,
+        {
+            "engine": ("Retriever",),
+            "events": (
+                "Event",
+                "JobEnded",
+                "JobStarted",
+                "Progress",
+                "PullRequest",
+                "Repairing",
+                "StudyEnded",
+                "StudyPlanned",
+                "Verdict",
+                "Waiting",
+                "from_json",
+                "to_json",
+            ),
+            "lists": (
+                "ListKind",
+                "StudyList",
+                "decode_list",
+                "parse_list",
+            ),
+            "session": ("Session",),
+            "wanted": (
+                "Errand",
+                "Wanted",
+                "check_single",
+            ),
+        },
+    )
 
 __all__ = [
     "Errand",
@@ -40,7 +77,6 @@ __all__ = [
     "Repairing",
     "Retriever",
     "Session",
-    "SingleValue",
     "StudyEnded",
     "StudyList",
     "StudyPlanned",
@@ -50,7 +86,6 @@ __all__ = [
     "check_single",
     "decode_list",
     "from_json",
-    "how_passed_over",
     "parse_list",
     "to_json",
 ]

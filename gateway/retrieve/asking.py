@@ -98,7 +98,7 @@ class Asking:
         await self.means.caught_up()
         if moved.end is End.BUSY and self.watch.arrivals > before:
             moved = replace(moved, end=End.ANSWERED)  # it sent some, and says nothing of how many: it was not too busy to begin
-        log.info(
+        log.debug(
             "move_ended",
             study=target.study,
             source=self.source.name,

@@ -8,7 +8,7 @@ retrieve them; leaving `pull` cancels them all, and each stops its C-MOVE betwee
 from __future__ import annotations
 
 import ssl
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, closing, contextmanager
 from functools import partial
 from itertools import islice
@@ -83,6 +83,7 @@ class Retriever:
         encodings: Encodings | None = None,
         throttles: Mapping[str, Throttle] | None = None,
         backoff: Backoff | None = None,
+        listening: Callable[[], Awaitable[object]] = trio.lowlevel.checkpoint,
     ) -> None:
         """Make a retriever; it opens nothing before `pull` or `find`.
 
@@ -90,13 +91,15 @@ class Retriever:
         its next associations, and by a third argument those of single SOP classes; `barrier` blocks until the ledger has all that
         was answered 0000 (`Means`); `storage` gives what takes in the instances that come by C-GET; `has_room` says whether the
         spool takes more; `existing` is asked for `skip_existing`, `encodings` for what instances are stored as; `throttles` are
-        those of the sources that have one; `backoff` is how a source that is busy or out of reach is waited for.
+        those of the sources that have one; `backoff` is how a source that is busy or out of reach is waited for; `listening` is
+        awaited before a source may be asked to call us by C-MOVE, and raises where nobody can.
         """
         self._settings = settings
         self._ledger = ledger
         self._tls = tls
         self._throttles = throttles or {}
         self._set_order = set_order
+        self._listening = listening
         self._arrivals = Arrivals(settings.gateway.ae_title)
         self._sources: dict[str, Source] = {}
         self._running: set[str] = set()
@@ -123,10 +126,12 @@ class Retriever:
 
         Raises (on entering):
             UsageError: no such source, it has no port, a query key is no DICOM keyword, or the same pull is running.
+            ConfigurationError: its source is to call us, and we cannot listen.
         """
         source = self._source(request.source)
         query.identifier("STUDY", request.query)
         require_known("destination", request.destinations, self._settings.destinations)
+        await self._reachable(source)
         tell, events = trio.open_memory_channel[Event](EVENT_BACKLOG)
         failure: Exception | None = None
         with self._once(request.fingerprint(), "pull"), events:
@@ -148,10 +153,12 @@ class Retriever:
 
         Raises (on entering):
             UsageError: no such source or destination, it has no port, or a job with this fingerprint is running.
+            ConfigurationError: its source is to call us, and we cannot listen.
             LedgerError: the ledger cannot be used.
         """
         asked = self._source(source)
         require_known("destination", errand.destinations, self._settings.destinations)
+        await self._reachable(asked)
         with self._once(errand.fingerprint, errand.kind):
             session = await Session.open(self._means, asked, errand)
             state: JobState = "stopped"
@@ -160,6 +167,11 @@ class Retriever:
                 state = "done"
             finally:
                 await session.close(state)
+
+    async def _reachable(self, source: Source) -> None:
+        """Have somebody listen where `source` may be asked by C-MOVE. Raises ConfigurationError."""
+        if self._settings.sources[source.name].retrieve != "get":
+            await self._listening()
 
     @contextmanager
     def _once(self, fingerprint: str, kind: str) -> Iterator[None]:
@@ -211,7 +223,7 @@ class Retriever:
         lister = StudyLister(keys, asked.knowledge.at("STUDY"), wanted)
         await self._means.ask(asked, partial(go_through, lister), nobody)
         found = lister.listing
-        log.info("studies_listed", source=source, studies=len(found.found), queries=found.queries, doubt=found.doubt)
+        log.debug("studies_listed", source=source, studies=len(found.found), queries=found.queries, doubt=found.doubt)
         return found
 
     def correlate(self, provenance: Provenance, sop_instance_uid: str) -> Purpose | None:
@@ -229,8 +241,10 @@ class Retriever:
 
         Raises:
             UsageError: no such source, or it has no port.
+            ConfigurationError: we cannot listen.
             LedgerError: the ledger cannot be used.
         """
+        await self._reachable(self._source(source))
         target = Target(Level.IMAGE, *uids[:2], uids[2:])
         return await capture(self._means, self._source(source), target, storage)
 

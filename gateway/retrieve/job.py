@@ -16,7 +16,6 @@ import trio
 
 from gateway.archives import Knowledge
 from gateway.association.contexts import VERIFICATION_CONTEXTS
-from gateway.association.query import how_passed_over, passed_over
 from gateway.association.requestor import Requestor
 from gateway.domain import Basis, VerdictKind
 from gateway.errors import AssociationError, DimseFailed, GatewayError, NoPresentationContext
@@ -28,6 +27,7 @@ from gateway.retrieve.kept import Kept
 from gateway.retrieve.means import Means, Source
 from gateway.retrieve.session import Session
 from gateway.retrieve.wanted import Wanted
+from gateway.single_values import how_passed_over, passed_over
 
 log = structlog.get_logger()
 

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from gateway.domain import Priority
 from gateway.errors import UsageError
-from gateway.ledger.retrievals import JobKind
+
+if TYPE_CHECKING:
+    from gateway.ledger.retrievals import JobKind
 
 
 @dataclass(frozen=True)
@@ -55,7 +58,7 @@ class Errand:
 def check_single(values: Sequence[str]) -> None:
     """Make sure that each of `values` is one that an attribute can have (PS3.5 §6.2), and can be asked for by itself.
 
-    ``*`` and ``?`` may be part of it: they are taken as they stand (`gateway.association.query.SingleValue`).
+    ``*`` and ``?`` may be part of it: they are taken as they stand (`gateway.single_values.SingleValue`).
 
     Raises:
         UsageError: one is not; it is named by its place, for it may be a patient's.

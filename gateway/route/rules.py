@@ -6,8 +6,6 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from pydicom.datadict import dictionary_VR, tag_for_keyword
-
 from gateway.domain import Attributes, Mode
 from gateway.settings import RouteTable
 
@@ -71,6 +69,9 @@ def unknown_keywords(when: Mapping[str, str | Sequence[str]]) -> list[str]:
 
 
 def _is_routable(keyword: str) -> bool:
+    # Here, since a command reads the configuration before it does anything: only keywords need the dictionary.
+    from pydicom.datadict import dictionary_VR, tag_for_keyword
+
     tag = tag_for_keyword(keyword)
     if tag is None or not _FIRST_DATA_SET_GROUP <= tag >> 16 < _PIXEL_GROUP:
         return False

@@ -11,9 +11,10 @@ in them, `single` keeps the instances that lie in files of their own, `store` is
 """
 
 from gateway.spool.content import OpenContent, SpoolEntry, SpoolUsage, copy_bytes, digest_of
-from gateway.spool.layout import LOG_PREFIX, SEGMENT_PREFIX_LENGTH, file_location
+from gateway.spool.layout import LOG_PREFIX, SEGMENT_PREFIX_LENGTH, file_location, in_place
 from gateway.spool.lock import StateLock
 from gateway.spool.pool import sync_folder
+from gateway.spool.sealing import plain_head
 from gateway.spool.store import Spool
 from gateway.spool.survey import Swept
 from gateway.spool.writer import SpoolWriter
@@ -31,5 +32,7 @@ __all__ = [
     "copy_bytes",
     "digest_of",
     "file_location",
+    "in_place",
+    "plain_head",
     "sync_folder",
 ]

@@ -80,6 +80,12 @@ def sealed(head: bytes, seal_at: int, digest: str, length: int) -> bytes:
     return b"".join((head[:seal_at], seal(digest, length), head[seal_at + len(_UNSEALED) :]))
 
 
+def plain_head(identity: InstanceIdentity) -> bytes:
+    """Return preamble and File Meta Information for a data set that has none of its own."""
+    head, seal_at = encode(identity, Provenance("", "", "", ""))
+    return sealed(head, seal_at, "0" * 32, 0)
+
+
 def seal(digest: str, length: int) -> bytes:
     """Return what takes the place that `encode` left open."""
     return f'{{"xxh3":"{digest}","length":"{length:020d}"'.encode()

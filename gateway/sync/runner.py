@@ -13,7 +13,7 @@ import structlog
 import trio
 
 from gateway.domain import Basis, VerdictKind
-from gateway.errors import GatewayError
+from gateway.errors import GatewayError, JobFailed
 from gateway.retrieve import Errand, Event, Session, StudyEnded, Verdict
 from gateway.sync.look import Glance, look
 from gateway.sync.means import Means
@@ -58,6 +58,8 @@ class Sync:
     moves: int
     tell: Tell = nobody
     last: Cycle | None = None
+    goes_well: Callable[[], Awaitable[None]] | None = None
+    """Called after a study came whole, and after a look that left nothing to move."""
 
     def __post_init__(self) -> None:
         self._memories: dict[str, Memory] = {}
@@ -65,6 +67,7 @@ class Sync:
         self._turns = trio.CapacityLimiter(self.moves + 1)
         self._moved = Moved()
         self._number = 0
+        self._moving = 0
         self._told_at = trio.current_time()
 
     async def run(self) -> None:
@@ -83,6 +86,8 @@ class Sync:
                     nursery.start_soon(self._move, batch, [])
                 ended = trio.current_time()
                 await self.report(glance, ended - began)
+                if not self._moving:
+                    await self._well()
                 # A look that takes long is followed by as long a pause: a slow source has other things to do too.
                 await trio.sleep_until(began + max(self.plan.interval_s, 2 * (ended - began)))
 
@@ -101,10 +106,18 @@ class Sync:
         try:
             return await look(self.plan, self.means, self._memories)
         except GatewayError as error:
-            log.warning("sync_look_failed", sync=self.plan.name, source=self.plan.source, error=str(error))
-            glance = Glance()
-            glance.fail(error)
-            return glance
+            failure = error
+        except Exception as error:  # the root of a look: it fails, and there is another one
+            failure = JobFailed.of(error)
+            log.exception("sync_look_broke", sync=self.plan.name, source=self.plan.source)
+        log.warning("sync_look_failed", sync=self.plan.name, source=self.plan.source, error=str(failure))
+        glance = Glance()
+        glance.fail(failure)
+        return glance
+
+    async def _well(self) -> None:
+        if self.goes_well is not None:
+            await self.goes_well()
 
     async def report(self, glance: Glance, look_s: float) -> None:
         """Tell and log what the cycle came to, and begin to count anew."""
@@ -128,7 +141,9 @@ class Sync:
         """Take the studies for ourselves before anyone looks again, but those that another sync took meanwhile."""
         ours = [one for one in missing if (self.plan.source, one.wanted.study_instance_uid) not in self.means.busy]
         self.means.busy.update((self.plan.source, one.wanted.study_instance_uid) for one in ours)
-        return batches(ours)
+        found = batches(ours)
+        self._moving += len(found)
+        return found
 
     async def _move(self, batch: Batch, job_ids: list[int]) -> None:
         """Retrieve the studies of a batch, in its order; an error costs those that are left a try, and nothing else."""
@@ -138,11 +153,15 @@ class Sync:
                 job_ids.append(session.job_id)
                 for _ in range(min(self.moves + 1, len(left))):
                     nursery.start_soon(self._work, session, left)
-        except GatewayError as error:
-            log.warning("sync_job_failed", sync=self.plan.name, source=self.plan.source, error=str(error))
+        except Exception as error:  # the root of a job: it fails, and the sync goes on
+            failure = error if isinstance(error, GatewayError) else JobFailed.of(error)
+            if failure is not error:
+                log.exception("sync_job_broke", sync=self.plan.name, source=self.plan.source)
+            log.warning("sync_job_failed", sync=self.plan.name, source=self.plan.source, error=str(failure))
             for missing in left:
-                await self._ended(missing, _failed(missing, str(error)))
+                await self._ended(missing, _failed(missing, str(failure)))
         finally:
+            self._moving -= 1
             for missing in left:
                 self._release(missing)
 
@@ -181,6 +200,8 @@ class Sync:
         memory = self._memories.get(study, Memory())
         complete = verdict.kind is VerdictKind.COMPLETE
         self._memories[study] = memory.tried(missing.lacking, trio.current_time(), complete=complete)
+        if complete:
+            await self._well()
         await self.tell(StudyEnded(verdict))
 
     def _release(self, missing: Missing) -> None:

@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import structlog
 from trio import CapacityLimiter
 
 from gateway.association.query import identifier
-from gateway.errors import GatewayStopping, UsageError, require_known
+from gateway.errors import GatewayStopping, JobFailed, UsageError, require_known
 from gateway.settings import Settings, SyncTable
+from gateway.starts import Starts
 from gateway.sync.growth import AT_ONCE
 from gateway.sync.means import MAX_THREADS, Means
 from gateway.sync.plan import Plan, plan_of
@@ -29,6 +31,7 @@ class Syncs:
     means: Means
     possible: Callable[[str], tuple[str, ...]]
     running: dict[str, Sync] = field(default_factory=dict)
+    starts: Starts | None = None
 
     def make(self, table: SyncTable, *, tell: Tell = nobody, at_once: bool = False) -> Sync:
         """Return a sync that does what `table` says; with `at_once` it takes what is there without waiting for it to stop growing.
@@ -47,18 +50,32 @@ class Syncs:
         return Sync(plan, means, hours, self.settings.sources[plan.source].moves, tell)
 
     async def run(self, table: SyncTable, running: Callable[[], AbstractAsyncContextManager[None]]) -> None:
-        """Run a configured sync until the gateway stops; `running` is entered for as long, and cancels it then."""
+        """Run a configured sync until the gateway stops; `running` is entered for as long, and cancels it then.
+
+        One that ended the gateway at its last two starts waits for a person. Raises what nobody foresaw, after it is recorded.
+        """
         try:
             sync = self.running[table.name] = self.make(table)
         except UsageError as error:
             log.error("sync_not_started", sync=table.name, error=str(error))
             return
-        log.info("sync_started", sync=table.name, source=table.source, to=list(sync.plan.to), interval_s=table.interval_s)
+        starts, name = self.starts, f"sync {table.name}"
+        why = ""
         try:
             async with running():
+                if starts is not None:
+                    await starts.begin(name)
+                    sync.goes_well = partial(starts.end, name)
+                log.info("sync_started", sync=table.name, source=table.source, to=list(sync.plan.to), interval_s=table.interval_s)
                 await sync.run()
         except GatewayStopping:
             log.info("sync_stopped", sync=table.name)
+        except Exception as failure:
+            why = str(JobFailed.of(failure))
+            raise
+        finally:
+            if starts is not None:
+                await starts.end(name, error=why)
 
     def _plan(self, table: SyncTable) -> Plan:
         require_known("source", [table.source], self.settings.sources)

@@ -7,18 +7,19 @@ process, for as long as the ``with`` lasts, and talks to that one over the same 
 from __future__ import annotations
 
 import json
+import socket
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from http.client import HTTPConnection, HTTPException, HTTPResponse
 from types import TracebackType
 from typing import Any
+from urllib.parse import urlencode
 
-import httpx
-
-from gateway.errors import GatewayLost, StateFolderInUse
+from gateway.errors import GatewayLost, StateFolderInUse, UsageError
 from gateway.settings import Settings
 from gateway.web import sockets
-from gateway.web.wire import Document, Request, raise_document
+from gateway.web.wire import MAX_REQUEST_BYTES, TOO_LONG, Document, Request, raise_document
 
 ANSWER_S = 120.0
 """An answer that is not a stream takes no longer: C-ECHO and C-FIND end by their own deadlines before."""
@@ -29,6 +30,8 @@ START_S = 20.0
 RETRY_S = 0.1
 """Between two looks at a state folder that is taken while nobody answers yet."""
 
+_BLOCK_BYTES = 1 << 16
+
 Local = Callable[[Settings], AbstractContextManager[None]]
 """Runs an engine in this process inside its ``with``; raises StateFolderInUse where another has the state folder."""
 
@@ -36,71 +39,125 @@ Local = Callable[[Settings], AbstractContextManager[None]]
 class Client:
     """A gateway as commands see it; every method raises the error that the gateway raised."""
 
-    def __init__(self, http: httpx.Client) -> None:
-        self._http = http
+    def __init__(self, address: str) -> None:
+        """Talk to the Unix socket at `address`, by a connection for each request."""
+        self._address = address
 
-    def get(self, path: str, **parameters: Any) -> Document:
+    def get(self, path: str, **parameters: object) -> Document:
         """Return the JSON object at `path`."""
-        with _mapped():
-            return _document(self._http.get(path, params=parameters))
+        return self._answered("GET", f"{path}?{urlencode(parameters)}" if parameters else path, None)
 
     def post(self, path: str, request: Request) -> Document:
         """Send `request` to `path` and return the JSON object it is answered with."""
-        with _mapped():
-            return _document(self._http.post(path, content=request.model_dump_json(), headers=_JSON))
+        return self._answered("POST", path, request)
 
     def stream(self, path: str, request: Request) -> Events:
         """Start the operation at `path`; leaving the ``with`` of what is returned stops it."""
-        return Events(self._http, path, request)
+        return Events(self._address, path, request)
+
+    def _answered(self, method: str, path: str, request: Request | None) -> Document:
+        connection = _Connection(self._address)
+        try:
+            with _mapped():
+                return _document(connection.ask(method, path, request))
+        finally:
+            connection.close()
 
 
 class Events(AbstractContextManager["Events"]):
     """The events of a long operation, in order, until it ends; an error of the gateway is raised where it happened."""
 
-    def __init__(self, http: httpx.Client, path: str, request: Request) -> None:
-        self._stream = http.stream("POST", path, content=request.model_dump_json(), headers=_JSON, timeout=_ENDLESS)
+    def __init__(self, address: str, path: str, request: Request) -> None:
+        self._connection = _Connection(address)
+        self._path = path
+        self._request = request
 
     def __enter__(self) -> Events:
-        with _mapped():
-            self._response = self._stream.__enter__()
-            if self._response.is_error:
-                self._response.read()
-                self._stream.__exit__(None, None, None)
-                _document(self._response)
+        try:
+            with _mapped():
+                self._response = self._connection.ask("POST", self._path, self._request)
+                if self._response.status >= 400:
+                    _document(self._response)
+                self._connection.sock.settimeout(None)
+        except BaseException:
+            self._connection.close()
+            raise
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self._stream.__exit__(kind, error, trace)
+        self._response.close()
+        self._connection.close()
 
     def __iter__(self) -> Iterator[Document]:
         with _mapped():
-            for text in self._response.iter_lines():
+            for text in _lines(self._response):
                 document = json.loads(text)
                 if document.get("event") == "error":
                     raise_document(document)
                 yield document
 
 
-_JSON = {"content-type": "application/json"}
-_ENDLESS = httpx.Timeout(START_S, read=None)
+class _Connection(HTTPConnection):
+    """HTTP over a Unix socket. The standard library's client, because every command waits until its client is imported."""
+
+    def __init__(self, address: str) -> None:
+        super().__init__("gateway", timeout=ANSWER_S)
+        self._address = address
+
+    def connect(self) -> None:
+        """Connect to the Unix socket."""
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(ANSWER_S)
+        self.sock.connect(self._address)
+
+    def ask(self, method: str, path: str, request: Request | None) -> HTTPResponse:
+        """Send a request and return the answer once its head is there."""
+        body = None if request is None else _body(request)
+        self.request(method, path, body, {"content-type": "application/json"} if body is not None else {})
+        return self.getresponse()
+
+
+def _lines(response: HTTPResponse) -> Iterator[bytes]:
+    """Yield the lines of a body as they come; HTTPResponse's own iteration takes one that breaks off for one that ends.
+
+    Raises:
+        HTTPException: it broke off.
+
+    """
+    begun: list[bytes] = []
+    while some := response.read1(_BLOCK_BYTES):
+        first, *others = some.split(b"\n")
+        begun.append(first)
+        if others:
+            yield b"".join(begun)
+            yield from others[:-1]
+            begun = [others[-1]]
 
 
 @contextmanager
 def _mapped() -> Iterator[None]:
     try:
         yield
-    except httpx.TimeoutException as error:
+    except TimeoutError as error:
         raise GatewayLost("the gateway did not answer in time") from error
-    except httpx.TransportError as error:
+    except (HTTPException, OSError) as error:
         raise GatewayLost("the gateway stopped before it had answered; give the same command again to carry on") from error
 
 
-def _document(response: httpx.Response) -> Document:
+def _body(request: Request) -> bytes:
+    """Return what is sent of `request`. Raises UsageError for more than the gateway takes."""
+    body = request.model_dump_json().encode()
+    if len(body) > MAX_REQUEST_BYTES:
+        raise UsageError(TOO_LONG)
+    return body
+
+
+def _document(response: HTTPResponse) -> Document:
     try:
-        document = response.json()
+        document = json.loads(response.read())
     except ValueError as error:
-        raise GatewayLost(f"the gateway answered {response.status_code} without a document") from error
-    if response.is_error:
+        raise GatewayLost(f"the gateway answered {response.status} without a document") from error
+    if response.status >= 400:
         raise_document(document)
     return dict(document)
 
@@ -109,9 +166,7 @@ def _document(response: httpx.Response) -> Document:
 def _attached(settings: Settings) -> Iterator[Client]:
     """Talk to whoever listens on the control socket."""
     with sockets.short_address(settings.gateway.state) as address:
-        transport = httpx.HTTPTransport(uds=address)
-        with httpx.Client(transport=transport, base_url="http://gateway", timeout=ANSWER_S) as http:
-            yield Client(http)
+        yield Client(address)
 
 
 @contextmanager

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import trio
 
-from gateway.engine import Engine, Role
+from gateway.domain import Role
+from gateway.engine import Engine
 from gateway.errors import UsageError
 from gateway.intake import Exported, ExportOutcome, export
 from gateway.web.server import Emit

@@ -1,4 +1,4 @@
-"""Long operations for a client: pull and send, each a stream of events that ends with what became of every instance.
+"""Long operations for a client: a pull as a stream of events, and what it has in common with a send (`gateway.web.sending`).
 
 Both end in the same way: once everything is here, they wait until each delivery in their scope is verified, held or dropped,
 telling how far it is, and close with ``summary``. Runs on trio; files and ledger on threads. Leaving early loses nothing: what
@@ -8,38 +8,29 @@ was queued stays queued, and the same request carries on.
 from __future__ import annotations
 
 import math
-import time
-from collections import Counter
-from collections.abc import Generator, Iterator, Sequence
-from contextlib import closing
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 
 import trio
 
-from gateway.engine import Engine, Role
+from gateway.domain import Role
+from gateway.engine import Engine
 from gateway.errors import UsageError, require_known
-from gateway.intake import FileEvent, FileOutcome, register
+from gateway.existing import possible_destinations
 from gateway.ledger import progress
-from gateway.ledger.instances import Recorded
 from gateway.ledger.progress import Scope, StudyDelivery, Undelivered
 from gateway.migrate.report import by_destination
 from gateway.retrieve import PullRequest
 from gateway.retrieve.events import JobEnded, StudyEnded, Verdict, to_json
+from gateway.settings import Settings
 from gateway.web.server import Emit
-from gateway.web.wire import Document, PullCommand, SendCommand
+from gateway.web.wire import Document, PullCommand
 
 LOOK_S = 0.25
 """Between two looks at the ledger while waiting for deliveries; more where one look takes long."""
 
 LOOK_SHARE = 10
 """A waiting client costs the gateway no more than one part in this many of its time."""
-
-BATCH_FILES = 200
-"""Files taken in before the client hears of them."""
-
-BATCH_S = 0.5
-"""How long files are taken in before the client hears of them and may stop it."""
 
 
 @dataclass(frozen=True)
@@ -61,11 +52,31 @@ async def pull(engine: Engine, command: PullCommand, emit: Emit) -> None:
 
     Raises:
         UsageError: the request names no such source, or names the studies in no or several ways.
+        ConfigurationError: the source is to call us, and we cannot listen.
         GatewayStopping: the gateway is told to stop meanwhile.
 
     """
+    request = request_of(engine.settings, command)
+    if command.dry_run:
+        await emit(await _would_pull(engine, request))
+        return
     needs_everything(engine)
-    request = PullRequest(
+    async with engine.jobs.running():
+        verdicts, ended = await _retrieve(engine, request, emit)
+        scope = Scope(job_id=ended.job_id, destinations=command.destinations)
+        outcome = await deliver(engine, scope, command.wait, command.wait_s, emit)
+        await emit(_pull_summary(verdicts, ended, outcome))
+
+
+def request_of(settings: Settings, command: PullCommand) -> PullRequest:
+    """Return what the retriever is asked; pure.
+
+    Raises:
+        UsageError: it names no such source or destination, or names the studies in no or several ways.
+    """
+    require_known("source", [command.source], settings.sources)
+    require_known("destination", command.destinations, settings.destinations)
+    return PullRequest(
         source=command.source,
         study_uids=command.study_uids,
         accession_numbers=command.accession_numbers,
@@ -75,11 +86,31 @@ async def pull(engine: Engine, command: PullCommand, emit: Emit) -> None:
         destinations=command.destinations,
         priority=command.priority,
     )
-    async with engine.jobs.running():
-        verdicts, ended = await _retrieve(engine, request, emit)
-        scope = Scope(job_id=ended.job_id, destinations=command.destinations)
-        outcome = await deliver(engine, scope, command.wait, command.wait_s, emit)
-        await emit(_pull_summary(verdicts, ended, outcome))
+
+
+async def _would_pull(engine: Engine, request: PullRequest) -> Document:
+    """Return what the source lists of what is asked for; nothing is moved, and nothing recorded."""
+    to = request.destinations or possible_destinations(engine.settings, request.source)
+    studies: dict[str, Document] = {}
+    unknown = 0
+    for keys in request.keys():  # noqa: SIM118 - a method of ours
+        matches = await engine.retriever.find(request.source, {**dict.fromkeys(_TOLD, ""), **keys})
+        unknown += not matches
+        for match in matches:
+            studies.setdefault(match.get("StudyInstanceUID", ""), {keyword: match.get(keyword, "") for keyword in _TOLD})
+    rows = [
+        {
+            "study_instance_uid": uid,
+            "date": one["StudyDate"],
+            "modalities": one["ModalitiesInStudy"],
+            "instances": int(one["NumberOfStudyRelatedInstances"]) if one["NumberOfStudyRelatedInstances"].isdecimal() else None,
+        }
+        for uid, one in studies.items()
+    ]
+    return {"event": "summary", "dry_run": True, "detached": False, "studies": rows, "to": list(to), "not_found": unknown}
+
+
+_TOLD = ("StudyInstanceUID", "StudyDate", "ModalitiesInStudy", "NumberOfStudyRelatedInstances")
 
 
 async def _retrieve(engine: Engine, request: PullRequest, emit: Emit) -> tuple[list[Verdict], JobEnded]:
@@ -101,6 +132,7 @@ def _pull_summary(verdicts: Sequence[Verdict], ended: JobEnded, outcome: Outcome
     ]
     return {
         "event": "summary",
+        "detached": False,
         "studies": studies,
         "error": ended.error,
         "complete": ended.all_complete,
@@ -118,97 +150,6 @@ def delivered(outcome: Outcome) -> Document:
     }
 
 
-async def send(engine: Engine, command: SendCommand, emit: Emit) -> None:
-    """Take in files for the named destinations, stream what became of each, then wait for the deliveries.
-
-    Raises:
-        UsageError: a path or a destination is not there.
-        GatewayStopping: the gateway is told to stop meanwhile.
-
-    """
-    needs_everything(engine)
-    paths = _existing(command.paths)
-    destinations = engine.settings.destinations
-    if not command.to:
-        raise UsageError(f"name a destination (known: {', '.join(destinations) or 'none'})")
-    require_known("destination", command.to, destinations)
-    async with engine.jobs.running():
-        taken = Taken()
-        with closing(_registering(engine, paths, command)) as events:
-            while batch := await trio.to_thread.run_sync(_batch, events):
-                taken.add(batch)
-                await emit({"event": "files", **taken.counted()})
-        scope = Scope(instance_ids=tuple(taken.files), destinations=tuple(command.to))
-        outcome = await deliver(engine, scope, command.wait, command.wait_s, emit)
-        await emit(_send_summary(taken, outcome))
-
-
-@dataclass
-class Taken:
-    """What became of the files of a send so far."""
-
-    counts: Counter[FileOutcome] = field(default_factory=Counter)
-    size_bytes: int = 0
-    files: dict[int, str] = field(default_factory=dict)
-    refused: list[FileEvent] = field(default_factory=list)
-
-    def add(self, batch: Sequence[FileEvent]) -> None:
-        """Count a batch; an instance found in several files is remembered by the first."""
-        for event in batch:
-            self.counts[event.outcome] += 1
-            self.size_bytes += event.length
-            if event.instance_id is not None:
-                self.files.setdefault(event.instance_id, event.path)
-            if event.outcome in {FileOutcome.SKIPPED, FileOutcome.FAILED}:
-                self.refused.append(event)
-
-    def counted(self) -> Document:
-        """Return the counts as they cross the socket."""
-        return {"counts": {str(kind): self.counts[kind] for kind in FileOutcome}, "size_bytes": self.size_bytes}
-
-
-def _send_summary(taken: Taken, outcome: Outcome) -> Document:
-    failed = taken.counts[FileOutcome.FAILED]
-    nothing = not taken.files
-    undelivered = [asdict(one) | {"path": taken.files.get(one.instance_id, "")} for one in outcome.undelivered]
-    refused = [{"path": event.path, "outcome": str(event.outcome), "reason": event.reason} for event in taken.refused]
-    return {
-        "event": "summary",
-        **taken.counted(),
-        "instances": len(taken.files),
-        "files": refused,
-        "destinations": by_destination(outcome.states),
-        "undelivered": undelivered,
-        "delivered": not outcome.undelivered,
-        "done": not (outcome.undelivered or failed or nothing),
-    }
-
-
-def _registering(engine: Engine, paths: Sequence[Path], command: SendCommand) -> Generator[FileEvent, None, None]:
-    """Take in files as they are asked for, so that a client that leaves stops it between files."""
-
-    def recorded(what: Recorded) -> None:
-        for name in what.queued:
-            engine.dispatcher.nudge(name)
-
-    ae_title = engine.settings.gateway.ae_title
-    spool, ledger, priority = engine.spool, engine.ledger, command.priority
-
-    yield from register(
-        paths, command.to, spool, ledger, ae_title=ae_title, priority=priority, recorded=recorded, judging=engine.judging
-    )
-
-
-def _batch(events: Iterator[FileEvent]) -> list[FileEvent]:
-    batch: list[FileEvent] = []
-    end = time.monotonic() + BATCH_S
-    for event in events:
-        batch.append(event)
-        if len(batch) >= BATCH_FILES or time.monotonic() >= end:
-            break
-    return batch
-
-
 def needs_everything(engine: Engine) -> None:
     """Refuse what a desk cannot do.
 
@@ -218,13 +159,6 @@ def needs_everything(engine: Engine) -> None:
     """
     if engine.role is not Role.GATEWAY:
         raise UsageError("another command has the state folder open for a moment; try again")
-
-
-def _existing(paths: Sequence[str]) -> list[Path]:
-    missing = [path for path in paths if not Path(path).exists()]
-    if missing or not paths:
-        raise UsageError(f"no such file or folder: {', '.join(missing)}" if missing else "name a file, a folder or a zip archive")
-    return [Path(path) for path in paths]
 
 
 async def deliver(engine: Engine, scope: Scope, wait: bool, wait_s: float | None, emit: Emit) -> Outcome:

@@ -1,4 +1,4 @@
-"""Migrations for clients: started and followed as a stream, listed, shown, reported, paused and resumed. Runs on trio.
+"""Migrations for clients: started and followed as a stream; jobs listed, shown, reported, paused and resumed. Runs on trio.
 
 A stream that ends early stops its migration, unless it was detached. Its last line is ``summary``, with what became of every study.
 """
@@ -13,10 +13,14 @@ from typing import Any
 import trio
 
 from gateway.engine import Engine
-from gateway.ledger import planning
+from gateway.errors import AssociationError, UsageError
+from gateway.ledger import planning, starts
+from gateway.ledger.detached import DetachedJob
 from gateway.ledger.planning import MigrationJob, Standing
 from gateway.ledger.progress import Scope
+from gateway.ledger.starts import Unended
 from gateway.migrate import Migration, MigrationRequest, Running, report
+from gateway.web import leaving
 from gateway.web.jobs import deliver, needs_everything
 from gateway.web.server import Emit
 from gateway.web.wire import Document, JobAction, MigrateCommand
@@ -35,8 +39,11 @@ async def migrate(engine: Engine, command: MigrateCommand, emit: Emit) -> None:
         UsageError: it asks for what is not configured, or the same migration is running.
         GatewayStopping: the gateway is told to stop meanwhile.
     """
-    needs_everything(engine)
     request = command.request
+    if command.dry_run:
+        await _would_move(engine, request, emit)
+        return
+    needs_everything(engine)
     running = await engine.migrations.start(request, detached=command.detach)
     job_id = running.migration.job_id or 0
     await emit({"event": "migration_started", "job_id": job_id, "source": request.source, "detached": command.detach})
@@ -52,6 +59,40 @@ async def migrate(engine: Engine, command: MigrateCommand, emit: Emit) -> None:
         await emit(
             {"event": "summary", "detached": False, **await shown(engine, job_id), **await reported(engine, job_id, running)}
         )
+
+
+async def _would_move(engine: Engine, request: MigrationRequest, emit: Emit) -> None:
+    """List what a migration would move, portion by portion; nothing is moved, and nothing recorded of it."""
+    to, portions = engine.migrations.destinations(request), list[Document]()
+    problems, doubts, uids = dict[str, str](), dict[str, str](), dict[str, int | None]()
+    labels = request.portions()
+    for number, label in enumerate(labels, 1):
+        try:
+            listed = await engine.migrations.listed(request, label)
+        except AssociationError as error:
+            problems[label] = str(error)
+        else:
+            uids |= dict(listed.studies)
+            instances = sum(count or 0 for _, count in listed.studies)
+            portions.append({"label": label, "studies": len(listed.studies), "instances": instances})
+            if listed.doubt:
+                doubts[label] = listed.doubt
+        await emit({"event": "listing", "studies": len(uids), "portions": {"listed": number, "of": len(labels)}})
+    counted = [count for count in uids.values() if count is not None]
+    await emit(
+        {
+            "event": "summary",
+            "dry_run": True,
+            "detached": False,
+            "studies": len(uids),
+            "instances": sum(counted),
+            "uncounted": len(uids) - len(counted),
+            "to": list(to),
+            "portions": portions,
+            "problems": problems,
+            "doubts": doubts,
+        }
+    )
 
 
 async def _follow(running: Running, emit: Emit) -> None:
@@ -78,19 +119,31 @@ async def _progress(migration: Migration) -> Document:
 
 
 async def listed(engine: Engine) -> Document:
-    """Return every migration that the ledger knows, the newest first."""
-    jobs = await trio.to_thread.run_sync(_read, engine, planning.jobs_of_kind)
-    return {"jobs": [await _entry(engine, job) for job in jobs]}
+    """Return every migration that the ledger knows, and what was left to the gateway beside them, the newest first."""
+    migrations = await trio.to_thread.run_sync(_read, engine, planning.jobs_of_kind)
+    entries = [await _entry(engine, job) for job in migrations]
+    entries += [_left(engine, job) for job in await engine.detached.jobs()]
+    return {"jobs": sorted(entries, key=lambda entry: int(entry["job_id"]), reverse=True)}
 
 
 async def shown(engine: Engine, job_id: int) -> Document:
-    """Return how far a migration is. Raises UsageError where there is none with this id."""
+    """Return how far a migration is, or a command that was left to the gateway. Raises UsageError where there is none."""
+    left = await engine.detached.job(job_id)
+    if left is not None:
+        return _left(engine, left)
     return await _entry(engine, await engine.migrations.job(job_id))
 
 
 async def act(engine: Engine, action: JobAction) -> Document:
-    """Pause or resume a migration and return how far it is."""
-    if action.action == "pause":
+    """Pause or resume a migration, or a command that was left to the gateway, and return how far it is."""
+    left = await engine.detached.job(action.id)
+    if left is not None:
+        if action.action == "pause":
+            await engine.detached.pause(action.id)
+        else:
+            needs_everything(engine)
+            await leaving.resume(engine, left)
+    elif action.action == "pause":
         await engine.migrations.pause(action.id)
     else:
         needs_everything(engine)
@@ -99,13 +152,22 @@ async def act(engine: Engine, action: JobAction) -> Document:
 
 
 async def reported(engine: Engine, job_id: int, running: Running | None = None) -> Document:
-    """Return what became of each study of a migration, and whether all of it was done. Raises UsageError."""
+    """Return what became of each study of a migration, and whether all of it was done; of a command that was left, its summary.
+
+    Raises:
+        UsageError: there is no such job, or the command has not ended.
+    """
+    if await engine.detached.job(job_id) is not None:
+        summary = await trio.to_thread.run_sync(engine.detached.summary, job_id)
+        if summary is None:
+            raise UsageError(f"job {job_id} has not ended (gateway jobs show {job_id})")
+        return summary
     job = await engine.migrations.job(job_id)
     request = MigrationRequest.of(job.criteria)
     running = running or engine.migrations.running.get(job_id)
     kept = {} if running is None else running.migration.kept
 
-    destinations = engine.migrations.destinations(request)
+    destinations = engine.migrations.brought_to(request)
 
     def read() -> Document:
         engine.recorder.flush()
@@ -122,12 +184,32 @@ async def reported(engine: Engine, job_id: int, running: Running | None = None) 
     return await trio.to_thread.run_sync(read)
 
 
+def _left(engine: Engine, job: DetachedJob) -> Document:
+    """Return a command that was left to the gateway, without what names patients."""
+    asked = json.loads(job.criteria)
+    named = {key: len(asked.get(key) or ()) for key in ("paths", "study_uids", "accession_numbers", "patient_ids", "query")}
+    running = job.id in engine.detached.running
+    carried_on = job.detached and job.state != "done"
+    state = "running" if running else "carried on at the next start" if carried_on else "done" if job.state == "done" else "paused"
+    return {
+        "job_id": job.id,
+        "kind": job.kind,
+        "state": state,
+        "request": {"source": asked.get("source"), "destinations": asked.get("destinations") or asked.get("to") or [], **named},
+        "created_at": job.created_at,
+        "changed_at": job.changed_at,
+    }
+
+
 async def _entry(engine: Engine, job: MigrationJob) -> Document:
     request = MigrationRequest.of(job.criteria)
     running = engine.migrations.running.get(job.id)
+    unended = await trio.to_thread.run_sync(_read, engine, partial(starts.get, name=starts.of_migration(job.id)))
     document = {
         "job_id": job.id,
-        "state": _state(job, running),
+        "kind": "migrate",
+        "state": _state(job, running, unended),
+        "note": "" if running is not None else note(job, unended),
         "request": _described(request),
         "created_at": job.created_at,
         "changed_at": job.changed_at,
@@ -147,12 +229,25 @@ def _described(request: MigrationRequest) -> Document:
     return dict(document)
 
 
-def _state(job: MigrationJob, running: Running | None) -> str:
-    """Say how a migration stands: running, waiting for the gateway's start, paused, or done."""
+def note(job: MigrationJob, unended: Unended) -> str:
+    """Say why a migration that does not run was not begun again, or failed, and how it is resumed; pure."""
+    if job.state == "done":
+        return ""
+    if job.detached and unended.parked:
+        return f"it ended the gateway at its last {unended.count} starts: gateway jobs resume {job.id} carries it on all the same"
+    return f"it failed: {unended.error}; gateway jobs resume {job.id} tries again" if unended.error else ""
+
+
+def _state(job: MigrationJob, running: Running | None, unended: Unended) -> str:
+    """Say how a migration stands: running, waiting for the gateway's start or for a person, paused, failed, or done."""
     if running is not None:
         return "waiting" if running.migration.waiting else "running"
     if job.state == "done":
         return "done"
+    if job.detached and unended.parked:
+        return "not begun again"
+    if unended.error:
+        return "failed"
     return "carried on at the next start" if job.detached else "paused"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import ssl
 import time
@@ -15,12 +16,14 @@ import trio
 from gateway.association.contexts import VERIFICATION_CONTEXTS
 from gateway.association.requestor import RemoteAE, associate
 from gateway.config.advice import advice
+from gateway.delivery.identity import FolderIdentity, LedgerRemembers, key_of
 from gateway.engine import Engine
-from gateway.errors import GatewayError, WebServiceError, require_known
+from gateway.errors import GatewayError, UsageError, WebServiceError, require_known
+from gateway.ledger import Ledger, folders
 from gateway.orthanc.client import Orthanc
 from gateway.settings import DicomDestination, FolderDestination, Settings, SourceTable, TlsTable
 from gateway.tls import requestor_context
-from gateway.web.wire import Document, FindCommand, error_document
+from gateway.web.wire import Document, FindCommand, FolderCommand, error_document
 
 
 @dataclass(frozen=True)
@@ -51,7 +54,7 @@ async def echo(engine: Engine, names: Sequence[str]) -> list[Document]:
     results: list[Document] = [{} for _ in peers]
 
     async def ask(index: int, peer: Peer) -> None:
-        results[index] = await trio.to_thread.run_sync(_ask, engine.settings, peer, abandon_on_cancel=True)
+        results[index] = await trio.to_thread.run_sync(_ask, engine.settings, engine.ledger, peer, abandon_on_cancel=True)
 
     async with trio.open_nursery() as nursery:
         for index, peer in enumerate(peers):
@@ -59,11 +62,11 @@ async def echo(engine: Engine, names: Sequence[str]) -> list[Document]:
     return results
 
 
-def _ask(settings: Settings, peer: Peer) -> Document:
+def _ask(settings: Settings, ledger: Ledger, peer: Peer) -> Document:
     table = peer.table
     document: Document = {"kind": peer.kind, "name": peer.name, "tls": bool(getattr(table, "tls", None))}
     if isinstance(table, FolderDestination):
-        return document | {"address": str(table.path)} | _writable(table.path)
+        return document | {"address": str(table.path)} | (_gone(ledger, peer.name, table.path) or _writable(table.path))
     document["address"] = f"{table.ae_title}@{table.host}:{table.port or '-'}"
     if table.port is None:
         return document | {"ok": None, "detail": "no port: it sends to us and cannot be asked"}
@@ -115,6 +118,34 @@ def _echo(remote: RemoteAE, calling_ae: str) -> Document:
 
 def _ms(seconds: float) -> float:
     return round(seconds * 1000, 2)
+
+
+def _gone(ledger: Ledger, name: str, path: Path) -> Document:
+    """Say why a folder is not the one that was delivered into; nothing where it is."""
+    try:
+        FolderIdentity(name, path, LedgerRemembers(ledger, name)).check()
+    except GatewayError as error:
+        return {"ok": False, "detail": str(error), "error": error_document(error)}
+    return {}
+
+
+async def accept_folder(engine: Engine, command: FolderCommand) -> Document:
+    """Have what lies at the path of a folder destination now taken for its folder, and made where nothing does; then try it.
+
+    Raises:
+        UsageError: no destination of this name is a folder.
+        LedgerUnavailable: it cannot be recorded.
+
+    """
+    table = engine.settings.destinations.get(command.destination)
+    if not isinstance(table, FolderDestination):
+        names = [name for name, one in engine.settings.destinations.items() if isinstance(one, FolderDestination)]
+        raise UsageError(f"{command.destination} is no destination with a folder (known: {', '.join(names) or 'none'})")
+    name, path = command.destination, key_of(table.path)
+    change = functools.partial(folders.accept, destination=name, path=path, now=time.time())
+    await trio.to_thread.run_sync(engine.ledger.write, change)
+    engine.dispatcher.retry(name)
+    return {"destination": name, "path": path}
 
 
 def _writable(path: Path) -> Document:

@@ -1,25 +1,31 @@
 """Serves the control API: Starlette on Hypercorn's trio worker over the Unix socket of the state folder.
 
 `EventStream` is the answer of long operations: one NDJSON line an event. The operation lives as long as its stream; when
-the client closes it, the operation is cancelled. Runs on trio.
+the client closes it, the operation is cancelled. Connections are taken here, and not by Hypercorn's own `serve`, because there an
+error in one of them ends them all. Runs on trio.
 """
 
 from __future__ import annotations
 
 import socket
 from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
 import structlog
 import trio
 from hypercorn.config import Config
-from hypercorn.trio import serve
+from hypercorn.trio.tcp_server import TCPServer
+from hypercorn.trio.worker_context import WorkerContext
+from hypercorn.typing import ConnectionState
+from hypercorn.utils import wrap_app
 from starlette.applications import Starlette
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from gateway.errors import GatewayError
+from gateway.errors import GatewayError, leaf
+from gateway.files import unusable, using
 from gateway.web import sockets
 from gateway.web.wire import INTERNAL_ERROR, NDJSON, Document, error_document, line
 
@@ -53,11 +59,16 @@ class EventStream(Response):
 
         try:
             await self.operation(emit)
-        except GatewayError as error:
-            await emit({"event": "error", **error_document(error)})
-        except Exception:  # the root of a request: the client learns that it failed, the log learns why
-            log.exception("control_request_failed")
-            await emit({"event": "error", "kind": "RemoteError", "message": INTERNAL_ERROR})
+        except Exception as raised:  # the root of a request: the client learns that it failed, the log learns why
+            match error := leaf(raised):
+                case GatewayError():
+                    document = error_document(error)
+                case OSError():
+                    document = error_document(unusable(error))
+                case _:
+                    log.exception("control_request_failed")
+                    document = {"kind": "RemoteError", "message": INTERNAL_ERROR}
+            await emit({"event": "error", **document})
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
@@ -83,9 +94,8 @@ async def while_connected(receive: Receive, answer: Callable[[], Awaitable[Docum
     return document
 
 
-def _config(control: socket.socket) -> Config:
+def _config() -> Config:
     config = Config()
-    config.bind = [f"fd://{control.fileno()}"]
     config.accesslog = None
     config.errorlog = None
     config.graceful_timeout = GRACE_S
@@ -100,9 +110,11 @@ async def serve_control(
 
     Raises:
         UsageError: the path of the state folder is too long for a Unix socket.
+        FileUnusable: the socket cannot be made.
 
     """
-    control = sockets.listen(state)
+    with using(state / sockets.SOCKET_NAME, "cannot open the control socket"):
+        control = sockets.listen(state)
     try:
         async with trio.open_nursery() as nursery:
             await nursery.start(_serve, api, control, stop)
@@ -112,9 +124,25 @@ async def serve_control(
 
 
 async def _serve(
-    api: Starlette, control: socket.socket, stop: trio.Event, *, task_status: trio.TaskStatus[list[str]] = trio.TASK_STATUS_IGNORED
+    api: Starlette, control: socket.socket, stop: trio.Event, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
 ) -> None:
-    # Hypercorn owns the descriptor from here and closes it.
-    config = _config(control)
-    control.detach()
-    await serve(cast("Any", api), config, shutdown_trigger=stop.wait, task_status=task_status, mode="asgi")
+    """Take connections until `stop`, then give those that are open `GRACE_S`. Closes `control`."""
+    config, context = _config(), WorkerContext(None)
+    app = wrap_app(cast("Any", api), config.wsgi_max_body_size, "asgi")
+
+    async def connection(stream: trio.SocketStream) -> None:
+        try:
+            await TCPServer(app, config, context, ConnectionState({}), cast("Any", stream))
+        except Exception as error:  # noqa: BLE001 - the root of a connection: a client that leaves when it likes costs itself only
+            log.warning("control_connection_failed", error=type(leaf(error)).__name__)
+
+    listener = trio.SocketListener(trio.socket.from_stdlib_socket(control))
+    async with trio.open_nursery() as connections:
+        async with trio.open_nursery() as accepting:
+            taking = partial(trio.serve_listeners, connection, [listener], handler_nursery=connections)
+            await accepting.start(taking)
+            task_status.started()
+            await stop.wait()
+            accepting.cancel_scope.cancel()
+        await context.terminated.set()
+        connections.cancel_scope.deadline = trio.current_time() + GRACE_S

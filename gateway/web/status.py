@@ -6,24 +6,27 @@ Each part is a pure function of what was read. Ages and durations are seconds, s
 from __future__ import annotations
 
 import os
+import shlex
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import trio
 
 from gateway import __version__
-from gateway.domain import DeliveryState
+from gateway.domain import DeliveryState, Role
 from gateway.engine import Engine
 from gateway.errors import ConfigurationError
-from gateway.ledger import Ledger, overview
+from gateway.ledger import Ledger, overview, starts
+from gateway.ledger.starts import Unended
 from gateway.settings import DestinationTable, Settings
-from gateway.sync.report import cycle_json
-from gateway.sync.serving import Syncs
-from gateway.tls import Certificate, configured_certificates
 from gateway.web.wire import Document
+
+if TYPE_CHECKING:
+    from gateway.sync.serving import Syncs
+    from gateway.tls import Certificate
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,8 @@ class Counts:
     conflicts: Sequence[overview.Conflict]
     holdings: overview.Holdings
     stopped_jobs: int
+    unended: Mapping[str, Unended] = field(default_factory=dict)
+    were_there: Mapping[str, int] = field(default_factory=dict)
 
 
 def read_counts(ledger: Ledger) -> Counts:
@@ -50,6 +55,8 @@ def read_counts(ledger: Ledger) -> Counts:
             conflicts=overview.conflicts(connection),
             holdings=overview.holdings(connection),
             stopped_jobs=overview.stopped_jobs(connection),
+            were_there=overview.were_there(connection),
+            unended=starts.noted(connection),
         )
 
 
@@ -58,14 +65,15 @@ async def status(engine: Engine) -> Document:
     counts = await trio.to_thread.run_sync(read_counts, engine.ledger)
     usage = await trio.to_thread.run_sync(engine.spool.usage)
     now = time.time()
-    circuits = {name: asdict(circuit) for name, circuit in engine.dispatcher.circuits().items()}
+    running = engine.role is Role.GATEWAY
+    circuits = {name: asdict(circuit) for name, circuit in engine.dispatcher.circuits().items()} if running else {}
     return {
         "gateway": _gateway(engine, now),
         "sources": sources(engine.settings),
         "destinations": destinations(engine.settings, counts, circuits, now),
         "held": [{"destination": name, "reason": reason, "count": number} for name, reason, number in counts.held],
         "verdicts": [asdict(verdict) for verdict in counts.verdicts],
-        "syncs": syncs(engine.syncs),
+        "syncs": syncs(engine.syncs) if running else [],
         "comparisons": [
             {
                 "name": name,
@@ -74,18 +82,37 @@ async def status(engine: Engine) -> Document:
                 "different": last.different,
                 "error": last.error,
             }
-            for name, last in engine.daily.last.items()
+            for name, last in (engine.daily.last.items() if running else ())
         ],
         "conflicts": [asdict(conflict) for conflict in counts.conflicts],
         "instances": asdict(counts.holdings),
         "stopped_jobs": counts.stopped_jobs,
+        "not_begun": not_begun(engine, counts.unended),
         "spool": asdict(usage) | {"has_room": usage.has_room},
         "certificates": await trio.to_thread.run_sync(certificates, engine.settings, now),
     }
 
 
+def not_begun(engine: Engine, unended: Mapping[str, Unended]) -> list[Document]:
+    """Return what ended the gateway in the middle, so often that it is left to a person, and how to resume it."""
+    whole = engine.role is Role.GATEWAY
+    running = {starts.of_migration(job) for job in engine.migrations.running} if whole else set()
+    return [
+        {"name": name, "count": known.count, "resume": f"gateway jobs resume {resumed_by(name)}"}
+        for name, known in unended.items()
+        if known.parked and name not in running and (not whole or name.startswith("migration ") or name in engine.starts.parked)
+    ]
+
+
+def resumed_by(name: str) -> str:
+    """Return what `gateway jobs resume` is given: the number of a migration, the quoted name of anything else; pure."""
+    return name.removeprefix("migration ") if name.startswith("migration ") else shlex.quote(name)
+
+
 def syncs(running: Syncs) -> list[Document]:
     """Return the syncs that run by configuration, each with its last cycle and, outside its hours, when they begin."""
+    from gateway.sync.report import cycle_json
+
     return [
         {
             "name": name,
@@ -110,7 +137,7 @@ def _gateway(engine: Engine, now: float) -> Document:
         "state": str(settings.gateway.state.absolute()),
         "uptime_s": round(now - engine.started_at, 1),
         "listening": listening(engine),
-        "associations": engine.acceptor.association_count,
+        "associations": engine.acceptor.association_count if engine.role is Role.GATEWAY else 0,
         "running_jobs": len(engine.jobs),
         "draining": engine.jobs.stopping,
     }
@@ -118,6 +145,8 @@ def _gateway(engine: Engine, now: float) -> Document:
 
 def listening(engine: Engine) -> list[str]:
     """Return where the gateway accepts associations, as ``host:port``."""
+    if engine.role is Role.DESK:
+        return []
     return [f"{host}:{port}" for host, port in engine.acceptor.endpoints]
 
 
@@ -149,6 +178,7 @@ def destinations(settings: Settings, counts: Counts, circuits: Mapping[str, Mapp
             "circuit": circuits.get(name),
             "queue": _queue(name, counts, now),
             "settled": dict(counts.settled.get(name, {})),
+            "was_there": counts.were_there.get(name, 0),
         }
         for name in dict.fromkeys((*configured, *owed))
     ]
@@ -185,6 +215,8 @@ def _queue(name: str, counts: Counts, now: float) -> Document:
 
 def certificates(settings: Settings, now: float) -> list[Document]:
     """Return the configured certificates, soonest to expire first, and whether each wants attention (30 days ahead)."""
+    from gateway.tls import configured_certificates
+
     try:
         found = configured_certificates(settings)
     except ConfigurationError as error:

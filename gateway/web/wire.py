@@ -7,22 +7,29 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from gateway import errors
 from gateway.compare.request import CompareRequest
-from gateway.domain import DeliveryState, Priority
-from gateway.ledger.queue import Action, Selection
+from gateway.domain import Action, DeliveryState, Priority
 from gateway.migrate.request import MigrationRequest
 from gateway.settings import SyncTable
 from gateway.values import MatchingKeys
+
+if TYPE_CHECKING:
+    from gateway.ledger.queue import Selection
 
 Document = dict[str, Any]
 """A JSON object as it crosses the socket."""
 
 NDJSON = "application/x-ndjson"
+
+MAX_REQUEST_BYTES = 32 * 1024 * 1024
+"""The longest request: a list of 500,000 studies."""
+
+TOO_LONG = f"a request of more than {MAX_REQUEST_BYTES >> 20} MiB: give a shorter list, or several"
 
 INTERNAL_ERROR = "internal error; the gateway's log says more"
 
@@ -44,6 +51,8 @@ class QueueFilter(Request):
 
     def selection(self) -> Selection:
         """Return it as the ledger's queries take it."""
+        from gateway.ledger.queue import Selection
+
         return Selection(self.ids, self.destinations, self.states, self.studies)
 
 
@@ -75,6 +84,12 @@ class EchoCommand(Request):
     names: tuple[str, ...] = ()
 
 
+class FolderCommand(Request):
+    """``POST /folder/accept``: what lies at the path of the folder destination is its folder from now on."""
+
+    destination: str
+
+
 class FindCommand(Request):
     """``POST /find``: C-FIND at `source`; `keys` are attribute keywords to matching values."""
 
@@ -87,7 +102,8 @@ class FindCommand(Request):
 class PullCommand(Request):
     """``POST /pull``: what to retrieve from `source`; exactly one way to name the studies is given.
 
-    `wait_s` ends the waiting for deliveries after that many seconds; None waits until each is settled or held.
+    `wait_s` ends the waiting for deliveries after that many seconds; None waits until each is settled or held. `dry_run` only
+    lists; with `detach` it goes on in the gateway.
     """
 
     source: str
@@ -98,16 +114,25 @@ class PullCommand(Request):
     skip_existing: bool = False
     destinations: tuple[str, ...] = ()
     priority: Priority = Priority.NORMAL
+    dry_run: bool = False
+    detach: bool = False
     wait: bool = True
     wait_s: Annotated[float, Field(gt=0)] | None = None
 
 
 class SendCommand(Request):
-    """``POST /send``: absolute paths of files, folders and zip archives, and the names of the destinations."""
+    """``POST /send``: absolute paths of files, folders and zip archives, and the destinations; none: where the routes lead.
+
+    With `follow_links` symbolic links to folders are followed; `dry_run` only tells what would be sent; with `detach` it goes on in
+    the gateway.
+    """
 
     paths: tuple[str, ...]
-    to: tuple[str, ...]
+    to: tuple[str, ...] = ()
+    follow_links: bool = False
     priority: Priority = Priority.NORMAL
+    dry_run: bool = False
+    detach: bool = False
     wait: bool = True
     wait_s: Annotated[float, Field(gt=0)] | None = None
 
@@ -115,10 +140,11 @@ class SendCommand(Request):
 class MigrateCommand(Request):
     """``POST /migrate``: what to migrate and how.
 
-    With `detach` it goes on in the gateway; without `wait` it ends before the deliveries do.
+    With `detach` it goes on in the gateway; without `wait` it ends before the deliveries do; `dry_run` only lists.
     """
 
     request: MigrationRequest
+    dry_run: bool = False
     detach: bool = False
     wait: bool = True
 
@@ -138,6 +164,12 @@ class JobAction(Request):
 
     id: int
     action: Literal["pause", "resume"]
+
+
+class StartAction(Request):
+    """``POST /jobs/begin``: begin a sync or comparison of the configuration that is not begun by itself (``sync NAME``)."""
+
+    name: str
 
 
 class JobQuery(Request):

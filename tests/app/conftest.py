@@ -12,7 +12,7 @@ import pytest
 import structlog
 
 from gateway import cli, log
-from gateway.engine import Role
+from gateway.domain import Role
 from gateway.local import local
 from gateway.settings import LogTable
 from tests.support import gateway as support
@@ -70,5 +70,5 @@ def running(site: support.Gateway) -> Iterator[None]:
     """Run the whole gateway of `site` on a thread of this process."""
     from gateway.cli.options import settings_of
 
-    with local(settings_of(site.config), role=Role.GATEWAY):
+    with local(settings_of(site.config), role=Role.GATEWAY, listens=True):
         yield

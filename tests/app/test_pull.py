@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import signal
+import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -187,3 +189,42 @@ def test_a_wrong_password_is_told_apart(site: Gateway, run: Run, tmp_path: Path)
     assert refused.code == 1
     assert "401" in refused.err
     assert "wrong" not in refused.err
+
+
+def test_a_dry_run_lists_what_would_come_and_moves_nothing(run: Run, archive: DcmQrScp, tmp_path: Path) -> None:
+    ended = run("pull", "archive", "--study", STUDY, "--study", "1.2.3.4.5", "--dry-run", "--json")
+    assert ended.code == 1
+    (study,) = ended.document["studies"]
+    assert (study["study_instance_uid"], ended.document["not_found"], ended.document["to"]) == (STUDY, 1, ["archive"])
+    assert "1 study would be retrieved, to archive (--dry-run)" in run("pull", "archive", "--study", STUDY, "--dry-run").out
+    assert not (tmp_path / "archive").exists()
+    assert run("status", "--json").document["verdicts"] == []
+
+
+def test_a_dry_run_of_a_migration_counts_studies_and_instances_and_moves_nothing(
+    run: Run, archive: DcmQrScp, tmp_path: Path
+) -> None:
+    listed = tmp_path / "list.csv"
+    listed.write_text(f"study\n{STUDY}\n1.2.3.4.5\n")
+    document = run("migrate", "archive", "--list", listed, "--dry-run", "--json").document
+    assert [portion["studies"] for portion in document["portions"]] == [1, 0]
+    assert (document["studies"], document["to"]) == (1, ["archive"])
+    assert run("jobs", "list").out == "no job\n"
+    assert not (tmp_path / "archive").exists()
+
+
+def test_a_list_may_come_from_standard_input(site: Gateway, archive: DcmQrScp) -> None:
+    command = site.command("pull", "archive", "--list", "-", "--dry-run", "--json")
+    done = subprocess.run(command, input=f"StudyInstanceUID\n{STUDY}\n", capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    assert [study["study_instance_uid"] for study in json.loads(done.stdout)["studies"]] == [STUDY]
+
+
+def test_a_pull_can_be_left_to_the_gateway_and_reported_later(site: Gateway, run: Run, archive: DcmQrScp, tmp_path: Path) -> None:
+    with running(site):
+        number = str(run("pull", "archive", "--study", STUDY, "--detach", "--json").document["job_id"])
+        wait_until(lambda: run("jobs", "show", number, "--json").document["state"] == "done", "the pull is done")
+        report = run("jobs", "report", number)
+    assert report.code == 0
+    assert "8/8 verified" in report.out
+    assert uids_in(tmp_path / "archive") == sorted(archive.files)

@@ -60,6 +60,38 @@ def test_an_action_on_a_delivery_that_it_cannot_change_says_so_by_its_exit_code(
     assert run("queue", "release", str(waiting[0])).code == 1
 
 
+@pytest.mark.parametrize("action", ["retry", "release", "hold", "drop"])
+def test_an_action_that_changes_nothing_says_why(run: Run, waiting: list[int], action: str) -> None:
+    yes = ["--yes"] if action == "drop" else []
+    unknown = run("queue", action, "999999", str(waiting[0]), *yes)
+    assert unknown.code == 1
+    assert "not changed: 1 (999999): no such delivery" in unknown.out
+    nothing = run("queue", action, "--state", "verified", *yes)
+    assert nothing.code == 1
+    assert "no delivery" in nothing.out
+    assert run("queue", action, "--study", "1.2.3.4.5", "--json", *yes).code == 1
+
+
+def test_what_was_dropped_comes_back_when_it_is_sent_again(run: Run, waiting: list[int], ct_series) -> None:
+    assert run("queue", "drop", "--all", "--yes").code == 0
+    broad = run("queue", "retry", "--destination", "down")
+    assert (broad.code, states(run, *waiting)) == (1, ["dropped"] * 3)
+    assert run("send", ct_series(3)[0].parent, "--to", "down", "--no-wait").code == 0
+    assert set(states(run, *waiting)) <= {"pending", "deferred"}
+    assert run("queue", "drop", str(waiting[0]), "--yes").code == 0
+    assert run("queue", "retry", str(waiting[0])).code == 0
+
+
+def test_a_file_that_is_sent_in_place_is_shown_and_exported(run: Run, waiting: list[int], ct_series, tmp_path: Path) -> None:
+    path = ct_series(3)[0]
+    shown = [run("queue", "show", str(number), "--json").document["entries"][0]["path"] for number in waiting]
+    assert str(path) in shown
+    exported = run("queue", "export", *map(str, waiting), "--to", tmp_path / "out", "--json")
+    assert exported.document["counts"] == {"written": 3, "already there": 0, "failed": 0}
+    one = pydicom.dcmread(path)
+    assert pydicom.dcmread(tmp_path / "out" / f"{one.SOPInstanceUID}.dcm") == one
+
+
 def test_everything_known_of_a_delivery_is_shown(run: Run, waiting: list[int]) -> None:
     shown = run("queue", "show", str(waiting[0]))
     assert shown.code == 0
@@ -68,7 +100,7 @@ def test_everything_known_of_a_delivery_is_shown(run: Run, waiting: list[int]) -
 
 
 def test_a_study_that_is_no_uid_is_a_usage_error(run: Run, site: Gateway) -> None:
-    assert run("queue", "list", "--study", "../etc").code == 2
+    assert run("queue", "list", "--study", "1.2.*").code == 2
 
 
 def test_status_tells_the_depth_of_the_queue_and_its_oldest(run: Run, waiting: list[int], tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import json
 import os
 import signal
 import socket
@@ -14,10 +16,14 @@ import trio
 
 from gateway.app import Stop
 from gateway.app import run as run_gateway
+from gateway.association.acceptor import CannotListen, ListenerSpec
 from gateway.cli.options import settings_of
-from gateway.engine import Engine, Role
-from gateway.errors import ConfigurationError, TaskCrashed
+from gateway.domain import Role
+from gateway.engine import Engine
+from gateway.errors import TaskCrashed
+from gateway.listener import holder_of, problem
 from gateway.local import local
+from gateway.settings import ListenTable, ListenTlsTable
 from gateway.web.client import connect
 from tests.app.conftest import Run, running
 from tests.support import data
@@ -25,7 +31,7 @@ from tests.support import gateway as support
 from tests.support.gateway import Gateway, settled
 from tests.support.load import Ledger as Sender
 from tests.support.load import Template, not_whole
-from tests.support.ports import free_port
+from tests.support.ports import free_port, listens
 from tests.support.processes import Running
 from tests.support.raw import RawRequestor
 from tests.support.waiting import wait_until
@@ -167,13 +173,84 @@ def test_a_part_that_crashes_ends_the_gateway_with_a_clear_error(site: Gateway, 
     assert "'release' crashed" in str(crashed.exceptions[0])
 
 
-def test_a_configuration_that_cannot_be_listened_on_fails_a_command_that_would_run_the_engine(site: Gateway) -> None:
+def test_a_pull_that_needs_a_caller_says_who_has_the_port_and_one_that_needs_none_does_not(site: Gateway, run: Run) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        site.write(listen={"port": taken.getsockname()[1]})
-        settings = settings_of(site.config)
-        with pytest.raises(ConfigurationError), local(settings, role=Role.GATEWAY):
-            raise AssertionError("it must not start")
+        port = taken.getsockname()[1]
+        sources = {
+            "calls": support.source(free_port(), retrieve="move", ae_title="CALLS"),
+            "answers": support.source(free_port(), retrieve="get", ae_title="ANSWERS"),
+        }
+        site.write(listen={"port": port}, sources=sources)
+        refused = run("pull", "calls", "--study", "1.2.3")
+        unreachable = run("pull", "answers", "--study", "1.2.3")
+    assert refused.code == 2
+    assert f"found {port}, which is in use: " in refused.err
+    assert f"(process {os.getpid()})" in refused.err
+    assert unreachable.code == 1
+    assert "in use" not in unreachable.err
     assert threading.active_count() < 20
+
+
+def test_a_port_for_tls_that_is_taken_is_named_in_its_own_table() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        tls = ListenTlsTable.model_construct(port=taken.getsockname()[1])
+        error = CannotListen(ListenerSpec("127.0.0.1", tls.port), OSError(errno.EADDRINUSE, "in use"))
+        found = problem(error, ListenTable.model_construct(port=1, tls=tls))
+    assert found.where == "[listen.tls]"
+    assert "GATEWAY__LISTEN__TLS__PORT" in found.expected
+
+
+@pytest.mark.parametrize(
+    ("number", "says"),
+    [
+        (errno.EACCES, "a port from 1024 on"),
+        (errno.EPERM, "CAP_NET_BIND_SERVICE"),
+        (errno.EADDRNOTAVAIL, "an address of this machine"),
+        (errno.EAFNOSUPPORT, "an address of this machine"),
+    ],
+)
+def test_other_ports_that_cannot_be_listened_on_say_what_to_do(number: int, says: str) -> None:
+    error = CannotListen(ListenerSpec("192.0.2.1", 104), OSError(number, os.strerror(number)))
+    found = problem(error, ListenTable.model_construct(port=104, tls=None))
+    assert "104" in found.found
+    assert says in found.expected
+
+
+def test_who_listens_on_a_port_is_told_from_the_kernels_tables(tmp_path: Path) -> None:
+    (tmp_path / "net").mkdir()
+    head = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n"
+    row = "   0: 0100007F:{port:04X} 00000000:0000 {state} 00000000:00000000 00:00000000 00000000     0        0 {inode} 1 0 0\n"
+    table = head + row.format(port=104, state="01", inode=7) + row.format(port=104, state="0A", inode=8)
+    (tmp_path / "net" / "tcp").write_text(table)
+    for number, inode in ((10, 7), (11, 8)):
+        (tmp_path / str(number) / "fd").mkdir(parents=True)
+        (tmp_path / str(number) / "fd" / "3").symlink_to(f"socket:[{inode}]")
+        (tmp_path / str(number) / "comm").write_text(f"program{number}\n")
+    assert holder_of(104, tmp_path) == "program11 (process 11)"
+    assert holder_of(105, tmp_path) == ""
+    assert holder_of(104, tmp_path / "nowhere") == ""
+
+
+def test_a_study_is_one_line_of_the_log_and_a_batch_none(site: Gateway, tmp_path: Path) -> None:
+    files = data.ct_series(tmp_path / "in", 5)[0].parent
+    with site.serving() as process:
+        assert site.run("send", files).returncode == 0
+        process.wait_for_line("study_delivered")
+        output = process.output
+    events = [json.loads(line) for line in output.splitlines() if line.startswith("{")]
+    (told,) = [event for event in events if event["event"] == "study_delivered"]
+    assert (told["destination"], told["delivered"], told["verified"], told["held"], told["level"]) == ("archive", 5, 5, 0, "info")
+    assert told["seconds"] > 0
+    assert told["mb_s"] >= 0
+    assert "batch_ended" not in {event["event"] for event in events}
+
+
+@pytest.mark.parametrize("level", ["debug", "warning"])
+def test_serve_logs_as_much_as_it_is_told(site: Gateway, level: str) -> None:
+    with Running([*site.command("serve"), "--log-level", level], cwd=site.folder, stop_timeout_s=45) as process:
+        wait_until(lambda: listens(site.port), "listening")
+        process.stop()
+    assert ("gateway_started" in process.output) is (level == "debug")
 
 
 def test_commands_attach_to_the_gateway_that_runs(site: Gateway) -> None:

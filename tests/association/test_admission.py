@@ -265,3 +265,58 @@ def test_a_source_is_admitted_with_its_limits() -> None:
     assert (archive.associations, archive.throttle) == (2, throttle)
     assert (other.associations, other.throttle) == (None, None)
     assert (nobody.source, nobody.associations, nobody.throttle) == (None, None, None)
+
+
+OTHER = ("other.example",)
+SHOWN = ("pacs.example",)
+
+
+@pytest.mark.parametrize("accept", ["any", "known"])
+@pytest.mark.parametrize(
+    ("table", "address", "names"),
+    [
+        pytest.param({"certificate_name": "pacs.example"}, "10.0.0.7", None, id="in plain"),
+        pytest.param({"certificate_name": "pacs.example"}, "10.0.0.7", (), id="TLS without a certificate"),
+        pytest.param({"certificate_name": "pacs.example"}, "10.0.0.7", OTHER, id="with another valid certificate"),
+        pytest.param({"certificate_name": "pacs.example"}, "10.0.0.9", SHOWN, id="its certificate from elsewhere"),
+        pytest.param({"certificate_name": "pacs.example"}, "nonsense", SHOWN, id="from no address"),
+        pytest.param({"certificate_name": "pacs.example"}, "10.0.0.7", ("pacs.example.evil",), id="a longer name"),
+        pytest.param({"certificate_name": "pacs.example"}, "10.0.0.7", ("*.example",), id="a wildcard is no name"),
+        pytest.param({"certificate_name": "pacs.example"}, "10.0.0.7", ("",), id="an empty name"),
+        pytest.param({"addresses": ["192.0.2.0/24"]}, "10.0.0.9", None, id="from none of its addresses"),
+        pytest.param({"addresses": ["192.0.2.7"]}, "192.0.2.8", None, id="from the address beside"),
+        pytest.param({"addresses": ["192.0.2.7"], "certificate_name": "pacs.example"}, "192.0.2.7", OTHER, id="half of both"),
+        pytest.param({"addresses": ["fd11::/64"]}, "fd12::1", None, id="from another network"),
+    ],
+)
+def test_what_a_source_demands_holds_in_every_mode(
+    accept: str, table: dict[str, Any], address: str, names: tuple[str, ...] | None
+) -> None:
+    assert decide(sources({"archive": {**PACS, **table}}, accept=accept), address=address, names=names) == CALLING_NOT_RECOGNIZED
+
+
+def test_a_title_that_two_sources_share_is_demanded_by_either() -> None:
+    tables = {"one": {**PACS, "certificate_name": "pacs.example"}, "two": {"ae_title": "PACS", "host": "other.example"}}
+    known = sources(tables, accept="any")
+    assert [decide(known, address=address) for address in ("10.0.0.7", "10.0.0.8", "10.0.0.9")] == [
+        CALLING_NOT_RECOGNIZED,
+        "two",
+        CALLING_NOT_RECOGNIZED,
+    ]
+    assert decide(known, names=SHOWN) == "one"
+
+
+def test_where_anyone_may_call_a_title_that_nobody_demands_is_free() -> None:
+    known = sources(
+        {"archive": {**PACS, "certificate_name": "pacs.example"}, "free": {"ae_title": "FREE", "host": "10.9.9.9"}}, accept="any"
+    )
+    assert decide(known, "FREE", "10.1.1.1") is None and decide(known, "SOMEONE", "10.1.1.1", names=OTHER) is None
+
+
+def test_whoever_is_refused_for_a_demand_is_heard_of() -> None:
+    heard: list[tuple[str, str, str]] = []
+    settings = Settings.model_validate(
+        {"listen": {"accept": "any"}, "sources": {"archive": {"ae_title": "PACS", "host": "10.0.0.7", "certificate_name": "pacs"}}}
+    )
+    known = KnownSources(settings, turned_away=lambda *caller: heard.append(caller))
+    assert decide(known) == CALLING_NOT_RECOGNIZED and heard == [("PACS", "GATEWAY", "10.0.0.7")]

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 from pydicom.dataset import Dataset
 
-from gateway.association.query import SingleValue, contradicts, how_passed_over, passed_over
+from gateway.association.query import contradicts
+from gateway.single_values import SingleValue, how_passed_over, passed_over
 
 
 def answered(**values: str) -> Dataset:

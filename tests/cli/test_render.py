@@ -2,7 +2,7 @@ from typing import Any
 
 import pytest
 
-from gateway.cli import pull, render, send
+from gateway.cli import pull, render, send, status
 from gateway.cli.peers import keys_of, matches_table
 from gateway.cli.progress import Amount, detail
 from gateway.cli.pull import at, total
@@ -113,23 +113,127 @@ def test_the_last_line_of_a_pull_says_everything_only_when_it_is(summary: dict[s
 
 
 @pytest.mark.parametrize(
-    ("failed", "delivered", "last_line"),
+    ("failed", "unrouted", "delivered", "last_line"),
     [
-        (0, True, "everything delivered and verified"),
-        (2, True, "the others are delivered and verified; NOT sent: 2 DICOM files that could not be read"),
-        (1, False, "NOT everything is delivered; NOT sent: 1 DICOM file that could not be read"),
-        (0, False, "NOT everything is delivered"),
+        (0, 0, True, "everything delivered and verified"),
+        (2, 0, True, "the others are delivered and verified; NOT sent: 2 DICOM files that could not be read"),
+        (0, 1, True, "the others are delivered and verified; NOT sent: 1 instance that no route takes"),
+        (1, 0, False, "NOT everything is delivered; NOT sent: 1 DICOM file that could not be read"),
+        (0, 0, False, "NOT everything is delivered"),
     ],
 )
-def test_the_last_line_of_a_send_says_everything_only_when_it_is(failed: int, delivered: bool, last_line: str) -> None:
-    summary = {"instances": 3, "counts": {"failed": failed}, "delivered": delivered}
+def test_the_last_line_of_a_send_says_everything_only_when_it_is(
+    failed: int, unrouted: int, delivered: bool, last_line: str
+) -> None:
+    summary = {"instances": 3, "counts": {"failed": failed}, "unrouted": unrouted, "delivered": delivered}
     assert send.conclusion(summary, waited=True) == last_line
 
 
+def test_a_send_of_which_no_route_takes_anything_says_so() -> None:
+    summary = {"instances": 0, "counts": {"failed": 0}, "unrouted": 2, "delivered": True}
+    assert send.conclusion(summary, waited=True) == "NOT sent: 2 instances that no route takes"
+
+
 def test_the_last_line_of_a_send_that_does_not_wait_names_what_was_not_taken() -> None:
-    summary = {"instances": 3, "counts": {"failed": 1}, "delivered": False}
+    summary = {"instances": 3, "counts": {"failed": 1}, "unrouted": 0, "delivered": False}
     expected = "deliveries go on (gateway status); NOT sent: 1 DICOM file that could not be read"
     assert send.conclusion(summary, waited=False) == expected
+
+
+SENT = {
+    "instances": 2,
+    "found": 6,
+    "size_bytes": 2_000_000,
+    "counts": {"queued": 2, "duplicate": 1, "skipped": 2, "failed": 1},
+    "unrouted": 0,
+    "files": [
+        {"path": "/in/cut.dcm", "outcome": "failed", "reason": "ends within its header"},
+        {"path": "/in/up", "outcome": "link", "reason": "a link to a folder, not followed (--follow-links)"},
+        {"path": "/in/readme.txt", "outcome": "skipped", "reason": "not DICOM"},
+        {"path": "/in/empty", "outcome": "skipped", "reason": "empty"},
+    ],
+    "undelivered": [
+        {
+            "path": "/in/1.dcm",
+            "destination": "a",
+            "sop_instance_uid": "1.2",
+            "state": "held",
+            "status": 0xA900,
+            "reason": "no match",
+        }
+    ],
+    "destinations": {"a": {"states": {"verified": 1, "held": 1}, "proofs": {"exists": 1}}},
+    "delivered": False,
+    "done": False,
+}
+
+
+def test_a_send_is_told_with_what_failed_first_and_what_is_no_dicom_last(capsys: pytest.CaptureFixture[str]) -> None:
+    send.show_sent(SENT, waited=True)
+    assert capsys.readouterr().out.splitlines() == [
+        "not delivered (1):",
+        "  /in/1.dcm: held at a: [A900] no match",
+        "could not be read (1):",
+        "  /in/cut.dcm: ends within its header",
+        "not followed (1):",
+        "  /in/up: a link to a folder, not followed (--follow-links)",
+        "destination  instances",
+        "a            1/2 verified (exists), 1 held",
+        "6 files: 2 queued, 1 duplicate, 2 skipped, 1 failed; 2 instances, 2.0 MB",
+        "NOT everything is delivered; NOT sent: 1 DICOM file that could not be read",
+        "skipped 2 files: 1 not DICOM, 1 empty (--report FILE.csv has them all)",
+    ]
+
+
+def study(kind: str, uid: str, state: str = "verified", **more: Any) -> dict[str, Any]:
+    told = {"study_instance_uid": uid, "asked": uid, "expected": 3, "received": 3, "skipped": 0, "basis": "uids", "note": ""}
+    return told | {"kind": kind, "missing": [], "destinations": {"a": {"states": {state: 3}, "proofs": {}}}} | more
+
+
+def test_a_pull_is_told_with_the_studies_that_are_not_through_first(capsys: pytest.CaptureFixture[str]) -> None:
+    studies = [
+        study("complete", "1.1"),
+        study("incomplete", "1.2", note="the source went quiet", missing=["9.9"]),
+        study("complete", "1.3", "held"),
+    ]
+    pull.show_pulled(
+        {"studies": studies, "undelivered": [], "unrouted": 0, "error": "", "delivered": False, "done": False}, waited=True
+    )
+    told = capsys.readouterr().out
+    places = [told.index(text) for text in ("1.2 ", "the source went quiet", "1.3 ", "missing of 1.2 (1):", "1.1 ", "3 studies:")]
+    assert places == sorted(places)
+
+
+FINE: dict[str, Any] = {
+    "gateway": {"role": "gateway"},
+    "spool": {"has_room": True},
+    "instances": {"missing": 0, "unrouted": 0, "conflicts": 3},
+    "held": [],
+    "destinations": [{"name": "a", "circuit": {"state": "closed"}}, {"name": "b", "circuit": None}],
+    "syncs": [{"name": "day", "cycle": {"error": ""}}, {"name": "new", "cycle": None}],
+    "comparisons": [{"name": "week", "error": "", "different": 0}, {"name": "never", "error": "", "different": None}],
+    "certificates": [{"path": "a.crt", "warning": None}],
+}
+
+
+@pytest.mark.parametrize(
+    ("changed", "says"),
+    [
+        ({}, None),
+        ({"gateway": {"role": "desk"}}, "no gateway runs (gateway serve)"),
+        ({"spool": {"has_room": False}}, "the spool is full: instances are refused until there is room"),
+        ({"instances": {"missing": 1, "unrouted": 0}}, "1 instance that lost their bytes"),
+        ({"instances": {"missing": 0, "unrouted": 2}}, "2 instances that are kept without a route"),
+        ({"held": [{"destination": "a", "count": 2, "reason": "A900"}]}, "a: 2 instances held: A900"),
+        ({"destinations": [{"name": "a", "circuit": {"state": "open", "reason": "refused"}}]}, "a is down: refused"),
+        ({"syncs": [{"name": "day", "cycle": {"error": "no answer"}}]}, "sync day: no answer"),
+        ({"comparisons": [{"name": "week", "error": "", "different": 2}]}, "comparison week: 2 differences"),
+        ({"comparisons": [{"name": "week", "error": "no answer", "different": None}]}, "comparison week: no answer"),
+        ({"certificates": [{"path": "a.crt", "warning": "expires in 3 days"}]}, "certificate a.crt: expires in 3 days"),
+    ],
+)
+def test_a_status_says_what_needs_a_person(changed: dict[str, Any], says: str | None) -> None:
+    assert list(status.wants_a_person(FINE | changed)) == ([says] if says else [])
 
 
 def test_progress_tells_instances_bytes_rate_and_what_is_left() -> None:
@@ -172,6 +276,6 @@ def test_the_report_has_a_line_for_each_file_that_did_not_get_there_and_why() ->
         "undelivered": [undelivered | {"reason": "no match"}],
     }
     assert list(lines(summary)) == [
-        ("/in/readme.txt", "skipped", "", "", "", "no DICOM"),
         ("/in/1.dcm", "held", "a", "1.2", "A900", "no match"),
+        ("/in/readme.txt", "skipped", "", "", "", "no DICOM"),
     ]

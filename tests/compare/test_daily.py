@@ -91,3 +91,20 @@ async def test_a_comparison_is_carried_out_when_it_is_due_and_leaves_a_report(
     (report,) = night.reports.iterdir()
     assert (report.name, report.stat().st_mode & 0o777) == ("compare-night___1.json", 0o600)
     assert json.loads(report.read_text())["differences"][0]["kind"] == "only in A"
+
+
+async def test_a_report_that_cannot_be_written_is_said_and_the_gateway_goes_on(
+    tmp_path: Path, autojump_clock: trio.testing.MockClock
+) -> None:
+    (tmp_path / "reports").write_text("a file where the folder should be")
+    night = Night(tmp_path / "reports", datetime(2026, 11, 25, 3, 0, 0, tzinfo=UTC))
+    daily, table = night.daily(), CompareTable(name="night", a="pacs", b="copy", time_zone="UTC", at="03:00")
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(daily.run, table, Jobs().running)
+        await trio.sleep(60)
+        night.now = datetime(2026, 11, 26, 3, 0, 1, tzinfo=UTC)
+        await night.looked.wait()
+        await trio.testing.wait_all_tasks_blocked(0.1)
+        nursery.cancel_scope.cancel()
+    assert daily.last["night"].different == 1
+    assert "cannot be written" in daily.last["night"].error

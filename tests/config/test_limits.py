@@ -9,7 +9,8 @@ import pytest
 from gateway.config import load
 from gateway.config.show import as_toml
 from gateway.errors import ConfigurationError
-from gateway.settings import Settings
+from gateway.ledger.writer import WAL_CHECKPOINT_PAGES
+from gateway.settings import MIN_RESERVE_BYTES, Settings
 
 Load = Callable[[str], Settings]
 
@@ -116,3 +117,20 @@ def test_what_is_in_effect_is_shown_as_it_is_written(load_text: Load) -> None:
     assert 'max_rate = "1.5 MB/s"' in shown
     assert 'monday-friday = "19-6"' in shown
     assert as_toml(load_text(shown), {}) == shown
+
+
+@pytest.mark.parametrize("reserve", [0, 1, 4096, 1_000_000, 1 << 20, (1 << 24) - 1])
+def test_a_reserve_that_the_ledger_cannot_live_on_is_refused(load_text: Load, reserve: int) -> None:
+    (problem,) = problems(load_text, f"[spool]\nreserve_bytes = {reserve}\n")
+    assert problem[1:3] == ("spool.reserve_bytes", str(reserve))
+    assert "16777216" in problem[3]
+    assert "ledger" in problem[3]
+
+
+def test_the_smallest_reserve_holds_the_ledgers_log() -> None:
+    assert MIN_RESERVE_BYTES >= WAL_CHECKPOINT_PAGES * (4096 + 24)
+
+
+@pytest.mark.parametrize("reserve", [1 << 24, 1 << 30, 1 << 60])
+def test_a_reserve_that_it_can_live_on_is_taken(load_text: Load, reserve: int) -> None:
+    assert load_text(f"[spool]\nreserve_bytes = {reserve}\n").spool.reserve_bytes == reserve

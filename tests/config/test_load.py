@@ -195,3 +195,25 @@ def test_a_route_that_matches_loads(load_text: Load) -> None:
     settings = load_text(ORTHANC + '[[routes]]\nname = "x"\nwhen = { Modality = ["CT", "MR"], source = "a" }\nto = ["orthanc-a"]')
     assert settings.routes[0].when == {"Modality": ("CT", "MR"), "source": "a"}
     assert isinstance(settings.destinations["orthanc-a"], DicomDestination)
+
+
+CERTIFICATES = """
+[listen.tls]
+ca = "certs/ca.crt"
+certificate = "certs/gateway.crt"
+key = "certs/gateway.key"
+"""
+
+
+@pytest.mark.parametrize("there", [(), ("gateway.key",), ("ca.crt", "gateway.crt")], ids=["none", "a key", "all but the key"])
+def test_before_there_are_certificates_the_command_that_makes_them_is_named_once(tmp_path: Path, there: tuple[str, ...]) -> None:
+    (tmp_path / "certs").mkdir()
+    for name in there:
+        (tmp_path / "certs" / name).write_text("")
+    (tmp_path / "config.toml").write_text(CERTIFICATES)
+    with pytest.raises(ConfigurationError) as raised:
+        load(tmp_path / "config.toml", {})
+    assert len(raised.value.problems) == (3 - len(there) if there else 1)
+    assert str(raised.value).count("run `gateway certs") == (0 if there else 1)
+    if not there:
+        assert f"--folder {tmp_path / 'certs'}" in str(raised.value)

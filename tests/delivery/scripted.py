@@ -38,6 +38,9 @@ class Scripted:
     def open(self) -> ScriptedSession:
         return ScriptedSession(self)
 
+    def tidy(self) -> None:
+        """Nothing is left."""
+
     def forget_refusals(self) -> None:
         self.forgot += 1
 

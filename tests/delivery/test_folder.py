@@ -10,6 +10,7 @@ import pytest
 
 from gateway.delivery.destination import OutcomeKind
 from gateway.delivery.folder import Folder, relative_path
+from gateway.delivery.identity import ASIDE, MARKER
 from gateway.domain import Consignment, InstanceIdentity, Proof
 from gateway.errors import DestinationUnavailable
 from gateway.holdings.folder import DeliveredFolder
@@ -41,7 +42,7 @@ def deliver(session, *consignments):
 
 
 def files(root):
-    return sorted(path.relative_to(root) for path in root.rglob("*") if path.is_file())
+    return sorted(path.relative_to(root) for path in root.rglob("*") if path.is_file() and path.name != MARKER)
 
 
 def test_a_file_lies_under_its_study_and_series(session, store, root):
@@ -175,6 +176,37 @@ def test_what_a_crash_left_aside_is_removed_once_it_is_old(store, root):
     deliver(session, consign(store))
     assert not (aside / "old.part").exists()
     assert (aside / "new.part").exists()
+
+
+def test_what_an_earlier_run_left_aside_is_removed_at_once(store, root):
+    destination = Folder("folder", FolderDestination(kind="folder", path=root), store.spool)
+    deliver(destination.open(), consign(store))
+    mine = root / ASIDE / f"{destination.identity.owner()}-0123-4567.part"
+    busy = root / ASIDE / destination.part_name()
+    for path in (mine, busy):
+        path.write_bytes(b"half")
+    Folder("folder", destination.settings, store.spool, memory=destination.memory).tidy()
+    assert not mine.exists()
+    assert busy.exists(), "this process may be writing it"
+
+
+def test_what_could_not_be_removed_is_removed_when_idle(store, root, monkeypatch):
+    destination = Folder("folder", FolderDestination(kind="folder", path=root), store.spool)
+    session = destination.open()
+    unlink = os.unlink
+
+    def broken(path, **more):
+        if str(path).endswith(".part"):
+            raise OSError(5, "Input/output error")
+        unlink(path, **more)
+
+    monkeypatch.setattr(os, "unlink", broken)
+    damaged = consign(store)
+    deliver(session, replace(damaged, content=replace(damaged.content, digest="0" * 32)))
+    assert len(list((root / ASIDE).iterdir())) == 1
+    monkeypatch.setattr(os, "unlink", unlink)
+    session.close()
+    assert list((root / ASIDE).iterdir()) == []
 
 
 @pytest.fixture

@@ -364,6 +364,17 @@ def test_copies_that_nobody_waits_for_go_when_they_are_many(store, tmp_path, mon
     assert {path.stat().st_mode & 0o777 for path in (tmp_path / "copies").iterdir()} == {0o600}
 
 
+async def test_nothing_is_left_of_copies_once_all_is_delivered(store, pool, ct_series):
+    for path in ct_series(4):
+        store.add_file(path, "pacs", "other")
+    copies_in = store.folder / "transcoded"
+    with Archive().running(syntaxes=[J2K]) as one, Archive().running(syntaxes=[J2K]) as other:
+        async with working(store, settings(pacs=(one.port, {}), other=(other.port, {"associations": 1})), pool):
+            await until(settled(store), "everything settled")
+            await until(lambda: list(copies_in.iterdir()) == [], "no copy is left")
+    assert store.states() == ["verified"] * 8
+
+
 async def test_no_association_is_made_only_to_find_out_what_is_known(store, pool, ct_series):
     def negotiate(abstract, offered):
         return J2K if J2K in offered and abstract != "1.2.840.10008.5.1.4.1.2.2.1" else None

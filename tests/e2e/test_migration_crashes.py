@@ -161,7 +161,11 @@ def test_a_migration_survives_whoever_is_killed(tmp_path: Path, archive: Callabl
             victim.kill()
 
         def done() -> bool:
-            return gateway.json("jobs", "show", str(begun["job_id"]))["state"] == "done"
+            state = gateway.json("jobs", "show", str(begun["job_id"]))["state"]
+            if state == "not begun again":
+                # Killed several times in a row before one study was whole: a person is asked, and says yes.
+                gateway.run("jobs", "resume", str(begun["job_id"]))
+            return bool(state == "done")
 
         wait_until(done, "the migration is done", deadline_s=DEADLINE_S, pause_s=0.5)
         wait_until(lambda: holding[0].count() >= len(wanted), "everything is there", deadline_s=DEADLINE_S, pause_s=0.5)

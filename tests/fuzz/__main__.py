@@ -18,7 +18,7 @@ from pathlib import Path
 
 from tests.fuzz.harness import MAX_INPUT_BYTES, SLOW_S
 
-TARGETS = ("acceptor", "requestor", "getting", "head", "part10")
+TARGETS = ("acceptor", "requestor", "getting", "head", "part10", "answers")
 RESIDENT_MB = 2048
 
 

@@ -112,7 +112,8 @@ def main() -> None:
     import atheris
 
     name, *arguments = sys.argv[1:]
-    with atheris.instrument_imports(include=["gateway.association", "gateway.dicom", "gateway.intake", "gateway.domain"]):
+    rooms = ("association", "dicom", "intake", "domain", "http", "dicomweb", "orthanc")
+    with atheris.instrument_imports(include=[f"gateway.{room}" for room in rooms]):
         target = importlib.import_module(f"tests.fuzz.{name}")
     quieten()
     watch = Watch()

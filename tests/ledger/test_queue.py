@@ -111,11 +111,67 @@ def test_what_has_no_bytes_any_more_or_was_superseded_is_not_retried(ledger: Led
         newer = add_instance(connection, "1.1")
         released = add_instance(connection, "1.2", bytes_state="released")
         older = add_instance(connection, "1.1", digest="other", superseded_by=newer)
-        for instance in (released, older):
-            add_delivery(connection, instance, S.HELD)
+        add_delivery(connection, released, S.HELD)
+        add_delivery(connection, older, S.HELD, superseded=True)
 
     ledger.write(fill)
+    with ledger.read() as connection:
+        unmoved = queue.unmoved(connection, Selection(), Action.RETRY)
+    assert sorted((one.count, one.why.partition(":")[0]) for one in unmoved) == [
+        (1, "its bytes are gone, nobody was owed them any more"),
+        (1, "other content under its SOP Instance UID is newer there"),
+    ]
     assert ledger.write(lambda connection: queue.act(connection, Selection(), Action.RETRY, now=NOW)) == 0
+
+
+@pytest.mark.parametrize("action", [Action.RETRY, Action.RELEASE])
+def test_superseded_content_is_the_newest_once_its_number_is_named(ledger: Ledger, action: Action) -> None:
+    def fill(connection: Connection) -> tuple[int, int, int]:
+        newer = add_instance(connection, "1.1")
+        older = add_instance(connection, "1.1", digest="other", superseded_by=newer)
+        elsewhere = add_delivery(connection, newer, S.PENDING, to="b")
+        ids = add_delivery(connection, older, S.HELD, superseded=True), add_delivery(connection, newer, S.PENDING)
+        return (*ids, elsewhere)
+
+    older, newer, elsewhere = ledger.write(fill)
+    assert ledger.write(lambda connection: queue.act(connection, Selection(ids=(older,)), action, now=NOW)) == 1
+    assert [(state_of(ledger, one).state, state_of(ledger, one).superseded) for one in (older, newer, elsewhere)] == [
+        ("pending", False),
+        ("held", True),
+        ("pending", False),
+    ]
+
+
+def test_a_file_sent_in_place_can_be_had_back_after_a_drop(ledger: Ledger) -> None:
+    def fill(connection: Connection) -> int:
+        instance = add_instance(connection, "1.1", location="file:1:2:/x/a.dcm", bytes_state="released")
+        return add_delivery(connection, instance, S.DROPPED)
+
+    delivery = ledger.write(fill)
+    assert ledger.write(lambda connection: queue.act(connection, Selection(ids=(delivery,)), Action.RETRY, now=NOW)) == 1
+    assert (state_of(ledger, delivery).state, state_of(ledger, delivery).bytes_state) == ("pending", "kept")
+
+
+def test_what_an_action_leaves_is_told_with_the_reason(ledger: Ledger) -> None:
+    ids = ledger.write(one_in_each_state)
+
+    def unmoved(action: Action, **selection: tuple[object, ...]) -> dict[str, tuple[int, ...]]:
+        with ledger.read() as connection:
+            return {one.why.partition(":")[0]: one.ids for one in queue.unmoved(connection, Selection(**selection), action)}  # type: ignore[arg-type]
+
+    for action in Action:
+        named = unmoved(action, ids=(*ids.values(), 4711))
+        assert named.pop("no such delivery") == (4711,)
+        left = {one for some in named.values() for one in some}
+        assert left == {key for state, key in ids.items() if state not in queue.STARTS[action]}, action
+        assert "it is verified" in named
+    assert unmoved(Action.RELEASE, states=(S.DEFERRED,)) == {"it waits for its next try": (ids[S.DEFERRED],)}
+    assert set(unmoved(Action.DROP)) == {"it is being sent", "it is delivered and waits for its proof"}
+    assert set(unmoved(Action.RETRY, states=(S.VERIFIED,), destinations=("a",))) == {"it is verified"}
+    assert unmoved(Action.RETRY, destinations=("nowhere",)) == {}
+    assert unmoved(Action.HOLD, ids=(ids[S.HELD],), studies=("no",)) == {
+        "no such delivery that also meets the other conditions": (ids[S.HELD],)
+    }
 
 
 def test_all_conditions_of_a_selection_must_hold(ledger: Ledger) -> None:

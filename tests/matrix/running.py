@@ -1,7 +1,7 @@
 """Every real file through the gateway's delivery to every destination: what became of each, and what came there.
 
-One ledger, spool and transcoder for all of them, put together as `gateway.app` does. Files that share a SOP Instance UID cannot be
-at a destination side by side, so they come in rounds; between two rounds the peers are emptied.
+One ledger, spool and transcoder for all of them, put together as `gateway.assembly` does. Files that share a SOP Instance UID
+cannot be at a destination side by side, so they come in rounds; between two rounds the peers are emptied.
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 import pytest
@@ -14,8 +15,8 @@ import trio
 
 from gateway.domain import VerdictKind
 from gateway.engine import Jobs
-from gateway.errors import PeerUnreachable, UsageError
-from gateway.ledger import planning
+from gateway.errors import JobFailed, PeerUnreachable, UsageError
+from gateway.ledger import planning, starts
 from gateway.migrate import Listed, Means, MigrationRequest, Migrations, Running
 from gateway.migrate import runner as runners
 from tests.retrieve.conftest import DEADLINE_S, Bench, study
@@ -263,3 +264,64 @@ async def test_what_is_not_configured_is_refused_before_anything_begins(bench: S
     with pytest.raises(UsageError, match="there is no migration 7"):
         await made.migrations.pause(7)
     assert made.report() == []
+
+
+def starts_of(desk: Bench, name: str = "migration 1") -> starts.Unended:
+    with desk.ledger.read() as connection:
+        return starts.get(connection, name)
+
+
+@pytest.mark.parametrize("fault", [KeyError("Doe^John"), RecursionError(), MemoryError(), OverflowError(), LookupError("bz2")])
+async def test_a_fault_of_our_own_is_a_failed_job_and_nothing_else(bench: Start, nursery: trio.Nursery, fault: Exception) -> None:
+    desk = bench(datasets=datasets(1))
+    made = await office(nursery, desk, {DAY: fault, "2024-03-01": listed(uids(desk))})
+
+    running = await made.migrate()
+
+    assert isinstance(running.error, JobFailed)
+    assert type(fault).__name__ in str(running.error) and "Doe" not in str(running.error)
+    assert starts_of(desk) == starts.Unended(0, str(running.error))
+    made.days[DAY] = listed(uids(desk))
+    assert (await made.migrate()).error is None
+    assert starts_of(desk) == starts.Unended()
+
+
+async def test_what_came_to_no_end_twice_is_not_carried_on_by_itself(bench: Start, nursery: trio.Nursery) -> None:
+    desk = bench(datasets=datasets(1))
+    made = await office(nursery, desk, {DAY: listed(uids(desk))})
+    made.why = "no room"
+    with trio.fail_after(DEADLINE_S):
+        running = await made.migrations.start(MigrationRequest("archive", DAY, DAY, destinations=("copy",)), detached=True)
+        assert starts_of(desk).count == 1
+        made.jobs.stop()
+        await running.ended.wait()
+    assert starts_of(desk).count == 0
+    for before in range(2):
+        assert desk.ledger.write(partial(starts.begin, name="migration 1", by_itself=True, now=1.0)) == before
+
+    later = await office(nursery, desk, {DAY: listed(uids(desk))})
+    with trio.fail_after(DEADLINE_S):
+        await later.migrations.carry_on()
+        assert later.migrations.running == {} and desk.pacs.orders == []
+        resumed = await later.migrations.resume(1)
+        await resumed.ended.wait()
+    assert len(desk.pacs.orders) == 1 and starts_of(desk) == starts.Unended()
+
+
+async def test_after_a_start_that_came_to_no_end_one_study_moves_at_a_time(bench: Start, nursery: trio.Nursery) -> None:
+    desk = bench(datasets=datasets(2), source={"moves": 4})
+    made = await office(nursery, desk, {DAY: listed(uids(desk))})
+    made.why = "no room"
+    with trio.fail_after(DEADLINE_S):
+        running = await made.migrations.start(MigrationRequest("archive", DAY, DAY, destinations=("copy",)), detached=True)
+        made.jobs.stop()
+        await running.ended.wait()
+    desk.ledger.write(partial(starts.begin, name="migration 1", by_itself=True, now=1.0))
+
+    later = await office(nursery, desk, {DAY: listed(uids(desk))})
+    with trio.fail_after(DEADLINE_S):
+        await later.migrations.carry_on()
+        (carried,) = later.migrations.running.values()
+        assert carried.migration.pace.limit == 1
+        await carried.ended.wait()
+    assert starts_of(desk) == starts.Unended()

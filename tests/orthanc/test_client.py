@@ -77,8 +77,12 @@ def test_what_is_no_orthanc_is_told_as_such(body: bytes) -> None:
     with site(lambda _method, _path: Reply(body=body)) as there, closing(Orthanc(RestTable(url=there.url))) as asked:
         with pytest.raises(WebServiceError, match=there.url):
             asked.statistics()
-        if body != b"no":
+        if body == b"[]":
             assert list(asked.studies({})) == [] and asked.lookup("Study", "1.2") == ()
+        else:
+            for ask in (lambda: list(asked.studies({})), lambda: asked.lookup("Study", "1.2"), lambda: asked.series_of("1")):
+                with pytest.raises(WebServiceError, match=there.url):
+                    ask()
 
 
 def test_a_uid_that_is_none_is_empty() -> None:

@@ -67,12 +67,18 @@ class Archive:
         return status
 
     def find(self, event: evt.Event) -> Iterator[tuple[int, Dataset | None]]:
-        """Handle C-FIND at IMAGE level."""
+        """Handle C-FIND at IMAGE level, and at STUDY level by UID."""
         self.finds += 1
         if self.find_status:
             yield self.find_status, None
             return
         query = event.identifier
+        if query.QueryRetrieveLevel == "STUDY":
+            if any(self.series.get(uid, ("",))[0] == query.StudyInstanceUID for uid in list(self.held)):
+                match = Dataset()
+                match.QueryRetrieveLevel, match.StudyInstanceUID = "STUDY", query.StudyInstanceUID
+                yield 0xFF00, match
+            return
         wanted = (str(query.StudyInstanceUID), str(query.SeriesInstanceUID))
         asked = query.get("SOPInstanceUID") or ""
         several = set(asked) if self.uid_lists and not isinstance(asked, str) else set()

@@ -22,9 +22,17 @@ FIRST_BYTES = 16 * 1024
 # What `serve` imports only when it runs.
 PRELOADED = (
     "gateway.app",
+    "gateway.assembly",
+    "gateway.stages",
+    "gateway.cli.serve",
+    "gateway.config",
+    "gateway.log",
     "gateway.engine",
     "gateway.web.server",
     "gateway.web.api",
+    "gateway.web.status",
+    "gateway.web.leaving",
+    "gateway.web.migrating",
     "sqlalchemy.dialects.sqlite",
     "pydicom",
     "zipfile",

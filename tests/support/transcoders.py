@@ -9,7 +9,7 @@ from functools import partial
 
 import trio
 
-from gateway import app
+from gateway import assembly
 from gateway.codec.available import capabilities
 from gateway.codec.pool import Pool
 from gateway.delivery import Dispatcher
@@ -36,7 +36,7 @@ def acceptance(store: Store, name: str) -> Acceptance:
     """Return what the ledger knows of a destination, as a gateway does that starts now."""
     # What was submitted before is in the ledger after this.
     store.ledger.write(lambda _connection: None)
-    return app._acceptance(store.ledger, name)
+    return assembly._acceptance(store.ledger, name)
 
 
 @asynccontextmanager
@@ -50,7 +50,7 @@ async def working(
 ) -> AsyncIterator[Working]:
     """Deliver and transcode for the destinations of `settings`; `changed` hears of their deliveries."""
     copies = Copies(store.folder / "transcoded", store.spool)
-    wanted = forms(settings, copies, capabilities(), acceptance=partial(app._acceptance, store.ledger))
+    wanted = forms(settings, copies, capabilities(), acceptance=partial(assembly._acceptance, store.ledger))
 
     def recorded(name: str) -> None:
         transcoder.made_room()

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -18,6 +18,9 @@ class Reply:
     status: int | None = 200
     content_type: str = "application/dicom+json"
     body: bytes = b""
+    pieces: Iterable[bytes] | None = None
+    """Sent one after the other, in place of `body`, until the client leaves."""
+    headers: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass
@@ -46,9 +49,23 @@ def site(answer: Callable[[str, str], Reply]) -> Iterator[Site]:
                 return
             self.send_response(reply.status)
             self.send_header("Content-Type", reply.content_type)
+            for name, value in reply.headers.items():
+                self.send_header(name, value)
+            if reply.pieces is not None:
+                self._stream(reply.pieces)
+                return
             self.send_header("Content-Length", str(len(reply.body)))
             self.end_headers()
             self.wfile.write(reply.body)
+
+        def _stream(self, pieces: Iterable[bytes]) -> None:
+            self.send_header("Transfer-Encoding", "chunked")
+            self.end_headers()
+            self.close_connection = True
+            with suppress(OSError):
+                for piece in pieces:
+                    self.wfile.write(b"%x\r\n%b\r\n" % (len(piece), piece))
+                self.wfile.write(b"0\r\n\r\n")
 
         do_GET = do_POST = do_DELETE = _answer  # noqa: N815 - as the standard library wants them called
 

@@ -1,0 +1,102 @@
+"""Compares contents that came under one SOP Instance UID: those that differ in encoding only are no conflict.
+
+It runs beside everything else and decides nothing on the way of an instance: where contents are not known to be the same, they
+count as different. Runs on trio, what blocks on a thread.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+
+import structlog
+import trio
+
+from gateway.codec import alike
+from gateway.codec.extent import Extent
+from gateway.codec.pool import Pool
+from gateway.errors import GatewayStopping, LedgerUnavailable, SpoolError
+from gateway.files import make_private_folder
+from gateway.housekeeping import Hint
+from gateway.ledger import Ledger, conflicts
+from gateway.ledger.conflicts import Pair
+from gateway.spool import Spool
+
+PAGE = 50
+LOOK_AT_LEAST_S = 3600.0
+"""A hint that was lost costs no more than this."""
+
+MAX_REMEMBERED = 100_000
+"""Pairs that are known to differ; forgetting them costs another comparison."""
+
+_log = structlog.get_logger()
+
+
+class Conflicts:
+    """Looks at each pair of contents once. `found` may be called from any thread."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        spool: Spool,
+        pool: Pool,
+        scratch: Path,
+        *,
+        settled: Callable[[], None],
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """`scratch` is a private folder for steps in between; `settled` is called when bytes may be released."""
+        self._ledger, self._spool, self._pool, self._scratch = ledger, spool, pool, scratch
+        self._settled = settled
+        self._clock = clock
+        self._hint = Hint()
+        self._different: set[tuple[int, int]] = set()
+
+    def found(self) -> None:
+        """Other content came under a known SOP Instance UID. A hint."""
+        self._hint.give()
+
+    async def run(self) -> None:
+        """Compare what there is, and again whenever a conflict was found, until cancelled."""
+        while True:
+            try:
+                await trio.to_thread.run_sync(self._look)
+            except (LedgerUnavailable, OSError) as error:
+                _log.warning("conflicts_not_compared", error=str(error))
+            await self._hint.wait(LOOK_AT_LEAST_S)
+
+    def _look(self) -> None:
+        after = 0
+        while True:
+            with self._ledger.read() as connection:
+                page = conflicts.pairs(connection, after=after, limit=PAGE)
+            for pair in page:
+                after = pair.older_id
+                if (key := (pair.older_id, pair.newer_id)) in self._different:
+                    continue
+                try:
+                    same = self._same(pair)
+                except GatewayStopping:
+                    return
+                if same:
+                    dropped = self._ledger.write(partial(conflicts.mark_same, pair=pair, now=self._clock()))
+                    _log.info("same_content_in_another_encoding", older=pair.older_id, newer=pair.newer_id, dropped=dropped)
+                    self._settled()
+                else:
+                    if len(self._different) >= MAX_REMEMBERED:
+                        self._different.clear()
+                    self._different.add(key)
+            if len(page) < PAGE:
+                return
+
+    def _same(self, pair: Pair) -> bool:
+        with suppress(SpoolError):
+            make_private_folder(self._scratch)
+            with self._spool.open(pair.older[0]) as one, self._spool.open(pair.newer[0]) as other:
+                a, b = (Extent(each.fileno(), each.offset, each.length) for each in (one, other))
+                sides = alike.Encoded(a, pair.older[1]), alike.Encoded(b, pair.newer[1])
+                return alike.same(*sides, self._pool, folder=self._scratch)
+        return False
