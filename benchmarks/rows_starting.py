@@ -48,7 +48,7 @@ def _attached(command: str, bench: Bench, folder: Path) -> Metrics:
 
 ROWS = [
     Row(
-        "small-start",
+        "small-command",
         "Start of a command, to its end",
         {
             "gateway": partial(_started, (*COMMAND, "--version")),

@@ -102,11 +102,8 @@ class Daily:
                 request_of(table, self.now().astimezone(zone)), _nobody, self.settle
             )
             last.different = len(outcome.differences)
-            await trio.to_thread.run_sync(partial(self._write, table.name, outcome))
         except GatewayError as error:
             last.error = str(error)
-        except OSError as error:
-            last.error = str(unusable(error))
         except Exception as error:  # the root of a comparison: it fails, and there is another one
             last.error = str(JobFailed.of(error))
             log.exception("comparison_broke", comparison=table.name)
@@ -120,6 +117,12 @@ class Daily:
         }
         tell = log.info if outcome.same else log.warning
         tell("comparison_ended", comparison=table.name, different=last.different, **counts)
+        try:
+            await trio.to_thread.run_sync(partial(self._write, table.name, outcome))
+        except OSError as error:
+            # A full disk costs the report, not the gateway: the log above has the verdict.
+            last.error = f"the report cannot be written: {unusable(error)}"
+            log.error("comparison_report_failed", comparison=table.name, error=last.error)
 
     def _write(self, name: str, outcome: Outcome) -> None:
         """Leave what was found as ``compare-NAME.json``."""

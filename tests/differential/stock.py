@@ -254,12 +254,16 @@ def encoded(identifier: Dataset) -> str:
 
 def _find(association: Association, operation: dict[str, Any], number: int) -> dict[str, Any] | None:
     matches = []
+    # What was not asked for is ignored (PS3.4 §C.4.1.1.3): pynetdicom hands it over, and the gateway does not look at it.
+    asked = {*query(operation["keys"]).keys(), 0x00080005}
     for status, identifier in association.send_c_find(query(operation["keys"]), STUDY_FIND, number):
         if "Status" not in status:
             return None
         if status.Status not in (0xFF00, 0xFF01):
             return {"status": int(status.Status), "matches": matches}
         if identifier is not None:
+            for tag in set(identifier.keys()) - asked:
+                del identifier[tag]
             matches.append(encoded(identifier))
     return None
 

@@ -86,7 +86,7 @@ def test_what_is_no_orthanc_is_told_as_such(body: bytes) -> None:
 
 
 def test_a_uid_that_is_none_is_empty() -> None:
-    answer = b'[{"ID": "a", "Type": "Series", "MainDicomTags": {"SeriesInstanceUID": "../1"}, "Instances": ["x"]}]'
+    answer = b'[{"ID": "a", "Type": "Series", "MainDicomTags": {"SeriesInstanceUID": "1.*"}, "Instances": ["x"]}]'
     with site(lambda _method, _path: Reply(body=answer)) as there, closing(Orthanc(RestTable(url=there.url))) as asked:
         (series,) = asked.series_of("study")
     assert (series.id, series.uid("Series"), series.children) == ("a", "", ("x",))

@@ -33,7 +33,7 @@ def send(clone: Path, **environ: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [*COMMAND, "send", "./folder"],
         cwd=clone,
-        env=os.environ | {"GATEWAY__SPOOL__RESERVE_BYTES": "1000000"} | environ,
+        env=os.environ | {"GATEWAY__SPOOL__RESERVE_BYTES": "16777216"} | environ,
         capture_output=True,
         text=True,
         timeout=100,
@@ -55,7 +55,7 @@ def test_a_folder_is_sent_as_it_stands_without_a_gateway_and_with_its_ports_take
 
 
 def test_a_folder_is_sent_by_the_gateway_that_serves(clone: Path) -> None:
-    ports = {"GATEWAY__LISTEN__PORT": "0", "GATEWAY__LISTEN__TLS__PORT": "0", "GATEWAY__SPOOL__RESERVE_BYTES": "1000000"}
+    ports = {"GATEWAY__LISTEN__PORT": "0", "GATEWAY__LISTEN__TLS__PORT": "0", "GATEWAY__SPOOL__RESERVE_BYTES": "16777216"}
     with Running([*COMMAND, "serve"], cwd=clone, environ=ports, stop_timeout_s=45) as process:
         process.wait_for_line("gateway_started")
         done = send(clone, **ports)
