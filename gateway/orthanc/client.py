@@ -93,11 +93,15 @@ class Orthanc:
         found: dict[str, tuple[str, str]] = {}
         for identifier in self.lookup("Study", study):
             asked = {"Resources": [identifier], "Level": "Instance", "Metadata": True}
-            for one in self._objects(document(self._service.post("/tools/bulk-content", asked), self.url)):
-                metadata = _texts(one.get("Metadata"))
-                uid = self._resource(one, "").uid("Instance")
-                if uid:
-                    found[uid] = (metadata.get("SopClassUid", ""), metadata.get("TransferSyntax", ""))
+            answer = document(self._service.post("/tools/bulk-content", asked), self.url)
+            # No more than hints: what is no instance as Orthanc has them says nothing, and costs the others nothing.
+            for one in answer if isinstance(answer, list) else ():
+                described = one if isinstance(one, dict) else {}
+                uid = Resource("", _texts(described.get("MainDicomTags"))).uid("Instance")
+                metadata = _texts(described.get("Metadata"))
+                told = metadata.get("SopClassUid", ""), metadata.get("TransferSyntax", "")
+                if uid and any(told):
+                    found[uid] = told
         return found
 
     def lookup(self, level: Level, uid: str) -> tuple[str, ...]:
