@@ -141,7 +141,8 @@ def _as_known(changes: Changeset, arrival: Arrival, known: Current, *, again: bo
         settled = all(one.state in SETTLED for one in known.owed.values())
         if destinations or settled or before is BytesState.RELEASED:
             changes.route(known, routed=bool(destinations))
-        changes.revive(known, destinations, SETTLED, arrival.at)
+        if not arrival.unfit:
+            changes.revive(known, destinations, SETTLED, arrival.at)
         changes.note(known, arrival, ArrivalOutcome.DUPLICATE)
     if before is BytesState.MISSING:
         changes.bytes_came(known, arrival.at)
