@@ -8,16 +8,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from gateway.codec import alike
-from gateway.codec.elements import EXPLICIT, Walker
-from gateway.codec.extent import Extent, Window
+from gateway.codec.extent import Extent
 from gateway.codec.pool import Pool
-from gateway.errors import Incomparable, NotTranscodable
+from gateway.dicom.part10 import ENDS_WITHIN_HEADER, PREAMBLE_LENGTH, PREFIX, TRANSFER_SYNTAX_UID, CutOff, read_meta
+from gateway.errors import Incomparable
 
 PIXELS = alike.PIXELS
-
-_TRANSFER_SYNTAX_UID = 0x00020010
-_BEFORE_META = 132
-"""Preamble and prefix (PS3.10 §7.1)."""
 
 
 def differing(a: Path, b: Path, pool: Pool) -> tuple[str, ...]:
@@ -36,24 +32,19 @@ def differing(a: Path, b: Path, pool: Pool) -> tuple[str, ...]:
 
 @contextmanager
 def opened(path: Path) -> Iterator[alike.Encoded]:
-    """Open the data set of a Part 10 file. Raises Incomparable where it is none, OSError."""
+    """Open the data set of a DICOM file. Raises Incomparable where it is none, OSError."""
     with path.open("rb") as file:
-        whole = Extent(file.fileno(), 0, os.fstat(file.fileno()).st_size)
+        descriptor, size = file.fileno(), os.fstat(file.fileno()).st_size
+
+        def read(offset: int, length: int) -> bytes:
+            return os.pread(descriptor, length, offset)
+
+        if read(PREAMBLE_LENGTH, len(PREFIX)) != PREFIX:
+            raise Incomparable("a file cannot be read: it is no DICOM file")
         try:
-            yield _encoded(whole)
-        except NotTranscodable as error:
-            raise Incomparable(f"a file cannot be read: {error}") from error
-
-
-def _encoded(file: Extent) -> alike.Encoded:
-    if file.read(_BEFORE_META - 4, 4) != b"DICM":
-        raise NotTranscodable("it is no DICOM file")
-    walker, position, syntax = Walker(Window(file)), _BEFORE_META, ""
-    while file.read(position, 2) == b"\2\0":
-        element = walker.header(position, EXPLICIT, file.length)
-        position = walker.behind(element, EXPLICIT, file.length)
-        if element.tag == _TRANSFER_SYNTAX_UID:
-            syntax = file.read(element.value, element.length).decode("latin-1").strip(" \0")
-    if not syntax:
-        raise NotTranscodable("its transfer syntax is not told")
-    return alike.Encoded(Extent(file.fd, position, file.length - position), syntax)
+            meta = read_meta(read, PREAMBLE_LENGTH + len(PREFIX), size)
+        except CutOff:
+            raise Incomparable(f"a file cannot be read: it {ENDS_WITHIN_HEADER}") from None
+        if not (syntax := meta.text(TRANSFER_SYNTAX_UID)):
+            raise Incomparable("a file cannot be read: its transfer syntax is not told")
+        yield alike.Encoded(Extent(descriptor, meta.end, size - meta.end), syntax)
