@@ -17,7 +17,7 @@ import trio
 from gateway.association.contexts import VERIFICATION_CONTEXTS
 from gateway.association.requestor import Requestor
 from gateway.domain import Basis, VerdictKind
-from gateway.errors import AssociationError, DimseFailed, GatewayError, NoPresentationContext
+from gateway.errors import AssociationError, DimseFailed, GatewayError, NoPresentationContext, UnreadableAnswer
 from gateway.ledger import retrievals
 from gateway.retrieve import plan
 from gateway.retrieve.call import converse
@@ -46,7 +46,7 @@ class Answer:
 
     key: Key
     matches: tuple[Wanted, ...]
-    refusal: DimseFailed | None = None
+    refusal: DimseFailed | UnreadableAnswer | None = None
 
 
 class Job:
@@ -189,7 +189,8 @@ class Job:
         if answer.refusal is None:
             kind, note = VerdictKind.EMPTY, "the source lists no such study"
         else:
-            kind, note = VerdictKind.FAILED, f"the source refuses the query: {answer.refusal}"
+            how = "refuses the query" if isinstance(answer.refusal, DimseFailed) else "cannot be understood"
+            kind, note = VerdictKind.FAILED, f"the source {how}: {answer.refusal}"
         verdict = Verdict(kind, study, Basis.UIDS, None if answer.refusal else 0, 0, note=note, asked=asked)
         await self._record(session, verdict)
 
@@ -261,4 +262,6 @@ def _answer(requestor: Requestor, key: Key, busy: bool) -> Answer:
     except DimseFailed as error:
         if plan.is_busy(error) and not busy:
             raise
+        return Answer(key, (), error)
+    except UnreadableAnswer as error:
         return Answer(key, (), error)
