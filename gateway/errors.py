@@ -298,6 +298,10 @@ class ProtocolError(AssociationError):
         super().__init__(message, peer=peer)
 
 
+class UnreadableAnswer(ProtocolError):
+    """A peer answered a question with a data set that cannot be read; the question is over, and others may be asked."""
+
+
 class NoPresentationContext(AssociationError):
     """The peer accepted no presentation context for the SOP class and transfer syntax at hand."""
 

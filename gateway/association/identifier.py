@@ -48,7 +48,8 @@ def encode_identifier(identifier: Dataset, transfer_syntax: str) -> bytes:
 def decode_identifier(data: bytes, transfer_syntax: str, wanted: Collection[int] | None = None) -> Dataset:
     """Return the data set that `data` is in `transfer_syntax`, of its top level only the tags in `wanted`, where that is given.
 
-    A character set that nobody knows counts as the default one; a sequence that is nested too deeply is left out.
+    A data set may end within an element behind all that is in `wanted`, which costs that element. A character set that nobody
+    knows counts as the default one; a sequence that is nested too deeply is left out.
 
     Raises:
         ProtocolError: the bytes are no data set, or end within an element. The message says nothing of what is in them.
@@ -112,12 +113,18 @@ def _elements(
         tag, vr, position, length = _header(data, position, implicit)
         depth = None
         begin = position
-        if length == UNDEFINED:
-            position, depth = _behind(data, position, implicit)
-        else:
-            position += length
-        if position > end:
-            raise ProtocolError("a data set that cannot be read: it ends within an element")
+        try:
+            if length == UNDEFINED:
+                position, depth = _behind(data, position, implicit)
+            else:
+                position += length
+            if position > end:
+                raise ProtocolError("a data set that cannot be read: it ends within an element")
+        except ProtocolError:
+            # Tags ascend (PS3.5 §7.1): nothing that is asked for is behind this one.
+            if wanted and tag > max(wanted):
+                return
+            raise
         if wanted is None or tag in wanted or tag == _CHARACTER_SET:
             yield tag, vr, begin, position, depth
 

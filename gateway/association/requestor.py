@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import Self, Unpack
 
 from pydicom.dataset import Dataset
+from pydicom.tag import BaseTag
 
 from gateway.association.associate import AssociateAccept, decode_accept, encode_request
 from gateway.association.command import HAS_DATA_SET, NO_DATA_SET, CommandSet, Operation
@@ -64,6 +65,7 @@ from gateway.errors import (
     NoPresentationContext,
     PeerTimeout,
     ProtocolError,
+    UnreadableAnswer,
 )
 
 __all__ = [
@@ -196,6 +198,7 @@ class Requestor:
 
         Raises:
             DimseFailed: the final status is not 0000.
+            UnreadableAnswer: a match is no data set; the operation is cancelled, the association goes on.
             NoPresentationContext: `model` was not accepted.
             ProtocolError: the peer answers with too much, or does not come to an end.
             AssociationError: the association ended.
@@ -209,9 +212,15 @@ class Requestor:
                 if is_pending(response.status):
                     bounds.heard()
                 if is_pending(response.status) and response.data is not None:
-                    yield bounds.keep(decode_identifier(response.data, context.transfer_syntax, wanted))
+                    yield bounds.keep(self._match(response.data, context.transfer_syntax, wanted))
                 elif not is_pending(response.status) and response.status != SUCCESS:
                     raise DimseFailed("C-FIND", response.status, peer=str(self.remote))
+
+    def _match(self, data: bytes, transfer_syntax: str, wanted: frozenset[BaseTag]) -> Dataset:
+        try:
+            return decode_identifier(data, transfer_syntax, wanted)
+        except ProtocolError as error:
+            raise UnreadableAnswer(f"answered C-FIND with {error}", peer=str(self.remote)) from error
 
     def move(
         self,

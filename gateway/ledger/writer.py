@@ -14,7 +14,7 @@ import sqlite3
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
@@ -34,6 +34,9 @@ MAX_GROUP = 256
 
 WAL_CHECKPOINT_PAGES = 4000
 """About 16 MiB of WAL between checkpoints, which the writer's connection alone performs."""
+
+_CUT_WAIT_MS = 200
+"""How long readers are waited for before the write-ahead log is cut on a full disk: every change waits meanwhile."""
 
 CHECKED_BYTES = 64 * 1024 * 1024
 """A ledger up to this size is gone through page by page when a gateway starts: some tenths of a second."""
@@ -264,8 +267,11 @@ class Ledger:
             group.append(job)
         return group, True
 
-    def _commit(self, connection: Connection | None, group: list[_Job]) -> Connection | None:
-        """Make the changes of `group` durable together and give each its outcome; return the connection if it is still good."""
+    def _commit(self, connection: Connection | None, group: list[_Job], *, again: bool = True) -> Connection | None:
+        """Make the changes of `group` durable together and give each its outcome; return the connection if it is still good.
+
+        With `again` they are tried once more where room could be made for them.
+        """
         try:
             connection = connection or self._writer_engine.connect()
             with connection.begin():
@@ -273,8 +279,8 @@ class Ledger:
         except Exception as error:  # noqa: BLE001 - the root of the writer: every caller of the group learns of it
             # The transaction may be in any state, which the pool sees to.
             _give_back(connection)
-            if _is_room(error) and self.ballast.give_up():
-                return self._commit(None, group)
+            if again and _is_room(error) and self._made_room():
+                return self._commit(None, group, again=False)
             failure = self._failure(error)
             for _, future in group:
                 future.set_exception(failure)
@@ -285,6 +291,30 @@ class Ledger:
             else:
                 future.set_exception(self._failure(problem))
         return connection
+
+    def _made_room(self) -> bool:
+        """Give up the ballast, and cut the write-ahead log, whose pages go where they belong; tells whether either gave any room.
+
+        A log grows by what is new and changed between two checkpoints, on a small disk by more than the ballast holds.
+        """
+        given = self.ballast.give_up()
+        before = self._wal_bytes()
+        # A reader may need the log, and a checkpoint room too: what is not cut stays valid.
+        with suppress(SQLAlchemyError, sqlite3.Error), closing(self._writer_engine.raw_connection()) as connection:
+            cursor = connection.cursor()
+            try:
+                cursor.execute(f"PRAGMA busy_timeout={_CUT_WAIT_MS}")
+                cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            finally:
+                # The pool must not give out a connection that waits for so short a time.
+                connection.invalidate()
+        return given or self._wal_bytes() < before
+
+    def _wal_bytes(self) -> int:
+        try:
+            return self._path.with_name(self._path.name + "-wal").stat().st_size
+        except OSError:
+            return 0
 
     def _failure(self, error: Exception) -> Exception:
         """Return the error of ours that `error` is; the first damage is remembered."""

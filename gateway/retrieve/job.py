@@ -18,7 +18,7 @@ from gateway.archives import Knowledge
 from gateway.association.contexts import VERIFICATION_CONTEXTS
 from gateway.association.requestor import Requestor
 from gateway.domain import Basis, VerdictKind
-from gateway.errors import AssociationError, DimseFailed, GatewayError, NoPresentationContext
+from gateway.errors import AssociationError, DimseFailed, GatewayError, NoPresentationContext, UnreadableAnswer
 from gateway.ledger import retrievals
 from gateway.retrieve import plan
 from gateway.retrieve.call import converse
@@ -54,7 +54,7 @@ class Answer:
 
     key: Key
     matches: tuple[Wanted, ...] = ()
-    refusal: DimseFailed | None = None
+    refusal: DimseFailed | UnreadableAnswer | None = None
     doubt: str = ""
     trouble: str = ""
 
@@ -214,7 +214,8 @@ class Job:
         elif answer.refusal is None:
             kind, note = VerdictKind.EMPTY, "; ".join(filter(None, ("the source lists no such study", passed)))
         else:
-            kind, note = VerdictKind.FAILED, f"the source refuses the query: {answer.refusal}"
+            how = "refuses the query" if isinstance(answer.refusal, DimseFailed) else "cannot be understood"
+            kind, note = VerdictKind.FAILED, f"the source {how}: {answer.refusal}"
         verdict = Verdict(kind, study, Basis.UIDS, 0 if kind is VerdictKind.EMPTY else None, 0, note=note, asked=asked)
         await self._record(session, verdict)
 
@@ -296,5 +297,7 @@ def _answer(requestor: Requestor, key: Key, knowledge: Knowledge, busy: bool) ->
     except DimseFailed as error:
         if plan.is_busy(error) and not busy:
             raise
+        return Answer(key, (), error)
+    except UnreadableAnswer as error:
         return Answer(key, (), error)
     return Answer(key, named.studies, doubt=named.doubt)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import struct
 import threading
 import time
 
 import pytest
 from pydicom.dataset import Dataset
+from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from gateway.association.commitment import CommitmentReport, InstanceReference
 from gateway.association.contexts import (
@@ -16,8 +18,17 @@ from gateway.association.contexts import (
     STORAGE_COMMITMENT_INSTANCE,
     STUDY_ROOT_FIND,
 )
+from gateway.association.identifier import decode_identifier, encode_identifier
 from gateway.association.requestor import Deadlines, RemoteAE, Requestor, SubOperations, associate, next_message_id
-from gateway.errors import AssociationAborted, AssociationEnded, DimseFailed, NoPresentationContext, PeerTimeout, ProtocolError
+from gateway.errors import (
+    AssociationAborted,
+    AssociationEnded,
+    DimseFailed,
+    NoPresentationContext,
+    PeerTimeout,
+    ProtocolError,
+    UnreadableAnswer,
+)
 from tests.support.certificates import TestCA
 from tests.support.contexts import client_context, server_context
 from tests.support.scripted import Conversation, decode, encode, scripted_peer
@@ -224,9 +235,35 @@ def test_an_identifier_that_cannot_be_read_is_the_peer_s_fault_and_the_associati
         peer.release()
 
     with scripted_peer(script) as peer, request(peer.port) as association:
-        with pytest.raises(ProtocolError, match="cannot be read"):
+        with pytest.raises(UnreadableAnswer, match=f"@127.0.0.1:{peer.port}: answered C-FIND with .*cannot be read"):
             list(association.find(study("")))
         association.echo()
+
+
+CUT = {
+    "behind all that was asked for": (0x7FE00010, True),
+    "behind it, private": (0x00291010, True),
+    "before it": (0x00091010, False),
+    "the one that was asked for": (0x0020000D, False),
+}
+
+
+@pytest.mark.parametrize("implicit", [True, False])
+@pytest.mark.parametrize("name", CUT)
+@pytest.mark.parametrize("length", [9, 200, 0x7FFFFFFF, 0xFFFFFFFF])
+def test_an_answer_may_be_cut_only_behind_what_was_asked_for(implicit: bool, name: str, length: int) -> None:
+    tag, read = CUT[name]
+    header = struct.pack("<HH", tag >> 16, tag & 0xFFFF) + (b"" if implicit else b"OB\0\0") + struct.pack("<L", length)
+    known = Dataset()
+    if tag > 0x0020000D:
+        known.StudyInstanceUID = "1.2.3"
+    syntax = ImplicitVRLittleEndian if implicit else ExplicitVRLittleEndian
+    data = encode_identifier(known, syntax) + header + b"12345678"
+    if read:
+        assert decode_identifier(data, syntax, {0x00080052, 0x0020000D}) == known
+    else:
+        with pytest.raises(ProtocolError, match="cannot be read"):
+            decode_identifier(data, syntax, {0x00080052, 0x0020000D})
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")

@@ -77,6 +77,26 @@ def test_a_transaction_that_finds_no_room_has_the_ballast_and_is_carried_out(kep
         assert kept.missing_bytes > 0
 
 
+def test_without_ballast_the_write_ahead_log_is_cut_once(tmp_path: Path) -> None:
+    wal = tmp_path / "ledger.db-wal"
+    with Ledger(tmp_path / "ledger.db") as ledger:
+        ledger.write(lambda connection: connection.execute(text("CREATE TABLE big AS SELECT zeroblob(1000000) AS b")))
+        assert wal.stat().st_size > 1_000_000
+        lengths: list[int] = []
+
+        def change(connection: object) -> None:
+            lengths.append(wal.stat().st_size)
+            connection.execute(text("PRAGMA max_page_count=1"))  # type: ignore[attr-defined]
+            connection.execute(text("CREATE TABLE more AS SELECT zeroblob(1000000) AS b"))  # type: ignore[attr-defined]
+
+        with pytest.raises(LedgerUnavailable, match="full"):
+            ledger.write(change)
+        assert len(lengths) == 2 and lengths[1] == 0
+        ledger.write(lambda connection: connection.execute(text("INSERT INTO big VALUES (1)")))
+        with ledger.read() as connection:
+            assert connection.execute(text("SELECT count(*) FROM big")).scalar_one() == 2
+
+
 def test_no_more_arrivals_are_taken_while_it_is_given_up(kept: Ballast, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with Ledger(tmp_path / "ledger.db", ballast=kept) as ledger:
         ledger.check_room()

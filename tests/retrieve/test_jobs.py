@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import trio
 from pydicom.dataset import Dataset
+from pynetdicom.dsutils import encode
 
 from gateway.domain import VerdictKind
 from gateway.errors import UsageError
@@ -58,6 +59,23 @@ async def test_studies_are_found_by_accession_number_and_keys_without_a_match_ar
         (EMPTY, "AccessionNumber ACC9"),
     ]
     assert events[-1] == JobEnded(1, complete=2, empty=1)
+
+
+async def test_an_answer_that_cannot_be_read_costs_its_key_only(bench: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    desk = bench(datasets=three_studies())
+
+    def cut(dataset: Any, *arguments: Any) -> bytes | None:
+        encoded = encode(dataset, *arguments)
+        return encoded[:-1] if encoded and dataset.get("AccessionNumber") == "ACC2" else encoded
+
+    monkeypatch.setattr("pynetdicom.service_class.encode", cut)
+    events = await desk.pull(accession_numbers=("ACC1", "ACC2", "ACC3"))
+
+    by_key = {one.asked: one for one in verdicts(events)}
+    assert by_key["AccessionNumber ACC1"].kind is by_key["AccessionNumber ACC3"].kind is COMPLETE
+    assert by_key["AccessionNumber ACC2"].kind is FAILED
+    assert "ARCHIVE@127.0.0.1" in by_key["AccessionNumber ACC2"].note and "cannot be read" in by_key["AccessionNumber ACC2"].note
+    assert events[-1] == JobEnded(1, complete=2, failed=1)
 
 
 async def test_all_studies_of_a_patient_are_retrieved_once(bench: Start) -> None:
