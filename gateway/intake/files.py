@@ -33,6 +33,7 @@ from gateway.ledger.instances import (
     Recorded,
     StoredInstance,
     at_locations,
+    in_its_place,
     send_again,
     superseded_at,
 )
@@ -287,6 +288,7 @@ class _Registration:
 
     def _known(self, connection: Connection, path: str, known: StoredInstance, to: Mapping[str, Mode | None]) -> FileEvent:
         names = tuple(to)
+        known = in_its_place(connection, known, names)
         queued = send_again(connection, known.id, names, now=self.clock(), modes=asked(to), priority=self.priority)
         outcome, reason = FileOutcome.QUEUED, ""
         if not queued:
