@@ -7,7 +7,7 @@ count as different. Runs on trio, what blocks on a thread.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -59,6 +59,19 @@ class Conflicts:
         """Other content came under a known SOP Instance UID. A hint."""
         self._hint.give()
 
+    async def compare(self, older: Sequence[int]) -> None:
+        """Compare these superseded contents, by their instances' ids, with what came after them: whoever asks is told how it is.
+
+        Where it cannot be done now, they count as different, and are looked at again later.
+        """
+        with suppress(GatewayStopping, LedgerUnavailable, OSError):
+            for pair in await trio.to_thread.run_sync(self._pairs, older):
+                await trio.to_thread.run_sync(self._judge, pair)
+
+    def _pairs(self, older: Sequence[int]) -> list[Pair]:
+        with self._ledger.read() as connection:
+            return conflicts.pairs_of(connection, older)
+
     async def run(self) -> None:
         """Compare what there is, and again whenever a conflict was found, until cancelled."""
         while True:
@@ -75,22 +88,25 @@ class Conflicts:
                 page = conflicts.pairs(connection, after=after, limit=PAGE)
             for pair in page:
                 after = pair.older_id
-                if (key := (pair.older_id, pair.newer_id)) in self._different:
-                    continue
                 try:
-                    same = self._same(pair)
+                    self._judge(pair)
                 except GatewayStopping:
                     return
-                if same:
-                    dropped = self._ledger.write(partial(conflicts.mark_same, pair=pair, now=self._clock()))
-                    _log.info("same_content_in_another_encoding", older=pair.older_id, newer=pair.newer_id, dropped=dropped)
-                    self._settled()
-                else:
-                    if len(self._different) >= MAX_REMEMBERED:
-                        self._different.clear()
-                    self._different.add(key)
             if len(page) < PAGE:
                 return
+
+    def _judge(self, pair: Pair) -> None:
+        """Compare a pair that was not compared before, and record what they are. Raises GatewayStopping."""
+        if (key := (pair.older_id, pair.newer_id)) in self._different:
+            return
+        if self._same(pair):
+            dropped = self._ledger.write(partial(conflicts.mark_same, pair=pair, now=self._clock()))
+            _log.info("same_content_in_another_encoding", older=pair.older_id, newer=pair.newer_id, dropped=dropped)
+            self._settled()
+            return
+        if len(self._different) >= MAX_REMEMBERED:
+            self._different.clear()
+        self._different.add(key)
 
     def _same(self, pair: Pair) -> bool:
         with suppress(SpoolError):

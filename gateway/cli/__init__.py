@@ -121,9 +121,10 @@ def run(arguments: list[str]) -> int:
     except (KeyboardInterrupt, typer.Abort):
         return _interrupted()
     except typer.TyperException as error:
-        # The bare command has printed its help and has no message.
+        # Of a bare command the message is its help; where that is printed already, there is none.
         if message := error.format_message():
-            typer.echo(f"gateway: {message} (--help says what there is)", err=True)
+            bare = message.startswith("Usage: ")
+            typer.echo(message if bare else f"gateway: {message} (--help says what there is)", err=True)
         return error.exit_code
     except Exception as error:  # noqa: BLE001 - the root of the process
         return _failed(error)

@@ -94,11 +94,16 @@ def _taken(summary: Document) -> bool:
 
 def lines(summary: Document) -> Iterator[tuple[str, ...]]:
     """Return a line of the report for each delivery that is not verified and each file that was not taken; pure."""
+    # A file that is held says best how it is sent all the same; it is no second line beside that of its delivery.
+    held = {item["path"]: item["reason"] for item in summary["files"] if item["outcome"] == "held"}
+    named = {item["path"] for item in summary["undelivered"]}
     for item in summary["undelivered"]:
         status = f"{item['status']:04X}" if item["status"] is not None else ""
-        yield (item["path"], item["state"], item["destination"], item["sop_instance_uid"], status, item["reason"] or "")
+        reason = held.get(item["path"], item["reason"] or "")
+        yield (item["path"], item["state"], item["destination"], item["sop_instance_uid"], status, reason)
     for item in summary["files"]:
-        yield (item["path"], item["outcome"], "", "", "", item["reason"])
+        if item["path"] not in held.keys() & named:
+            yield (item["path"], item["outcome"], "", "", "", item["reason"])
 
 
 def _write(path: Path, rows: Iterable[tuple[str, ...]]) -> None:

@@ -37,6 +37,7 @@ from gateway.ledger.instances import (
     at_locations,
     held,
     held_as_unfit,
+    in_its_place,
     send_again,
     superseded_at,
 )
@@ -302,6 +303,7 @@ class _Registration:
 
     def _known(self, connection: Connection, path: str, known: StoredInstance, to: Mapping[str, Mode | None]) -> FileEvent:
         names = tuple(to)
+        known = in_its_place(connection, known, names)
         queued = send_again(connection, known.id, names, now=self.clock(), modes=asked(to), priority=self.priority)
         outcome, reason = FileOutcome.QUEUED, ""
         if not queued:

@@ -6,6 +6,7 @@ epoch.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,11 +14,11 @@ from sqlalchemy import ColumnElement, Connection, FromClause, func, or_, select,
 
 from gateway.domain import Content
 from gateway.domain import DeliveryState as S
-from gateway.ledger.instances import SUPERSEDED
+from gateway.ledger.instances import SAME_CONTENT, SUPERSEDED, chunks
 from gateway.ledger.schema import deliveries, instances
 from gateway.ledger.transitions import move
 
-SAME_CONTENT = "the same elements and pixels came in another encoding, which goes in its place"
+_OLDER, _NEWER = instances.alias("older"), instances.alias("newer")
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +38,16 @@ def differ(one: FromClause, other: FromClause) -> ColumnElement[bool]:
 
 def pairs(connection: Connection, *, after: int, limit: int) -> list[Pair]:
     """Return pairs with an older content above the id `after`, in order, that are not known to differ in encoding only."""
-    older, newer = instances.alias("older"), instances.alias("newer")
+    return _pairs(connection, _OLDER.c.id > after, limit)
+
+
+def pairs_of(connection: Connection, older: Sequence[int]) -> list[Pair]:
+    """Return the pairs, in order, of these older contents that are not known to differ in encoding only."""
+    return [pair for some in chunks(sorted(older)) for pair in _pairs(connection, _OLDER.c.id.in_(some), len(some))]
+
+
+def _pairs(connection: Connection, which: ColumnElement[bool], limit: int) -> list[Pair]:
+    older, newer = _OLDER, _NEWER
 
     def there(one: FromClause) -> ColumnElement[bool]:
         return or_(one.c.bytes_state == "kept", one.c.location.startswith("file:"))
@@ -45,7 +55,7 @@ def pairs(connection: Connection, *, after: int, limit: int) -> list[Pair]:
     statement = (
         select(older.c.id, newer.c.id, *_content(older), *_content(newer))
         .join(newer, newer.c.id == older.c.superseded_by)
-        .where(older.c.superseded_by.is_not(None), older.c.id > after, there(older), there(newer), differ(older, newer))
+        .where(older.c.superseded_by.is_not(None), which, there(older), there(newer), differ(older, newer))
         .order_by(older.c.id)
         .limit(limit)
     )
@@ -62,7 +72,9 @@ def mark_same(connection: Connection, pair: Pair, *, now: float) -> int:
         return 0
     follows = or_(instances.c.id == pair.newer_id, instances.c.same_as == pair.newer_id)
     connection.execute(update(instances).where(follows, instances.c.sop_instance_uid == _uid_of(pair)).values(same_as=leader))
-    newer_at = select(deliveries.c.destination).where(deliveries.c.instance_id == pair.newer_id)
+    # One that a person dropped goes in nobody's place.
+    goes = or_(deliveries.c.state != S.DROPPED, deliveries.c.reason == SAME_CONTENT)
+    newer_at = select(deliveries.c.destination).where(deliveries.c.instance_id == pair.newer_id, goes)
     redundant = select(deliveries.c.id).where(
         deliveries.c.instance_id == pair.older_id,
         deliveries.c.superseded,

@@ -11,7 +11,7 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import Any, TypeVar
 
-from sqlalchemy import ColumnElement, Connection, Row, and_, insert, select, update
+from sqlalchemy import ColumnElement, Connection, Row, and_, insert, or_, select, update
 
 from gateway.domain import SETTLED, Content, DeliveryState, InstanceIdentity, Mode, Priority, Provenance
 from gateway.ledger import transitions
@@ -21,6 +21,7 @@ T = TypeVar("T")
 
 MISSING_REASON = "the spooled bytes are missing"
 SUPERSEDED = "superseded by other content under the same SOP Instance UID"
+SAME_CONTENT = "the same elements and pixels came in another encoding, which goes in its place"
 
 _CHUNK = 500
 """Values in one ``IN``: within the limit of bound parameters of every database."""
@@ -115,8 +116,7 @@ class StoredInstance:
 
 def verified(connection: Connection, instance_id: int, destinations: Sequence[str]) -> bool:
     """Tell whether the instance is verified at each of `destinations`."""
-    done = and_(_of(instance_id, destinations), deliveries.c.state == DeliveryState.VERIFIED)
-    return set(destinations) <= set(connection.execute(select(deliveries.c.destination).where(done)).scalars())
+    return _covers(connection, instance_id, destinations, deliveries.c.state == DeliveryState.VERIFIED)
 
 
 def _of(instance_id: int, destinations: Sequence[str]) -> ColumnElement[bool]:
@@ -162,6 +162,28 @@ def superseded_at(connection: Connection, instance_id: int, destinations: Sequen
     marked = and_(_of(instance_id, destinations), deliveries.c.superseded)
     names = set(connection.execute(select(deliveries.c.destination).where(marked)).scalars())
     return tuple(name for name in destinations if name in names)
+
+
+def in_its_place(connection: Connection, stored: StoredInstance, destinations: Sequence[str]) -> StoredInstance:
+    """Return what goes to `destinations` in place of an instance that was dropped there for the same content in another encoding.
+
+    That is the instance itself where it was not dropped so at each of them, and where what came in its place was dropped, too.
+    """
+    dropped = and_(deliveries.c.state == DeliveryState.DROPPED, deliveries.c.reason == SAME_CONTENT)
+    mine = stored
+    while (newer_id := mine.superseded_by) is not None and _covers(connection, mine.id, destinations, dropped):
+        newer = get(connection, newer_id)
+        if newer is None:
+            return stored
+        mine = newer
+    there = or_(deliveries.c.state != DeliveryState.DROPPED, dropped)
+    return mine if _covers(connection, mine.id, destinations, there) else stored
+
+
+def _covers(connection: Connection, instance_id: int, destinations: Sequence[str], which: ColumnElement[bool]) -> bool:
+    """Tell whether the instance has a delivery that meets the condition `which` at each of `destinations`."""
+    met = select(deliveries.c.destination).where(_of(instance_id, destinations), which)
+    return set(destinations) <= set(connection.execute(met).scalars())
 
 
 def delivery_ids(connection: Connection, which: ColumnElement[bool]) -> list[int]:

@@ -18,6 +18,7 @@ from gateway.engine import Engine
 from gateway.errors import UsageError, require_known
 from gateway.existing import possible_destinations
 from gateway.ledger import progress
+from gateway.ledger.instances import SUPERSEDED
 from gateway.ledger.progress import Scope, StudyDelivery, Undelivered
 from gateway.migrate.report import by_destination
 from gateway.retrieve import PullRequest
@@ -175,6 +176,13 @@ async def deliver(engine: Engine, scope: Scope, wait: bool, wait_s: float | None
         if not now["working"] or trio.current_time() >= deadline:
             break
         await trio.sleep(max(LOOK_S, LOOK_SHARE * (trio.current_time() - started)))
+    outcome = await trio.to_thread.run_sync(_outcome, engine, scope)
+    superseded = [one.instance_id for one in outcome.undelivered if one.reason == SUPERSEDED]
+    if not (wait and superseded):
+        return outcome
+    # Nothing is worked on any more; without `gateway serve`, nobody would compare them afterwards.
+    with trio.move_on_at(deadline):
+        await engine.conflicts.compare(superseded)
     return await trio.to_thread.run_sync(_outcome, engine, scope)
 
 

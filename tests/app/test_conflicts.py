@@ -9,9 +9,10 @@ from pydicom import dcmread
 from gateway.codec.pool import Pool
 from gateway.codec.syntaxes import IMPLICIT_LITTLE
 from gateway.conflicts import Conflicts
+from gateway.domain import DeliveryState
 from gateway.ledger import overview, proofs
-from gateway.ledger.conflicts import SAME_CONTENT
-from gateway.ledger.instances import SUPERSEDED
+from gateway.ledger.instances import SAME_CONTENT, SUPERSEDED
+from gateway.ledger.transitions import move
 from tests.support import instances
 from tests.support.waiting import until
 
@@ -83,3 +84,15 @@ async def test_other_content_stays_a_conflict(store, tmp_path, ct_series, values
     assert store.states() == ["held", "pending", "dropped", "pending"]
     with store.ledger.read() as connection:
         assert overview.holdings(connection).conflicts == 1
+
+
+async def test_what_a_person_dropped_goes_in_nobodys_place(store, tmp_path, ct_series):
+    plain, fine = ct_series(2)
+    store.add_file(plain, "a")
+    store.add_file(otherwise(plain, tmp_path / "other.dcm"), "a")
+    store.add_file(fine, "a")
+    store.add_file(otherwise(fine, tmp_path / "fine.dcm"), "a")
+    second = store.rows()[1].id
+    store.ledger.write(lambda connection: move(connection, [second], DeliveryState.DROPPED, now=1.0))
+    await judged(store, tmp_path, lambda: SAME_CONTENT in reasons(store))
+    assert store.states() == ["held", "dropped", "dropped", "pending"]

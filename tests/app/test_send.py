@@ -295,3 +295,52 @@ def test_an_interrupted_send_exits_130_and_the_same_command_carries_on(
     ended = run("send", files, "--to", "archive")
     assert ended.code == 0, ended.err
     assert uids_in(tmp_path / "archive") == uids_in(files)
+
+
+def encodings(path: Path, folder: Path) -> list[Path]:
+    """Write an instance in three encodings to `folder`, which is otherwise empty."""
+    for other in folder.iterdir():
+        other.unlink()
+    dataset = pydicom.dcmread(path)
+    dataset.save_as(folder / "1.dcm", implicit_vr=False, little_endian=True)
+    dataset.compress(pydicom.uid.RLELossless, generate_instance_uid=False)
+    dataset.save_as(folder / "2.dcm")
+    dataset = pydicom.dcmread(path)
+    dataset.file_meta.TransferSyntaxUID = pydicom.uid.ImplicitVRLittleEndian
+    dataset.save_as(folder / "3.dcm", implicit_vr=True, little_endian=True)
+    return sorted(folder.iterdir())
+
+
+def test_encodings_of_one_instance_are_no_conflict_of_a_send(run: Run, files: Path, ct_series, tmp_path: Path) -> None:
+    encodings(ct_series(1)[0], files)
+    first = run("send", files, "--to", "archive", "--json")
+    assert first.code == 0, first.out
+    assert first.document["undelivered"] == []
+    again = run("send", files, "--to", "archive", "--json")
+    assert again.code == 0, again.out
+    assert {kind: count for kind, count in again.document["counts"].items() if count} == {"settled": 1, "duplicate": 2}
+    assert len(uids_in(tmp_path / "archive")) == 1
+
+
+def test_a_file_whose_other_encoding_went_in_its_place_is_there_already(run: Run, files: Path, ct_series) -> None:
+    older, *_ = encodings(ct_series(1)[0], files)
+    assert run("send", files, "--to", "archive").code == 0
+    again = run("send", older, "--to", "archive", "--json")
+    assert again.code == 0, again.out
+    assert again.document["counts"]["settled"] == 1
+
+
+def test_a_file_of_superseded_content_has_one_line_a_delivery(run: Run, files: Path) -> None:
+    first, second, *others = sorted(files.iterdir())
+    for path in others:
+        path.unlink()
+    changed = pydicom.dcmread(first)
+    changed.InstanceNumber = 4711
+    changed.save_as(second)
+    run("send", files, "--to", "archive")
+    again = run("send", files, "--to", "archive")
+    assert again.code == 1
+    assert [line for line in again.out.splitlines() if str(first) in line] == [
+        line for line in again.out.splitlines() if "gateway queue retry" in line
+    ]
+    assert again.out.count(str(first)) == 1

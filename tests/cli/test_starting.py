@@ -124,3 +124,12 @@ def test_the_script_for_completion_is_printed_on_request(shell: str) -> None:
     environ = os.environ | {"_GATEWAY_COMPLETE": f"source_{shell}"}
     done = subprocess.run(COMMAND, env=environ, capture_output=True, text=True, timeout=60, check=False)
     assert "_GATEWAY_COMPLETE" in done.stdout
+
+
+@pytest.mark.parametrize("group", [[], ["queue"], ["jobs"]])
+def test_a_bare_group_of_commands_says_its_help_and_nothing_else(group: list[str]) -> None:
+    ended = subprocess.run([*COMMAND, *group], capture_output=True, text=True, timeout=60, check=False)
+    assert ended.returncode == 2
+    text = ended.stdout + ended.stderr
+    assert text.startswith(f"Usage: gateway {' '.join([*group, '[OPTIONS] COMMAND'])}")
+    assert "--help says what there is" not in text
