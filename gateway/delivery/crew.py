@@ -31,6 +31,7 @@ from gateway.errors import LedgerUnavailable
 from gateway.ledger import Ledger, mending
 from gateway.ledger import deliveries as table
 from gateway.ledger.deliveries import Change, Claim
+from gateway.repeats import Repeats
 
 MAX_BATCH_INSTANCES = 64
 MAX_BATCH_BYTES = 64 << 20
@@ -101,6 +102,7 @@ class Crew:
         self._sent = sent
         self._outbox = Outbox(ledger, clock, self._recorded)
         self._lock = threading.Lock()
+        self._unavailable = Repeats()
         self._standing = Standing(circuit=circuit)
         self._workers = [_Worker(destination.open(), threading.Condition(self._lock)) for _ in range(destination.workers)]
         self._idle: list[_Worker] = []
@@ -366,7 +368,8 @@ class Crew:
 
     def _bear(self, error: LedgerUnavailable) -> None:
         """Leave the ledger alone for a while; what was to be claimed and recorded then is."""
-        _log.warning("ledger_unavailable", destination=self._destination.name, error=str(error))
+        if count := self._unavailable.due("ledger"):
+            _log.warning("ledger_unavailable", destination=self._destination.name, error=str(error), count=count)
         with self._lock:
             now, standing = time.monotonic(), self._standing
             standing.looking, standing.look_at = False, min(standing.look_at, now)

@@ -157,7 +157,7 @@ class _Recovery:
         )
         recorded = record_spooled(self.spool, self.ledger, adopted, late=True)
         self.count("adopted")
-        _log.info("orphan_adopted", sop_instance_uid=identity.sop_instance_uid, outcome=recorded.outcome.value)
+        _log.debug("orphan_adopted", sop_instance_uid=identity.sop_instance_uid, outcome=recorded.outcome.value)
 
     def moved(self, location: str) -> bool:
         """Tell whether a row has the other copy of bytes that were being moved out of their segment."""

@@ -69,7 +69,7 @@ def test_a_list_names_studies_by_a_column(run: Run, archive: DcmQrScp, tmp_path:
 
 def test_bad_rows_of_a_list_are_reported_and_the_others_done(run: Run, archive: DcmQrScp, tmp_path: Path) -> None:
     listed = tmp_path / "list.csv"
-    listed.write_text("name;Accession Number\nx;ACC1\ny;\nz;ACC*\nx;ACC1\n")
+    listed.write_text("name;Accession Number\nx;ACC1\ny;\nz;ACC\\1\nx;ACC1\n")
 
     ended = run("pull", "archive", "--list", listed, "--json")
 
@@ -77,9 +77,9 @@ def test_bad_rows_of_a_list_are_reported_and_the_others_done(run: Run, archive: 
     assert [study["kind"] for study in ended.document["studies"]] == ["complete"]
     accounted = ended.document["list"]
     assert (accounted["values"], accounted["duplicates"]) == (1, 1)
-    assert [(row["row"], row["value"]) for row in accounted["not_asked_for"]] == [(3, ""), (4, "ACC*")]
+    assert [(row["row"], row["value"]) for row in accounted["not_asked_for"]] == [(3, ""), (4, "ACC\\1")]
     assert "2 rows of the list are NOT asked for" in ended.err
-    assert "row 4 'ACC*': it holds * ?" in ended.err
+    assert "row 4 'ACC\\\\1': it holds" in ended.err
 
 
 def test_what_the_destination_holds_is_skipped_when_asked_to(run: Run, archive: DcmQrScp) -> None:
@@ -95,7 +95,7 @@ def test_what_the_destination_holds_is_skipped_when_asked_to(run: Run, archive: 
         (("archive",), "name the studies in one way"),
         (("nobody", "--study", "1.2"), "nobody"),
         (("archiv", "--study", "1.2"), "did you mean 'archive'?"),
-        (("archive", "--study", "x"), "not a Study Instance UID"),
+        (("archive", "--study", "1.2.*"), "not a Study Instance UID"),
         (("archive", "--study", "1.2", "--patient", "P"), "in one way"),
         (("archive", "--list", "/nowhere.csv"), "/nowhere.csv"),
         (("archive", "--column", "1"), "--list"),
