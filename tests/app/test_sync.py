@@ -173,7 +173,7 @@ def test_a_folder_is_supplied_also_one_that_has_the_source_s_name(pair: Pair, ru
     pair.site.write(destinations={"remote": support.folder_destination(tmp_path / "shelf")})
     pair.scan(1, 1, 4)
     assert run("sync", "remote", "--once", "--to", "remote").code == 0
-    files = [path for path in (tmp_path / "shelf").rglob("*") if path.is_file()]
+    files = [path for path in (tmp_path / "shelf").rglob("*.dcm") if path.is_file()]
     assert len(files) == 4
     files[0].unlink()
     document = run("sync", "remote", "--once", "--to", "remote", "--json").document
