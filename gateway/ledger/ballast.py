@@ -21,7 +21,7 @@ _log = structlog.get_logger()
 BALLAST_BYTES = 16 * 1024 * 1024
 """As much as the write-ahead log grows between two checkpoints."""
 
-_PART = 32
+_PART = 8
 """No more than one part in this many of a small file system."""
 
 _allocate: Callable[[int, int, int], None] = getattr(

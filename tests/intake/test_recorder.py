@@ -1,13 +1,14 @@
 """What was answered 0000 gets into the ledger, whatever the ledger does meanwhile."""
 
 import os
+import sqlite3
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
-from sqlalchemy import Connection, select, text
+from sqlalchemy import Connection, event, select, text
 from structlog.testing import capture_logs
 
 from gateway.domain import Purpose
@@ -147,6 +148,11 @@ def test_while_the_disk_is_full_everything_waits_and_the_log_says_so_once(
     def limit(pages: int) -> Callable[[Connection], object]:
         return lambda connection: connection.execute(text(f"PRAGMA max_page_count={pages}")).scalar_one()
 
+    def limited(raw: sqlite3.Connection, _record: object) -> None:
+        raw.execute("PRAGMA max_page_count=1")
+
+    # Of the connection that there is, and of any that takes its place after a failure.
+    event.listen(ledger._writer_engine, "connect", limited)
     ledger.write(limit(1))
     with capture_logs() as logs:
         # All but the first are one batch then, for which there are not pages enough; of fewer, some would fit.
@@ -155,6 +161,8 @@ def test_while_the_disk_is_full_everything_waits_and_the_log_says_so_once(
                 answer(intake, request(uid), data_set(uid, study=uid * 5))
         with pytest.raises(LedgerUnavailable):
             intake.recorder.flush(0.3)
+
+        event.remove(ledger._writer_engine, "connect", limited)
 
         def room() -> bool:
             # It may share a transaction with the batch that fails.
