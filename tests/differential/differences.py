@@ -62,6 +62,9 @@ DELIBERATE: dict[str, Difference] = {
     "uid": Difference("what is no UID is answered 0117 or 0122; pynetdicom takes it or ignores the message", _SERVED),
     "SOP class": Difference("an instance belongs to its context; pynetdicom goes by its Affected SOP Class", _SERVED),
     "operation": Difference("an operation that is not served is answered 0122 or 0211; pynetdicom aborts or keeps quiet", _SERVED),
+    "cut report": Difference(
+        "Event Information whose lengths lead beyond its end is answered 0110; pynetdicom takes what is there", (RESPONSES,)
+    ),
     # What acceptors answer
     "rejection": Difference("whatever it says, an A-ASSOCIATE-RJ rejects; pynetdicom wants the numbers of Table 9-21", _ASKED),
     "accept": Difference("PS3.8 §9.3.1: a bad item costs itself only; pynetdicom drops the whole PDU", _ASKED),
@@ -253,8 +256,31 @@ def _command(message: Message) -> Iterator[str]:
     if any(not is_uid(command[number]) for number in (0x0002, 0x0003, 0x1000, 0x1001) if number in command):
         yield "uid"
     sop_class = command.get(0x0002, command.get(0x0003, b"")).rstrip(b"\0")
+    if operation == 0x0100 and message.data is not None and not _whole(message.data):
+        yield "cut report"
     if sop_class != _CLASSES.get(operation, sop_class) or sop_class.decode("latin-1") not in UID_dictionary:
         yield "SOP class"
+
+
+def _whole(data: bytes) -> bool:
+    """Tell whether the elements of a data set, and of the items of its sequences with a length, end within what they stand in."""
+    at = 0
+    while at < len(data):
+        if len(data) - at < 8:
+            return False
+        vr, item = data[at + 4 : at + 6], data[at : at + 2] == b"\xfe\xff"
+        if item or not vr.isalpha():
+            length, behind = int.from_bytes(data[at + 4 : at + 8], "little"), at + 8
+        elif vr in (b"SQ", b"OB", b"OW", b"UN", b"UT", b"UC", b"UR"):
+            length, behind = int.from_bytes(data[at + 8 : at + 12], "little"), at + 12
+        else:
+            length, behind = int.from_bytes(data[at + 6 : at + 8], "little"), at + 8
+        if length == 0xFFFFFFFF:
+            length = 0
+        elif behind + length > len(data) or ((item or vr == b"SQ") and not _whole(data[behind : behind + length])):
+            return False
+        at = behind + length
+    return True
 
 
 def of_acceptor(recorded: Sequence[Sequence[bytes]], played: Sequence[Sequence[bytes]]) -> set[str]:

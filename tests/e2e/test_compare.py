@@ -286,7 +286,7 @@ def test_what_cannot_be_meant_is_refused_before_anything_is_asked(tmp_path: Path
     gateway = Gateway(tmp_path / "gateway", {"sources": {"pacs": source(1)}, "destinations": {"copy": dicom_destination(1)}})
     for arguments, message in (
         (("pacs", "pacs"), "the same place"),
-        (("pacs", "nowhere"), "neither a source, nor a destination"),
+        (("pacs", "nowhere"), "no source, destination or folder is called 'nowhere'"),
         (("pacs", "copy", "--repair", "b-to-a"), "copy is neither a source nor a folder"),
         (("pacs", tmp_path, "--repair", "both"), f"{tmp_path} is no destination"),
         (("pacs", "copy", "--level", "study", "--content"), "--level instance"),
