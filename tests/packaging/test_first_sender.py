@@ -48,7 +48,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     ports = {
         "GATEWAY__LISTEN__PORT": str(it.plain),
         "GATEWAY__LISTEN__TLS__PORT": str(it.tls),
-        "GATEWAY__SPOOL__RESERVE_BYTES": "1000000",
+        "GATEWAY__SPOOL__RESERVE_BYTES": "16777216",
     }
     with Running([*COMMAND, "serve"], cwd=folder, environ=ports, stop_timeout_s=45) as process:
         wait_until(lambda: (listens(it.plain) and listens(it.tls)) or not process.alive(), "both listeners")
