@@ -193,17 +193,20 @@ async def test_a_source_that_answers_pending_for_ever_is_ended(bench: Start) -> 
 
 
 async def test_a_source_that_sends_the_same_instance_for_ever_is_not_waited_for_for_ever(bench: Start) -> None:
-    over = threading.Event()
+    begun, over = threading.Event(), threading.Event()
 
     def again_and_again(order: Order) -> None:
         todo = order.selected
 
         def send_one() -> None:
             with order.sending() as send:
+                begun.set()
                 while not over.is_set():
                     send(todo[0])
 
         order.pacs.later(send_one)
+        # On a busy machine it would ask for its association when nobody listens any more.
+        assert begun.wait(20)
         order.final(0x0000, completed=1)
 
     desk = bench(script=lambda order: again_and_again(order) if order.number == 1 else honest(order))
