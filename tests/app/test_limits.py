@@ -44,7 +44,8 @@ def test_outside_its_hours_a_destination_gets_nothing_and_status_says_why(
     with running(site):
         assert sender.send(site.port, 3)
         settled(site, 3, "verified", destination="archive")
-        assert "it waits for its turn already" in run("queue", "retry", "--destination", "night").out
+        tried = run("queue", "retry", "--destination", "night")
+        assert (tried.code, "3: it waits for its turn already" in tried.out) == (1, True)
         document = run("status", "--json").document["destinations"][1]
         assert document["queue"]["states"] == {"pending": 3}
         assert (document["hours"]["schedule"], document["hours"]["open"]) == ("night", False)
