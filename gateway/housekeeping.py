@@ -15,6 +15,7 @@ from gateway.domain import DeliveryState
 from gateway.errors import ConfigurationError, LedgerDamaged, LedgerUnavailable, SpoolError
 from gateway.intake import Releaser
 from gateway.ledger import Ledger, overview, progress
+from gateway.repeats import Repeats
 from gateway.settings import Settings
 from gateway.spool import Spool
 from gateway.tls import expiring
@@ -23,9 +24,6 @@ log = structlog.get_logger()
 
 WINDOW_GAP_S = 0.2
 """Between two looks for bytes to release or history to forget: a long backlog costs little, and the ledger's writer is free."""
-
-POSTPONED_S = 10.0
-"""How long what could not be tidied is left alone."""
 
 RELEASE_AT_LEAST_S = 60.0
 """A hint that was lost costs no more than this."""
@@ -66,14 +64,15 @@ async def release_bytes(releaser: Releaser, hint: Hint, released: Callable[[], N
 
     `released` is called when some were.
     """
+    postponing = _Postponing()
     while True:
-        with _postponed() as done:
+        with postponing() as done:
             if await trio.to_thread.run_sync(releaser.run_once):
                 released()
         if not done.is_set():
             await trio.sleep(ROOM_EVERY_S)
         elif releaser.walked:
-            with _postponed():
+            with postponing():
                 await trio.to_thread.run_sync(releaser.move_out_once)
             await hint.wait(RELEASE_AT_LEAST_S)
         await trio.sleep(WINDOW_GAP_S)
@@ -81,22 +80,30 @@ async def release_bytes(releaser: Releaser, hint: Hint, released: Callable[[], N
 
 async def forget_history(releaser: Releaser) -> None:
     """Forget what was settled longer ago than the configuration's ``history_days``."""
+    postponing = _Postponing()
     while True:
         more = False
-        with _postponed():
+        with postponing():
             more = await trio.to_thread.run_sync(releaser.forget_once)
         await trio.sleep(WINDOW_GAP_S if more else FORGET_EVERY_S)
 
 
-@contextmanager
-def _postponed() -> Iterator[trio.Event]:
-    """Log that something could not be tidied now: nothing is lost by doing it in the next round. The event says that it was."""
-    done = trio.Event()
-    try:
-        yield done
-        done.set()
-    except (LedgerUnavailable, SpoolError) as error:
-        log.warning("housekeeping_postponed", error=str(error))
+class _Postponing:
+    """Lets a chore that fails for the ledger or the spool be done in its next round; the log has a line a minute of it."""
+
+    def __init__(self) -> None:
+        self._lines = Repeats()
+
+    @contextmanager
+    def __call__(self) -> Iterator[trio.Event]:
+        """Log that something could not be tidied now: nothing is lost by doing it later. The event says that it was done."""
+        done = trio.Event()
+        try:
+            yield done
+            done.set()
+        except (LedgerUnavailable, SpoolError) as error:
+            if times := self._lines.due("postponed"):
+                log.warning("housekeeping_postponed", error=str(error), times=times)
 
 
 async def warn_of_certificates(settings: Settings) -> None:
@@ -118,10 +125,11 @@ async def tell_of_studies(journal: Journal, ledger: Ledger, clock: Callable[[], 
         with ledger.read() as connection:
             return overview.study_at(connection, *key)
 
+    postponing = _Postponing()
     while True:
         await trio.sleep(STUDIES_EVERY_S)
         for key, sent in journal.take(clock()).items():
-            with _postponed():
+            with postponing():
                 states = await trio.to_thread.run_sync(read, key)
                 if states.keys() & progress.WORKING:
                     journal.put_back(key, sent, clock())
@@ -163,8 +171,9 @@ async def watch_room(spool: Spool, ledger: Ledger, hint: Hint, rest: Callable[[]
     `rest` tells how many instances were refused that no line of the log has told of.
     """
     had_room = True
+    postponing = _Postponing()
     while True:
-        with _postponed():
+        with postponing():
             await trio.to_thread.run_sync(ledger.ballast.take)
             has_room = await trio.to_thread.run_sync(spool.has_room)
             if has_room and not had_room:

@@ -13,6 +13,7 @@ import pydicom.config
 from pydicom.datadict import dictionary_VR, keyword_for_tag, tag_for_keyword
 from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
+from pydicom.sequence import Sequence
 
 from gateway.association.identifier import readable
 from gateway.errors import ProtocolError, UsageError
@@ -122,7 +123,12 @@ def text(dataset: Dataset, keyword: str) -> str:
 
 
 def _printable(value: object) -> str:
-    """Return one value without its padding, and without half characters, which neither a file nor a database takes."""
+    """Return one value without its padding, and without half characters, which neither a file nor a database takes.
+
+    Sequences and bytes, which no key of a query has, are nothing.
+    """
+    if isinstance(value, Sequence | bytes):
+        return ""
     return str(value).strip(_PADDING).encode("utf-8", "replace").decode()
 
 
@@ -137,6 +143,10 @@ def count_of(dataset: Dataset, keyword: str) -> int | None:
 
 
 def as_values(dataset: Dataset) -> dict[str, str]:
-    """Return a match as keyword â value; sequences, group 0000 and what has no keyword (private elements) are left out."""
-    keywords = (keyword_for_tag(tag) for tag in sorted(dataset.keys()) if tag.group != 0)
-    return {keyword: text(dataset, keyword) for keyword in keywords if keyword and dictionary_VR(keyword) != "SQ"}
+    """Return a match as keyword → value; sequences and group 0000 are left out, and elements whose keyword is not theirs alone.
+
+    Private elements have none, and those of a repeating group (PS3.5 §7.6) have one for all of them.
+    """
+    keywords = ((tag, keyword_for_tag(tag)) for tag in sorted(dataset.keys()) if tag.group != 0)
+    named = [keyword for tag, keyword in keywords if keyword and tag_for_keyword(keyword) == tag]
+    return {keyword: text(dataset, keyword) for keyword in named if dictionary_VR(keyword) != "SQ"}

@@ -124,7 +124,8 @@ def run(arguments: list[str]) -> int:
         # Of a bare command the message is its help; where that is printed already, there is none.
         if message := error.format_message():
             bare = message.startswith("Usage: ")
-            typer.echo(message if bare else f"gateway: {message} (--help says what there is)", err=True)
+            plain = message.replace(": Value error, ", ": ", 1)
+            typer.echo(message if bare else f"gateway: {plain} (--help says what there is)", err=True)
         return error.exit_code
     except Exception as error:  # noqa: BLE001 - the root of the process
         return _failed(error)

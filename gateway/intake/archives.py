@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO
@@ -87,7 +87,7 @@ class Unpacker:
                 for info in files:
                     yield self._take(archive, info)
         except _BROKEN as error:
-            yield Member("", reason=f"a broken archive ({error.__class__.__name__})", refused=True)
+            yield Member("", reason=f"a broken archive ({_in_words(error)})", refused=True)
 
     def _take(self, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Member:
         name = printable(info.filename.encode("utf-8", "replace").decode("utf-8"))
@@ -109,7 +109,7 @@ class Unpacker:
                     recorded = self._from_its_start(archive, found, info)
             return Member(name, recorded, found.unread, unrouted=recorded is None)
         except _BROKEN as error:
-            return Member(name, reason=f"cannot be unpacked ({error.__class__.__name__})", refused=True)
+            return Member(name, reason=f"cannot be unpacked ({_in_words(error)})", refused=True)
         except SpoolError as error:
             return Member(name, reason=str(error), refused=True)
 
@@ -145,6 +145,21 @@ class Unpacker:
             # Nobody was told that it is kept.
             remove_unneeded(self.spool, content.location)
             raise
+
+
+def _in_words(error: Exception) -> str:
+    """Return what is wrong with an archive or a member, without a text that may quote it."""
+    if isinstance(error, OSError):
+        return error.strerror or "it cannot be read"
+    return next((words for kind, words in _WORDS.items() if isinstance(error, kind)), "its directory makes no sense")
+
+
+_WORDS: Mapping[type[Exception], str] = {
+    zipfile.BadZipFile: "it is no whole ZIP archive, or a checksum does not fit",
+    zlib.error: "its compressed bytes are damaged",
+    EOFError: "it ends before its directory says",
+    NotImplementedError: "it needs a newer version of ZIP",
+}
 
 
 def _reader(stream: IO[bytes], start: bytes) -> Reader:

@@ -21,6 +21,9 @@ MAGIC = b"SQLite format 3\0"
 HEAD_BYTES = 100
 """The database header (sqlite.org/fileformat2.html §1.3)."""
 
+_WAL_MAGIC = 0x377F0682
+_WAL_VERSION = 3007000
+
 _DAMAGE = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 
 DOCUMENTED = 'docs/operations.md, "A damaged ledger", says how to recover'
@@ -73,7 +76,7 @@ def examine(path: Path, *, begun: bool = False) -> None:
             length, head = os.fstat(file.fileno()).st_size, file.read(HEAD_BYTES)
     except OSError as error:
         raise damaged(path, f"cannot be read ({error.strerror})") from error
-    wal = _size(path.with_name(f"{path.name}-wal"))
+    wal = _size(_wal_of(path))
     if not head and begun:
         raise damaged(path, "is empty, while the spool is not")
     if not head and not wal:
@@ -85,6 +88,19 @@ def examine(path: Path, *, begun: bool = False) -> None:
         raise damaged(path, f"was cut short, to {length} of {_length(head)} bytes")
     if _is_foreign(path):
         raise foreign(path)
+
+
+def has_foreign_wal(path: Path) -> bool:
+    """Tell whether the ledger's WAL is of a version that SQLite does not open (fileformat2.html §4.1): nothing else writes one."""
+    try:
+        with _wal_of(path).open("rb") as file:
+            head = file.read(8)
+    except OSError:
+        return False
+    if len(head) < 8:
+        return False
+    magic, version = struct.unpack(">LL", head)
+    return magic & ~1 == _WAL_MAGIC and version != _WAL_VERSION
 
 
 def look(path: Path, before: Sight | None = None) -> Sight:
@@ -123,6 +139,10 @@ def _length(head: bytes) -> int:
     changes, pages = struct.unpack_from(">LL", head, 24)
     counted = struct.unpack_from(">L", head, 92)[0]
     return (65536 if page_bytes == 1 else page_bytes) * pages if changes == counted else 0
+
+
+def _wal_of(path: Path) -> Path:
+    return path.with_name(f"{path.name}-wal")
 
 
 def _size(path: Path) -> int:

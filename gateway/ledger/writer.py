@@ -121,7 +121,7 @@ class Ledger:
             self._sight = health.look(path)
         except (SQLAlchemyError, OSError, Incomplete) as error:
             self._writer_engine.dispose()
-            if isinstance(error, Incomplete) or health.is_damage(error):
+            if isinstance(error, Incomplete) or health.is_damage(error) or health.has_foreign_wal(path):
                 raise health.damaged(path, f"is damaged ({_describe(error)})") from error
             raise LedgerUnavailable(
                 f"the ledger {path} cannot be opened ({_describe(error)}); received instances are safe in the spool beside it: "

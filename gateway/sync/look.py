@@ -13,7 +13,7 @@ from functools import partial
 import structlog
 import trio
 
-from gateway.errors import DimseFailed, GatewayError
+from gateway.errors import DimseFailed, GatewayError, UnreadableAnswer
 from gateway.holdings import Place, StudyHeld
 from gateway.sync.compare import Sight
 from gateway.sync.means import Means, OpenPlace
@@ -178,7 +178,7 @@ class _Look:
         at_hand = StudyLook(self._plan, self._means, sides, study=study, sight=sight, memory=memory)
         try:
             return await at_hand.run(trio.current_time(), confirm=confirm)
-        except DimseFailed as error:
+        except (DimseFailed, UnreadableAnswer) as error:
             log.warning("sync_study_not_asked", sync=self._plan.name, study=study, error=str(error))
             self.glance.fail(error)
             return Finding(State.PAUSED, memory.tried("asked", trio.current_time(), complete=False))

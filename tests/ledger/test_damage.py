@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import struct
 import subprocess
 import sys
 from collections.abc import Callable
@@ -216,3 +217,21 @@ def test_a_damaged_wal_costs_no_more_than_what_stands_in_it(tmp_path: Path, at: 
             assert read_all(ledger) in (0, ROWS)
     except LedgerDamaged as error:
         assert str(path) in str(error) and "docs/operations.md" in str(error)
+
+
+def test_a_wal_of_another_version_is_damage(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.db"
+    subprocess.run([sys.executable, "-c", WRITE_AND_DIE, str(path)], check=False)
+    wal = path.with_name("ledger.db-wal")
+    head = bytearray(wal.read_bytes()[:32])
+    head[4:8] = (3007001).to_bytes(4, "big")
+    first = second = 0
+    order = ">" if head[3] & 1 else "<"
+    for one, two in struct.iter_unpack(f"{order}2L", head[:24]):
+        first = (first + one + second) & 0xFFFFFFFF
+        second = (second + two + first) & 0xFFFFFFFF
+    head[24:32] = struct.pack(">2L", first, second)
+    _overwrite(wal, 0, bytes(head))
+
+    with pytest.raises(LedgerDamaged, match="is damaged"):
+        Ledger(path, begun=True)

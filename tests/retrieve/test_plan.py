@@ -278,3 +278,20 @@ def test_matches_become_plain_values() -> None:
     found = answer(StudyInstanceUID="1.2", ModalitiesInStudy=["CT", "SR"], StudyDate="")
 
     assert as_values(found) == {"StudyDate": "", "ModalitiesInStudy": "CT\\SR", "StudyInstanceUID": "1.2"}
+
+
+def test_what_no_keyword_names_alone_is_left_out() -> None:
+    found = answer(StudyInstanceUID="1.2")
+    found.add_new(0x10000011, "US", 1)  # Run Length Triplet, a repeating group
+    found.add_new(0x60020010, "US", 2)
+    found.add_new(0x00091001, "LO", "private")
+
+    assert as_values(found) == {"StudyInstanceUID": "1.2"}
+
+
+@pytest.mark.parametrize(("vr", "value"), [("SQ", [Dataset()]), ("OB", b"1.2")])
+def test_a_uid_that_is_none_by_its_vr_is_nothing(vr: str, value: object) -> None:
+    found = answer(StudyInstanceUID="1.2")
+    found.add_new(0x0020000E, vr, value)
+
+    assert as_values(found) == {"StudyInstanceUID": "1.2", "SeriesInstanceUID": ""}

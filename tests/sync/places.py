@@ -20,6 +20,7 @@ class Shelf:
     dates: dict[str, str] = field(default_factory=dict)
     down: GatewayError | None = None
     refuses: set[str] = field(default_factory=set)
+    refusal: GatewayError = field(default_factory=lambda: DimseFailed("C-FIND", 0xC001))
     cap: int | None = None
     """How many instances it lists of a series at most."""
 
@@ -38,7 +39,7 @@ class Shelf:
     def series(self, study: str) -> dict[str, SeriesHeld]:
         self._ask(f"series {study}")
         if study in self.refuses:
-            raise DimseFailed("C-FIND", 0xC001)
+            raise self.refusal
         held = self.held.get(study, {})
         return {uid: SeriesHeld(uid, len(some) if self.counts else None, self.modality) for uid, some in held.items()}
 

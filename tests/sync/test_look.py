@@ -9,7 +9,7 @@ import trio
 import trio.testing
 
 from gateway.domain import DeliveryState
-from gateway.errors import PeerUnreachable
+from gateway.errors import PeerUnreachable, UnreadableAnswer
 from gateway.retrieve import Wanted
 from gateway.sync.growth import AT_ONCE
 from gateway.sync.look import CONFIRMED_A_LOOK, Glance
@@ -255,6 +255,16 @@ async def test_a_study_that_a_source_refuses_keeps_no_other_from_its_turn(desk: 
     mock_clock.jump(INTERVAL_S)
     await here.look()
     assert "series 1" in here.source.questions()
+
+
+async def test_an_unreadable_answer_about_a_study_costs_that_study(desk: MakeDesk) -> None:
+    here = desk(patience=AT_ONCE)
+    here.source.put("1", "1.1", 1)
+    here.source.put("2", "2.1", 1)
+    here.source.refuses, here.source.refusal = {"1"}, UnreadableAnswer("answered C-FIND with a data set that cannot be read")
+    glance = await here.look()
+    assert states(glance) == {State.PAUSED: 1, State.MISSING: 1}
+    assert "cannot be read" in glance.error
 
 
 async def test_the_newest_studies_come_first(desk: MakeDesk) -> None:
