@@ -117,7 +117,7 @@ def _deflated(data: bytes) -> bytes:
 @dataclass
 class Reading:
     """What pydicom finds: the elements up to the last one that is wanted; `whole` where it could read as far as that, else `behind`
-    is what it did not read.
+    is what it did not read, from the element on that it could not read whole.
 
     `odd` where a value that is no sequence has an undefined length, which only encapsulated pixel data may (PS3.5 §7.1): the
     gateway walks through its items, pydicom looks for the next delimiter. And where an item's length is not that of its elements:
@@ -144,7 +144,8 @@ def by_pydicom(data: bytes, syntax: str) -> Reading:
     file.seek(0)
     reading = Reading(Dataset())
     elements: dict[BaseTag, Any] = reading.found._dict
-    behind: list[int] = []
+    stopped: list[int] = []
+    end = 0
     order_of_tags: list[int] = [0]
 
     def stop(tag: BaseTag, _vr: str | None, _length: int) -> bool:
@@ -152,23 +153,27 @@ def by_pydicom(data: bytes, syntax: str) -> Reading:
         in_order = order_of_tags == sorted(order_of_tags)
         order_of_tags.append(min(tag, last + 1))
         if tag > last and in_order and all(_has(elements, keyword) for keyword in (*KEYWORDS, *_UIDS)):
-            behind.append(tag)
-        return bool(behind)
+            stopped.append(tag)
+        return bool(stopped)
 
     try:
         with _any_character_set():
             for element in data_element_generator(file, implicit, little, stop_when=stop):
                 if isinstance(element, RawDataElement) and len(element.value or b"") < element.length != 0xFFFFFFFF:
-                    # The data set ends within it. pydicom takes what is there for the value, the gateway does not.
+                    # The data set ends within it. pydicom takes what is there for the value, the gateway does so only where that
+                    # is as much as it reads of any value.
+                    reading.behind = data[end:]
                     return reading
                 reading.odd = reading.odd or _is_odd(element, data, order)
                 if isinstance(element, RawDataElement) or element.tag not in elements:
                     elements[element.tag] = element
+                end = file.tell()
     except Exception:  # noqa: BLE001 - whatever it is, pydicom reads no further
-        reading.behind = data[file.tell() :]
+        reading.behind = data[end:]
         return reading
-    # It ends in front of a stray delimiter, too.
-    reading.whole = bool(behind) or file.tell() == len(data)
+    # It ends at a stray delimiter, too, which the gateway passes over.
+    reading.whole = bool(stopped) or file.tell() == len(data)
+    reading.behind = b"" if reading.whole else data[end:]
     return reading
 
 
@@ -225,10 +230,11 @@ def _differences(head: DataSetHead, reading: Reading, syntax: str) -> Iterator[s
             yield f"{keyword}: {ours!r} here, {theirs!r} there"
     # Before pydicom is asked for anything: it makes a value of its own of it.
     character_sets = _raw(dataset, "SpecificCharacterSet")
+    others = not whole and reading.may_come_again("SpecificCharacterSet", syntax)
     for keyword in KEYWORDS:
         value = _value(dataset, keyword, character_sets)
-        if value is None:
-            # pydicom has it in a form that says nothing, or cannot say what it is.
+        if value is None or (others and value and dataset[keyword].VR in _TEXT_VRS):
+            # pydicom has it in a form that says nothing, or cannot say what it is, or in another character set.
             continue
         if head.values.get(keyword, "") != value and (whole or (value and not reading.may_come_again(keyword, syntax))):
             yield f"{keyword}: {head.values.get(keyword)!r} here, {value!r} there"

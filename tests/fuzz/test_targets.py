@@ -5,16 +5,19 @@ from __future__ import annotations
 import importlib
 import logging
 import random
+import struct
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import pydicom.datadict
 import pytest
 import structlog
 
 from gateway.association.message import Receiver
-from tests.fuzz import acceptor, harness, log
+from gateway.dicom.head import read_head
+from tests.fuzz import acceptor, harness, head, log
 from tests.fuzz.__main__ import TARGETS
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
@@ -65,6 +68,66 @@ def test_what_the_gateway_catches_and_should_not_have_met_is_noticed(monkeypatch
     monkeypatch.setattr(Receiver, "receive_message", fail)
     with pytest.raises(log.Impossible):
         acceptor.one_input(next(acceptor.seeds()))
+
+
+def element(keyword: str, value: bytes, syntax: str, *, length: int | None = None) -> bytes:
+    """Return an element that says it has `length` bytes."""
+    order, tag = ">" if syntax == head.BIG else "<", pydicom.datadict.tag_for_keyword(keyword) or 0
+    length = len(value) if length is None else length
+    if syntax == head.IMPLICIT:
+        return struct.pack(f"{order}HHL", tag >> 16, tag & 0xFFFF, length) + value
+    vr = pydicom.datadict.dictionary_VR(tag).encode()
+    return struct.pack(f"{order}HH2sH", tag >> 16, tag & 0xFFFF, vr, length) + value
+
+
+UNREADABLE = {
+    "cut": lambda syntax, again: again(0xFFFE) + bytes(5000),
+    "behind an item's end": lambda syntax, again: _delimiter(syntax, 0xE00D) + again(),
+    "behind a sequence's end": lambda syntax, again: _delimiter(syntax, 0xE0DD) + again(),
+    "behind a delimiter and cut": lambda syntax, again: (
+        _delimiter(syntax, 0xE00D) + again() + element("PatientID", b"", syntax, length=40)
+    ),
+}
+"""Where pydicom reads no further than the first of two elements, and the gateway reads the second: it counts."""
+
+TWICE = {
+    "SOPClassUID": (b"1.2.840.10008.5.1.4.1.1.7\0", b"A "),
+    "SOPInstanceUID": (b"1.2.3\0", b"1.2.4\0"),
+    "StudyInstanceUID": (b"1.2.3\0", b""),
+    "Modality": (b"CT", b"MR"),
+    "StudyDate": (b"20240229", b"20240301"),
+    "InstanceNumber": (b"1 ", b"24"),
+    "SpecificCharacterSet": (b"ISO_IR 100", b"ISO_IR 192"),
+}
+
+
+def _delimiter(syntax: str, number: int) -> bytes:
+    return struct.pack(">HHL" if syntax == head.BIG else "<HHL", 0xFFFE, number, 0)
+
+
+@pytest.mark.parametrize("where", UNREADABLE)
+@pytest.mark.parametrize("keyword", TWICE)
+@pytest.mark.parametrize("syntax", head.SYNTAXES)
+def test_an_element_again_where_pydicom_does_not_read_is_no_difference(syntax: str, keyword: str, where: str) -> None:
+    first, second = TWICE[keyword]
+
+    def again(length: int | None = None) -> bytes:
+        return element(keyword, second, syntax, length=length)
+
+    begin = element(keyword, first, syntax) + element("StudyDescription", "\u00e9t\u00e9 ".encode(), syntax)
+    head.one_input(bytes([head.SYNTAXES.index(syntax)]) + begin + UNREADABLE[where](syntax, again))
+
+
+@pytest.mark.parametrize("where", [*UNREADABLE, "nothing behind"])
+@pytest.mark.parametrize("keyword", [keyword for keyword in TWICE if keyword != "SpecificCharacterSet"])
+def test_a_value_that_the_gateway_loses_is_noticed(monkeypatch: pytest.MonkeyPatch, keyword: str, where: str) -> None:
+    begin = element(keyword, TWICE[keyword][0], head.EXPLICIT)
+    behind = UNREADABLE[where](head.EXPLICIT, lambda length=None: b"") if where != "nothing behind" else b""
+    head.one_input(b"\0" + begin + behind)
+    monkeypatch.setattr(head, "read_head", lambda read, syntax, keywords: read_head(lambda offset, size: b"", syntax, keywords))
+    monkeypatch.setattr(head, "peek_head", lambda beginning, syntax, keywords: None)
+    with pytest.raises(AssertionError, match=keyword):
+        head.one_input(b"\0" + begin + behind)
 
 
 @pytest.mark.slow
