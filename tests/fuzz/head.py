@@ -6,6 +6,7 @@ The first byte of an input chooses the transfer syntax; the rest is the data set
 from __future__ import annotations
 
 import random
+import re
 import struct
 import zlib
 from collections.abc import Iterator
@@ -121,7 +122,8 @@ class Reading:
 
     `odd` where a value that is no sequence has an undefined length, which only encapsulated pixel data may (PS3.5 §7.1): the
     gateway walks through its items, pydicom looks for the next delimiter. And where an item's length is not that of its elements:
-    the gateway goes by the one, pydicom by the other.
+    the gateway goes by the one, pydicom by the other. And where an element has the group of items, and is none of the three that
+    there are (PS3.5 §7.5): the gateway takes it for one, without a VR, pydicom does not.
     """
 
     found: Dataset
@@ -202,6 +204,8 @@ def _any_character_set() -> Iterator[None]:
 
 
 def _is_odd(element: RawDataElement | DataElement, data: bytes, order: str) -> bool:
+    if element.tag.group == 0xFFFE and element.tag.element not in (0xE000, 0xE00D, 0xE0DD):
+        return True
     if isinstance(element, RawDataElement):
         return element.length == 0xFFFFFFFF
     return any(
@@ -267,9 +271,9 @@ def _value(dataset: Dataset, keyword: str, character_sets: bytes) -> str | None:
         # pydicom could not make numbers of it, and tried other VRs.
         return None
     if any(not isinstance(one, str | int | float | PersonName) for one in values) or (
-        vr == "PN" and b"=" in raw.rstrip(b"\0 ")[-1:]
+        vr == "PN" and re.search(rb"=[\0 ]*(\\|$)", raw)
     ):
-        # Of a person's name pydicom drops what is empty at its end.
+        # Of each person's name pydicom drops what is empty at its end.
         return None
     return "\\".join(_text(one) for one in values)
 

@@ -118,6 +118,22 @@ def test_an_element_again_where_pydicom_does_not_read_is_no_difference(syntax: s
     head.one_input(bytes([head.SYNTAXES.index(syntax)]) + begin + UNREADABLE[where](syntax, again))
 
 
+READ_OTHERWISE = {
+    "a group length of items": struct.pack("<HH2sHL", 0xFFFE, 0, b"UL", 4, 28) + element("Modality", b"CT", head.EXPLICIT),
+    "a private item": struct.pack("<HH2sH", 0xFFFE, 0x1001, b"LO", 2) + b"ab" + element("Modality", b"CT", head.EXPLICIT),
+    "an empty part of the first of two names": element("PatientName", b"A^B=\\C^D=E", head.EXPLICIT),
+    "an empty part of each name": element("PatientName", b"A^B=\\C^D=\\E== ", head.EXPLICIT),
+    "an empty part behind a broken escape": element("SpecificCharacterSet", b"\\ISO 2022 IR 87", head.EXPLICIT)
+    + element("PatientName", b"Test^Name=\\$B;3ED\x1b(B^\x1b$BB@O:\x1b(B", head.EXPLICIT),
+}
+"""What the gateway and pydicom read otherwise, and no standard says how."""
+
+
+@pytest.mark.parametrize("what", READ_OTHERWISE)
+def test_what_nobody_says_how_to_read_is_no_difference(what: str) -> None:
+    head.one_input(b"\0" + READ_OTHERWISE[what])
+
+
 @pytest.mark.parametrize("where", [*UNREADABLE, "nothing behind"])
 @pytest.mark.parametrize("keyword", [keyword for keyword in TWICE if keyword != "SpecificCharacterSet"])
 def test_a_value_that_the_gateway_loses_is_noticed(monkeypatch: pytest.MonkeyPatch, keyword: str, where: str) -> None:
