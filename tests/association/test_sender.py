@@ -15,6 +15,7 @@ from gateway.association.command import HAS_DATA_SET, NO_DATA_SET, CommandSet, d
 from gateway.association.sender import MAX_PDU_BYTES, Sender, fragment_bytes
 from gateway.errors import ProtocolError, SourceDamaged
 from tests.support.sources import source_of
+from tests.support.waiting import PATIENCE_S
 
 
 def sent(max_pdu_bytes: int, *messages: tuple[CommandSet, object]) -> bytes:
@@ -33,7 +34,7 @@ def sent(max_pdu_bytes: int, *messages: tuple[CommandSet, object]) -> bytes:
         for command, data_set in messages:
             sender.send_message(5, command, data_set)  # type: ignore[arg-type]
         near.shutdown(socket.SHUT_WR)
-        thread.join(20)
+        thread.join(PATIENCE_S)
     return bytes(received)
 
 

@@ -27,6 +27,7 @@ from gateway.association.requestor import Deadlines, RemoteAE, Requestor, associ
 from gateway.errors import AssociationAborted, AssociationRejected, DimseFailed, PeerTimeout
 from tests.support import data
 from tests.support.sources import dataset_of
+from tests.support.waiting import PATIENCE_S
 
 CT = "1.2.840.10008.5.1.4.1.1.2"
 DEADLINES = Deadlines(connect_s=5.0, associate_s=10.0, response_s=10.0, send_s=10.0, release_s=5.0)
@@ -42,7 +43,7 @@ _endings: list[threading.Thread] = []
 def ended() -> Iterator[None]:
     yield
     for ending in _endings:
-        ending.join(10)
+        ending.join(PATIENCE_S)
 
 
 @contextmanager

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -24,7 +23,7 @@ from tests.support.ports import HOST
 from tests.support.raw import CT, EXPLICIT_LE, P_DATA, RawRequestor, command_set, pdu, pdv
 from tests.support.sources import source_of
 from tests.support.throttles import Counting
-from tests.support.waiting import wait_until
+from tests.support.waiting import PATIENCE_S, in_time, wait_until
 
 DAY_S = 86_400.0
 MB = 1_000_000
@@ -92,7 +91,7 @@ def test_killing_ends_a_wait_for_the_turn_to_send(gateway: Accepting, tmp_path: 
     thread.start()
     wait_until(lambda: throttle.asked_s, "a wait")
     association.kill()
-    thread.join(20)
+    thread.join(PATIENCE_S)
     assert [type(failure) for failure in failures] == [AssociationAborted]
     wait_until(gateway.storage.discarded.is_set, "what had come is forgotten")
 
@@ -128,7 +127,7 @@ def test_what_we_wait_is_not_counted_as_the_peers_slowness() -> None:
         command = command_set(affected_sop_class=CT, command_field=1, message_id=1, data_set_type=1)
         wire = pdu(P_DATA, pdv(1, command, command=True, last=True)) + pdu(P_DATA, pdv(1, data, command=False, last=True))
         threading.Thread(target=theirs.sendall, args=(wire,), daemon=True).start()
-        message = receiver.receive_message(5.0)
+        message = receiver.receive_message(PATIENCE_S)
         assert message is not None
         received = bytearray()
         receiver.receive_data_set(message, lambda fragments: received.extend(b"".join(fragments)))
@@ -152,7 +151,7 @@ def test_killing_ends_a_wait_for_the_turn_to_receive(gateway: Accepting, tmp_pat
     thread.start()
     wait_until(lambda: throttle.asked_s, "a wait")
     assert not gateway.acceptor.drain(0.05), "it was cut off"
-    thread.join(20)
+    thread.join(PATIENCE_S)
     assert failed.is_set()
     wait_until(lambda: gateway.acceptor.association_count == 0, "no association left")
 
@@ -164,7 +163,7 @@ def test_a_connection_that_is_reset_ends_a_wait() -> None:
         threading.Thread(target=theirs.close).start()
         stream.pause(DAY_S)
         with pytest.raises(ConnectionLost):
-            stream.receive_into(memoryview(bytearray(1)), time.monotonic() + 5)
+            stream.receive_into(memoryview(bytearray(1)), in_time())
 
 
 def test_a_wait_that_nothing_ends_ends_by_itself() -> None:
@@ -172,7 +171,7 @@ def test_a_wait_that_nothing_ends_ends_by_itself() -> None:
     with Stream(ours, peer="PEER") as stream, theirs:
         theirs.sendall(b"x")
         stream.pause(0.02)
-        assert stream.receive_into(memoryview(bytearray(1)), time.monotonic() + 5) == 1
+        assert stream.receive_into(memoryview(bytearray(1)), in_time()) == 1
 
 
 # How many associations

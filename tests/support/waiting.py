@@ -11,10 +11,18 @@ import trio
 
 T = TypeVar("T")
 
+PATIENCE_S = 60.0
+"""Longer than anything takes that comes, on the busiest machine. A deadline that a test wants to run out is one of its own."""
+
 _PAUSE = threading.Event()
 
 
-def wait_until(condition: Callable[[], T], what: str, *, deadline_s: float = 20.0, pause_s: float = 0.02) -> T:
+def in_time() -> float:
+    """Return a deadline, in monotonic seconds, for what comes."""
+    return time.monotonic() + PATIENCE_S
+
+
+def wait_until(condition: Callable[[], T], what: str, *, deadline_s: float = PATIENCE_S, pause_s: float = 0.02) -> T:
     """Return the first true result of `condition`; fail after `deadline_s` seconds with `what` was awaited."""
     end = time.monotonic() + deadline_s
     while True:
@@ -26,7 +34,7 @@ def wait_until(condition: Callable[[], T], what: str, *, deadline_s: float = 20.
         _PAUSE.wait(pause_s)
 
 
-async def until(condition: Callable[[], object], what: str, deadline_s: float = 60.0) -> None:
+async def until(condition: Callable[[], object], what: str, deadline_s: float = PATIENCE_S) -> None:
     """Wait, on trio, until `condition` holds, at most `deadline_s`. Raises AssertionError with `what` never came about."""
     with trio.move_on_after(deadline_s):
         while not condition():  # noqa: ASYNC110 - what is awaited lies in a ledger or with a peer
