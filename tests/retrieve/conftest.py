@@ -24,6 +24,7 @@ from tests.support import data
 from tests.support.pacs import Pacs
 from tests.support.ports import HOST
 from tests.support.reception import Reception, reception
+from tests.support.waiting import PATIENCE_S
 
 DEADLINE_S = 60.0
 
@@ -80,8 +81,8 @@ def settings(port: int, **source: Any) -> Settings:
         "host": HOST,
         "port": port,
         "settle_s": 0.05,
-        "progress_timeout_s": 1.0,
-        "response_timeout_s": 10.0,
+        "progress_timeout_s": PATIENCE_S,
+        "response_timeout_s": PATIENCE_S,
         **source,
     }
     sources = {"archive": table, "unasked": {"ae_title": "OTHER", "host": HOST}}

@@ -24,7 +24,7 @@ from gateway.retrieve.correlate import Arrivals, Watch
 from tests.retrieve.conftest import DEADLINE_S, Bench
 from tests.support.comparing import differences
 from tests.support.pacs import Order, honest
-from tests.support.waiting import until
+from tests.support.waiting import PATIENCE_S, until
 
 
 def uids(dataset: Dataset) -> tuple[str, str, str]:
@@ -224,7 +224,7 @@ async def test_what_is_given_up_ends_the_move_and_is_refused(bench: Callable[...
         order.pacs.later(partial(late, order))
 
     def late(order: Order) -> None:
-        assert given_up.wait(30)
+        assert given_up.wait(PATIENCE_S)
         with order.sending() as send:
             statuses.append(send(order.selected[0]))
 

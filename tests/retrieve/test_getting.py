@@ -255,8 +255,9 @@ async def test_a_source_that_lost_c_get_is_asked_by_c_move_again(bench: Start) -
 async def test_a_job_that_is_left_stops_the_c_get_between_instances_and_carries_on(bench: Start) -> None:
     pause = threading.Event()
 
-    def slowly(_nth: int, _uid: str) -> int | None:
-        pause.wait(0.2)
+    def slowly(nth: int, _uid: str) -> int | None:
+        # Whoever is slow to leave finds it half way.
+        pause.wait(0.2 if nth < 20 else DEADLINE_S)
         return None
 
     desk = bench(datasets=study(series=(40,)), gets=slowly, source={"retrieve": "get"}, known=False)

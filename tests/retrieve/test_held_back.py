@@ -13,8 +13,9 @@ from gateway.retrieve.call import Move
 from gateway.retrieve.correlate import Watch
 from gateway.retrieve.kept import Kept
 from gateway.retrieve.repair import End
+from tests.support.waiting import PATIENCE_S
 
-PROGRESS_TIMEOUT_S = 0.1
+PROGRESS_TIMEOUT_S = 0.5
 
 
 class Sending:
@@ -27,7 +28,7 @@ class Sending:
         return None
 
     def answers(self) -> Iterator[SubOperations]:
-        assert self.sent_all.wait(20), "the source was never told to end"
+        assert self.sent_all.wait(PATIENCE_S), "the source was never told to end"
         yield SubOperations(0x0000, completed=1)
 
     def cancel(self, _message_id: int) -> None:

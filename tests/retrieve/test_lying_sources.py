@@ -355,7 +355,7 @@ async def test_a_source_that_hangs_is_cancelled_and_asked_for_the_rest(bench: St
         cancelled.set()
         order.final(0xFE00, completed=2)
 
-    desk = bench(script=then_honest(hangs))
+    desk = bench(script=then_honest(hangs), source={"progress_timeout_s": 2.0})
 
     assert (await desk.verdict()).kind is COMPLETE
     assert cancelled.is_set()
@@ -366,13 +366,14 @@ async def test_a_slow_source_that_goes_on_is_not_cut_off(bench: Start) -> None:
         pause = threading.Event()
         with order.sending() as send:
             for dataset in order.selected:
-                pause.wait(0.45)
+                pause.wait(0.7)
                 send(dataset)
         order.final(0x0000, completed=len(order.selected))
 
-    desk = bench(datasets=study(series=(3,)), script=slow)
+    desk = bench(datasets=study(series=(5,)), script=slow, source={"progress_timeout_s": 3.0})
 
     assert (await desk.verdict()).kind is COMPLETE
+    assert len(desk.pacs.orders) == 1
     assert len(desk.pacs.orders) == 1
 
 

@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 
 from gateway.domain import Priority
 from gateway.retrieve.slots import Slot, Slots, asked_back
+from tests.support.waiting import PATIENCE_S
 
 LOW, NORMAL, HIGH = Priority.LOW, Priority.NORMAL, Priority.HIGH
-DEADLINE_S = 10.0
+DEADLINE_S = PATIENCE_S
 priorities = st.lists(st.sampled_from(list(Priority)), max_size=8)
 
 
