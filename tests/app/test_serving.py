@@ -34,9 +34,9 @@ from tests.support.load import Template, not_whole
 from tests.support.ports import free_port, listens
 from tests.support.processes import Running
 from tests.support.raw import RawRequestor
-from tests.support.waiting import wait_until
+from tests.support.waiting import PATIENCE_S, wait_until
 
-DEADLINE_S = 20
+DEADLINE_S = PATIENCE_S
 
 
 @pytest.fixture

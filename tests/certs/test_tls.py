@@ -13,8 +13,9 @@ from gateway import tls
 from gateway.certificates import make, request
 from gateway.errors import ConfigurationError
 from gateway.settings import ListenTable, ListenTlsTable, Settings, TlsTable
+from tests.support.waiting import PATIENCE_S
 
-DEADLINE_S = 5.0
+DEADLINE_S = PATIENCE_S
 
 
 @pytest.fixture(scope="module")

@@ -27,6 +27,7 @@ from gateway.schedule import Schedule, Span
 from gateway.spool import Spool
 from gateway.windows import Window
 from tests.support import data
+from tests.support.waiting import PATIENCE_S
 
 STUDY, FIRST, SECOND = (f"{data.UID_ROOT}.{rest}" for rest in ("7.1", "7.1.1", "7.1.2"))
 
@@ -146,7 +147,7 @@ async def test_what_is_broken_off_at_the_end_of_its_hours_is_carried_on(
             taken.append(uid)
             if len(taken) == 2:
                 night[0] = False
-                assert looked.wait(30), "nobody looked whether the hours are over"
+                assert looked.wait(PATIENCE_S), "nobody looked whether the hours are over"
             yield from filing.take({uid: path}, destination, retrieval_id)
 
     async def evening() -> None:

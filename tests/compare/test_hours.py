@@ -24,7 +24,7 @@ from gateway.holdings import SeriesHeld
 from gateway.retrieve import Errand, Wanted
 from gateway.schedule import Schedule, Span
 from gateway.windows import Window
-from tests.support.waiting import until
+from tests.support.waiting import PATIENCE_S, until
 from tests.sync.places import Shelf
 
 NIGHTS = Schedule.weekly(ZoneInfo("UTC"), [(day, Span(19 * 60, 30 * 60)) for day in range(7)])
@@ -114,7 +114,7 @@ async def test_what_is_asked_when_they_end_is_asked_again_and_nothing_else_is(cl
         if not under_way:
             under_way.append(study)
             clock.night = False
-            assert ended.wait(30), "the comparison waits for what was under way"
+            assert ended.wait(PATIENCE_S), "the comparison waits for what was under way"
 
     a, b = shelves(seen)
     waited = clock.waited

@@ -24,6 +24,7 @@ from tests.support import instances
 from tests.support.archive import Archive
 from tests.support.ports import HOST, free_port
 from tests.support.scripted_scp import ScriptedScp
+from tests.support.waiting import until
 
 
 @pytest.fixture
@@ -67,14 +68,6 @@ def holding(identities, **values):
         archive.knows(identity)
         archive.held[identity.sop_instance_uid] = b""
     return archive
-
-
-async def until(condition, what, deadline_s=15.0):
-    with trio.move_on_after(deadline_s):
-        while not condition():  # noqa: ASYNC110 - what is awaited lies in the ledger
-            await trio.sleep(0.01)
-        return
-    raise AssertionError(f"never: {what}")
 
 
 @asynccontextmanager

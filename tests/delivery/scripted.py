@@ -6,8 +6,6 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-import trio
-
 from gateway.delivery.destination import Outcome, OutcomeKind
 from gateway.domain import Consignment, Proof
 from gateway.schedule import Schedule
@@ -75,14 +73,6 @@ class ScriptedSession:
 
     def close(self) -> None:
         self.destination.closed += 1
-
-
-async def until(condition, what, deadline_s=10.0):
-    with trio.move_on_after(deadline_s):
-        while not condition():  # noqa: ASYNC110 - what is awaited lies in the ledger
-            await trio.sleep(0.005)
-        return
-    raise AssertionError(f"never: {what}")
 
 
 def states_are(store, *expected, to=None):

@@ -15,6 +15,7 @@ from tests.delivery.outcomes import Outcomes
 from tests.delivery.sites import dicom_settings
 from tests.support import instances
 from tests.support.archive import Archive
+from tests.support.waiting import PATIENCE_S
 
 
 @pytest.fixture
@@ -150,7 +151,7 @@ def test_one_question_is_asked_for_all_threads():
 
     def ask():
         asked.append(1)
-        assert go.wait(10)
+        assert go.wait(PATIENCE_S)
         return frozenset({"1"})
 
     threads = [threading.Thread(target=lambda: answers.append(known.answer(("a",), ask))) for _ in range(6)]
@@ -158,7 +159,7 @@ def test_one_question_is_asked_for_all_threads():
         thread.start()
     go.set()
     for thread in threads:
-        thread.join(10)
+        thread.join(PATIENCE_S)
     assert answers == [frozenset({"1"})] * 6
     assert len(asked) == 1
 

@@ -21,7 +21,8 @@ from gateway.ledger import deliveries as table
 from gateway.ledger import mending
 from gateway.ledger.schema import deliveries
 from gateway.settings import FolderDestination, RetryTable
-from tests.delivery.scripted import Scripted, ScriptedSession, states_are, until
+from tests.delivery.scripted import Scripted, ScriptedSession, states_are
+from tests.support.waiting import PATIENCE_S, until
 
 FAR = 10.0**12
 
@@ -125,7 +126,7 @@ async def test_without_a_proof_at_once_deliveries_wait_for_confirmation(store):
 
 
 async def test_workers_share_the_work(store):
-    meet = threading.Barrier(3, timeout=5)
+    meet = threading.Barrier(3, timeout=PATIENCE_S)
     seen = threading.local()
 
     def answer(item):
@@ -143,7 +144,7 @@ async def test_a_hanging_destination_does_not_slow_another(store):
     release = threading.Event()
 
     def hang(item):
-        release.wait(30)
+        release.wait(PATIENCE_S)
         return Outcome(item.delivery_id, OutcomeKind.ANSWERED, status=0)
 
     store.add_synthetic("stuck", "good", count=200)
@@ -272,7 +273,7 @@ async def test_draining_finishes_the_instance_at_hand_and_leaves_the_rest_pendin
 
     def slow(item):
         begun.set()
-        release.wait(10)
+        release.wait(PATIENCE_S)
         return Outcome(item.delivery_id, OutcomeKind.ANSWERED, status=0)
 
     store.add_synthetic("a", count=5)
@@ -281,7 +282,7 @@ async def test_draining_finishes_the_instance_at_hand_and_leaves_the_rest_pendin
         await nursery.start(dispatcher.run)
         await trio.to_thread.run_sync(begun.wait)
         trio.lowlevel.current_trio_token().run_sync_soon(release.set)
-        assert await dispatcher.drain(10)
+        assert await dispatcher.drain(PATIENCE_S)
     assert store.states() == ["verified", "pending", "pending", "pending", "pending"]
     assert not any(row.uncertain for row in store.rows())
 
@@ -293,7 +294,7 @@ async def test_draining_breaks_off_what_takes_too_long_and_knows_that_it_does_no
     class Stuck(ScriptedSession):
         def deliver(self, batch, report):
             begun.set()
-            a.killed.wait(10)
+            a.killed.wait(PATIENCE_S)
             report(Outcome(batch[0].delivery_id, OutcomeKind.UNKNOWN))
             raise AssociationAborted("killed")
 
@@ -315,7 +316,7 @@ async def test_cancelling_breaks_off_and_puts_back(store):
     class Stuck(ScriptedSession):
         def deliver(self, batch, report):
             begun.set()
-            a.killed.wait(10)
+            a.killed.wait(PATIENCE_S)
             raise AssociationAborted("killed")
 
     a.open = lambda: Stuck(a)
@@ -343,7 +344,7 @@ async def test_a_thread_that_does_not_come_back_is_left_behind_and_what_it_had_i
 
     def deaf(item):
         begun.set()
-        release.wait(20)
+        release.wait(PATIENCE_S)
         return Outcome(item.delivery_id, OutcomeKind.ANSWERED, status=0)
 
     store.add_synthetic("a", count=2)
@@ -396,7 +397,7 @@ async def test_what_was_answered_is_recorded_while_the_next_instance_takes_long(
 
     def answer(item):
         if item.identity.sop_instance_uid == uids[1]:
-            assert go_on.wait(10)
+            assert go_on.wait(PATIENCE_S)
         return Outcome(item.delivery_id, OutcomeKind.ANSWERED, status=0)
 
     async with running(store, Scripted("a", answer)):
@@ -457,7 +458,7 @@ async def test_a_peer_that_serves_one_association_at_a_time_does_not_wait_for_th
         inside = False
 
         def deliver(self, batch, report):
-            self.inside = self.inside or one.acquire(timeout=20)
+            self.inside = self.inside or one.acquire(timeout=PATIENCE_S / 2)
             super().deliver(batch, report)
 
         def close(self):
@@ -471,13 +472,13 @@ async def test_a_peer_that_serves_one_association_at_a_time_does_not_wait_for_th
 
 
 async def test_while_others_are_at_work_what_trickles_in_is_gathered_into_batches(store, monkeypatch):
-    monkeypatch.setattr(standing, "GATHER_S", 0.3)
+    monkeypatch.setattr(standing, "GATHER_S", 2.0)
     slow = store.add_synthetic("a", count=1)[0]
     go_on = threading.Event()
 
     def answer(item: Consignment) -> Outcome:
         if item.identity.sop_instance_uid == slow:
-            assert go_on.wait(10)
+            assert go_on.wait(PATIENCE_S)
         return Outcome(item.delivery_id, OutcomeKind.ANSWERED, status=0)
 
     a = Scripted("a", answer=answer, workers=2)

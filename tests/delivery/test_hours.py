@@ -15,8 +15,9 @@ from gateway.delivery.hours import Hours
 from gateway.domain import Consignment
 from gateway.errors import PeerUnreachable
 from gateway.schedule import Schedule
-from tests.delivery.scripted import Scripted, states_are, until
+from tests.delivery.scripted import Scripted, states_are
 from tests.support.clocks import NIGHTS, WallClock, Watched
+from tests.support.waiting import until
 
 
 @pytest.fixture(autouse=True)

@@ -17,12 +17,12 @@ from gateway.domain import Consignment
 from gateway.settings import FolderDestination, Settings
 from gateway.throttle import CATCH_UP_S, Throttle
 from tests.delivery.outcomes import Outcomes
-from tests.delivery.scripted import Scripted, states_are, until
+from tests.delivery.scripted import Scripted, states_are
 from tests.delivery.sites import dicom_settings
 from tests.support import instances
 from tests.support.archive import Archive
 from tests.support.throttles import Counting
-from tests.support.waiting import wait_until
+from tests.support.waiting import PATIENCE_S, until, wait_until
 
 DAY_S = 86_400.0
 MB = 1_000_000
@@ -77,7 +77,7 @@ def test_killing_ends_a_write_that_waits_for_its_turn_and_leaves_no_part_of_it(s
     thread.start()
     wait_until(lambda: throttle.asked_s, "a wait")
     session.kill()
-    thread.join(20)
+    thread.join(PATIENCE_S)
     assert not thread.is_alive()
     assert outcomes == []
     assert [path for path in root.rglob("*") if path.is_file() and path.name != MARKER] == []

@@ -18,8 +18,9 @@ from gateway.domain import Content, Mode
 from gateway.ledger.schema import deliveries
 from gateway.spool import Spool
 from tests.support.data import real_file
+from tests.support.waiting import PATIENCE_S, until
 
-DEADLINE_S = 20.0
+DEADLINE_S = PATIENCE_S
 
 
 class Gate:
@@ -40,14 +41,6 @@ def wait_for_transcoding(store, destination):
     values = {"state": "deferred", "due_at": 1e12, "sent_as": EXPLICIT_LITTLE, "awaits_transcoding": True}
     change = deliveries.update().where(deliveries.c.destination == destination).values(**values)
     store.ledger.write(lambda connection: connection.execute(change).rowcount)
-
-
-async def until(condition, what):
-    with trio.move_on_after(DEADLINE_S):
-        while not condition():  # noqa: ASYNC110 - what is awaited happens on threads
-            await trio.sleep(0.02)
-        return
-    raise AssertionError(f"never: {what}")
 
 
 async def test_what_another_destination_wants_while_it_is_made_is_due_there_at_once_too(store):

@@ -22,7 +22,7 @@ from tests.support.ports import HOST
 from tests.support.scripted_scp import ScriptedScp
 from tests.support.transcoders import acceptance, working
 from tests.support.transcoding import DataSet, of_file
-from tests.support.waiting import until
+from tests.support.waiting import PATIENCE_S, until
 
 EXPLICIT, IMPLICIT, J2K = syntaxes.EXPLICIT_LITTLE, syntaxes.IMPLICIT_LITTLE, syntaxes.J2K_LOSSLESS
 FAST = {"attempts": 3, "first_s": 0.02, "max_s": 0.05}
@@ -73,7 +73,7 @@ class Counting(Pool):
 
     def submit(self, order, fd, ranges, deliver):
         self.frames += 1
-        assert self.may.wait(30)
+        assert self.may.wait(PATIENCE_S)
         return super().submit(order, fd, ranges, deliver)
 
 

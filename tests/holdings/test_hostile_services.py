@@ -190,14 +190,14 @@ def dripping(piece: bytes) -> Iterator[bytes]:
 
 
 def test_a_file_that_drips_is_given_up(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(http, "ANSWER_S", 0.1)
-
     def answer(method: str, _path: str) -> Reply:
         if method == "POST":
             return Reply(body=b'[{"ID": "ab-12", "Type": "Instance"}]')
         return Reply(pieces=dripping(b"x"))
 
     with asked("rest", answer) as (place, _), pytest.raises(WebServiceUnreachable, match="bytes a second"):
+        # Now, so that each answer may still take as long as it takes.
+        monkeypatch.setattr(http, "ANSWER_S", 0.1)
         place.fetch(STUDY, "1.2", "1.3", tmp_path / "file")
 
 

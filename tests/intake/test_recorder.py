@@ -19,7 +19,7 @@ from gateway.ledger.instances import ArrivalOutcome, Recorded
 from gateway.ledger.schema import arrivals
 from gateway.spool import Spool
 from tests.support.storing import ASSOCIATION, answer, data_set, kept, path_of, read, request, states, store, taking
-from tests.support.waiting import wait_until
+from tests.support.waiting import PATIENCE_S, wait_until
 
 UID = "1.2.3.4"
 
@@ -42,15 +42,15 @@ def busy(ledger: Ledger) -> Iterator[None]:
 
     def wait(_connection: Connection) -> None:
         begun.set()
-        assert go_on.wait(20)
+        assert go_on.wait(PATIENCE_S)
 
     first = ledger.submit(wait)
-    assert begun.wait(10)
+    assert begun.wait(PATIENCE_S)
     try:
         yield
     finally:
         go_on.set()
-        first.result(10)
+        first.result(PATIENCE_S)
 
 
 def found(ledger: Ledger, uid: str = UID) -> list[instances.StoredInstance]:

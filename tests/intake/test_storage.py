@@ -32,6 +32,7 @@ from tests.support.storing import (
     store_once,
     taking,
 )
+from tests.support.waiting import PATIENCE_S
 
 UID = "1.2.3.4"
 
@@ -415,7 +416,7 @@ def test_the_same_uid_on_many_associations_at_once_is_decided_once(intake: Stora
 
     def work(number: int) -> None:
         try:
-            start.wait(10)
+            start.wait(PATIENCE_S)
             store(intake, request(UID), contents[number % 3])
         except BaseException as error:  # noqa: BLE001 - shown by the test
             failures.append(error)
@@ -424,7 +425,7 @@ def test_the_same_uid_on_many_associations_at_once_is_decided_once(intake: Stora
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(60)
+        thread.join(PATIENCE_S)
     assert failures == []
     rows = found(ledger)
     assert [row.superseded_by is None for row in rows] == [True] + [False] * (len(rows) - 1)

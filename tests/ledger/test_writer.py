@@ -14,6 +14,7 @@ from sqlalchemy import Connection, text
 
 from gateway.errors import LedgerUnavailable
 from gateway.ledger import Ledger, learned
+from tests.support.waiting import PATIENCE_S
 
 
 @pytest.fixture
@@ -38,13 +39,13 @@ def one_group(ledger: Ledger) -> Iterator[None]:
 
     def wait(_connection: Connection) -> None:
         begun.set()
-        assert go_on.wait(10)
+        assert go_on.wait(PATIENCE_S)
 
     first = ledger.submit(wait)
-    assert begun.wait(10)
+    assert begun.wait(PATIENCE_S)
     yield
     go_on.set()
-    first.result(10)
+    first.result(PATIENCE_S)
 
 
 def _answers(futures: list[Future[Any]]) -> list[str]:

@@ -17,6 +17,7 @@ from gateway.errors import SpoolFull, SpoolIOError, SpoolMissing, StateFolderInU
 from gateway.spool import Spool, StateLock, layout
 from tests.support.meta import IMPLICIT, explicit, implicit
 from tests.support.storing import kept, path_of
+from tests.support.waiting import PATIENCE_S
 
 IDENTITY = InstanceIdentity("1.2.840.10008.5.1.4.1.1.2", "1.2.3.4.5", "1.2.840.10008.1.2.1")
 PROVENANCE = Provenance("ARCHIVE", "GATEWAY", "10.0.0.7", "a-17", "archive", "GATEWAY", 4711)
@@ -413,7 +414,7 @@ def test_many_threads_write_at_once(spool: Spool) -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(30)
+        thread.join(PATIENCE_S)
     assert len({content.location for content in contents}) == 80
     assert spool.usage().instances == 80
     assert {read(spool, content) for content in contents} == {bytes([number]) * 1000 for number in range(8)}
@@ -446,7 +447,7 @@ def test_the_lock_goes_with_the_process(tmp_path: Path) -> None:
         with pytest.raises(StateFolderInUse, match=str(process.pid)):
             StateLock(tmp_path)
         process.kill()
-        process.wait(10)
+        process.wait(PATIENCE_S)
     StateLock(tmp_path).close()
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from tests.support.gateway import Gateway
 from tests.support.ports import listens
 from tests.support.processes import Running, state_of
-from tests.support.waiting import wait_until
+from tests.support.waiting import PATIENCE_S, wait_until
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -135,7 +135,7 @@ def _wait_stopped(pid: int) -> None:
     assert state_of(pid) == "T", f"process {pid} ended before it was let go on"
 
 
-def listening(gateway: Gateway, process: Crashable, *, deadline_s: float = 30.0) -> bool:
+def listening(gateway: Gateway, process: Crashable, *, deadline_s: float = PATIENCE_S) -> bool:
     """Wait until the gateway listens or has ended; tells whether it listens."""
     wait_until(lambda: process.ended() or listens(gateway.port), "listening or ended", deadline_s=deadline_s)
     return not process.ended()

@@ -13,6 +13,7 @@ from pynetdicom import AE, _config, evt
 from pynetdicom.sop_class import StudyRootQueryRetrieveInformationModelFind, StudyRootQueryRetrieveInformationModelMove
 
 from tests.support.ports import HOST
+from tests.support.waiting import PATIENCE_S
 
 _config.LOG_HANDLER_LEVEL = "none"
 _LOOK_S = 0.02
@@ -53,7 +54,7 @@ class Finder:
         finally:
             server.shutdown()
             server.server_close()
-            listening.join(10)
+            listening.join(PATIENCE_S)
 
     def _handlers(self) -> list[Any]:
         return [

@@ -15,7 +15,7 @@ from typing import Any
 
 from tests.support.ports import HOST, free_port, listens
 from tests.support.processes import Running, run
-from tests.support.waiting import wait_until
+from tests.support.waiting import PATIENCE_S, wait_until
 
 COMMAND = (sys.executable, "-c", "from gateway.cli import main; main()")
 
@@ -108,7 +108,7 @@ class Gateway:
         return json.loads(done.stdout)
 
     @contextmanager
-    def serving(self, *, deadline_s: float = 30.0, environ: Mapping[str, str] | None = None) -> Iterator[Running]:
+    def serving(self, *, deadline_s: float = PATIENCE_S, environ: Mapping[str, str] | None = None) -> Iterator[Running]:
         """Run ``gateway serve`` until the context ends; SIGTERM then has to end it with exit status 0 unless it was killed."""
         with Running(self.command("serve"), cwd=self.folder, stop_timeout_s=45.0, environ=environ) as process:
             wait_until(lambda: listens(self.port) or not process.alive(), f"listening on {self.port}", deadline_s=deadline_s)
@@ -157,7 +157,9 @@ def arrivals(gateway: Gateway) -> int:
         return int(connection.execute("SELECT count(*) FROM arrivals").fetchone()[0])
 
 
-def settled(gateway: Gateway, count: int, *states: str, destination: str | None = None, deadline_s: float = 30.0) -> list[Delivery]:
+def settled(
+    gateway: Gateway, count: int, *states: str, destination: str | None = None, deadline_s: float = PATIENCE_S
+) -> list[Delivery]:
     """Wait until there are `count` deliveries and all stand in one of `states`; return them."""
 
     def arrived() -> list[Delivery]:

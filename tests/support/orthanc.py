@@ -138,7 +138,7 @@ def orthanc(
     address = f"http://{HOST}:{config['HttpPort']}"
     rest = httpx.Client(base_url=address, auth=credentials, timeout=60.0, trust_env=False, limits=once)
     with process, rest:
-        process.wait_for_line("Orthanc has started", deadline_s=30)
+        process.wait_for_line("Orthanc has started")
         wait_until(lambda: listens(port), f"Orthanc listening on {port}")
         yield Orthanc(config["DicomAet"], port, folder, rest, process, config)
 

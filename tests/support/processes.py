@@ -13,6 +13,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from tests.support.waiting import PATIENCE_S
+
 ALWAYS = {"TCP_NODELAY": "1"}
 """DCMTK and Orthanc keep Nagle's algorithm on unless told otherwise: 40 ms a message with a stock receiver."""
 
@@ -83,7 +85,7 @@ class Running:
             self._ended = True
             self._news.notify_all()
 
-    def wait_for_line(self, fragment: str, *, deadline_s: float = 20.0, after: int = 0) -> str:
+    def wait_for_line(self, fragment: str, *, deadline_s: float = PATIENCE_S, after: int = 0) -> str:
         """Return the first line from index `after` on that contains `fragment`; fail when the program ends or time is up first."""
         end = time.monotonic() + deadline_s
         with self._news:

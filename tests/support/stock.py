@@ -14,6 +14,8 @@ from typing import Any
 from pynetdicom.association import Association
 from pynetdicom.transport import AssociationSocket
 
+from tests.support.waiting import PATIENCE_S
+
 _opened: list[AssociationSocket] = []
 _init = AssociationSocket.__init__
 
@@ -52,7 +54,7 @@ def only_requesting(association: Association) -> Iterator[None]:
     """
     parking = _Parking()
     association._reactor_checkpoint = parking
-    assert parking.reached.wait(10), "the association's reactor does not run"
+    assert parking.reached.wait(PATIENCE_S), "the association's reactor does not run"
     try:
         yield
     finally:

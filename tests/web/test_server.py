@@ -19,8 +19,9 @@ from gateway.settings import Settings
 from gateway.web.client import Client, connect
 from gateway.web.server import Emit, EventStream, serve_control
 from gateway.web.wire import EchoCommand, RemoteError, error_document
+from tests.support.waiting import PATIENCE_S
 
-DEADLINE_S = 10
+DEADLINE_S = PATIENCE_S
 
 
 class Served:
