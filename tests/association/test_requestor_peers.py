@@ -26,6 +26,7 @@ from gateway.errors import AssociationAborted, AssociationRejected, DimseFailed,
 from tests.support.certificates import TestCA
 from tests.support.contexts import client_context
 from tests.support.dcmtk import dcmqrscp, storescp
+from tests.support.deadlines import PATIENT, hasty
 from tests.support.orthanc import orthanc
 from tests.support.ports import free_port
 from tests.support.sources import dataset_of
@@ -33,7 +34,6 @@ from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.peers
 
-DEADLINES = Deadlines(connect_s=5.0, associate_s=10.0, response_s=20.0, send_s=20.0, release_s=5.0)
 Series = Callable[..., list[Path]]
 
 
@@ -43,7 +43,7 @@ def request(
     *,
     ae_title: str = "PEER",
     tls: ssl.SSLContext | None = None,
-    deadlines: Deadlines = DEADLINES,
+    deadlines: Deadlines = PATIENT,
 ) -> Requestor:
     return associate(RemoteAE(ae_title, "127.0.0.1", port, tls=tls), "GATEWAY", contexts, deadlines=deadlines)
 
@@ -102,16 +102,16 @@ def test_storescp_that_sleeps_is_waited_for_or_not(tmp_path: Path, ct_series: Se
     with storescp(tmp_path / "received", "--sleep-during", "1") as peer:
         with request(peer.port, contexts_of([path])) as association:
             assert send(association, path) == 0x0000
-        hasty = Deadlines(response_s=0.5)
-        with request(peer.port, contexts_of([path]), deadlines=hasty) as association, pytest.raises(PeerTimeout):
+        deadlines = hasty(response_s=0.5)
+        with request(peer.port, contexts_of([path]), deadlines=deadlines) as association, pytest.raises(PeerTimeout):
             send(association, path)
 
 
 def test_a_stopped_storescp_is_given_up_in_time(tmp_path: Path, ct_series: Series) -> None:
     paths = ct_series(20, rows=512)
     with storescp(tmp_path / "received") as peer:
-        hasty = Deadlines(send_s=1.0, response_s=1.0, release_s=0.5)
-        with request(peer.port, contexts_of(paths), deadlines=hasty) as association:
+        deadlines = hasty(send_s=1.0, response_s=1.0, release_s=0.5)
+        with request(peer.port, contexts_of(paths), deadlines=deadlines) as association:
             assert send(association, paths[0]) == 0x0000
             peer.process.freeze()
             with pytest.raises(PeerTimeout):

@@ -26,11 +26,11 @@ from gateway.association.contexts import (
 from gateway.association.requestor import Deadlines, RemoteAE, Requestor, associate
 from gateway.errors import AssociationAborted, AssociationRejected, DimseFailed, PeerTimeout
 from tests.support import data
+from tests.support.deadlines import PATIENT, hasty
 from tests.support.sources import dataset_of
 from tests.support.waiting import PATIENCE_S
 
 CT = "1.2.840.10008.5.1.4.1.1.2"
-DEADLINES = Deadlines(connect_s=5.0, associate_s=10.0, response_s=10.0, send_s=10.0, release_s=5.0)
 
 Handlers = list[tuple[evt.InterventionEvent, Callable[[evt.Event], object]]]
 
@@ -66,7 +66,7 @@ def stock_scp(handlers: Handlers, *, max_pdu_bytes: int = 16382, **settings: obj
         _endings.append(ending)
 
 
-def request(port: int, contexts: tuple[ProposedContext, ...], deadlines: Deadlines = DEADLINES) -> Requestor:
+def request(port: int, contexts: tuple[ProposedContext, ...], deadlines: Deadlines = PATIENT) -> Requestor:
     return associate(RemoteAE("STOCK", "127.0.0.1", port), "GATEWAY", contexts, deadlines=deadlines)
 
 
@@ -129,14 +129,14 @@ def test_a_handler_that_takes_too_long(tmp_path: Path) -> None:
     over = threading.Event()
 
     def sleep(event: evt.Event) -> int:
-        over.wait(10)
+        over.wait(PATIENCE_S)
         return 0x0000
 
     (path,) = data.ct_series(tmp_path, 1)
     (contexts,) = plan_contexts([(CT, str(ExplicitVRLittleEndian))])
     with stock_scp([(evt.EVT_C_STORE, sleep)]) as port:
         with (
-            request(port, contexts, Deadlines(response_s=0.3)) as association,
+            request(port, contexts, hasty(response_s=0.3)) as association,
             dataset_of(path) as source,
             pytest.raises(PeerTimeout),
         ):

@@ -122,8 +122,8 @@ def test_what_we_wait_is_not_counted_as_the_peers_slowness() -> None:
     ours, theirs = tcp_pair()
     data = os.urandom(200_000)
     with Stream(ours, peer="PEER") as stream, theirs:
-        receiver = Receiver(stream, state=State.ESTABLISHED, max_pdu_bytes=1 << 20, pdu_s=0.15)
-        receiver.throttle = Counting(10_000.0, real_s=lambda _asked_s: 0.05)
+        receiver = Receiver(stream, state=State.ESTABLISHED, max_pdu_bytes=1 << 20, pdu_s=2.0)
+        receiver.throttle = Counting(100_000.0, real_s=lambda _asked_s: 0.5)
         command = command_set(affected_sop_class=CT, command_field=1, message_id=1, data_set_type=1)
         wire = pdu(P_DATA, pdv(1, command, command=True, last=True)) + pdu(P_DATA, pdv(1, data, command=False, last=True))
         threading.Thread(target=theirs.sendall, args=(wire,), daemon=True).start()
