@@ -23,7 +23,7 @@ RESIDENT_MB = 2048
 
 
 def run(target: str, seconds: float, crashes: Path, corpus: Path | None, seed: int) -> bool:
-    """Fuzz `target` for `seconds`; tell whether nothing was wrong. With a `seed` other than 0 it does the same each time."""
+    """Fuzz `target` for `seconds`; tell whether nothing was wrong. With a `seed` other than 0 it begins the same each time."""
     with tempfile.TemporaryDirectory() as own:
         folder = corpus / target if corpus else Path(own)
         folder.mkdir(parents=True, exist_ok=True)
