@@ -15,7 +15,7 @@ def certs(
     *,
     subjects: Annotated[
         list[str] | None,
-        typer.Option("--for", metavar="NAME", help="Whose certificate: the gateway's, or a peer's. Repeatable. [default: gateway]"),
+        typer.Option("--for", metavar="NAME", help="The certificate's owner: gateway, or a peer. Repeatable. [default: gateway]"),
     ] = None,
     names: Annotated[
         list[str] | None, typer.Option("--name", metavar="DNS", help="A DNS name it is reached by, in place of the defaults.")

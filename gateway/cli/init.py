@@ -19,7 +19,7 @@ from gateway.files import using, write_file
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 _PEER = re.compile(r"(?P<ae>[^@]+)@(?P<host>\[[^\]]+\]|[^:\[\]]+):(?P<port>\d{1,5})")
 
-_SOURCE_HELP = "Who sends, and whom pull asks. Repeatable."
+_SOURCE_HELP = "A peer that sends, and that pull asks. Repeatable."
 _DESTINATION_HELP = "Where instances go: a DICOM peer, or a folder. Repeatable. [default: archive=archive]"
 _CONFIG_HELP = "The file to write."
 

@@ -44,12 +44,13 @@ def sync(
     ] = None,
     interval: Annotated[float | None, typer.Option(min=1, help="Seconds from one look to the next.", show_default="60")] = None,
     known: Annotated[
-        Literal["destination", "ledger"] | None, typer.Option(help="Who says what a destination holds.", show_default="destination")
+        Literal["destination", "ledger"] | None,
+        typer.Option(help="Where to look up what a destination holds: there, or in the ledger.", show_default="destination"),
     ] = None,
     when: Annotated[str | None, typer.Option(help="The schedule outside whose hours nothing moves.")] = None,
     priority: Annotated[
         Literal["low", "normal", "high"] | None,
-        typer.Option(help="What goes first where not everything can.", show_default="normal"),
+        typer.Option(help="The order where not everything can go at once.", show_default="normal"),
     ] = None,
     once: Annotated[bool, typer.Option("--once", help="One cycle, and wait for the deliveries.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be moved, and move nothing.")] = False,
