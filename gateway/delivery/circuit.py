@@ -25,7 +25,7 @@ class CircuitState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Circuit:
-    """How the way to one destination has been doing lately."""
+    """The recent state of the way to one destination."""
 
     failures: int = 0
     open_until: float = 0.0
