@@ -41,7 +41,7 @@ class Ballast:
 
     @property
     def missing_bytes(self) -> int:
-        """How much is to be left free for it, because it was given up."""
+        """The bytes that are to be left free for it, because it was given up."""
         return 0 if self._there else self._size
 
     def take(self) -> None:
