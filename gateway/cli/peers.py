@@ -140,7 +140,7 @@ def find(
         list[str] | None, typer.Argument(help="Matching keys, like StudyDate=20240101-", metavar="[KEY=VALUE]...")
     ] = None,
     level: Annotated[Level, typer.Option(help="The level of the matches.")] = "study",
-    limit: Annotated[int | None, typer.Option(min=1, help="How many matches at most.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="The most matches to show.")] = None,
     path: ConfigOption = DEFAULT_CONFIG,
     as_json: JsonOption = False,
 ) -> None:

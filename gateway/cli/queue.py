@@ -62,7 +62,7 @@ def list_(
     destination: Destination = None,
     state: State = None,
     study: Study = None,
-    limit: Annotated[int, typer.Option(min=1, max=10_000, help="How many to show.")] = 50,
+    limit: Annotated[int, typer.Option(min=1, max=10_000, help="The most deliveries to show.")] = 50,
     path: ConfigOption = DEFAULT_CONFIG,
     as_json: JsonOption = False,
 ) -> None:
