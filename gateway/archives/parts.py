@@ -25,7 +25,7 @@ TOLERANCE_S = 60
 Keyword = Literal["PatientID", "PatientName", "AccessionNumber"]
 
 Way = Literal["time", "id-end", "id-begin", "name-begin", "accession-end"]
-"""By what a query is asked in parts."""
+"""The ways to ask a query in parts."""
 
 KEYWORDS: Mapping[Way, Keyword] = {
     "id-end": "PatientID",

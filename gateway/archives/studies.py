@@ -44,7 +44,7 @@ CLOSELY = 2
 """Up to so many matches are looked around closely; a range with more of them is halved."""
 
 LIKE: Sequence[Way] = ("id-end", "id-begin", "name-begin", "accession-end")
-"""By what studies are asked for beside their times, each where the ones before did not list everything."""
+"""The keys that studies are asked for by beside their times, each where the ones before did not list everything."""
 
 WANTED = ("StudyInstanceUID", "StudyDate", "StudyTime", "PatientID", "PatientName", "AccessionNumber")
 """The attributes of each study that must be known to ask for parts."""

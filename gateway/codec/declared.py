@@ -1,4 +1,4 @@
-"""Whether a data set is in the transfer syntax that it is declared to be in, and in which one it is where it is not (PS3.5 §A).
+"""Proof that a data set is in its declared transfer syntax, and the one that it is in where it is in another (PS3.5 §A).
 
 Some sources send JPEG, RLE or uncompressed pixels, or other headers, in a presentation context of another transfer syntax.
 `fits` costs next to nothing for what is as it should be: headers are told by the first element, Pixel Data is found by its tag, and

@@ -1,4 +1,4 @@
-"""Whether the user who runs this may use the files and folders that a configuration names, and who else may read its secrets.
+"""The rights on files and folders that a configuration names: of the user who runs this, and of others who may read its secrets.
 
 For ``gateway config --check``: nothing is made and nothing is changed. A fault that would end or hinder `gateway serve` is a
 problem, one that a person should know of is a warning.

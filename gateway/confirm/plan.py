@@ -1,4 +1,4 @@
-"""When a study is asked for, and what an answer or a refusal means. Pure: the time is an argument, in UTC seconds."""
+"""The time to ask for a study, and the meaning of an answer or a refusal. Pure: the time is an argument, in UTC seconds."""
 
 from __future__ import annotations
 

@@ -94,10 +94,10 @@ class _Compared:
     same: list[Unverified] = field(default_factory=list)
     missing: list[Unverified] = field(default_factory=list)
     other: dict[str, list[Unverified]] = field(default_factory=dict)
-    """By what they differ in."""
+    """The instances that differ, by what they differ in."""
 
     unknown: dict[str, list[Unverified]] = field(default_factory=dict)
-    """By why they cannot be compared."""
+    """The instances that cannot be compared, by the reason."""
 
 
 class Watch:

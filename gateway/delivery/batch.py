@@ -45,7 +45,7 @@ class Batch:
     """The instances that the destination took, by Study Instance UID."""
 
     _since: float = field(init=False)
-    """When the instance at hand began."""
+    """The time when the instance at hand began."""
 
     _open: dict[int, Consignment] = field(init=False)
     """The consignments without an outcome yet; to take one out is atomic, so that each is noted once."""

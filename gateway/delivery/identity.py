@@ -1,4 +1,4 @@
-"""Whether the folder at a destination's path is the folder that was there before.
+"""The identity of a destination's folder: whether the one at its path is the one that was there before.
 
 A share that is not mounted leaves its empty mount point, and a disk may be replaced by another: what is written there then is not
 at the destination. So a folder that is delivered into gets a marker file with an id, and the ledger remembers the id

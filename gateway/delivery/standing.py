@@ -75,7 +75,7 @@ class Standing:
     """The number of instances that the last claim brought."""
 
     settled_at: float = math.inf
-    """Since when outcomes of a batch that has ended wait to be recorded."""
+    """The time since which outcomes of a batch that has ended wait to be recorded."""
 
     rest_until: float = -math.inf
     """The ledger could not be written and is left alone until then."""

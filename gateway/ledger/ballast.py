@@ -19,7 +19,7 @@ import structlog
 _log = structlog.get_logger()
 
 BALLAST_BYTES = 16 * 1024 * 1024
-"""As much as the write-ahead log grows between two checkpoints."""
+"""The growth of the write-ahead log between two checkpoints."""
 
 _PART = 8
 """No more than one part in this many of a small file system."""

@@ -72,7 +72,7 @@ class Arrival:
     """The transfer syntaxes that routes ask for at destinations, in place of the destinations' own wishes."""
     priority: Priority = Priority.NORMAL
     unfit: str = ""
-    """Why its bytes cannot be what they are declared to be, in words that follow "it came", without patient data.
+    """The reason why its bytes cannot be what they are declared to be, in words that follow "it came", without patient data.
 
     A retrieval does not count such an instance as received, asks for it again in other ways, and names it in its verdict.
     """

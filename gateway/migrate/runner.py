@@ -53,7 +53,7 @@ class Migration:
     """The gateway begins it at its start, nobody asked for it now."""
     job_id: int | None = None
     waiting: str = ""
-    """Why nothing new is begun now."""
+    """The reason why nothing new is begun now."""
     problems: dict[str, str] = field(default_factory=dict)
     """Label of a portion to why it could not be listed, Study Instance UID to why it has no verdict."""
     doubts: dict[str, str] = field(default_factory=dict)

@@ -1,4 +1,4 @@
-"""As what an Orthanc stores the instances of a study, asked by REST where it may transcode what it sends. Blocking, thread-safe.
+"""The encoding in which an Orthanc stores a study's instances, by REST where it may transcode what it sends. Blocking, thread-safe.
 
 Orthanc tells by C-FIND no transfer syntax, and for SOP classes it reads each file; its REST API has both in its database.
 """

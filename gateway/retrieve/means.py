@@ -102,7 +102,7 @@ class Source:
     knowledge_kept: str = ""
     """The text in which the ledger has that evidence."""
     impatient_until: float = 0.0
-    """Until then (monotonic seconds) a refused query is taken as refused for good: it was waited for in vain."""
+    """The time (monotonic seconds) until which a refused query is taken as refused for good: it was waited for in vain."""
 
     @property
     def order(self) -> AcceptanceOrder:
