@@ -257,7 +257,7 @@ def test_without_a_running_gateway_it_goes_on_until_it_is_interrupted(pair: Pair
     assert "Traceback" not in syncing.output
 
 
-def test_a_gateway_that_serves_runs_its_syncs_and_carries_on_after_a_restart(pair: Pair, run: Run) -> None:
+def test_a_serving_gateway_runs_its_syncs_and_resumes_after_a_restart(pair: Pair, run: Run) -> None:
     configured(pair, to=["local"])
     first = pair.scan(1, 1, 3)
     with pair.site.serving() as serving:

@@ -78,7 +78,7 @@ def help_of(*arguments: str, capsys: pytest.CaptureFixture[str]) -> str:
     return capsys.readouterr().out
 
 
-def test_every_command_stands_in_the_help_with_a_line_that_is_not_cut_at_80_columns(
+def test_the_help_has_one_line_within_80_columns_for_each_command(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "80")

@@ -90,7 +90,7 @@ def test_private_and_unknown_elements_become_un_and_keep_their_bytes(pool: Pool)
     assert bring(made, IMPLICIT_LITTLE, pool).data == implicit
 
 
-def test_a_private_sequence_without_length_becomes_un_and_stays_implicit_within(pool: Pool) -> None:
+def test_a_private_sequence_without_length_becomes_un_with_implicit_items(pool: Pool) -> None:
     within = [[Made(0x00080100, "SH", b"CODE")]]
     implicit = encode([Made(_PRIVATE_SEQUENCE, "SQ", items=within, defined=False)], explicit=False)
     made = bring(DataSet(implicit, IMPLICIT_LITTLE), EXPLICIT_LITTLE, pool)

@@ -45,7 +45,7 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> Found:
     return result
 
 
-def test_every_file_is_delivered_with_equal_pixels_and_elements_or_held_for_a_reason_that_is_named(found: Found) -> None:
+def test_every_file_is_delivered_with_equal_content_or_held_with_a_reason(found: Found) -> None:
     assert found.problems == []
 
 

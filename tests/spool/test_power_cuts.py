@@ -257,9 +257,7 @@ def carry_out(model: Model, operation: tuple[Any, ...]) -> None:
 
 @settings(max_examples=80, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(OPERATIONS, min_size=10, max_size=40), SEEDS)
-def test_any_sequence_of_operations_and_power_cuts_brings_back_what_was_acknowledged(
-    operations: list[tuple[Any, ...]], seed: int
-) -> None:
+def test_acknowledged_instances_survive_any_operations_and_power_cuts(operations: list[tuple[Any, ...]], seed: int) -> None:
     root = Path(tempfile.mkdtemp())
     try:
         with Disk(root / "spool") as disk:
