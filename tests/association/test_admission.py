@@ -1,4 +1,4 @@
-"""Who may associate: the called and the calling AE title, the address and the certificate together."""
+"""Admission of callers: the called and the calling AE title, the address and the certificate together."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How an association that we request begins, and every way in which it does not."""
+"""The beginning of an association that we request, and every way in which it fails."""
 
 from __future__ import annotations
 

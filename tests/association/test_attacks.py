@@ -403,7 +403,7 @@ ODD_UIDS = {
     "quotes": "1.2'\"<&>;--",
     "percent": "%s%n%00",
 }
-"""What breaks PS3.5 §9.1 and is carried all the same."""
+"""UIDs that break PS3.5 §9.1 and are carried all the same."""
 
 
 @pytest.mark.parametrize("uid", HOSTILE_UIDS.values(), ids=HOSTILE_UIDS)

@@ -1,4 +1,4 @@
-"""What a peer lists of a series, when it answers with more than was asked for."""
+"""Instances that a peer lists of a series, when it answers with more than was asked for."""
 
 from __future__ import annotations
 

@@ -175,7 +175,7 @@ def test_a_wait_that_nothing_ends_ends_by_itself() -> None:
         assert stream.receive_into(memoryview(bytearray(1)), time.monotonic() + 5) == 1
 
 
-# How many associations
+# Limits on the number of associations
 
 
 def test_a_source_at_its_association_limit_leaves_others_theirs(gateway: Accepting) -> None:

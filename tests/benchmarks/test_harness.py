@@ -1,4 +1,4 @@
-"""How the benchmarks measure: rounds in turn, ratios within a round, who fails is left out, what a process cost."""
+"""Measuring: rounds in turn, ratios within a round, parties that fail left out, the cost of a process."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the benchmarks make of figures: goals, tables, the plot, and the page that they are written into."""
+"""Reports of the benchmarks: goals, tables, the plot, and the page that they are written into."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a command imports before it works, and what it says of itself: nobody waits for rooms that are not entered."""
+"""Imports of a command before it works, and its help: no command imports packages that it does not use."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ HEAVY = (
     "structlog",
     "trio",
 )
-"""What takes long to import, and no help needs."""
+"""Packages that take long to import, and that no help needs."""
 
 DECODING = ("numpy", "pydicom", "pynetdicom", "httpx")
-"""What nobody needs who only looks into the ledger."""
+"""Packages that a command does not need which only reads the ledger."""
 
 ASK = """
 import json, sys

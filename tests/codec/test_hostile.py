@@ -1,4 +1,4 @@
-"""What is damaged, lies or explodes costs one instance; what crashes, hangs or eats memory costs one worker, which is replaced."""
+"""Damaged, lying and exploding input costs one instance; a crash, a hang or too much memory costs one worker, which is replaced."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What two sides differ in, and what repairs it: nothing is missed, nothing is made up."""
+"""Differences of two sides, and their repair: nothing is missed, nothing is made up."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is remembered of a destination's answers, and what is proposed to it therefore."""
+"""Memory of a destination's answers, and the contexts that are proposed to it therefore."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is special about a destination that is a Storage SCP."""
+"""Properties of a destination that is a Storage SCP."""
 
 from __future__ import annotations
 

@@ -93,7 +93,7 @@ async def test_a_clock_that_was_set_back_by_a_day_delays_nothing(store):
 
 
 async def test_a_clock_set_back_starves_no_delivery(store):
-    """What is due tomorrow by the old clock is not the last for ever: each claim brings it forward."""
+    """A delivery due tomorrow by the old clock is not the last for ever: each claim brings it forward."""
     store.add_synthetic("a")
     store.ledger.write(lambda connection: connection.execute(update(deliveries).values(due_at=time.time() + 86_400)))
     now = time.time()

@@ -1,4 +1,4 @@
-"""What is special about a destination that is a folder."""
+"""Properties of a destination that is a folder."""
 
 import os
 import stat

@@ -1,4 +1,4 @@
-"""What a refused transfer syntax costs: counted in associations at a real storescp."""
+"""Cost of a refused transfer syntax, counted in associations at a real storescp."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a worker without work does next, by how its destination stands."""
+"""The next act of a worker without work, by the state of its destination."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What waits to be transcoded, made for several destinations at once."""
+"""Copies that several destinations wait for, transcoded at once."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ from tests.differential.stock_process import StockPynetdicom
 from tests.differential.transcript import ACCEPTOR, REQUESTOR, Transcript, Turn, transcripts
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
-"""What pydicom says of identifiers that a mutation damaged."""
+"""pydicom warns of identifiers that a mutation damaged."""
 
 RECORDED = list(transcripts(with_operations=True))
 BY_NAME = pytest.mark.parametrize("transcript", RECORDED, ids=lambda transcript: transcript.name)

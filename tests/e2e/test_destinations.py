@@ -1,4 +1,4 @@
-"""What destinations do to us, end to end: each row of the status table, refusals, aborts, silence, absence and return."""
+"""Destinations that misbehave, end to end: each row of the status table, refusals, aborts, silence, absence and return."""
 
 from __future__ import annotations
 

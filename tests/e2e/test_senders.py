@@ -1,4 +1,4 @@
-"""What senders do to us, end to end: real tools, every transfer syntax, TLS, and associations that end in the middle."""
+"""Senders, end to end: real tools, every transfer syntax, TLS, and associations that end in the middle."""
 
 from __future__ import annotations
 

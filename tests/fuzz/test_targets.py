@@ -18,13 +18,13 @@ from tests.fuzz import acceptor, harness, log
 from tests.fuzz.__main__ import TARGETS
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
-"""What pydicom says of damaged data sets."""
+"""pydicom warns of damaged data sets."""
 
 MUTATIONS = 5
 SECONDS = 60
 
 SEED = 1
-"""So that what fails was made to fail by a change. What nobody has thought of is found by running `tests.fuzz` for hours."""
+"""Fixed, so that a failure comes from a change of the code. Running `tests.fuzz` for hours finds the unforeseen."""
 
 
 @pytest.fixture(autouse=True)

@@ -1,4 +1,4 @@
-"""What was answered 0000 gets into the ledger, whatever the ledger does meanwhile."""
+"""Instances that were answered 0000 get into the ledger, whatever the ledger does meanwhile."""
 
 import os
 import sqlite3

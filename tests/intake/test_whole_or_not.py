@@ -1,4 +1,4 @@
-"""Whatever file is sent, and wherever it was cut: what a destination proves to have is what the file has, element by element."""
+"""Files of any kind, cut anywhere: an instance verified at a destination has the elements of its file, each of them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What comes in is recorded the same, however it is batched."""
+"""Arrivals are recorded the same, however they are batched."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ WRITE = "GATEWAY_WRITE_DOCS"
 
 @dataclass
 class Found:
-    """What became of all of them: symbols of the page by file, peer and mode; what is wrong; how often a reason held something."""
+    """The outcome of all files: symbols of the page by file, peer and mode; problems; the number of deliveries held by reason."""
 
     symbols: dict[Path, dict[tuple[str, str], str]] = field(default_factory=lambda: defaultdict(dict))
     problems: list[str] = field(default_factory=list)

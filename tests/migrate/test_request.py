@@ -1,4 +1,4 @@
-"""What a migration may be asked, and that it is understood again after a restart."""
+"""Requests for a migration, and their meaning after a restart."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a newcomer does next: `gateway send FOLDER` with the shipped config.toml, beside `make serve` and without it."""
+"""A newcomer's second step: `gateway send FOLDER` with the shipped config.toml, beside `make serve` and without it."""
 
 import os
 import shutil

@@ -1,4 +1,4 @@
-"""What is shipped works as it is: config.toml, the compose file, the container's configuration, the make targets."""
+"""Shipped files work as they are: config.toml, the compose file, the container's configuration, the make targets."""
 
 import shutil
 import stat

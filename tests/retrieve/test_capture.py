@@ -123,7 +123,7 @@ async def test_a_retrieval_of_the_same_study_counts_its_own_only(bench: Callable
 async def test_a_source_that_does_not_say_why_it_sends_is_asked_once(
     bench: Callable[..., Bench], tmp_path: Path, says: str
 ) -> None:
-    """What it sent may be anybody's: it is kept. Nothing more of it is asked for so, by a later process neither."""
+    """Its instances may be anybody's and are kept. No capture is asked of it again, nor by a later process."""
 
     def anonymously(order: Order) -> None:
         asked = order.message_id

@@ -1,4 +1,4 @@
-"""What came is what the source lists: its study and series, SOP class and transfer syntax; else it is unfit, and it is said why."""
+"""An arrival agrees with the source's list in study, series, SOP class and transfer syntax; else it is unfit, with the reason."""
 
 from __future__ import annotations
 

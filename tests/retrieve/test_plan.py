@@ -1,4 +1,4 @@
-"""What a source lists, from answers that may be partial, contradictory or hostile."""
+"""The list of a source, from answers that may be partial, contradictory or hostile."""
 
 from __future__ import annotations
 

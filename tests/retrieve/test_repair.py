@@ -1,4 +1,4 @@
-"""What is asked first, what is tried next, and how long arrivals are waited for."""
+"""The first request, the next attempts, and the time that arrivals are waited for."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What may be asked, what makes two commands the same, and events on their way over the control socket."""
+"""Valid requests, fingerprints of equal commands, and events on their way over the control socket."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a source sends otherwise than it lists it is named, asked for again in other ways, and never proves a study complete."""
+"""Instances sent otherwise than listed are named, asked for again in other ways, and never prove a study complete."""
 
 from __future__ import annotations
 

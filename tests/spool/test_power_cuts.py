@@ -1,4 +1,4 @@
-"""What a power cut leaves of the log: any sequence of operations, cut off anywhere, brings back what was acknowledged and no more.
+"""The log after a power cut: any sequence of operations, cut off anywhere, brings back what was acknowledged and no more.
 
 The disk is real but for its cache: until a file is synced each sector may hold what was written, what stood there before,
 or garbage; names may be those before the last sync of their folder.

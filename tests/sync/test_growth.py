@@ -17,7 +17,7 @@ HISTORIES = st.lists(st.tuples(st.integers(0, 3), st.floats(1, 300)), min_size=1
 
 
 def seen_through(history: list[tuple[int, float]]) -> tuple[Seen, float]:
-    """What is known of a series after looks that saw these counts, each so long after the one before."""
+    """Return the knowledge of a series after looks that saw these counts, each so long after the one before, and the time."""
     known, now = dict[str, Seen](), 0.0
     for count, after_s in history:
         now += after_s

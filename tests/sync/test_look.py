@@ -1,4 +1,4 @@
-"""What a look finds, and how little it asks for it."""
+"""Findings of a look, and the few questions that it asks for them."""
 
 from __future__ import annotations
 

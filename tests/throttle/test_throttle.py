@@ -39,7 +39,7 @@ def test_no_stretch_of_time_moves_more_than_the_rate_and_the_catch_up(rate: floa
     for first in range(len(begun)):
         moved = 0
         for at, count in begun[first:]:
-            # What is begun at the end of the stretch is moved after it.
+            # Bytes begun at the end of the stretch are moved after it.
             assert moved <= rate * (at - begun[first][0] + CATCH_UP_S) + begun[first][1] * 1e-6 + 1
             moved += count
 
