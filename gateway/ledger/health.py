@@ -100,7 +100,7 @@ def has_foreign_wal(path: Path) -> bool:
     if len(head) < 8:
         return False
     magic, version = struct.unpack(">LL", head)
-    return magic & ~1 == _WAL_MAGIC and version != _WAL_VERSION
+    return bool(magic & ~1 == _WAL_MAGIC and version != _WAL_VERSION)
 
 
 def look(path: Path, before: Sight | None = None) -> Sight:
