@@ -410,7 +410,7 @@ def test_no_answer_does_more_than_be_refused(tail: bytes, scu: bool, scp: bool) 
     assert len(accept.accepted) + len(accept.refused) == 2
 
 
-def test_a_request_of_twice_as_many_transfer_syntaxes_takes_twice_the_steps() -> None:
+def test_twice_as_many_transfer_syntaxes_take_twice_the_steps() -> None:
     def taken(count: int) -> int:
         many = [f"1.2.{number}".encode() for number in range(10_000, 10_000 + count)]
         body = raw_request(*(raw_context(number, CT.encode(), *many) for number in (1, 3, 5)))

@@ -130,7 +130,7 @@ READ_OTHERWISE = {
 
 
 @pytest.mark.parametrize("what", READ_OTHERWISE)
-def test_what_nobody_says_how_to_read_is_no_difference(what: str) -> None:
+def test_input_that_no_standard_covers_is_no_difference(what: str) -> None:
     head.one_input(b"\0" + READ_OTHERWISE[what])
 
 
