@@ -20,7 +20,7 @@ from tests.support.gateway import Gateway
 from tests.support.orthanc import orthanc
 from tests.support.ports import HOST, free_port
 from tests.support.processes import Running
-from tests.support.waiting import wait_until
+from tests.support.waiting import PATIENCE_S, wait_until
 
 pytestmark = pytest.mark.peers("dcmqrscp", "dcmqridx", "echoscu")
 
@@ -122,10 +122,10 @@ def test_an_interrupted_pull_exits_130_and_the_same_command_carries_on(
     site: Gateway, run: Run, archive: DcmQrScp, tmp_path: Path
 ) -> None:
     (tmp_path / "archive").write_text("a file where the destination's folder has to be")
-    with Running(site.command("pull", "archive", "--study", STUDY), cwd=site.folder, stop_timeout_s=20) as pulling:
+    with Running(site.command("pull", "archive", "--study", STUDY), cwd=site.folder, stop_timeout_s=45) as pulling:
         wait_until(lambda: run("queue", "list", "--json").document["total"] == 8, "eight deliveries queued")
         pulling.process.send_signal(signal.SIGINT)
-        assert pulling.process.wait(20) == 130, pulling.output
+        assert pulling.process.wait(PATIENCE_S) == 130, pulling.output
     (tmp_path / "archive").unlink()
     assert run("pull", "archive", "--study", STUDY).code == 0
     assert uids_in(tmp_path / "archive") == sorted(archive.files)

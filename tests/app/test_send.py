@@ -15,7 +15,7 @@ from tests.support import gateway as support
 from tests.support.gateway import Gateway
 from tests.support.ports import HOST, free_port
 from tests.support.processes import Running
-from tests.support.waiting import wait_until
+from tests.support.waiting import PATIENCE_S, wait_until
 
 
 @pytest.fixture
@@ -284,11 +284,11 @@ def test_an_interrupted_send_exits_130_and_the_same_command_carries_on(
 ) -> None:
     blocked = tmp_path / "archive"
     blocked.write_text("a file where the destination's folder has to be")
-    with Running(site.command("send", files, "--to", "archive"), cwd=site.folder, stop_timeout_s=20) as sending:
+    with Running(site.command("send", files, "--to", "archive"), cwd=site.folder, stop_timeout_s=45) as sending:
         # Another command asks the gateway that the sending one runs inside itself.
         wait_until(lambda: run("queue", "list", "--json").document["total"] == 5, "five deliveries queued")
         sending.process.send_signal(signal.SIGINT)
-        assert sending.process.wait(20) == 130, sending.output
+        assert sending.process.wait(PATIENCE_S) == 130, sending.output
         assert "give the same command again to carry on" in sending.output
         assert "delivered once gateway serve runs" in sending.output
     blocked.unlink()
