@@ -32,7 +32,7 @@ _WIDTH = 132
 
 @dataclass(frozen=True)
 class Run:
-    """How the results were come by."""
+    """The circumstances of the results."""
 
     machine: dict[str, Any]
     rounds: int
