@@ -1,6 +1,9 @@
 """Habits of the documentation that a machine can check: lengths of lines, first words, one line a change, decisions on the map."""
 
+import ast
+import io
 import re
+import tokenize
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +17,7 @@ MARKDOWN = [
     *sorted(REPOSITORY.glob("*.md")),
     *(path for name in ("docs", "benchmarks", "certs", "tests") for path in sorted((REPOSITORY / name).rglob("*.md"))),
 ]
+CODE = sorted((REPOSITORY / "gateway").rglob("*.py"))
 DECISIONS = sorted((REPOSITORY / "docs/decisions").glob("*.md"))
 WIDTH = 132
 
@@ -53,6 +57,16 @@ def blocks(text: str) -> Iterator[tuple[int, str]]:
             parts.append(re.sub(r"^\s*([-*]|\d+\.)\s+", "", line).strip())
 
 
+def prose_of_code(source: str) -> Iterator[tuple[int, str]]:
+    """Yield docstrings, of attributes too, and comments, with their lines' numbers."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
+            yield node.lineno, node.value.value
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        if token.type == tokenize.COMMENT:
+            yield token.start[0], token.string.lstrip("#: ")
+
+
 def without_subject(text: str) -> list[str]:
     """Return the sentences that begin with a pronoun for what they are about; questions may."""
     found = []
@@ -72,6 +86,17 @@ def test_no_line_outside_tables_is_too_long(path: Path) -> None:
 @pytest.mark.parametrize("path", READ_BY_USERS, ids=name)
 def test_every_sentence_names_its_subject(path: Path) -> None:
     assert without_subject(path.read_text(encoding="utf-8")) == []
+
+
+def test_every_sentence_of_the_code_names_its_subject() -> None:
+    found = [
+        f"{name(path)}:{number}: {sentence[:60]}"
+        for path in CODE
+        for number, text in prose_of_code(path.read_text(encoding="utf-8"))
+        for sentence in SENTENCE_END.split(text)
+        if NOUN.match(sentence.lstrip()) and not sentence.startswith("How ") and "?" not in sentence
+    ]
+    assert found == []
 
 
 @pytest.mark.parametrize(
