@@ -487,7 +487,7 @@ def test_a_deflate_bomb_passes_as_the_bytes_it_is(gateway: Accepting) -> None:
 @pytest.mark.parametrize("how", ["abort", "close", "reset", "release"])
 @pytest.mark.parametrize("where", ["before the data set", "in the middle", "in a fragment"])
 def test_an_end_in_the_middle_of_an_instance_leaves_nothing_of_it(how: str, where: str) -> None:
-    # What comes within a fragment is part of it, and the fragment does not end.
+    # The bytes of an abort are then part of the fragment, which does not end.
     limits = NO_PDU if where == "in a fragment" and how in ("abort", "release") else PATIENT
     with accepting(limits) as gateway, closing(RawRequestor(gateway.port)) as peer:
         peer.send(peer.request("1.2.3"))

@@ -88,7 +88,7 @@ UNREADABLE = {
         _delimiter(syntax, 0xE00D) + again() + element("PatientID", b"", syntax, length=40)
     ),
 }
-"""Where pydicom reads no further than the first of two elements, and the gateway reads the second: it counts."""
+"""Reasons for which pydicom reads only the first of two elements; the gateway reads the second, which counts."""
 
 TWICE = {
     "SOPClassUID": (b"1.2.840.10008.5.1.4.1.1.7\0", b"A "),
@@ -126,7 +126,7 @@ READ_OTHERWISE = {
     "an empty part behind a broken escape": element("SpecificCharacterSet", b"\\ISO 2022 IR 87", head.EXPLICIT)
     + element("PatientName", b"Test^Name=\\$B;3ED\x1b(B^\x1b$BB@O:\x1b(B", head.EXPLICIT),
 }
-"""What the gateway and pydicom read otherwise, and no standard says how."""
+"""Bytes that the gateway and pydicom read differently, and no standard says how."""
 
 
 @pytest.mark.parametrize("what", READ_OTHERWISE)

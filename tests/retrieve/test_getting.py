@@ -256,7 +256,7 @@ async def test_leaving_a_job_stops_the_c_get_between_instances_and_it_resumes(be
     pause = threading.Event()
 
     def slowly(nth: int, _uid: str) -> int | None:
-        # Whoever is slow to leave finds it half way.
+        # However slow the job is to leave, the source is still at work then.
         pause.wait(0.2 if nth < 20 else DEADLINE_S)
         return None
 

@@ -172,7 +172,7 @@ async def test_leaving_a_job_stops_the_source_between_instances_and_it_resumes(b
         pause = threading.Event()
         with order.sending() as send:
             for number, dataset in enumerate(order.selected, 1):
-                # Whoever is slow to leave finds it half way.
+                # However slow the job is to leave, the source is still at work then.
                 while number > 20 and not order.cancelled:
                     order.pending(len(order.selected) - number, number)
                     pause.wait(0.05)

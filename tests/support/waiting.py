@@ -12,13 +12,13 @@ import trio
 T = TypeVar("T")
 
 PATIENCE_S = 60.0
-"""Longer than anything takes that comes, on the busiest machine. A deadline that a test wants to run out is one of its own."""
+"""A deadline for what comes for certain, which the busiest machine meets. A test that wants one to run out has its own."""
 
 _PAUSE = threading.Event()
 
 
 def in_time() -> float:
-    """Return a deadline, in monotonic seconds, for what comes."""
+    """Return a deadline, in monotonic seconds, for what comes for certain."""
     return time.monotonic() + PATIENCE_S
 
 
