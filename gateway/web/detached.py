@@ -25,6 +25,9 @@ from gateway.web.wire import Document
 
 log = structlog.get_logger()
 
+REPORTS_NAME = "reports"
+"""The folder of reports in the state folder."""
+
 Work = Callable[[Callable[[Document], Awaitable[None]]], Awaitable[None]]
 """Does what was left, telling its events; raises GatewayStopping where the gateway stops meanwhile."""
 
