@@ -8,15 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from contextlib import closing
+from typing import TYPE_CHECKING
 
 import structlog
 
 from gateway.domain import Attributes
 from gateway.errors import AssociationError, ConfigurationError, DestinationUnavailable, LedgerError, WebServiceError
-from gateway.holdings import place
-from gateway.ledger import Ledger
 from gateway.route import OPERATION_KEYS, Rule, compile_routes
 from gateway.settings import Settings
+
+if TYPE_CHECKING:
+    from gateway.ledger import Ledger
 
 log = structlog.get_logger()
 
@@ -54,6 +56,8 @@ class Existing:
         return held or set()
 
     def _held_at(self, name: str, study: str, series: Collection[str]) -> set[str]:
+        from gateway.holdings import place
+
         try:
             with closing(place(self._settings, name, self._ledger)) as asked:
                 return {uid for one in series for uid in asked.instances(study, one)}
