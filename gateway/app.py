@@ -20,13 +20,13 @@ from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import structlog
 import trio
 
 from gateway.domain import Role
 from gateway.engine import Desk, Engine
 from gateway.errors import GatewayError, StateFolderInUse, leaf
 from gateway.files import using
+from gateway.log import get_logger
 from gateway.settings import Settings
 from gateway.spool.lock import StateLock
 from gateway.web.api import create_api
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from gateway.spool import Spool
     from gateway.web.detached import Detached
 
-log = structlog.get_logger()
+log = get_logger()
 
 LEDGER_NAME = "ledger.db"
 BALLAST_NAME = "ledger.ballast"
@@ -127,7 +127,8 @@ async def run(
                 drained()
             finally:
                 closing.set()
-    log.info("gateway_stopped")
+    if role is Role.GATEWAY:
+        log.info("gateway_stopped")
 
 
 async def _locked(settings: Settings, lock_s: float) -> StateLock:
@@ -207,8 +208,9 @@ async def _start(engine: Engine, parts: trio.Nursery, control: trio.Nursery, clo
     await control.start(partial(serve_control, create_api(engine), engine.settings.gateway.state, stop=closing))
     if engine.role is Role.GATEWAY and listens:
         await engine.listener.open()
-    listening = [f"{host}:{port}" for host, port in engine.acceptor.endpoints] if engine.role is Role.GATEWAY else []
-    log.info("gateway_started", role=engine.role, process_id=os.getpid(), listening=listening)
+    if engine.role is Role.GATEWAY:
+        listening = [f"{host}:{port}" for host, port in engine.acceptor.endpoints]
+        log.info("gateway_started", role=engine.role, process_id=os.getpid(), listening=listening)
 
 
 async def _drain(engine: Engine, stop: Stop, drain_s: float) -> None:

@@ -10,17 +10,16 @@ from collections.abc import Collection
 from contextlib import closing
 from typing import TYPE_CHECKING
 
-import structlog
-
 from gateway.domain import Attributes
 from gateway.errors import AssociationError, ConfigurationError, DestinationUnavailable, LedgerError, WebServiceError
+from gateway.log import get_logger
 from gateway.route import OPERATION_KEYS, Rule, compile_routes
 from gateway.settings import Settings
 
 if TYPE_CHECKING:
     from gateway.ledger import Ledger
 
-log = structlog.get_logger()
+log = get_logger()
 
 
 def possible_destinations(settings: Settings, source: str) -> tuple[str, ...]:

@@ -8,18 +8,18 @@ from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from functools import partial
 
-import structlog
 import trio
 
 from gateway.app import Stop, first_of_ours, run
 from gateway.domain import Role
 from gateway.errors import leaf
+from gateway.log import get_logger
 from gateway.settings import Settings
 from gateway.web.api import create_api
 from gateway.web.client import ANSWER_S, Ask
 from gateway.web.server import GRACE_S, answer
 
-log = structlog.get_logger()
+log = get_logger()
 
 DRAIN_S = 5.0
 """How long what is at hand may take to finish once the command is done with it."""

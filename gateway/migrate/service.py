@@ -12,11 +12,11 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
 
-import structlog
 import trio
 
 from gateway.errors import GatewayError, GatewayStopping, JobFailed, LedgerError, UsageError, leaf, require_known
 from gateway.ledger import planning, starts
+from gateway.log import get_logger
 from gateway.migrate import report
 from gateway.migrate.means import Listed, Means
 from gateway.migrate.request import MigrationRequest
@@ -24,7 +24,7 @@ from gateway.migrate.runner import Migration
 from gateway.settings import DicomDestination, Settings
 from gateway.windows import Window
 
-log = structlog.get_logger()
+log = get_logger()
 
 KEEP_EVERY_S = 2.0
 """Between two looks at a migration that has ended and whose deliveries go on; more where one look takes long."""

@@ -12,7 +12,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mappin
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 
-import structlog
 import trio
 
 from gateway.archives import Listing, StudyLister, go_through, memory
@@ -24,6 +23,7 @@ from gateway.domain import Provenance, Purpose
 from gateway.errors import UsageError, require_known
 from gateway.ledger import Ledger, learned
 from gateway.ledger.retrievals import JobState
+from gateway.log import get_logger
 from gateway.retrieve import finding
 from gateway.retrieve.capture import capture
 from gateway.retrieve.capturing import Capturing
@@ -43,7 +43,7 @@ from gateway.retrieve.wanted import Errand
 from gateway.settings import Settings, SourceTable, TlsTable
 from gateway.throttle import Throttle
 
-log = structlog.get_logger()
+log = get_logger()
 
 MAX_THREADS = 64
 """Ledger calls of all retrievals at a time; each source has threads of its own for what is asked of it."""

@@ -36,7 +36,6 @@ from dataclasses import asdict
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
-import structlog
 import trio
 from pydantic import BaseModel, ValidationError
 from starlette.applications import Starlette
@@ -49,6 +48,7 @@ from gateway.domain import Action, Role, printable
 from gateway.engine import Engine
 from gateway.errors import AssociationError, GatewayError, UsageError, require_known
 from gateway.files import unusable
+from gateway.log import get_logger
 from gateway.web import wire
 from gateway.web.server import Emit, EventStream, while_connected
 from gateway.web.wire import Document
@@ -58,7 +58,7 @@ if TYPE_CHECKING:
 
     from gateway.ledger import queue
 
-log = structlog.get_logger()
+log = get_logger()
 
 BODY_S = 60.0
 """How long the body of a request may take to come, in seconds."""

@@ -14,7 +14,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
-import structlog
 import trio
 from starlette.applications import Starlette
 from starlette.responses import Response
@@ -22,10 +21,11 @@ from starlette.types import Message, Receive, Scope, Send
 
 from gateway.errors import GatewayError, leaf
 from gateway.files import unusable, using
+from gateway.log import get_logger
 from gateway.web import sockets
 from gateway.web.wire import INTERNAL_ERROR, NDJSON, Document, error_document, line
 
-log = structlog.get_logger()
+log = get_logger()
 
 Emit = Callable[[Document], Awaitable[None]]
 
