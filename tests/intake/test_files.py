@@ -553,7 +553,10 @@ def test_a_damaged_member_is_noticed_also_where_it_was_read_ahead(send: Send, in
     raw[raw.index(b"Secret")] ^= 1
     path.write_bytes(raw)
     (event,) = send()
-    assert (event.outcome, event.reason) == (FileOutcome.FAILED, "cannot be unpacked (it is no whole ZIP archive, or a checksum does not fit)")
+    assert (event.outcome, event.reason) == (
+        FileOutcome.FAILED,
+        "cannot be unpacked (it is no whole ZIP archive, or a checksum does not fit)",
+    )
     assert found(ledger, "1.2.3") == []
 
 
