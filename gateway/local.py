@@ -22,7 +22,7 @@ from gateway.web.server import GRACE_S, answer
 log = get_logger()
 
 DRAIN_S = 5.0
-"""How long what is at hand may take to finish once the command is done with it."""
+"""The longest time that work at hand may take to finish once the command is done with it."""
 
 
 @contextmanager
@@ -86,7 +86,8 @@ class _Local:
             else:
                 self._nursery.start_soon(answering)
 
-        self._tell(begin)
+        if not self._tell(begin):
+            raise ConnectionAbortedError
         try:
             return answered.result(ANSWER_S)
         finally:
@@ -104,11 +105,13 @@ class _Local:
         if self._error is not None:
             raise self._error
 
-    def _tell(self, what: Callable[[], object]) -> None:
+    def _tell(self, what: Callable[[], object]) -> bool:
         """Have the gateway's thread call `what`, unless it has ended."""
         if self._token is not None:
             with suppress(trio.RunFinishedError):
                 self._token.run_sync_soon(what)
+                return True
+        return False
 
     def _leave(self) -> None:
         if self._left.is_set():

@@ -40,7 +40,7 @@ class _Logger:
 
 
 _unconfigured: list[Callable[[], None]] = []
-"""What configures structlog once it is imported."""
+"""Configures structlog once it is imported; empty once that is done."""
 
 
 def get_logger() -> Any:

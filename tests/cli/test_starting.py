@@ -1,4 +1,4 @@
-"""What a command imports before it works, and what it says of itself: nobody waits for rooms that are not entered."""
+"""Imports of a command before it works, and its help: no command imports packages that it does not use."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ HEAVY = (
     "structlog",
     "trio",
 )
-"""What takes long to import, and no help needs."""
+"""Packages that take long to import, and that no help needs."""
 
 LOOKING = {"sqlalchemy", "starlette", "trio"}
-"""What a desk needs that looks into the ledger."""
+"""Packages that a desk needs to read the ledger."""
 
 ASKING = {"numpy", "pydicom", "pynetdicom", "starlette", "trio"}
-"""What a desk needs that asks a peer; pydicom imports numpy."""
+"""Packages that a desk needs to ask a peer; pydicom imports numpy."""
 
 WATCHED = (*HEAVY, "h2", "imagecodecs", "rich.console", "wsproto")
 
@@ -130,7 +130,7 @@ def help_of(*arguments: str, capsys: pytest.CaptureFixture[str]) -> str:
     return capsys.readouterr().out
 
 
-def test_every_command_stands_in_the_help_with_a_line_that_is_not_cut_at_80_columns(
+def test_the_help_has_one_line_within_80_columns_for_each_command(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "80")
