@@ -42,10 +42,10 @@ def list_(path: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) -> N
     if rows:
         render.show(render.Table(("id", "state", "what", "how far", "changed"), rows, apart=("what", "how far")))
     else:
-        typer.echo("no job")
+        render.say("no job")
     for job in found["jobs"]:
         if job.get("note"):
-            typer.echo(f"{job['kind']} {job['job_id']}: {job['note']}")
+            render.say(f"{job['kind']} {job['job_id']}: {job['note']}")
 
 
 @jobs.command()
@@ -104,7 +104,7 @@ def resume(
     if as_json:
         render.print_json(begun)
     else:
-        typer.echo(f"{job}: begun")
+        render.say(f"{job}: begun")
 
 
 @jobs.command()
@@ -125,15 +125,15 @@ def _print(job: Document, as_json: bool) -> None:
         render.print_json(job)
         return
     if job["kind"] != "migrate":
-        typer.echo(f"{job['kind']} {job['job_id']}: {job['state']}: {_what(job)}")
-        typer.echo(f"what became of it, once it has ended: gateway jobs report {job['job_id']}")
+        render.say(f"{job['kind']} {job['job_id']}: {job['state']}: {_what(job)}")
+        render.say(f"what became of it, once it has ended: gateway jobs report {job['job_id']}")
         return
-    typer.echo(f"migration {job['job_id']}: {job['state']}: {_what(job)}")
-    typer.echo(words(job))
+    render.say(f"migration {job['job_id']}: {job['state']}: {_what(job)}")
+    render.say(words(job))
     if job.get("note"):
-        typer.echo(job["note"])
+        render.say(job["note"])
     for what, why in job.get("problems", {}).items():
-        typer.echo(f"  {what}: {why}")
+        render.say(f"  {what}: {why}")
 
 
 def _how_far(job: Document) -> str:

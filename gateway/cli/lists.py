@@ -9,8 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import typer
-
 from gateway.cli import render
 from gateway.errors import UsageError
 from gateway.files import unusable
@@ -64,11 +62,11 @@ class Listed:
         if self.found is None or not self.found.problems:
             return
         count = len(self.found.problems)
-        typer.echo(f"{render.plural(count, 'row')} of the list {'is' if count == 1 else 'are'} NOT asked for:", err=True)
+        render.say(f"{render.plural(count, 'row')} of the list {'is' if count == 1 else 'are'} NOT asked for:", err=True)
         for problem in self.found.problems[:SHOWN_ROWS]:
-            typer.echo(f"  {render.printable(str(problem))}", err=True)
+            render.say(f"  {render.printable(str(problem))}", err=True)
         if count > SHOWN_ROWS:
-            typer.echo(f"  … and {count - SHOWN_ROWS} more (--json has them all)", err=True)
+            render.say(f"  … and {count - SHOWN_ROWS} more (--json has them all)", err=True)
 
 
 def listed_in(path: Path | None, column: str | None, kind: ListKind | None) -> Listed:

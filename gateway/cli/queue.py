@@ -76,13 +76,13 @@ def list_(
         render.print_json(document)
         return
     if not document["entries"]:
-        typer.echo("nothing in the queue")
+        render.say("nothing in the queue")
         return
     columns = ("id", "destination", "state", "tries", "next try", "instance", "study", "why")
     rows = [_row(entry) for entry in document["entries"]]
     render.show(render.Table(columns, rows, apart=("why", "study", "instance")))
     if document["total"] > len(document["entries"]):
-        typer.echo(f"{document['total'] - len(document['entries'])} more (--limit)")
+        render.say(f"{document['total'] - len(document['entries'])} more (--limit)")
 
 
 def _row(entry: Mapping[str, Any]) -> tuple[str, ...]:
@@ -156,13 +156,13 @@ def _act(action: Action, where: QueueFilter, path: Path, as_json: bool, *, ask: 
     if as_json:
         render.print_json(document)
     else:
-        typer.echo(f"{render.plural(document['changed'], 'delivery', 'deliveries')} {_DONE[action]}")
+        render.say(f"{render.plural(document['changed'], 'delivery', 'deliveries')} {_DONE[action]}")
         left = document.get("unchanged", [])
         for one in left:
             named = f" ({', '.join(map(str, one['ids']))})" if where.ids else ""
-            typer.echo(f"  not changed: {one['count']}{named}: {one['why']}")
+            render.say(f"  not changed: {one['count']}{named}: {one['why']}")
         if not (document["changed"] or left):
-            typer.echo("  no delivery that is not done yet meets these conditions")
+            render.say("  no delivery that is not done yet meets these conditions")
     if not document["changed"] or (where.ids and document["changed"] < len(set(where.ids))):
         raise typer.Exit(1)
 
@@ -254,9 +254,9 @@ def export(
         render.print_json(summary)
     else:
         for one in summary["failed"][:SHOWN_FAILURES]:
-            typer.echo(f"  NOT exported: {render.printable(one['sop_instance_uid'] or '?')}: {render.printable(one['reason'])}")
+            render.say(f"  NOT exported: {render.printable(one['sop_instance_uid'] or '?')}: {render.printable(one['reason'])}")
         counts = render.states({name: count for name, count in summary["counts"].items() if count})
-        typer.echo(f"{render.plural(summary['instances'], 'instance')}, {render.size(summary['size_bytes'])}: {counts}")
+        render.say(f"{render.plural(summary['instances'], 'instance')}, {render.size(summary['size_bytes'])}: {counts}")
     if not summary["done"]:
         raise typer.Exit(1)
 

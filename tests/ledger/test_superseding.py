@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 
@@ -173,3 +174,49 @@ def test_what_an_older_gateway_stopped_for_nothing_goes_on(ledger: Ledger) -> No
         migrate(connection, MIGRATIONS[:8])
         assert standing(connection) == {("old", "a"): "pending", ("old", "b"): "held", ("new", "b"): "pending"}
     engine.dispose()
+
+
+def unfit_came(ledger: Ledger, content: str, *to: str) -> int:
+    one = replace(arrival(content, *to), unfit="with Pixel Data in another form")
+    return ledger.write(lambda connection: record(connection, one)).instance_id
+
+
+def asked_for(ledger: Ledger, content: str, *to: str, **changes: str) -> None:
+    """Record what came for a retrieval, with other UIDs where `changes` say so."""
+    one = arrival(content, *to, at=2.0)
+    one = replace(one, identity=replace(one.identity, **changes), retrieval_id=RETRIEVAL)
+    ledger.write(lambda connection: record(connection, one))
+
+
+RETRIEVAL = 77
+
+
+def test_what_came_unfit_is_dropped_once_its_source_sent_it_well(ledger: Ledger) -> None:
+    unfit_came(ledger, "bad", "a", "b")
+    unfit_came(ledger, "worse", "a")
+    asked_for(ledger, "good", "a")
+    assert states(ledger) == {
+        ("bad", "a"): "dropped",
+        ("worse", "a"): "dropped",
+        ("bad", "b"): "held",
+        ("good", "a"): "pending",
+    }
+
+
+@pytest.mark.parametrize("changes", [{"study_instance_uid": "1.2.77"}, {"series_instance_uid": "1.2.77"}])
+def test_what_came_unfit_in_another_study_or_series_stays_held(ledger: Ledger, changes: dict[str, str]) -> None:
+    unfit_came(ledger, "bad", "a")
+    asked_for(ledger, "good", "a", **changes)
+    assert states(ledger) == {("bad", "a"): "held", ("good", "a"): "pending"}
+
+
+def test_what_came_unfit_stays_held_where_nobody_asked_for_it_again(ledger: Ledger) -> None:
+    unfit_came(ledger, "bad", "a")
+    came(ledger, "good", "a", at=2.0)
+    assert states(ledger) == {("bad", "a"): "held", ("good", "a"): "pending"}
+
+
+def test_other_content_that_was_fit_is_never_dropped_for_what_was_asked_for(ledger: Ledger) -> None:
+    came(ledger, "old", "a")
+    asked_for(ledger, "good", "a")
+    assert states(ledger) == {("old", "a"): "held", ("good", "a"): "pending"}
