@@ -204,5 +204,5 @@ def _print(ours: OurAddress, entries: Mapping[str, str], done: Mapping[str, Any]
             typer.echo("but it does NOT reach this gateway: is `gateway serve` running, is the address right (--host)?", err=True)
         return
     for kind, text in entries.items():
-        typer.echo(f"{kind}:")
-        typer.echo("".join(f"  {line}\n" for line in text.splitlines()))
+        render.say(f"{kind}:")
+        render.say("".join(f"  {line}\n" for line in text.splitlines()))

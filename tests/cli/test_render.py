@@ -300,7 +300,7 @@ def test_prose_is_continued_between_words_and_no_word_is_broken(line: str, width
 
 def test_a_note_is_continued_below_its_row() -> None:
     noted = render.Table(("study", "note"), [("1.2.3", "the source answered A702 and nothing came of it")], apart=("note",))
-    assert render.layout(noted, 30) == ["study", "1.2.3", "  note: the source answered", "    A702 and nothing came of it"]
+    assert render.layout(noted, 31) == ["study", "1.2.3", "  note: the source answered", "    A702 and nothing came of it"]
 
 
 def test_an_instance_that_came_unfit_is_named_with_the_reason(capsys: pytest.CaptureFixture[str]) -> None:

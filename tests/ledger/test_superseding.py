@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import count
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 from sqlalchemy import Connection, create_engine, event, select, text
 
 from gateway.domain import Content, DeliveryState, InstanceIdentity, Provenance
-from gateway.ledger import Ledger, progress, transitions
+from gateway.ledger import Ledger, progress, retrievals, transitions
 from gateway.ledger.deliveries import claim
 from gateway.ledger.instances import SUPERSEDED, Arrival, send_again
 from gateway.ledger.migrations import MIGRATIONS, migrate
@@ -183,12 +184,11 @@ def unfit_came(ledger: Ledger, content: str, *to: str) -> int:
 
 def asked_for(ledger: Ledger, content: str, *to: str, **changes: str) -> None:
     """Record what came for a retrieval, with other UIDs where `changes` say so."""
+    job = ledger.write(partial(retrievals.open_job, kind="pull", fingerprint="f", criteria="{}", now=1.0))
+    opened = partial(retrievals.open_retrieval, job_id=job.id, source="archive", study_instance_uid="1.2", now=1.0)
     one = arrival(content, *to, at=2.0)
-    one = replace(one, identity=replace(one.identity, **changes), retrieval_id=RETRIEVAL)
+    one = replace(one, identity=replace(one.identity, **changes), retrieval_id=ledger.write(opened).id)
     ledger.write(lambda connection: record(connection, one))
-
-
-RETRIEVAL = 77
 
 
 def test_what_came_unfit_is_dropped_once_its_source_sent_it_well(ledger: Ledger) -> None:
