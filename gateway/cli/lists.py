@@ -79,14 +79,15 @@ def listed_in(path: Path | None, column: str | None, kind: ListKind | None) -> L
         if column is not None or kind is not None:
             raise UsageError("--column and --kind say how to read a --list")
         return Listed()
+    name = "standard input" if path == STANDARD_INPUT else str(path)
     try:
         with nullcontext(sys.stdin.buffer) if path == STANDARD_INPUT else path.open("rb") as file:
             content = file.read(MAX_LIST_BYTES + 1)
     except OSError as error:
         raise UsageError(str(unusable(error, "cannot read the list", path))) from error
     if len(content) > MAX_LIST_BYTES:
-        raise UsageError(f"{path}: larger than {render.size(MAX_LIST_BYTES)}; split it into several lists")
+        raise UsageError(f"{name}: larger than {render.size(MAX_LIST_BYTES)}; split it into several lists")
     try:
         return Listed(parse_list(decode_list(content), kind=kind, column=column))
     except UsageError as error:
-        raise UsageError(f"{path}: {error}") from error
+        raise UsageError(f"{name}: {error}") from error

@@ -217,8 +217,7 @@ def _print_found(summary: Document) -> None:
         (one["study_instance_uid"], one["date"], one["modalities"], "?" if one["instances"] is None else str(one["instances"]))
         for one in summary["studies"]
     ]
-    if summary["not_found"]:
-        render.say(f"the source lists nothing for {summary['not_found']} of what was asked for")
+    _print_uids("the source does not list", summary["not_listed"])
     if rows:
         render.show(render.Table(("study", "date", "modalities", "instances"), rows, apart=("study",)))
     to = ", ".join(summary["to"]) or "nowhere: no route leads anywhere from this source"

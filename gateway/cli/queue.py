@@ -66,7 +66,10 @@ def list_(
     path: ConfigOption = DEFAULT_CONFIG,
     as_json: JsonOption = False,
 ) -> None:
-    """List deliveries, oldest first: what is not done yet, or what the options name."""
+    """List deliveries that are not done yet, the oldest first.
+
+    Or those that the options name.
+    """
     from gateway.web.wire import QueueList
 
     command = QueueList(where=_where(ids, destination, state, study), limit=limit)
@@ -196,7 +199,10 @@ def retry(
     path: ConfigOption = DEFAULT_CONFIG,
     as_json: JsonOption = False,
 ) -> None:
-    """Try held and deferred deliveries again now, with all attempts anew; dropped ones when they are named."""
+    """Try held and deferred deliveries again now.
+
+    All attempts begin anew. Dropped deliveries are tried again when they are named.
+    """
     _act(Action.RETRY, _where(ids, destination, state, study, everything), path, as_json)
 
 
@@ -210,7 +216,7 @@ def hold(
     path: ConfigOption = DEFAULT_CONFIG,
     as_json: JsonOption = False,
 ) -> None:
-    """Stop trying deliveries that wait, until someone retries or releases them."""
+    """Stop trying deliveries until they are retried or released."""
     _act(Action.HOLD, _where(ids, destination, state, study, everything), path, as_json)
 
 
@@ -224,7 +230,10 @@ def release(
     path: ConfigOption = DEFAULT_CONFIG,
     as_json: JsonOption = False,
 ) -> None:
-    """Let held deliveries go on where they stood, with the attempts counted so far."""
+    """Let held deliveries go on where they stood.
+
+    The attempts so far count; retry begins anew.
+    """
     _act(Action.RELEASE, _where(ids, destination, state, study, everything), path, as_json)
 
 
@@ -238,7 +247,10 @@ def export(
     path: ConfigOption = DEFAULT_CONFIG,
     as_json: JsonOption = False,
 ) -> None:
-    """Write the instances that the gateway still keeps to a folder, as DICOM files; all of them, or what the options name.
+    """Write instances that the gateway keeps to a folder.
+
+    As DICOM files: all of them, or what the options name.
+
 
     Nothing is overwritten, and nothing changes for their deliveries.
     """
