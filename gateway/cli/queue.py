@@ -251,7 +251,6 @@ def export(
 
     As DICOM files: all of them, or what the options name.
 
-
     Nothing is overwritten, and nothing changes for their deliveries.
     """
     from gateway.web.wire import QueueExport

@@ -88,6 +88,12 @@ def test_every_command_stands_in_the_help_with_a_line_that_is_not_cut_at_80_colu
     assert max(map(len, lines)) <= 80
 
 
+@pytest.mark.parametrize("group", ["queue", "jobs", "config", "certs"])
+def test_no_line_of_a_groups_help_is_cut(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, group: str) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    assert not [line for line in help_of(group, capsys=capsys).splitlines()[1:] if line.endswith("...")]
+
+
 @pytest.mark.parametrize("command", [(name,) for name in cli.COMMANDS] + [("queue", "list"), ("jobs", "report")])
 def test_no_help_is_wider_than_80_columns(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...]
