@@ -1,1 +1,1 @@
-"""Measurements of the gateway against real peers on one machine: ``python -m benchmarks``. What each file holds is in README.md."""
+"""Measurements of the gateway against real peers on one machine: ``python -m benchmarks``. README.md describes each file."""

@@ -121,7 +121,7 @@ def main() -> int:
             print(f"{row.name:22} {row.title}: {', '.join(row.parties)}")
         return 0
     for number in (signal.SIGINT, signal.SIGTERM):
-        # Whoever ends it early, also in the background, ends the peers with it.
+        # Ending the run early, also in the background, ends its peers.
         signal.signal(number, signal.default_int_handler)
     try:
         results, run = _run(rows, options)

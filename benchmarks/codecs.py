@@ -35,7 +35,7 @@ from tests.support.sources import dataset_of
 Figures = dict[str, float | None]
 
 FIGURES = '{"instances"'
-"""How the line begins that the figures are in."""
+"""The beginning of the line with the figures."""
 
 
 def _gateway(files: Sequence[Path], output: Path, *, warm: bool) -> Figures:
@@ -124,7 +124,7 @@ _PARTIES: dict[str, Callable[[Sequence[Path], Path], Figures]] = {
 
 def main(how: str, folder: str, output: str) -> None:
     """Do it and print the figures as JSON."""
-    # Whoever ends it early ends its processes with it.
+    # Ending the run early ends its processes.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     print(json.dumps(_PARTIES[how](DataSet("", Path(folder), "").files, Path(output))))
 

@@ -67,7 +67,7 @@ class DataSet:
 
     @property
     def count(self) -> int:
-        """How many instances."""
+        """Number of instances."""
         return len(self.files)
 
     @cached_property
@@ -82,7 +82,7 @@ class DataSet:
 
 @dataclass(frozen=True)
 class Sizes:
-    """How many instances of each kind."""
+    """Number of instances of each kind."""
 
     ct: int = 1000
     small: int = 5000
@@ -160,7 +160,7 @@ class DataSets:
 
     @property
     def earlier(self) -> DataSet:
-        """What a gateway took and let go of before: as many CT slices as are measured."""
+        """Instances that a gateway took and released before: as many CT slices as are measured."""
         return self._series("earlier", seed=28, count=self.sizes.ct, rows=FRAME_ROWS)
 
     @property

@@ -1,4 +1,4 @@
-"""What a dead destination costs the others: the time to deliver a load to two destinations, with and without a dead third.
+"""Cost of a dead destination for the others: the time to deliver a load to two destinations, with and without a dead third.
 
 Runs the gateway as a subprocess between a requestor and two acceptors written for tests (they keep nothing), alternating the two
 settings so that drift of the machine hits both alike. Prints the medians and their ratio; a ratio near 1 is the aim. A third

@@ -46,7 +46,7 @@ def transfer(data: DataSet, seconds: float, cost: Cost | None = None) -> Metrics
 
 @dataclass
 class Bench:
-    """What every row gets: the data sets, a folder, and things that are kept from round to round."""
+    """The means of every row: the data sets, a folder, and objects that are kept from round to round."""
 
     folder: Path
     data: DataSets
@@ -139,7 +139,7 @@ class Row:
 
     @property
     def family(self) -> str:
-        """What kind of row it is."""
+        """The kind of the row: the first word of its name."""
         return self.name.partition("-")[0]
 
     def turns(self, number: int) -> list[str]:
@@ -151,13 +151,13 @@ class Row:
 
 @dataclass
 class Result:
-    """What a row's parties did in each round; a party that failed in a round is missing there."""
+    """The metrics of a row's parties in each round; a party that failed in a round is missing there."""
 
     row: Row
     rounds: list[dict[str, Metrics]] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
     seconds: float = 0.0
-    """How long the row took, preparations included."""
+    """Duration of the row, preparations included."""
     origin: str = ""
     """The gateway and the day of an earlier run that measured it; empty for the run at hand."""
 

@@ -21,7 +21,7 @@ from tests.support.storing import CT_STORAGE, EXPLICIT_LITTLE, data_set
 
 ROOT = "1.2.826.0.1.3680043.10.1338.777"
 DAYS = 20
-"""How far back history goes: less than a gateway remembers."""
+"""Length of the history in days: less than a gateway remembers."""
 
 A_STUDY, A_SEGMENT, A_BATCH = 400, 120, 5_000
 

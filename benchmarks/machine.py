@@ -1,4 +1,4 @@
-"""What the figures were taken on and with."""
+"""The machine and the programs that the figures were taken with."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
 """Memory that the machine really has: a virtual one may have to ask its host for each page that it uses for the first time.
 
 Many hosts take memory that is free back and give it again page by page, which costs tens of times what writing to the page does.
-Whoever uses memory that others have just let go of is then fast, whoever needs new memory (a receiver that writes files, for one)
-is slow, and which of the two a party is depends on who ran before. So all of it is used once, and of each MiB one page is kept,
-so that no stretch of free memory is long enough to be taken back.
+A party that uses memory which others have just let go of is then fast, and one that needs new memory (a receiver that writes
+files, for one) is slow: which of the two it is depends on the party that ran before. So all memory is used once, and of each MiB
+one page is kept, so that no stretch of free memory is long enough to be taken back.
 """
 
 from __future__ import annotations

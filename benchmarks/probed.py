@@ -1,9 +1,9 @@
 """``python probed.py REPORT COMMAND…``: the gateway's command line with a thread beside it that asks for the lock.
 
 The thread sleeps 2 ms at a time, outside the interpreter lock, and has to have the lock to go on: it stands for every thread that
-comes out of a system call. How much later than asked it goes on, less the time that the kernel had it waiting for a core
-(``schedstat``), is the time it waited for the lock. What it finds goes to REPORT as JSON when the gateway ends: a list of
-[UTC seconds since the epoch, seconds waited].
+comes out of a system call. The time it waited for the lock is its delay beyond the 2 ms, less the time that the kernel had it
+waiting for a core (``schedstat``). When the gateway ends, the waits go to REPORT as JSON: a list of [UTC seconds since the epoch,
+seconds waited].
 """
 
 from __future__ import annotations

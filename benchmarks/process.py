@@ -1,4 +1,4 @@
-"""What a process and its children cost, read from /proc (Linux), and programs that are timed from outside."""
+"""Cost of a process and its children, read from /proc (Linux), and programs that are timed from outside."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def _memory(pid: int, key: str) -> float:
 
 @dataclass(frozen=True)
 class Cost:
-    """What processes used between `Meter.start` and `Meter.stop`."""
+    """Resources that processes used between `Meter.start` and `Meter.stop`."""
 
     cpu_s: float
     peak_mib: float | None = None

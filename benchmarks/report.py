@@ -30,7 +30,7 @@ _DIGITS = 3
 
 @dataclass(frozen=True)
 class Run:
-    """How the results were come by."""
+    """The circumstances of the results."""
 
     machine: dict[str, Any]
     rounds: int

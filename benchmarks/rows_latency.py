@@ -1,4 +1,4 @@
-"""What one small thing takes: a C-ECHO, an idle association, the way of one instance through the gateway."""
+"""Latency of one small operation: a C-ECHO, an idle association, the way of one instance through the gateway."""
 
 from __future__ import annotations
 

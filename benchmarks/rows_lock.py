@@ -1,4 +1,4 @@
-"""What the interpreter lock costs a receiving gateway, at 1, 4 and 16 associations.
+"""Cost of the interpreter lock for a receiving gateway, at 1, 4 and 16 associations.
 
 Two measurements. Inside: how long a thread that comes out of a system call waits until it may go on (`benchmarks.probed`), and how
 often it has to wait at all. Outside: the same associations spread over two and four gateways, which share no lock, nor a spool or
@@ -26,7 +26,7 @@ ASSOCIATIONS = (1, 4, 16)
 PROCESSES = (1, 2, 4)
 
 NOTICED_S = 50e-6
-"""Who goes on within this time found the lock free: taking it, and reading the clock twice, takes less."""
+"""A thread that goes on within this time found the lock free: taking it, and reading the clock twice, takes less."""
 
 REPORT = "lock.json"
 

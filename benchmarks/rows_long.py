@@ -1,7 +1,7 @@
-"""What a gateway meets that runs for long: instances that come again, a spool that only grows, a long history and queue.
+"""Conditions of a gateway that runs for long: instances that come again, a spool that only grows, a long history and queue.
 
-What is received goes to a destination that there is not, so that nothing but receiving is measured. Each is held against the same
-gateway without it, and against storescp, which knows nothing of what it received before.
+Received instances go to a destination that does not exist, so that nothing but receiving is measured. Each condition is held
+against the same gateway without it, and against storescp, which does not remember what it received.
 """
 
 from __future__ import annotations

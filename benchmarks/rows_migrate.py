@@ -35,7 +35,7 @@ DEADLINE_S = 600.0
 LOOK_S = 0.02
 
 URGENT = 7
-"""How many urgent studies are timed; the median counts."""
+"""Number of urgent studies that are timed; the median counts."""
 
 
 Choice = Callable[[DataSets], DataSet]

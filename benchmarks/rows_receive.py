@@ -1,7 +1,7 @@
 """Receiving: the gateway, durable, beside storescp (which syncs nothing), Orthanc and stock pynetdicom.
 
 The time ends with the last response. Then each receiver has to have every instance: the gateway in its ledger, Orthanc in its
-index, the others as files. What it takes until then is told apart, and its CPU is counted.
+index, the others as files. The time until then is reported separately, and its CPU is counted.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a command costs before it works: from its start to its end, where it has nothing to do but to say something."""
+"""Cost of starting a command: the time from its start to its end, for commands that only print something."""
 
 from __future__ import annotations
 

@@ -46,7 +46,7 @@ _SUCCESS = re.compile(r"Response \(Success\)")
 
 @dataclass(frozen=True)
 class Window:
-    """How long sending took, and what it cost the senders."""
+    """Duration of sending, and its cost for the senders."""
 
     began_at: float
     """UTC seconds since the epoch, so that what ends later than the senders can be timed from the same moment."""
@@ -60,7 +60,7 @@ class Window:
 
 @dataclass(frozen=True)
 class Target:
-    """Whom to send to."""
+    """The receiver to send to."""
 
     port: int
     ae_title: str = "ANY-SCP"

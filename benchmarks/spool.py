@@ -1,4 +1,4 @@
-"""What a durable instance costs in the spool: a record of its log, against a file of its own with fsync and rename.
+"""Cost of a durable instance in the spool: a record of its log, against a file of its own with fsync and rename.
 
 Run as ``python -m benchmarks.spool [FOLDER]``; FOLDER is on the disk to be measured. Both are measured by turns, `TURNS` times; the
 table has the medians. CPU is user and system time of this process, which does nothing else.

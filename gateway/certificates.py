@@ -28,7 +28,7 @@ CA_DAYS = 3650
 CA_KEY_BITS = 3072
 KEY_BITS = 2048
 BACKDATED = timedelta(minutes=10)
-"""How far `not before` lies back, for peers whose clock is behind."""
+"""The time by which `not before` lies back, for peers whose clock is behind."""
 
 _FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 

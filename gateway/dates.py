@@ -1,6 +1,6 @@
 """Durations, days and C-FIND keys as people write them: ``12h``, ``yesterday``, ``StudyDate=2024-01-01..2024-01-31``. Pure.
 
-What cannot be read raises ValueError whose text says what is expected, for `gateway.settings` and the command line.
+Text that cannot be read raises ValueError, which says what is expected, for `gateway.settings` and the command line.
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ MAX_UID_LENGTH = 256
 """The longest UID that is carried. PS3.5 §9.1 allows 64 characters; no file, path, command or context is made of unbounded ones."""
 
 UID_RULE = f"control characters, wildcards, backslashes, or more than {MAX_UID_LENGTH} characters"
-"""What a UID that cannot be carried has."""
+"""The faults for which a UID cannot be carried, in words."""
 
 _UID = re.compile(rf"(?! )[^\x00-\x1f\x7f-\x9f*?\\\u0100-\U0010ffff]{{1,{MAX_UID_LENGTH}}}(?<! )")
 _CONFORMING_UID = re.compile(r"[0-9.]{1,64}")
@@ -33,7 +33,7 @@ def is_uid(value: str) -> bool:
 
     PS3.5 §9.1 wants 1 to 64 digits and dots. Anonymisers and old devices write letters, spaces within, or more, and their instances
     must not be lost. Left out are control characters, which harm whoever shows them, and `*`, `?` and the backslash, which would
-    make one UID a pattern or a list (PS3.4 §C.2.2.2). Whoever makes a path or a URL of it has to quote it.
+    make one UID a pattern or a list (PS3.4 §C.2.2.2). Code that makes a path or a URL of it has to quote it.
     """
     return _CONFORMING_UID.fullmatch(value) is not None or _UID.fullmatch(value) is not None
 
@@ -59,7 +59,7 @@ def is_ae_title(value: str) -> bool:
 
 
 class DeliveryState(StrEnum):
-    """Where one instance stands on its way to one destination; the allowed changes are in `gateway.ledger.transitions`."""
+    """The state of one delivery, of an instance to a destination; the allowed changes are in `gateway.ledger.transitions`."""
 
     PENDING = "pending"
     SENDING = "sending"
@@ -75,23 +75,23 @@ SETTLED = frozenset({DeliveryState.VERIFIED, DeliveryState.DROPPED})
 
 
 class Mode(StrEnum):
-    """Which transfer syntax an instance is given where a destination accepts several: `transfer_syntax` in the configuration."""
+    """The choice of a transfer syntax where a destination accepts several: `transfer_syntax` in the configuration."""
 
     AS_IS = "as-is"
     """As it came."""
 
     J2K_LOSSLESS = "j2k-lossless"
-    """What is uncompressed is compressed as JPEG 2000 Lossless."""
+    """Uncompressed instances are compressed as JPEG 2000 Lossless."""
 
     EXPLICIT_LE = "explicit-le"
-    """What is compressed without loss is decompressed."""
+    """Instances that were compressed without loss are decompressed."""
 
     HTJ2K_LOSSLESS = "htj2k-lossless"
-    """What is uncompressed is compressed as High-Throughput JPEG 2000 Lossless."""
+    """Uncompressed instances are compressed as High-Throughput JPEG 2000 Lossless."""
 
 
 class Proof(StrEnum):
-    """What a verified delivery rests on."""
+    """The proof that a verified delivery rests on."""
 
     STATUS = "status"
     """The destination answered success."""
@@ -106,11 +106,11 @@ class Proof(StrEnum):
     """The destination took responsibility for it (PS3.4 §J)."""
 
     DIGEST = "digest"
-    """What the destination holds has the elements and pixels of what was sent."""
+    """The destination's stored instance has the elements and pixels of the one that was sent."""
 
 
 class VerdictKind(StrEnum):
-    """How a retrieval ended (promise 2)."""
+    """The verdict on a retrieval (promise 2)."""
 
     COMPLETE = "complete"
     INCOMPLETE = "incomplete"
@@ -119,7 +119,7 @@ class VerdictKind(StrEnum):
 
 
 class Basis(StrEnum):
-    """What a retrieval's expectation rests on."""
+    """The ground on which a retrieval's expectation rests."""
 
     UIDS = "uids"
     """The SOP Instance UIDs listed by C-FIND at IMAGE level."""
@@ -129,20 +129,20 @@ class Basis(StrEnum):
 
 
 class Priority(IntEnum):
-    """What goes first where not everything can go at once: C-MOVEs and C-GETs at a source, deliveries at a destination."""
+    """The order where not everything can go at once: C-MOVEs and C-GETs at a source, deliveries at a destination."""
 
     LOW = 0
-    """What nobody waits for: a migration."""
+    """Work that nobody waits for: a migration."""
 
     NORMAL = 1
 
     HIGH = 2
-    """What somebody waits for now: it overtakes everything else."""
+    """Work that somebody waits for now: it overtakes everything else."""
 
 
 @dataclass(frozen=True, slots=True)
 class Purpose:
-    """What an arriving instance came for: the retrieval that it is counted to, and where that one wants it.
+    """The purpose of an arriving instance: the retrieval that it is counted to, and the destinations of that one.
 
     `destinations` are names of ``[destinations]``, whatever the routes say; None is where the routes lead.
     """
@@ -154,7 +154,7 @@ class Purpose:
 
 @dataclass(frozen=True, slots=True)
 class Provenance:
-    """Who sent an instance, and under which operation.
+    """The sender of an instance, and the operation under which it was sent.
 
     `move_originator_ae` and `move_originator_message_id` are (0000,1030) and (0000,1031), present when the C-STORE is a
     sub-operation of a C-MOVE (PS3.7 §9.3.1.1); of one of our C-GETs they are our own AE title and the C-GET's Message ID.
@@ -182,7 +182,7 @@ class InstanceIdentity:
 
 @dataclass(frozen=True, slots=True)
 class Content:
-    """Where an instance's data set lies: `length` bytes from `offset` in what `location` names, with its XXH3-128 `digest`.
+    """The place of an instance's data set: `length` bytes from `offset` in what `location` names, with its XXH3-128 `digest`.
 
     `location` is opaque to everyone but the spool: ``spool:TOKEN`` for spooled bytes, ``file:SIZE:MTIME:PATH`` for a file sent
     in place, as it was when it was registered. The digest is computed for both, spooled bytes while they are written, a file in
@@ -207,7 +207,7 @@ class Content:
 
 @dataclass(frozen=True, slots=True)
 class Attributes:
-    """What routing may ask of an instance: attribute keywords to values, in memory only (patient data is never recorded).
+    """The attributes that routing may ask for: attribute keywords to values, in memory only (patient data is never recorded).
 
     Beside DICOM keywords there are ``calling_ae``, ``called_ae`` and ``source``.
     """
@@ -230,7 +230,7 @@ class Consignment:
     content: Content
     attempts: int
     last_status: int | None = None
-    """What the destination answered the last time, where it answered."""
+    """The destination's last answer, where it answered."""
 
     uncertain: bool = False
     """True when an earlier attempt ended without an answer, so the destination may already hold it."""
@@ -249,7 +249,7 @@ class Consignment:
 
 
 class Action(StrEnum):
-    """What a person may do with deliveries."""
+    """The actions of a person on deliveries."""
 
     RETRY = "retry"
     """Try again now with all attempts anew: held, deferred, or dropped ones whose bytes are still kept."""
@@ -265,7 +265,7 @@ class Action(StrEnum):
 
 
 class Role(StrEnum):
-    """How much of a gateway runs."""
+    """The parts of a gateway that run."""
 
     GATEWAY = "gateway"
     """Everything: it retrieves, delivers and confirms, and listens where it is to be called."""

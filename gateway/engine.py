@@ -1,4 +1,4 @@
-"""What a running gateway is made of: the parts of all rooms on one state folder, as the control API and `app` see them."""
+"""The parts of a running gateway: those of all rooms on one state folder, as the control API and `app` see them."""
 
 from __future__ import annotations
 

@@ -183,7 +183,7 @@ class IllegalTransition(LedgerError):
 
 
 class SourceDamaged(GatewayError):
-    """What was being sent is not what its digest says: its last fragment was not sent, and the association was aborted."""
+    """The bytes being sent differ from their digest: their last fragment was not sent, and the association was aborted."""
 
 
 class CodecError(GatewayError):
@@ -198,7 +198,7 @@ class NotTranscodable(CodecError):
 
 
 class PixelsDiffer(CodecError):
-    """What was encoded does not decode to the pixels it was made of: it must never be sent."""
+    """The encoded pixels do not decode to those they were made of: they must never be sent."""
 
 
 class CodecFailed(CodecError):
@@ -224,7 +224,7 @@ class WebServiceUnreachable(WebServiceError):
 
 
 class WebServiceRefused(WebServiceError):
-    """The service answered with `status`, which is no success (RFC 9110 §15). What it says beside is no part of the message."""
+    """The service answered with `status`, which is no success (RFC 9110 §15). Its own words are no part of the message."""
 
     def __init__(self, status: int, *, url: str = "") -> None:
         self.status = status

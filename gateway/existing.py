@@ -1,4 +1,4 @@
-"""What destinations hold already, for ``gateway pull --skip-existing``: each is asked as its table says.
+"""The instances that destinations hold already, for ``gateway pull --skip-existing``: each is asked as its table says.
 
 Where an instance will be routed depends on attributes that are not known before it is here. So an instance counts as held only
 where *every* destination holds it that the routes may lead to from its source. Blocking; called on a thread.

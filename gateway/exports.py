@@ -1,4 +1,4 @@
-"""What a room shows at its front door, imported when it is asked for.
+"""The names that a room offers at its front door, imported when they are asked for.
 
 A package that re-exports names of its modules imports all of them when it is imported; a command that needs a request's type would
 wait for an engine. So the packages that light modules import name here where each name is, and nothing is imported before.

@@ -58,7 +58,7 @@ def unusable(error: OSError, doing: str = "", path: Path | None = None) -> FileU
     """
     words = os.strerror(error.errno) if error.errno else type(error).__name__
     named = [os.fsdecode(name) for name in (error.filename, error.filename2) if isinstance(name, str | bytes)]
-    # What was opened relative to a folder's descriptor is named without it.
+    # A path that was opened relative to a folder's descriptor is named without the folder.
     where = ", ".join(str(path / name) if path is not None and path.is_absolute() else name for name in named) or str(path or "")
     advice = _ADVICE.get(error.errno or 0, "")
     # A folder above is in the way: both are named.
@@ -102,4 +102,4 @@ _ADVICE = {
 }
 
 _PASSING = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.EBUSY})
-"""What may be over when it is tried again."""
+"""The errors that may be over when an operation is tried again."""

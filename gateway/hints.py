@@ -1,4 +1,4 @@
-"""What one stage hints at to the others: something came, something changed. A lost hint costs latency, never an instance."""
+"""The hints that one stage gives to the others: something came, something changed. A lost hint costs latency, never an instance."""
 
 from __future__ import annotations
 

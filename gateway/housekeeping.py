@@ -1,4 +1,4 @@
-"""What a gateway does for itself: releases bytes, forgets history, tells of studies, watches room and certificates. On trio."""
+"""The chores of a gateway: releasing bytes, forgetting history, telling of studies, watching room and certificates. On trio."""
 
 from __future__ import annotations
 

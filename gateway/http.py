@@ -1,7 +1,7 @@
 """HTTP services of peers: how they are reached, what they may answer, and where httpx's exceptions end. Blocking; for any thread.
 
 Answers come from strangers. They are taken piece by piece and given up at a bound (bytes, values, depth, time), with an error that
-says so: an answer that is not all there is never taken for one that holds little. What a service says in its own words is no part
+says so: an answer that is not all there is never taken for one that holds little. The service's own words are no part
 of an error: it may name a patient.
 """
 
@@ -22,12 +22,12 @@ from gateway.errors import WebServiceError, WebServiceRefused, WebServiceUnreach
 from gateway.settings import RestTable
 
 ANSWER_S = 120.0
-"""How long an answer may take to begin, and each part of it to come: a search in a large archive takes its time."""
+"""The longest wait for an answer to begin, and for each part of it: a search in a large archive takes its time."""
 
 CONNECT_S = 15.0
 
 KEEP_S = 0.5
-"""How long a connection without work is kept: less than the second after which an Orthanc closes it."""
+"""The time that a connection without work is kept: less than the second after which an Orthanc closes it."""
 
 CONNECTIONS = 16
 
@@ -47,7 +47,7 @@ PIECE_BYTES = 256 * 1024
 """Inflated at a time."""
 
 WHOLE_ANSWER_S = 600.0
-"""How long an answer to a question may take in all."""
+"""The longest time that a whole answer to a question may take."""
 
 SLOWEST_BYTES_S = 1024
 """A file that comes more slowly than this, in bytes a second after the first `ANSWER_S`, is given up."""
@@ -55,7 +55,7 @@ SLOWEST_BYTES_S = 1024
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a service answered: a success, its Content-Type, and all of its body."""
+    """The answer of a service: a success, its Content-Type, and all of its body."""
 
     status: int
     content_type: str

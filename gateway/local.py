@@ -14,7 +14,7 @@ from gateway.domain import Role
 from gateway.settings import Settings
 
 DRAIN_S = 5.0
-"""How long what is at hand may take to finish once the command is done with it."""
+"""The longest time that work at hand may take to finish once the command is done with it."""
 
 
 @contextmanager

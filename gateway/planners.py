@@ -1,4 +1,4 @@
-"""What decides by itself what is to be moved, made of the rooms that it stands on; `gateway.app` starts it."""
+"""Builds the sync, migration and comparison services from the rooms that they stand on; `gateway.app` starts them."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ from gateway.sync.serving import Syncs
 from gateway.windows import Window, utc_now
 
 SETTLE_S = 3600.0
-"""How long a scheduled comparison waits for the deliveries of its repairs before it looks again."""
+"""The time that a scheduled comparison waits for the deliveries of its repairs before it looks again."""
 
 SETTLE_LOOK_S = 1.0
 

@@ -1,4 +1,4 @@
-"""What config.toml may say: frozen models, one class a table. Pure; reading and reporting is `gateway.config`.
+"""The tables of config.toml: frozen models, one class a table. Pure; reading and reporting is `gateway.config`.
 
 Units are in the names (``_s`` seconds, ``_bytes`` bytes). Names of sources and destinations are theirs in the file's tables.
 """
@@ -77,25 +77,25 @@ class ListenTable(Table):
     plain: bool = True
     accept: Literal["known", "any"] = "known"
     max_associations: Annotated[int, Field(ge=1, le=4096)] = 64
-    # How long an association may be idle, a PDU may take to arrive whole, and the handshake with A-ASSOCIATE-RQ may take.
+    # The longest times that an association may be idle, and that a whole PDU and the handshake with A-ASSOCIATE-RQ may take.
     idle_timeout_s: Seconds = 300.0
     pdu_timeout_s: Seconds = 60.0
     handshake_timeout_s: Seconds = 15.0
     max_pdu_bytes: Annotated[int, Field(ge=4096, le=1048576)] = 131072
-    # What is accepted first of what a source offers for an instance, best first; the lossless ones come before all others.
+    # The transfer syntaxes accepted first of those that a source offers, best first; the lossless ones come before all others.
     prefer: tuple[TransferSyntax, ...] = ("j2k-lossless",)
     tls: ListenTlsTable | None = None
 
 
 MIN_RESERVE_BYTES = 16 * 1024 * 1024
-"""What the ledger's write-ahead log may need before it is checkpointed (`gateway.ledger.writer.WAL_CHECKPOINT_PAGES`)."""
+"""The room that the ledger's write-ahead log may need before a checkpoint (`gateway.ledger.writer.WAL_CHECKPOINT_PAGES`)."""
 
 
 class SpoolTable(Table):
     """``[spool]``: A700 is answered when less than `reserve_bytes` would stay free on its file system."""
 
     reserve_bytes: Annotated[int, Field(ge=0)] = 1_073_741_824
-    # How long the ledger remembers instances whose deliveries are all settled.
+    # The time that the ledger remembers instances whose deliveries are all settled.
     history_days: Annotated[int, Field(ge=1, le=3650)] = 30
 
 
@@ -120,9 +120,9 @@ class SourceTable(Table):
     # With TLS: a name that must stand in its client certificate (subject alternative name or common name).
     certificate_name: str | None = None
     moves: Annotated[int, Field(ge=1, le=64)] = 1
-    # How many matches it gives to a C-FIND at most; without a number a migration finds out.
+    # The most matches that it gives to a C-FIND; without a number a migration finds out.
     max_results: Annotated[int, Field(ge=1)] | None = None
-    # How many associations it may have with us at a time; without a number as many as `[listen]` lets it.
+    # The most associations that it may have with us at a time; without a number as many as `[listen]` lets it.
     associations: Annotated[int, Field(ge=1, le=4096)] | None = None
     # How fast it may send, all its associations together.
     max_rate: Rate | None = None
@@ -145,7 +145,7 @@ class SourceTable(Table):
 
 
 class RetryTable(Table):
-    """How deliveries are tried again: exponential with jitter from `first_s` to `max_s`; `attempts` before a hold."""
+    """The retries of deliveries: exponential with jitter from `first_s` to `max_s`; `attempts` before a hold."""
 
     attempts: Annotated[int, Field(ge=1, le=1000)] = 8
     first_s: Seconds = 5.0
@@ -161,10 +161,10 @@ class DicomDestination(Table):
     port: Port
     calling_ae_title: AETitle | None = None
     associations: Annotated[int, Field(ge=1, le=64)] = 2
-    # How fast it is sent to, all associations together, and the schedule within whose hours.
+    # The highest rate of sending to it, all associations together, and the schedule of its hours.
     max_rate: Rate | None = None
     when: str | None = None
-    # What it is given where it accepts more than one transfer syntax. What it does not accept as it is, is transcoded in any case.
+    # The form of instances where it accepts several transfer syntaxes; those that it does not accept as they are, are transcoded.
     transfer_syntax: Mode = Mode.AS_IS
     # Where it does not accept them as they are: pixels that lost something when they were compressed may be decompressed.
     allow_decompressed_lossy: bool = False
@@ -255,7 +255,7 @@ class SyncTable(Table):
     days: tuple[Days, ...] = ()
     patients: tuple[Annotated[str, Field(min_length=1)], ...] = ()
     query: MatchingKeys = Field(default_factory=dict)
-    # Where StudyDate and StudyTime are local; the machine's time zone where it is left out.
+    # The time zone of StudyDate and StudyTime; the machine's where it is left out.
     time_zone: TimeZone | None = None
     series: Literal["all", "smallest", "fewer_than"] = "all"
     fewer_than: Annotated[int, Field(ge=1)] | None = None
@@ -290,7 +290,7 @@ class CompareTable(Table):
     b: str
     at: TimeOfDay = "03:00"
     on: tuple[Weekdays, ...] = ("monday-sunday",)
-    # Where `at` and study dates are local; the machine's time zone where it is left out.
+    # The time zone of `at` and study dates; the machine's where it is left out.
     time_zone: TimeZone | None = None
     # The schedule within whose hours it runs: it waits for them, and is broken off at their end.
     when: str | None = None
@@ -317,7 +317,7 @@ class ServeTable(Table):
 
 
 class Settings(Table):
-    """A whole configuration. What its tables owe each other (a route's destinations …) is checked by `gateway.config`."""
+    """A whole configuration. The consistency of its tables (a route's destinations …) is checked by `gateway.config`."""
 
     gateway: GatewayTable = GatewayTable()
     listen: ListenTable = ListenTable()

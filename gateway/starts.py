@@ -1,6 +1,6 @@
-"""Whether what the gateway does by itself may begin, and beginning it again after a failure. Runs in trio.
+"""Starting the work that the gateway does by itself, where it may begin, and beginning it again after a failure. Runs in trio.
 
-What fails is logged and tried again with a growing pause; what ended the process in the middle at its last two starts
+Failed work is logged and tried again with a growing pause; work that ended the process in the middle at its last two starts
 (`gateway.ledger.starts`) waits for a person instead, since the third start would end reception once more.
 """
 
@@ -22,10 +22,10 @@ FIRST_S, LONGEST_S = 5.0, 600.0
 """The pause after a first failure, and the longest one, in seconds."""
 
 WELL_S = 1800.0
-"""What ran for so long before it failed failed for the first time."""
+"""The run time after which a failure counts as the first one."""
 
 RECORD_S = 10.0
-"""How long recording an end may take."""
+"""The longest time that recording an end may take."""
 
 
 class Starts:

@@ -1,4 +1,4 @@
-"""Whether what a destination stores is what was delivered to it, for ``verify = "digest"``: element by element and pixel by pixel.
+"""Comparing a destination's stored instance with the delivered one, for ``verify = "digest"``: by elements and pixels.
 
 The instance is fetched as the destination's table says, by Orthanc's REST API, DICOMweb or C-GET, and held against the gateway's
 own bytes (`gateway.codec.alike`); so an archive that answers success and keeps what it had is seen. Blocking; thread-safe.

@@ -1,6 +1,6 @@
 """So many bytes a second, and no more, shared by all who move them: a token bucket.
 
-Whoever is about to move bytes takes them from the bucket and is told how long to wait before. Waiting is left to the caller, who
+A thread about to move bytes takes them from the bucket and is told how long to wait before. Waiting is left to the caller, who
 knows what may end it. Nothing is saved up over a pause but `CATCH_UP_S`, so that the line stays even.
 """
 
@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Self
 
 CATCH_UP_S = 0.25
-"""What was not moved in this much time before may be moved at once: who waits wakes a little late each time."""
+"""The seconds whose unused bytes may be moved at once later: a thread that waits wakes a little late each time."""
 
 MIN_BYTES_PER_S = 10_000
 """A PDU of 128 KiB takes 13 s then; peers that wait for the rest of one give up after half a minute or so."""
@@ -45,7 +45,7 @@ def parse_rate(text: str) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Bucket:
-    """How far the bytes that were taken reach: at `bytes_per_s` all of them are moved at `free_at`, monotonic seconds. Pure."""
+    """The fill of the bucket: at `bytes_per_s` all the bytes that were taken are moved at `free_at`, monotonic seconds. Pure."""
 
     bytes_per_s: float
     free_at: float = 0.0
@@ -61,7 +61,7 @@ class Throttle:
 
     def __init__(self, bytes_per_s: float, *, clock: Callable[[], float] = time.monotonic) -> None:
         self.piece_bytes = max(_LEAST_PIECE_BYTES, int(bytes_per_s * _PIECE_S))
-        """Who takes no more than this at a time waits for a moment only, where nobody else moves anything."""
+        """The bytes that a thread may take at a time and wait a moment only, where nobody else moves anything."""
 
         self._bucket = Bucket(bytes_per_s)
         self._clock = clock
@@ -75,7 +75,7 @@ class Throttle:
 
     @property
     def taken_at(self) -> float:
-        """When bytes were last taken, monotonic seconds; 0.0 where none were."""
+        """The time when bytes were last taken, monotonic seconds; 0.0 where none were."""
         return self._taken_at
 
     def take(self, count: int) -> float:

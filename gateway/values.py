@@ -1,4 +1,4 @@
-"""What single values of a configuration may be: types that check them, for the tables of `gateway.settings`. Pure."""
+"""The single values of a configuration: types that check them, for the tables of `gateway.settings`. Pure."""
 
 from __future__ import annotations
 

@@ -52,7 +52,7 @@ class Window:
     async def open(self) -> AsyncIterator[trio.Event]:
         """Wait until it is open; ``async with`` is given `closing`, after which nothing new is to be begun.
 
-        What runs in the body goes on when it closes; `while_open` breaks it off.
+        The body goes on when the window closes; `while_open` breaks it off.
         """
         await self.opened()
         if self.closing.is_set():

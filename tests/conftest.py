@@ -1,4 +1,4 @@
-"""Fixtures that every room's tests share. What they hand out is in `tests.support`."""
+"""Fixtures that every room's tests share. The objects that they return are in `tests.support`."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ WHOLE_GATEWAYS = {"app", "e2e"}
 
 hypothesis.settings.register_profile("untimed", deadline=None)
 hypothesis.settings.load_profile("untimed")
-"""How long an example takes says something about the machine, and nothing about the gateway."""
+"""The duration of an example says something about the machine, and nothing about the gateway."""
 
 
 def pytest_configure() -> None:
@@ -64,7 +64,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 @pytest.fixture(autouse=True)
 def stock_connections_end_with_the_test() -> Iterator[None]:
-    """What stock pynetdicom leaves open is blamed on no other test."""
+    """Connections that stock pynetdicom leaves open are blamed on no other test."""
     yield
     stock.close_connections()
 

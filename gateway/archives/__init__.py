@@ -1,11 +1,11 @@
-"""What an archive lists, all of it, although it gives only so many matches to a query: the one lister of the house.
+"""Complete lists from an archive, although it gives only so many matches to a query: the one lister of the house.
 
-Most archives stop at a number of matches, at STUDY, SERIES or IMAGE level, and few of them say so. What decides is pure: `evidence`
+Most archives stop at a number of matches, at STUDY, SERIES or IMAGE level, and few of them say so. Deciding is pure: `evidence`
 judges from the size of an answer, and from what the archive counts, whether it was cut short; `studies` and `below` say what to ask
 next and are fed the answers; `parts` are the narrower queries. `asking` asks a peer by C-FIND, on the thread of whoever calls it,
 and `memory` keeps in the ledger for a week how many matches an archive gives.
 
-What could not be made sure of is said (`Listing.doubt`), and whoever asked must not call the result whole.
+A doubt whether everything was found is told (`Listing.doubt`), and the caller must not call such a result whole.
 """
 
 from gateway.archives.asking import ask_by, go_through, list_all

@@ -23,7 +23,7 @@ from gateway.errors import DimseFailed
 Ask = Callable[[Query], Answer]
 
 _LIMITED = frozenset({StatusKind.CANCELLED, StatusKind.WARNING, StatusKind.OUT_OF_RESOURCES})
-"""How archives end an answer that has not all matches in it: Orthanc by FE00, others by B001 or A700 (PS3.4 §C.4.1.1.4)."""
+"""The statuses that end an answer without all matches in it: FE00 of Orthanc, B001 or A700 of others (PS3.4 §C.4.1.1.4)."""
 
 _NUMBERS = ("InstanceNumber", "SeriesNumber")
 

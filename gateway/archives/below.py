@@ -9,7 +9,7 @@ until the count is met:
 - number by number, which every archive should answer: both are required keys (PS3.4 §C.6.2.1.4, §C.6.2.1.5);
 - of series, by modality, and by the first instances of all of them, asked for at IMAGE level.
 
-What stays short of the count is said: the verdict on such a study is never that it is whole.
+A listing that stays short of the count says so: the verdict on such a study is never that it is whole.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ class _Lister:
 
     @property
     def query(self) -> Query | None:
-        """What to ask next; None when all is asked."""
+        """The next query to ask; None when all are asked."""
         return self._asked
 
     @property
@@ -93,7 +93,7 @@ class _Lister:
 
     @property
     def listing(self) -> Listing:
-        """What was found so far."""
+        """The listing of all that was found so far."""
         return Listing(self._found, self.queries, self.doubt, self._counted(), self._repeated)
 
     def feed(self, answer: Answer) -> None:
@@ -132,7 +132,7 @@ class _Lister:
         whole = yield self._ask({})
         self._limit = whole.count
         self._repeated = sum(bool(match.get(self._unique)) for match in whole.matches) - len(self._found)
-        # What was looked into before, and lists nothing new, is not looked into once more.
+        # A listing that was looked into before, and has nothing new, is not looked into once more.
         looked_into = bool(self._known) and self._found.keys() <= self._known
         ended = looked_into or self._suffices(whole) or (yield from self._look_into(whole))
         if missing := [uid for uid in self._named if uid not in self._found]:

@@ -1,4 +1,4 @@
-"""What is known of how many matches an archive gives to a query at most. Pure.
+"""The evidence of how many matches an archive gives to a query at most. Pure.
 
 Few archives say that there would have been more matches (Orthanc does, by status FE00); most just stop. So the number of matches
 alone has to tell: an archive that once gave more was not cut short by a limit on the number when it gave fewer. Where an archive
@@ -38,7 +38,7 @@ class Query:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What an archive answered to one query: its matches, without the `count` less those that contradict the keys.
+    """An archive's answer to one query: `count` matches came, of which `matches` are those that do not contradict the keys.
 
     `cut` says that the archive itself tells of more, or refuses for finding too much; `refused`, that it does not answer such a
     query at all.
@@ -70,7 +70,7 @@ class Lister(Protocol):
 
     @property
     def query(self) -> Query | None:
-        """What to ask next; None when all is asked."""
+        """The next query to ask; None when all are asked."""
 
     @property
     def begun(self) -> bool:
@@ -78,7 +78,7 @@ class Lister(Protocol):
 
     @property
     def listing(self) -> Listing:
-        """What was found so far."""
+        """The listing of all that was found so far."""
 
     def feed(self, answer: Answer) -> None:
         """Take the answer to the last `query`."""
@@ -86,7 +86,7 @@ class Lister(Protocol):
 
 @dataclass
 class Evidence:
-    """What is known of an archive at one level, shared by all its queries there.
+    """The evidence about an archive's limit at one level, shared by all its queries there.
 
     `cap` is the number of matches at which it stops, None where none is known. `tells` says that it says so when it stops. `most`
     is the number it ever gave, `again` how many times more it gave just as many; `checked` is the greatest number that was found to
@@ -144,7 +144,7 @@ class Evidence:
 
 @dataclass
 class Knowledge:
-    """What is known of one archive, level by level."""
+    """The evidence about one archive's limits, level by level."""
 
     levels: dict[Level, Evidence] = field(default_factory=dict)
 

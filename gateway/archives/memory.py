@@ -1,4 +1,4 @@
-"""What an archive taught about its limits, in the ledger for a week: its administrator may change them."""
+"""The limits that an archive showed, kept in the ledger for a week: its administrator may change them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from gateway.archives.evidence import Knowledge
 from gateway.ledger import learned
 
 EVIDENCE_S = 7 * 86_400.0
-"""How long what an archive taught is believed, in seconds."""
+"""The time for which the evidence about an archive is believed, in seconds."""
 
 
 def recall(connection: Connection, subject: str, *, now: float, max_results: int | None = None) -> Knowledge:

@@ -25,7 +25,7 @@ TOLERANCE_S = 60
 Keyword = Literal["PatientID", "PatientName", "AccessionNumber"]
 
 Way = Literal["time", "id-end", "id-begin", "name-begin", "accession-end"]
-"""By what a query is asked in parts."""
+"""The ways to ask a query in parts."""
 
 KEYWORDS: Mapping[Way, Keyword] = {
     "id-end": "PatientID",
@@ -36,7 +36,7 @@ KEYWORDS: Mapping[Way, Keyword] = {
 """The key of each way but time."""
 
 CHARACTERS = "".join(chr(code) for code in range(0x21, 0x7F) if chr(code) not in "*?\\%_")
-"""What ids and names are taken to be made of, beside spaces within: ASCII but for wild cards and backslash (PS3.4 §C.2.2.2.4)."""
+"""The characters assumed in ids and names, beside spaces within: ASCII but for wild cards and backslash (PS3.4 §C.2.2.2.4)."""
 
 SQL_WILD = "%_"
 """Asked for only where they were seen: the data base behind many an archive takes them for wild cards, and then finds too much."""

@@ -32,22 +32,22 @@ MAX_QUERIES = 5000
 """Queries for one listing at most, and one more for each study found: an archive that leads further than this is not understood."""
 
 TIMES_SHARE = 0.5
-"""How many of them may be queries by date and time."""
+"""The share of `MAX_QUERIES` that may be queries by date and time."""
 
 MAX_VAIN = 60
 """Refusals for finding too much, one after the other and without a single match, after which no parts are asked for."""
 
 AROUND_DAYS = (1, 15)
-"""How many days before and after one are asked for with it: weekends have few studies."""
+"""The numbers of days before and after a day that are asked for with it: weekends have few studies."""
 
 CLOSELY = 2
 """Up to so many matches are looked around closely; a range with more of them is halved."""
 
 LIKE: Sequence[Way] = ("id-end", "id-begin", "name-begin", "accession-end")
-"""By what studies are asked for beside their times, each where the ones before did not list everything."""
+"""The keys that studies are asked for by beside their times, each where the ones before did not list everything."""
 
 WANTED = ("StudyInstanceUID", "StudyDate", "StudyTime", "PatientID", "PatientName", "AccessionNumber")
-"""What has to be known of each study to ask for parts."""
+"""The attributes of each study that must be known to ask for parts."""
 
 CUTS = "the source cuts its answers short"
 
@@ -79,7 +79,7 @@ class StudyLister:
 
     @property
     def query(self) -> Query | None:
-        """What to ask next; None when all is asked."""
+        """The next query to ask; None when all are asked."""
         if self._ended:
             return None
         if isinstance(self._asked, Around):
@@ -93,7 +93,7 @@ class StudyLister:
 
     @property
     def listing(self) -> Listing:
-        """What was found so far."""
+        """The listing of all that was found so far."""
         return Listing(self._found, self.queries, self.doubt)
 
     def feed(self, answer: Answer) -> None:

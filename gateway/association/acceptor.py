@@ -51,7 +51,7 @@ __all__ = [
 
 BACKLOG = 128
 FAREWELL_S = 2.0
-"""How long a peer may take to read our last PDU and close (PS3.8 §9.1.5, ARTIM)."""
+"""The longest time that a peer may take to read our last PDU and close (PS3.8 §9.1.5, ARTIM)."""
 
 _PAUSE_S = 0.2
 _JOIN_S = 30.0
@@ -107,12 +107,12 @@ class Acceptor:
 
     @property
     def endpoints(self) -> tuple[tuple[str, int], ...]:
-        """Where it listens, (address, port) in the order of the listeners."""
+        """The addresses on which it listens, (address, port) in the order of the listeners."""
         return self._endpoints
 
     @property
     def association_count(self) -> int:
-        """How many associations are open now."""
+        """The number of associations that are open now."""
         return self._registry.associations
 
     def stop_accepting(self) -> None:
@@ -216,7 +216,7 @@ class Acceptor:
             log.warning("association_rejected", peer=connection.stream.peer, reason=str(rejected))
             self._end(connection, encode_reject(rejected.result, rejected.source, rejected.reason))
         except AssociationError as error:
-            # Who connects and goes, a health check for one, is not worth a line.
+            # A caller that connects and goes at once, a health check for one, is not worth a line.
             level = log.debug if type(error) is AssociationAborted else log.warning
             level("no_association", error=type(error).__name__, reason=str(error))
             # Nothing can be said within a TLS handshake that failed.

@@ -1,4 +1,4 @@
-"""Who may associate with us: called AE title, calling AE title, address, and for TLS the name in the certificate.
+"""Admission of associations: by called AE title, calling AE title, address, and for TLS the name in the certificate.
 
 An AE title is no authentication, so a source is known by all of them together. Where anyone may call, the called AE title is
 not looked at either: whoever tries a gateway for the first time does so with ``storescu``, which calls ANY-SCP. But what a source
@@ -29,13 +29,13 @@ TurnedAway = Callable[[str, str, str], None]
 """Hears the calling AE title, the called AE title and the address of each caller that is refused; returns at once."""
 
 REFRESH_S = 300.0
-"""How old the addresses of host names may grow before they are looked up again."""
+"""The age at which the addresses of host names are looked up again."""
 
 RETRY_S = 5.0
-"""How soon they are looked up again for a caller whose AE title is known and whose address is not."""
+"""The shortest time between two look-ups for callers whose AE title is known and whose address is not."""
 
 START_S = 3.0
-"""How long the start waits for host names; those that take longer are known when they are."""
+"""The longest time that the start waits for host names; those that take longer are known when they are."""
 
 log = structlog.get_logger()
 

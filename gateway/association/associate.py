@@ -1,6 +1,6 @@
 """A-ASSOCIATE-RQ and -AC as plain values, read and written by pynetdicom (PS3.8 §9.3.2, §9.3.3, PS3.7 §D.3.3). Pure.
 
-Rooms beside this one see dataclasses only. What strangers send is read by the classes of `items`; what we send is written by
+Rooms beside this one see dataclasses only. PDUs of strangers are read by the classes of `items`; ours are written by
 pynetdicom's own. A context in which something cannot be read is there without that, so that it is answered with a refusal.
 
 A peer proposes the same on each association, and to read or to write some hundred contexts takes as long as to take twenty small
@@ -28,7 +28,7 @@ APPLICATION_CONTEXT = "1.2.840.10008.3.1.1.1"
 
 REMEMBERED = 64
 REMEMBERED_BYTES = 32768
-"""How many PDUs are remembered, and how long one may be: strangers send them. 128 contexts take some 20,000 bytes."""
+"""The number of PDUs that are remembered, and the longest of them: strangers send them. 128 contexts take some 20,000 bytes."""
 
 Rest = TypeVarTuple("Rest")
 T = TypeVar("T")

@@ -108,7 +108,7 @@ _GROUP_LENGTH = struct.Struct("<HHII")
 def decode_command(data: bytes | bytearray | memoryview) -> CommandSet:
     """Return the elements of the command set `data`; those that Annex E does not name are left out.
 
-    What another group begins exactly where the Command Group Length says that the command ends is left out, too: Orthanc puts
+    Elements of another group that begin exactly at the end that the Command Group Length states are left out, too: Orthanc puts
     the failed list of a C-GET there.
 
     Raises:

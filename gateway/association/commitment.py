@@ -39,7 +39,7 @@ class FailedReference:
 
 @dataclass(frozen=True, slots=True)
 class CommitmentReport:
-    """What the peer committed to keep for a transaction, and what it did not (PS3.4 §J.3.3.1)."""
+    """The peer's answer to a transaction: the instances that it committed to keep, and those that it did not (PS3.4 §J.3.3.1)."""
 
     transaction_uid: str
     committed: tuple[InstanceReference, ...]

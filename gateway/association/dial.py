@@ -20,7 +20,7 @@ from gateway.tls import handshake_failure
 Address = tuple[socket.AddressFamily, Any]
 
 ALERT_S = 0.5
-"""How long the alert that ended a TLS connection may take to be read."""
+"""The longest time that reading the alert that ended a TLS connection may take."""
 
 _sessions = Sessions()
 
@@ -45,7 +45,7 @@ def dial(remote: RemoteAE, deadlines: Deadlines) -> Stream:
     except TlsFailed:
         if session is None:
             raise
-        # Whatever the peer has against the session, it may take a new one.
+        # Whether or not the peer says why it refuses the session, it may take a new one.
         forget(remote)
         return _secured(remote, remote.tls, None, _open(remote, addresses, deadlines, deadline), deadline)
 

@@ -1,6 +1,6 @@
 """The course of an association that we requested: one operation at a time, requests out, responses in, and its end.
 
-Whatever breaks an operation ends the association, so that a later one never takes an answer that was meant for an earlier.
+An operation that breaks ends the association, so that a later one never takes an answer that was meant for an earlier.
 One thread at a time; `kill` and `cancel` may come from any.
 """
 
@@ -54,13 +54,13 @@ MAX_LATE = 100
 """Responses to requests that were answered already which are passed over on an association: more is a peer that does not end."""
 
 LAST_WORDS_S = 0.5
-"""How long a peer may take to read an A-ABORT."""
+"""The longest time that a peer may take to read an A-ABORT."""
 
 CANCEL_S = 10.0
-"""How long a peer may take to end what was cancelled, before the association is aborted."""
+"""The longest time that a peer may take to end a cancelled operation, before the association is aborted."""
 
 _GLANCE_S = 0.01
-"""How long what stirs may take to turn out to be something: under TLS it may be a session ticket."""
+"""The grace for telling data from a TLS session ticket, once the socket has something to read."""
 
 _SOP_CLASS_NOT_SUPPORTED = 0x0122
 
@@ -268,7 +268,7 @@ class Dialogue:
                 raise PeerTimeout(f"no response within {wait_s:g} s", peer=self._stream.peer)
             came = False
             if not arrived:
-                # What came may have brought the next message with it. Under TLS it may be nothing to read.
+                # The bytes that came may hold the next message already. Under TLS they may be nothing to read.
                 came = under_way.waker.wait(self._stream.fileno(), remaining) and not self._stream.tls
 
     def _response_or_request(self, operation: Operation, message_id: int, wait_s: float) -> Response | None:

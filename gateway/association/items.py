@@ -32,7 +32,7 @@ for _module in ("pdu", "pdu_items", "pdu_primitives", "presentation", "utils"):
     logging.getLogger(f"pynetdicom.{_module}").setLevel(logging.CRITICAL + 1)
 
 _UNREADABLE = (AssertionError, AttributeError, IndexError, KeyError, TypeError, ValueError, struct.error)
-"""What pynetdicom raises for bytes that are no such item."""
+"""The exceptions that pynetdicom raises for bytes that are no such item."""
 
 _FIXED_BYTES = 68
 """Protocol version, AE titles and reserved bytes, before the items."""

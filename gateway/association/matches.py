@@ -18,13 +18,13 @@ MAX_MATCHES = 1_000_000
 """Matches of one query at most: more is a peer that does not end."""
 
 MAX_KEPT_BYTES = 128 * 1024 * 1024
-"""What the matches of one query may take together, in bytes, of what was asked for."""
+"""The most that the matches of one query may take together, in bytes, counting only the elements that were asked for."""
 
 MAX_VALUE_BYTES = 64 * 1024
 """A longer value is none: no key that is matched or shown has one."""
 
 ELEMENT_BYTES = 80
-"""What an element costs beside its value, in bytes."""
+"""The memory that an element takes beside its value, in bytes."""
 
 
 class Bounds:

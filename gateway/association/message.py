@@ -60,11 +60,11 @@ class Message:
 
 
 class Receiver:
-    """What comes over `stream`: PDUs while the association is set up or released, messages in between.
+    """Reads from `stream`: PDUs while the association is set up or released, messages in between.
 
     `max_pdu_bytes` is the P-DATA-TF length that we advertise. Each PDU must be there whole `pdu_s` after its first byte was
-    due; times are seconds. Who catches a `ProtocolError` sends the A-ABORT. What comes is taken no faster than `throttle` lets it,
-    so that TCP holds the peer back.
+    due; times are seconds. The caller that catches a `ProtocolError` sends the A-ABORT. Bytes are read no faster than `throttle`
+    allows, so that TCP holds the peer back.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Which presentation contexts we accept, in which transfer syntax, in which role (PS3.8 §7.1.1.14, PS3.7 §D.3.3.4). Pure.
+"""The presentation contexts that we accept, in which transfer syntax, in which role (PS3.8 §7.1.1.14, PS3.7 §D.3.3.4). Pure.
 
 pynetdicom negotiates; what it is told that we support is decided here, request by request. Accepted are Verification, Storage
 Commitment's reports, and for storage every SOP class but those known to be of another service: the private ones and those newer
@@ -84,7 +84,7 @@ ClassOrders = tuple[tuple[str, tuple[str, ...]], ...]
 
 @dataclass(frozen=True, slots=True)
 class Negotiated:
-    """What the A-ASSOCIATE-AC says, and the accepted contexts by their IDs."""
+    """The results for the A-ASSOCIATE-AC, and the accepted contexts by their IDs."""
 
     results: tuple[ContextResult, ...]
     roles: Mapping[str, tuple[bool, bool]]

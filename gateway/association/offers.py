@@ -1,4 +1,4 @@
-"""Which presentation contexts to propose for a C-GET (PS3.4 §C.4.3, PS3.7 §D.3.3.4). Pure.
+"""The presentation contexts to propose for a C-GET (PS3.4 §C.4.3, PS3.7 §D.3.3.4). Pure.
 
 In a C-GET we propose and the peer sends: it can send an instance as it is only in a context with the instance's transfer syntax.
 Which one that is nothing tells before, and of several in one context the peer accepts one, by its own order. So each context has
@@ -17,7 +17,7 @@ from gateway.association.negotiation import STORAGE, UNCOMPRESSED, is_storage
 GET_CONTEXT = ProposedContext(STUDY_ROOT_GET, LITTLE_ENDIAN)
 
 STORAGE_CONTEXTS = MAX_CONTEXTS - 1
-"""What an association has room for beside the C-GET's own context."""
+"""The number of storage contexts that fit into an association beside the C-GET's own context."""
 
 USUAL_SYNTAXES = frozenset(
     {
@@ -36,7 +36,7 @@ USUAL_SYNTAXES = frozenset(
         "1.2.840.10008.1.2.5",  # RLE Lossless
     }
 )
-"""What archives hold; everything else is proposed after these. DCMTK takes no context of more than 50 transfer syntaxes."""
+"""The usual syntaxes of archives; all others are proposed after these. DCMTK takes no context of more than 50 transfer syntaxes."""
 
 MAX_CLASSES = STORAGE_CONTEXTS // len(USUAL_SYNTAXES)
 """So many SOP classes may be asked for at once with all of their usual transfer syntaxes on one association."""

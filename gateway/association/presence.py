@@ -1,4 +1,4 @@
-"""Which instances a peer lists: C-FIND at IMAGE level, series by series (PS3.4 §C.4.1.2).
+"""The instances that a peer lists: C-FIND at IMAGE level, series by series (PS3.4 §C.4.1.2).
 
 A query below STUDY level carries every unique key above its own, since relational queries are optional (PS3.4 §C.4.1.2.2.1).
 """

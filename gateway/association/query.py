@@ -45,13 +45,13 @@ RETURN_KEYS: Mapping[str, tuple[str, ...]] = {
     ),
     "IMAGE": ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "SOPClassUID", "InstanceNumber"),
 }
-"""What `gateway find` asks for at each level beside the keys that are given."""
+"""The attributes that `gateway find` asks for at each level beside the keys that are given."""
 
 AT_STUDY_LEVEL = {"Modality": "ModalitiesInStudy"}
 
 
 class Finder(Protocol):
-    """What queries need of an association."""
+    """The part of an association that queries need."""
 
     def find(self, identifier: Dataset) -> Iterator[Dataset]:
         """Yield the matches of `identifier`; raises `DimseFailed` for a failure status."""

@@ -17,7 +17,7 @@ WIRE_BYTES = 128 * 1024
 class RecordLayer:
     """One end of a TLS connection (RFC 8446 §5, RFC 5246 §6).
 
-    What comes is received into `room` and made known by `took`; what has to go out is in `outgoing`, which is to be looked
+    Received bytes go into `room` and are made known by `took`; bytes to send are in `outgoing`, which is to be looked
     at after `handshake`, `read_into` and their errors (an alert, the answer to a KeyUpdate).
 
     Raises ValueError for a `server_name` that cannot be one, and for a `session` of another context.
@@ -113,6 +113,6 @@ class RecordLayer:
 
     @property
     def session(self) -> ssl.SSLSession | None:
-        """What a later connection can resume; None while the peer gave no ticket."""
+        """The session that a later connection can resume; None while the peer gave no ticket."""
         session = self._object.session
         return session if session is not None and session.has_ticket else None

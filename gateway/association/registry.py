@@ -18,7 +18,7 @@ from gateway.association.stream import Stream
 
 
 class Phase(Enum):
-    """Where a connection stands."""
+    """The phase of a connection."""
 
     HANDSHAKE = auto()
     IDLE = auto()
@@ -67,7 +67,7 @@ class Registry:
 
     @property
     def associations(self) -> int:
-        """How many connections are associations."""
+        """The number of connections that are associations."""
         with self._condition:
             return self._associations()
 

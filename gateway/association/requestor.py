@@ -1,7 +1,7 @@
 """An association that we request (PS3.8 §9.2): C-ECHO, C-FIND, C-MOVE, C-GET, C-STORE and Storage Commitment as SCU.
 
 One thread at a time uses a `Requestor`, one operation at a time; `kill` may come from any thread. Every wait ends by a deadline
-or by `kill`. What breaks an operation ends the association, and every error is one of `gateway.errors`.
+or by `kill`. An error in an operation ends the association, and every error is one of `gateway.errors`.
 """
 
 from __future__ import annotations
@@ -255,8 +255,8 @@ class Requestor:
     ) -> Iterator[SubOperations]:
         """Ask for `identifier` to be sent on this association; yield each response, the final one last (PS3.4 §C.4.3).
 
-        What comes goes to `storage` as sent by `info`, with our own AE title and `message_id` for its originator: what is sent
-        here was asked for here. No status raises: the caller judges by what arrives. The wait for each response or instance has
+        Arriving instances go to `storage` as sent by `info`, with our own AE title and `message_id` for their originator: they were
+        asked for here. No status raises: the caller judges by what arrives. The wait for each response or instance has
         no end but `kill`. Closing the iterator early cancels the operation and waits for its end.
 
         Raises:

@@ -1,4 +1,4 @@
-"""What a requestor is told and what it tells: peer, deadlines, bytes to send, answers. Pure but for the counter of Message IDs."""
+"""The plain data that a requestor takes and returns: peer, deadlines, bytes to send, answers. Pure but for Message IDs."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class RemoteAE:
 
 @dataclass(frozen=True, slots=True)
 class Deadlines:
-    """How long each wait may last, in seconds.
+    """The longest times that each wait may last, in seconds.
 
     `connect_s` covers the name, TCP and TLS; `associate_s` the answer to A-ASSOCIATE-RQ; `response_s` each response to a request;
     `query_s` all responses to one C-FIND together; `send_s` each stretch in which the peer reads nothing of what we send;
@@ -61,11 +61,11 @@ class ByteSource(Protocol):
 
     @property
     def offset(self) -> int:
-        """Where the data set begins, in bytes from the start of the file."""
+        """The position where the data set begins, in bytes from the start of the file."""
 
     @property
     def length(self) -> int:
-        """How long the data set is, in bytes."""
+        """The length of the data set, in bytes."""
 
     def fileno(self) -> int:
         """Return the file's descriptor; it is read by position and stays where it is."""
@@ -80,7 +80,7 @@ class StoreResponse:
 
     @property
     def rule(self) -> StatusRule:
-        """What follows from the status."""
+        """The rule that follows from the status."""
         return store_disposition(self.status)
 
 

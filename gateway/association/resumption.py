@@ -23,7 +23,7 @@ MOST_SESSIONS = 16
 
 @dataclass(frozen=True, slots=True)
 class TlsPeer:
-    """Whom a session is with, and by which context of ours."""
+    """The peer of a TLS session, and our context that the session belongs to."""
 
     context: ssl.SSLContext
     host: str

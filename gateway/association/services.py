@@ -1,4 +1,4 @@
-"""What the acceptor is given and what it tells its services: the contract between the network and the rooms behind it. Pure.
+"""The contract between the network and the services behind it: what the acceptor is given and what it tells them. Pure.
 
 A service is called on the association's own thread and may block: the peer waits for its answer. It says no by raising
 `Refusal`; any other exception is logged, answered 0110 and never reaches the peer.
@@ -29,7 +29,7 @@ class ListenerSpec:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What peers may use of us.
+    """The limits on what peers may use of us.
 
     `handshake_timeout_s` spans TLS and A-ASSOCIATE-RQ together, `pdu_timeout_s` one whole PDU and each wait for the next within
     a message, `idle_timeout_s` the wait for the next message, `send_timeout_s` each stretch in which the peer reads nothing.
@@ -47,7 +47,7 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class AssociationInfo:
-    """Who is at the other end; `source` is the name in ``[sources]``, None for an unknown caller.
+    """The peer of an association; `source` is the name in ``[sources]``, None for an unknown caller.
 
     The AE titles are 1 to 16 printable ASCII characters. `certificate_names` are those of the TLS client certificate.
     """

@@ -1,7 +1,7 @@
 """One established association as an acceptor: its messages, one after the other, until its end (PS3.7 §9.3, §10.3, PS3.8 §9.2).
 
 C-ECHO is answered here, C-STORE goes to the storage service and N-EVENT-REPORT to the commitment service; every other operation
-is answered with the status that says so. Whatever a service raises becomes a status: the peer's association goes on.
+is answered with the status that says so. Every exception of a service becomes a status: the peer's association goes on.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class Server:
 
     @property
     def tally(self) -> Tally:
-        """What the association brought so far."""
+        """The counts of what the association brought so far."""
         return self._storing.tally
 
     def run(self) -> None:

@@ -1,4 +1,4 @@
-"""What a peer may send, and when: the receiving half of the upper layer's state machine (PS3.8 §9.2). Pure.
+"""The PDUs that a peer may send, and when: the receiving half of the upper layer's state machine (PS3.8 §9.2). Pure.
 
 Only the states in which something is awaited are here; what is sent is up to the caller.
 """
@@ -12,7 +12,7 @@ from gateway.errors import ProtocolError
 
 
 class State(Enum):
-    """Where an association stands, by what is awaited next; the numbers are those of PS3.8 §9.2.1."""
+    """The state of an association, by what is awaited next; the numbers are those of PS3.8 §9.2.1."""
 
     AWAITING_REQUEST = "Sta2"
     AWAITING_ANSWER = "Sta5"

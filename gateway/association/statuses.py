@@ -1,4 +1,4 @@
-"""What a peer's DIMSE status means and what follows from it (PS3.7 Annex C, PS3.4 §B.2.3, §C.4.1.1.4, §C.4.2.1.5). Pure data.
+"""The meaning of a peer's DIMSE statuses, and what follows (PS3.7 Annex C, PS3.4 §B.2.3, §C.4.1.1.4, §C.4.2.1.5). Pure data.
 
 The C-STORE table is the whole of the delivery's knowledge about statuses; an outcome without any status (abort, timeout,
 reset) is no status and stands in no table: it is unknown whether the peer has the instance.
@@ -17,7 +17,7 @@ CANCEL = 0xFE00
 
 
 class Disposition(StrEnum):
-    """What to do with an instance after its C-STORE was answered."""
+    """The fate of an instance after its C-STORE was answered."""
 
     DELIVERED = "delivered"
     """Go on to the verification that the destination asks for."""
@@ -39,7 +39,7 @@ class Disposition(StrEnum):
 
 
 class StatusKind(StrEnum):
-    """How a C-FIND or C-MOVE response stands in its operation."""
+    """The meaning of a C-FIND or C-MOVE response for its operation."""
 
     SUCCESS = "success"
     PENDING = "pending"
@@ -53,7 +53,7 @@ class StatusKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class StatusRule:
-    """What follows from a C-STORE status, and the words for it."""
+    """The consequence of a C-STORE status, and the words for it."""
 
     disposition: Disposition
     meaning: str
@@ -61,7 +61,7 @@ class StatusRule:
 
 @dataclass(frozen=True, slots=True)
 class StatusMeaning:
-    """What a C-FIND or C-MOVE status says, and the words for it."""
+    """The meaning of a C-FIND or C-MOVE status, and the words for it."""
 
     kind: StatusKind
     meaning: str
@@ -109,7 +109,7 @@ STORE_TABLE: tuple[StoreRow, ...] = (
     _store(0x0210, 0x0210, Disposition.HOLD, "duplicate invocation"),
     _store(0x0211, 0x0211, Disposition.HOLD, "unrecognized operation"),
     _store(0x0212, 0x0212, Disposition.HOLD, "mistyped argument"),
-    # What the standard and the field have no word for: the class of the status decides (PS3.7 Annex C).
+    # Codes that neither the standard nor the field has a word for: the class of the status decides (PS3.7 Annex C).
     _store(0x0213, 0x0213, Disposition.BACK_OFF, "resource limitation"),
     _store(0x0001, 0x0001, Disposition.WARNING, "warning"),
     _store(0x0107, 0x0107, Disposition.WARNING, "attribute list warning"),

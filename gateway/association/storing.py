@@ -1,6 +1,6 @@
 """C-STORE requests of one association on their way to a storage service, whichever side asked for the association (PS3.4 §B.2).
 
-Whatever the service raises becomes a status: the association goes on. Runs on the association's thread.
+Every exception of the service becomes a status: the association goes on. Runs on the association's thread.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ OUT_OF_RESOURCES = 0xA700
 
 
 class Tally:
-    """What an association brought, for its last line in the log."""
+    """The counts of what an association brought, for its last line in the log."""
 
     def __init__(self) -> None:
         self.stored = 0

@@ -134,7 +134,7 @@ def run(arguments: list[str]) -> int:
         return error.exit_code
     except Exception as error:  # noqa: BLE001 - the root of the process
         return _failed(error)
-    # What a command returns, or the code of the typer.Exit that ended it.
+    # The return value of a command, or the code of the typer.Exit that ended it.
     code = outcome if isinstance(outcome, int) else 0
     return _interrupted() if code == INTERRUPTED else code
 
@@ -142,7 +142,7 @@ def run(arguments: list[str]) -> int:
 def _failed(error: Exception) -> int:
     """Say what ended a command, and return its exit code."""
     if isinstance(error, BrokenPipeError):
-        # Whoever read our output has left (`gateway status | head`): there is nobody to tell.
+        # The reader of our output has left (`gateway status | head`): there is nobody to tell.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     from gateway.cli import render

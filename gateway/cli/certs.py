@@ -16,7 +16,7 @@ def certs(
     *,
     subjects: Annotated[
         list[str] | None,
-        typer.Option("--for", metavar="NAME", help="Whose certificate: the gateway's, or a peer's. Repeatable. [default: gateway]"),
+        typer.Option("--for", metavar="NAME", help="The certificate's owner: gateway, or a peer. Repeatable. [default: gateway]"),
     ] = None,
     names: Annotated[
         list[str] | None, typer.Option("--name", metavar="DNS", help="A DNS name it is reached by, in place of the defaults.")
@@ -24,8 +24,8 @@ def certs(
     addresses: Annotated[
         list[str] | None, typer.Option("--address", metavar="IP", help="An address it is reached by, in place of the defaults.")
     ] = None,
-    folder: Annotated[Path, typer.Option("--folder", help="Where the files are.", file_okay=False)] = Path("certs"),
-    days: Annotated[int, typer.Option("--days", min=1, max=3650, help="How long the certificates are valid.")] = 730,
+    folder: Annotated[Path, typer.Option("--folder", help="The folder of the files.", file_okay=False)] = Path("certs"),
+    days: Annotated[int, typer.Option("--days", min=1, max=3650, help="The days that the certificates are valid.")] = 730,
     force: Annotated[bool, typer.Option("--force", help="Replace certificates that are there; never the CA.")] = False,
     as_json: JsonOption = False,
 ) -> None:

@@ -46,7 +46,7 @@ def compare(
     last_days: Annotated[int | None, typer.Option("--last", min=1, help="The last so many days, today included.")] = None,
     list_file: ListOption = None,
     column: Annotated[str | None, typer.Option(help="The column of the list: its name, or its position from 1.")] = None,
-    kind: Annotated[ListKind | None, typer.Option(help="What the list holds, where its header does not say.")] = None,
+    kind: Annotated[ListKind | None, typer.Option(help="The kind of the list's entries, where its header does not say.")] = None,
     content: Annotated[bool, typer.Option("--content", help="Also what is in the instances: elements and pixels.")] = False,
     repair: Annotated[Repair | None, typer.Option(help="Bring to one side, or to both, what only the other has.")] = None,
     ignore: Annotated[str, typer.Option("--ignore-missing-in", help="A or B: what is missing there does not count.")] = "",

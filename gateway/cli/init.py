@@ -19,8 +19,8 @@ from gateway.files import using, write_file
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 _PEER = re.compile(r"(?P<ae>[^@]+)@(?P<host>\[[^\]]+\]|[^:\[\]]+):(?P<port>\d{1,5})")
 
-_SOURCE_HELP = "Who sends, and whom pull asks. Repeatable."
-_DESTINATION_HELP = "Where instances go: a DICOM peer, or a folder. Repeatable. [default: archive=archive]"
+_SOURCE_HELP = "A peer that sends, and that pull asks. Repeatable."
+_DESTINATION_HELP = "A place for instances: a DICOM peer, or a folder. Repeatable. [default: archive=archive]"
 _CONFIG_HELP = "The file to write."
 
 
@@ -28,7 +28,7 @@ def init(
     *,
     ae_title: Annotated[str | None, typer.Option("--ae-title", help="Our own AE title. [default: GATEWAY]")] = None,
     host: Annotated[
-        str | None, typer.Option("--host", help="Where to listen. [default: 0.0.0.0 with a source, else 127.0.0.1]")
+        str | None, typer.Option("--host", help="The address to listen on. [default: 0.0.0.0 with a source, else 127.0.0.1]")
     ] = None,
     port: Annotated[int, typer.Option("--port", min=1, max=65535, help="The port to listen on.")] = 11112,
     source: Annotated[list[str] | None, typer.Option("--source", metavar="NAME=AE@HOST:PORT", help=_SOURCE_HELP)] = None,

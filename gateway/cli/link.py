@@ -1,4 +1,4 @@
-"""How commands reach the gateway, and how they end when someone interrupts them."""
+"""The commands' way to the gateway, and their end when someone interrupts them."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ SHOWN_ROWS = 50
 
 @dataclass(frozen=True)
 class Listed:
-    """What a command is given by its --list; `found` is None where there is none."""
+    """The entries that a command is given by its --list; `found` is None where there is none."""
 
     found: StudyList | None = None
 

@@ -42,9 +42,9 @@ def migrate(
     last: Annotated[str, typer.Option("--to", help="The last study date.")] = "",
     list_file: ListOption = None,
     column: Annotated[str | None, typer.Option(help="The column of the list: its name, or its position from 1.")] = None,
-    kind: Annotated[ListKind | None, typer.Option(help="What the list holds, where its header does not say.")] = None,
+    kind: Annotated[ListKind | None, typer.Option(help="The kind of the list's entries, where its header does not say.")] = None,
     destination: Annotated[
-        list[str] | None, typer.Option(help="Where everything goes, in place of the routes; may be repeated.")
+        list[str] | None, typer.Option(help="A destination for everything, in place of the routes; may be repeated.")
     ] = None,
     reverse: Annotated[bool, typer.Option("--reverse", help="The last day, or the end of the list, first.")] = False,
     moves: Annotated[

@@ -19,7 +19,7 @@ ConfigOption = Annotated[
 JsonOption = Annotated[bool, typer.Option("--json", help="Write JSON for machines instead of text.")]
 PriorityOption = Annotated[
     Literal["low", "normal", "high"],
-    typer.Option("--priority", help="What goes first where not everything can: high overtakes all that is under way."),
+    typer.Option("--priority", help="The order where not everything can go at once: high overtakes all that is under way."),
 ]
 ListOption = Annotated[
     Path | None,

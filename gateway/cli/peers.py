@@ -119,7 +119,7 @@ _SHOWN: dict[Level, dict[str, str]] = {
         "StudyInstanceUID": "StudyInstanceUID",
     },
 }
-"""What a person is shown of a match, and under which heading; what was asked for by name comes on top."""
+"""The attributes of a match that a person is shown, and their headings; those that were asked for by name come on top."""
 
 _APART = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "StudyDescription", "SeriesDescription", "PatientName")
 
@@ -139,8 +139,8 @@ def find(
     keys: Annotated[
         list[str] | None, typer.Argument(help="Matching keys, like StudyDate=20240101-", metavar="[KEY=VALUE]...")
     ] = None,
-    level: Annotated[Level, typer.Option(help="What to look for.")] = "study",
-    limit: Annotated[int | None, typer.Option(min=1, help="How many matches at most.")] = None,
+    level: Annotated[Level, typer.Option(help="The level of the matches.")] = "study",
+    limit: Annotated[int | None, typer.Option(min=1, help="The most matches to show.")] = None,
     path: ConfigOption = DEFAULT_CONFIG,
     as_json: JsonOption = False,
 ) -> None:

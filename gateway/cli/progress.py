@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Amount:
-    """How much is done: instances of how many (None is unknown), and their bytes."""
+    """The amount that is done: instances of how many (None is unknown), and their bytes."""
 
     instances: int = 0
     of: int | None = None

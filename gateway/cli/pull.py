@@ -36,7 +36,7 @@ def pull(
     patient: Annotated[list[str] | None, typer.Option(help="A patient id; may be repeated.")] = None,
     list_file: ListOption = None,
     column: Annotated[str | None, typer.Option(help="The column of the list: its name, or its position from 1.")] = None,
-    kind: Annotated[ListKind | None, typer.Option(help="What the list holds, where its header does not say.")] = None,
+    kind: Annotated[ListKind | None, typer.Option(help="The kind of the list's entries, where its header does not say.")] = None,
     skip_existing: Annotated[bool, typer.Option("--skip-existing", help="Leave out what the destinations hold already.")] = False,
     to: Annotated[list[str] | None, typer.Option("--to", help="A destination, in place of the routes; may be repeated.")] = None,
     priority: PriorityOption = "normal",

@@ -62,7 +62,7 @@ def list_(
     destination: Destination = None,
     state: State = None,
     study: Study = None,
-    limit: Annotated[int, typer.Option(min=1, max=10_000, help="How many to show.")] = 50,
+    limit: Annotated[int, typer.Option(min=1, max=10_000, help="The most deliveries to show.")] = 50,
     path: ConfigOption = DEFAULT_CONFIG,
     as_json: JsonOption = False,
 ) -> None:
@@ -189,52 +189,28 @@ def _confirm(client: Client, where: QueueFilter) -> None:
     )
 
 
-@queue.command("retry")
-def retry(
-    ids: Ids = None,
-    destination: Destination = None,
-    state: State = None,
-    study: Study = None,
-    everything: All = False,
-    path: ConfigOption = DEFAULT_CONFIG,
-    as_json: JsonOption = False,
-) -> None:
-    """Try held and deferred deliveries again now.
+def _steering(action: Action, text: str) -> None:
+    """Add the command that does `action` to the deliveries that its options name; `text` is its help."""
 
-    All attempts begin anew. Dropped deliveries are tried again when they are named.
-    """
-    _act(Action.RETRY, _where(ids, destination, state, study, everything), path, as_json)
-
-
-@queue.command("hold")
-def hold(
-    ids: Ids = None,
-    destination: Destination = None,
-    state: State = None,
-    study: Study = None,
-    everything: All = False,
-    path: ConfigOption = DEFAULT_CONFIG,
-    as_json: JsonOption = False,
-) -> None:
-    """Stop trying deliveries until they are retried or released."""
-    _act(Action.HOLD, _where(ids, destination, state, study, everything), path, as_json)
+    @queue.command(action.value, help=text)
+    def steer(
+        ids: Ids = None,
+        destination: Destination = None,
+        state: State = None,
+        study: Study = None,
+        everything: All = False,
+        path: ConfigOption = DEFAULT_CONFIG,
+        as_json: JsonOption = False,
+    ) -> None:
+        _act(action, _where(ids, destination, state, study, everything), path, as_json)
 
 
-@queue.command("release")
-def release(
-    ids: Ids = None,
-    destination: Destination = None,
-    state: State = None,
-    study: Study = None,
-    everything: All = False,
-    path: ConfigOption = DEFAULT_CONFIG,
-    as_json: JsonOption = False,
-) -> None:
-    """Let held deliveries go on where they stood.
-
-    The attempts so far count; retry begins anew.
-    """
-    _act(Action.RELEASE, _where(ids, destination, state, study, everything), path, as_json)
+_steering(
+    Action.RETRY,
+    "Try held and deferred deliveries again now.\n\nAll attempts begin anew. Dropped deliveries are tried again when they are named.",
+)
+_steering(Action.HOLD, "Stop trying deliveries until they are retried or released.")
+_steering(Action.RELEASE, "Let held deliveries go on where they stood.\n\nThe attempts so far count; retry begins anew.")
 
 
 @queue.command("export")

@@ -33,7 +33,7 @@ class RegistrationFailed(GatewayError):
 
 @dataclass(frozen=True)
 class OurAddress:
-    """Where a source reaches us."""
+    """The address at which a source reaches us."""
 
     name: str
     ae_title: str
@@ -45,7 +45,7 @@ class OurAddress:
 def register(
     source: Annotated[str, typer.Argument(help="The name of a source in the configuration.")],
     host: Annotated[str | None, typer.Option(help="The address by which the source reaches this gateway.")] = None,
-    name: Annotated[str, typer.Option("--as", help="What the source calls this gateway.")] = "gateway",
+    name: Annotated[str, typer.Option("--as", help="The source's name for this gateway.")] = "gateway",
     path: ConfigOption = DEFAULT_CONFIG,
     as_json: JsonOption = False,
 ) -> None:

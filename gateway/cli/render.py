@@ -1,4 +1,4 @@
-"""How numbers and tables look on a terminal; pure but for the printing at the end."""
+"""Numbers and tables as a terminal shows them; pure but for the printing at the end."""
 
 from __future__ import annotations
 

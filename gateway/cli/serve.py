@@ -17,7 +17,7 @@ STUCK_S = 5.0
 def serve(
     log_level: Annotated[
         Literal["debug", "info", "warning", "error"] | None,
-        typer.Option(help="What is logged, in place of [log] level.", show_default=False),
+        typer.Option(help="The lowest level that is logged, in place of [log] level.", show_default=False),
     ] = None,
     path: ConfigOption = DEFAULT_CONFIG,
 ) -> None:

@@ -34,7 +34,7 @@ def sync(
     day: Annotated[list[str] | None, typer.Option(help="today, yesterday, 2024-01-31, or A..B; may be repeated.")] = None,
     patient: Annotated[list[str] | None, typer.Option(help="A patient id; may be repeated.")] = None,
     series: Annotated[
-        Literal["all", "smallest", "fewer_than"] | None, typer.Option(help="Which series of a study.", show_default="all")
+        Literal["all", "smallest", "fewer_than"] | None, typer.Option(help="The series to take.", show_default="all")
     ] = None,
     fewer_than: Annotated[int | None, typer.Option("--fewer-than", min=1, help="Only series with fewer instances.")] = None,
     modality: Annotated[list[str] | None, typer.Option(help="Only series of this modality; may be repeated.")] = None,
@@ -44,12 +44,13 @@ def sync(
     ] = None,
     interval: Annotated[float | None, typer.Option(min=1, help="Seconds from one look to the next.", show_default="60")] = None,
     known: Annotated[
-        Literal["destination", "ledger"] | None, typer.Option(help="Who says what a destination holds.", show_default="destination")
+        Literal["destination", "ledger"] | None,
+        typer.Option(help="The record of what a destination holds: its own, or the ledger's.", show_default="destination"),
     ] = None,
     when: Annotated[str | None, typer.Option(help="The schedule outside whose hours nothing moves.")] = None,
     priority: Annotated[
         Literal["low", "normal", "high"] | None,
-        typer.Option(help="What goes first where not everything can.", show_default="normal"),
+        typer.Option(help="The order where not everything can go at once.", show_default="normal"),
     ] = None,
     once: Annotated[bool, typer.Option("--once", help="One cycle, and wait for the deliveries.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be moved, and move nothing.")] = False,

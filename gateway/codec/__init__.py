@@ -1,4 +1,4 @@
-"""What transfer syntaxes are, and transcoding with proof (PS3.5 Annex A, §8).
+"""The transfer syntaxes, and transcoding with proof (PS3.5 Annex A, §8).
 
 Given the bytes of one data set and a transfer syntax that a destination takes, the room writes the same data set in that
 syntax: the pixels without loss, compared before anything is returned, and every element that does not describe them as it

@@ -54,7 +54,7 @@ from gateway.codec.vrs import listed
 from gateway.errors import CodecFailed, Incomparable, NotTranscodable
 
 PIXELS = "pixels"
-"""What differs where pixel data does, of whatever kind."""
+"""The name of a difference in pixel data, of whatever kind."""
 
 MAX_ELEMENTS = 200_000
 """Elements of one level, and of all levels above it, that are compared; no real instance comes near it."""

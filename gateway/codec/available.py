@@ -1,4 +1,4 @@
-"""What can be decoded and encoded here: seen from the packages that are installed, without importing them.
+"""The codecs that are available here: seen from the packages that are installed, without importing them.
 
 All of them are dependencies: JPEG 2000 is done by pylibjpeg-openjpeg (MIT), RLE by pydicom, which pylibjpeg-rle (MIT) makes fast,
 JPEG-LS by pyjpegls (CharLS; MIT), JPEG and JPEG Lossless by imagecodecs (libjpeg-turbo and jpegsof3; BSD), which also encodes

@@ -1,4 +1,4 @@
-"""What a codestream says of itself before anybody decodes it: JPEG, JPEG-LS and JPEG 2000 headers. Pure.
+"""The headers of JPEG, JPEG-LS and JPEG 2000 codestreams, read before anybody decodes them. Pure.
 
 Dimensions are known before a codec believes them, and a codestream that is cut off is known as such, because some decoders fill
 what is missing with grey and call it a success. Nothing but `ValueError` is raised, whatever the bytes are.
@@ -36,7 +36,7 @@ _SOS, _LSE = 0xDA, 0xF8
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """What stands in a codestream's header; `signed` and `transformed` (between components, reversibly or not) are JPEG 2000's."""
+    """The contents of a codestream's header; `signed` and `transformed` (between components, reversibly or not) are JPEG 2000's."""
 
     rows: int
     columns: int

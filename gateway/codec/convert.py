@@ -26,7 +26,7 @@ from gateway.dicom.elements import SHORT_VRS, UNDEFINED
 from gateway.errors import NotTranscodable
 
 MAX_DEPTH = 64
-"""How deep sequences may stand in each other."""
+"""The greatest depth to which sequences may be nested."""
 
 
 def convert(source: Extent, before: Encoding, after: Encoding, output: Output) -> None:
@@ -52,7 +52,7 @@ class _Groups:
 
     group: int = -1
     position: int = -1
-    """Where its value was written; -1 where the group has none."""
+    """The position at which its value was written; -1 where the group has none."""
 
     length: int = 0
     begin_before: int = 0
@@ -137,7 +137,7 @@ class _Conversion:
         """Return the VR to write for `element`; where that is not decided yet, it is corrected later."""
         if self.before.explicit:
             return element.vr
-        # What has no length and is not known is a private sequence: its items stay implicit in UN (PS3.5 §6.2.2).
+        # An element without length that is not known is a private sequence: its items stay implicit in UN (PS3.5 §6.2.2).
         vr = implicit_vr(element.tag, 0 if element.undefined else element.length)
         by = decider(element.tag)
         if by is None or vr == b"UN":

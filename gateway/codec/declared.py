@@ -1,4 +1,4 @@
-"""Whether a data set is in the transfer syntax that it is declared to be in, and in which one it is where it is not (PS3.5 §A).
+"""Proof that a data set is in its declared transfer syntax, and the one that it is in where it is in another (PS3.5 §A).
 
 Some sources send JPEG, RLE or uncompressed pixels, or other headers, in a presentation context of another transfer syntax.
 `fits` costs next to nothing for what is as it should be: headers are told by the first element, Pixel Data is found by its tag, and
@@ -47,7 +47,7 @@ from gateway.dicom.elements import UNDEFINED, VRS
 from gateway.errors import CodecError, NotTranscodable
 
 BEGINNING_BYTES = 16 * 1024
-"""How much of a data set `fits` wants to be given: where Pixel Data begins in nearly all of them."""
+"""The number of bytes that `fits` wants of a data set: Pixel Data begins within them in nearly all data sets."""
 
 PROOF_S = 8.0
 """The longest that a proof may take: the peer waits for its answer, and Orthanc no longer than ten seconds."""
@@ -66,17 +66,17 @@ _SIZES = (b"\x28\x00\x02\x00", _ROWS, b"\x28\x00\x11\x00", b"\x28\x00\x00\x01")
 """Samples per Pixel, Rows, Columns and Bits Allocated, in their order."""
 
 _ONE_US, _TWO_BYTES = b"US\x02\x00", b"\x02\x00\x00\x00"
-"""How they go on, in explicit and in implicit VR."""
+"""The bytes that follow their tags, in explicit and in implicit VR."""
 
 _ITEM = b"\xfe\xff\x00\xe0"
 _PIXEL_VRS = (b"OB", b"OW", b"UN")
 _SEARCH_BYTES = 1024 * 1024
 _SEARCH_AT_MOST_BYTES = 256 * 1024 * 1024
 _LOOK_BYTES, _CODESTREAM_BYTES = 4096, 1024
-"""How much is looked at of Pixel Data, and at least of a codestream in it."""
+"""The number of bytes that are looked at of Pixel Data, and the least of a codestream in it."""
 
 _HEADER_BYTES = (_CODESTREAM_BYTES, 64 * 1024, 4 * 1024 * 1024)
-"""How much of a codestream is read for its header, until it is found: an ICC profile may stand before what matters."""
+"""The bytes of a codestream read for its header, until it is found: an ICC profile may stand before what matters."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
 """The elements of a data set as they stand in the bytes (PS3.5 §7): headers read, values skipped. Nothing is decoded.
 
 Written for bytes that nobody checked: no recursion, every length held against the end, and a bound on how many elements one data
-set may have. What is not as PS3.5 says raises `NotTranscodable`, because nobody could tell what would become of it.
+set may have. Bytes that are not as PS3.5 says raise `NotTranscodable`, because the result could not be foreseen.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ MAX_ELEMENTS = 5_000_000
 
 @dataclass(frozen=True, slots=True)
 class Encoding:
-    """How headers and numbers are written."""
+    """The encoding of headers and numbers."""
 
     explicit: bool
     big_endian: bool = False

@@ -16,10 +16,10 @@ from gateway.errors import NotTranscodable
 EXTENDED_OFFSET_TABLE, EXTENDED_OFFSET_TABLE_LENGTHS = 0x7FE00001, 0x7FE00002
 
 Range = tuple[int, int]
-"""Where bytes lie: offset and length."""
+"""The place of bytes: offset and length."""
 
 _STARTS = (b"\xff\xd8", b"\xff\x4f\xff\x51", b"\x00\x00\x00\x0cjP  ")
-"""How a JPEG, JPEG-LS or JPEG 2000 codestream begins, the last within a JP2 file."""
+"""The first bytes of a JPEG, JPEG-LS or JPEG 2000 codestream, the last within a JP2 file."""
 
 _MAX_FRAGMENT_BYTES = 0xFFFFFFFE
 

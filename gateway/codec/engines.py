@@ -24,7 +24,7 @@ Cells = np.ndarray[Any, np.dtype[Any]]
 _LOSSLESS_PROCESS = 0xC3
 
 _RESOLUTIONS = 6
-"""How many pylibjpeg-openjpeg asks OpenJPEG for, each half the one before: an image must have 2⁵ rows and columns for them."""
+"""The number of resolutions that pylibjpeg-openjpeg asks OpenJPEG for, each half the one before: rows and columns must be ≥ 2⁵."""
 
 _ROOM_BYTES = 256
 """pyjpegls gives CharLS twice the room of the pixels, which are then more than the headers of a codestream."""

@@ -59,7 +59,7 @@ class Output:
 
     @property
     def position(self) -> int:
-        """How many bytes were written."""
+        """The number of bytes that were written."""
         return self._flushed + len(self._buffer)
 
     def write(self, data: bytes | memoryview) -> None:

@@ -18,7 +18,7 @@ from gateway.errors import NotTranscodable
 Result = TypeVar("Result")
 
 _FRAMES_AHEAD = 2
-"""How many frames are in the works for each worker: enough that none waits for the file to be written."""
+"""The number of frames in the works for each worker: enough that none waits for the file to be written."""
 
 
 def ranges_of(found: Survey, pixel: PixelDescription, stored: TransferSyntax) -> Sequence[Sequence[Range]]:

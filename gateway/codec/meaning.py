@@ -1,4 +1,4 @@
-"""What an element's value means, however it is written (PS3.5 §6.2): equal meanings are one value. Pure."""
+"""The meaning of an element's value, however it is written (PS3.5 §6.2): equal meanings are one value. Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is to be made of one frame: the words that the pool and its worker processes share. Pure."""
+"""Orders to transcode one frame: the words that the pool and its worker processes share. Pure."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from gateway.codec.pixels import PixelDescription
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """What is to be made of one frame.
+    """An order for one frame: the transfer syntax and form that it is to be brought into.
 
     `after` is its Photometric Interpretation afterwards, `decoded` between decoding and encoding. With `digest` it is decoded only,
     and the result is a digest of what it shows, the same in whatever transfer syntax and layout.

@@ -1,4 +1,4 @@
-"""What a data set says about its pixels (PS3.3 §C.7.6.3, PS3.5 §8): read, and checked for contradictions. Pure."""
+"""The description of the pixels in a data set (PS3.3 §C.7.6.3, PS3.5 §8): read, and checked for contradictions. Pure."""
 
 from __future__ import annotations
 
@@ -41,13 +41,13 @@ class PixelDescription:
 
     @property
     def frame_bytes(self) -> int:
-        """How long one uncompressed frame is, in bytes; bits of one-bit pixels are packed across frames and have no such length."""
+        """The length of one uncompressed frame in bytes; one-bit pixels are packed across frames and have no such length."""
         samples = 2 if self.photometric in SUBSAMPLED else self.samples
         return self.rows * self.columns * samples * self.bits_allocated // 8
 
     @property
     def native_bytes(self) -> int:
-        """How long all frames are uncompressed, without padding."""
+        """The length of all frames uncompressed, in bytes without padding."""
         if self.bits_allocated == 1:
             return (self.rows * self.columns * self.samples * self.frames + 7) // 8
         return self.frame_bytes * self.frames

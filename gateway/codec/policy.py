@@ -1,4 +1,4 @@
-"""Which transfer syntax an instance is sent in: as it is, transcoded, or not at all. Pure.
+"""The choice of the transfer syntax that an instance is sent in: its own, another by transcoding, or none. Pure.
 
 Nothing that lost something is compressed or decompressed unless it is allowed in so many words: once decompressed, nobody sees any
 more that it was lossy.

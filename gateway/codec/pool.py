@@ -44,7 +44,7 @@ _ERRORS: dict[str, type[CodecError]] = {each.__name__: each for each in (NotTran
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What one frame may cost: memory beyond what an idle worker has, and CPU time (None: by the number of its samples)."""
+    """The limits of one frame: memory beyond that of an idle worker, and CPU time (None: by the number of its samples)."""
 
     memory_bytes: int = 2 * 1024**3
     seconds: int | None = None

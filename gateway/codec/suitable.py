@@ -1,4 +1,4 @@
-"""Whether pixels can be encoded in a transfer syntax, and what their attributes are afterwards (PS3.5 §8.2). Pure."""
+"""The pixels that can be encoded in a transfer syntax, and their attributes afterwards (PS3.5 §8.2). Pure."""
 
 from __future__ import annotations
 

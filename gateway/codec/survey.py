@@ -28,7 +28,7 @@ _GROUP_LENGTH_28 = 0x00280000
 
 @dataclass(slots=True)
 class Survey:
-    """What was found at the top level of a data set.
+    """The findings at the top level of a data set.
 
     `values` are attributes of the pixels, numbers as Little Endian; `places` where elements begin and end that may be replaced; and
     `inserts`, for each element that may have to be added, the first byte of the element before which it belongs.

@@ -53,7 +53,7 @@ def transcode(
 ) -> Transcoded:
     """Write the data set `source` to a file in another transfer syntax.
 
-    What encodes pixels decodes them again and compares. `gateway.codec.policy` says which targets there are for which `stored`.
+    Encoded pixels are decoded again and compared. `gateway.codec.policy` says which targets there are for which `stored`.
 
     Args:
         source: the data set, without File Meta Information; its file stays open meanwhile.

@@ -1,4 +1,4 @@
-"""Which VR an element has whose VR is not written (PS3.5 §A.1, PS3.6), and how its numbers lie in the bytes. Pure."""
+"""The VR of an element whose VR is not written (PS3.5 §A.1, PS3.6), and how its numbers lie in the bytes. Pure."""
 
 from __future__ import annotations
 

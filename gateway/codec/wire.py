@@ -1,4 +1,4 @@
-"""How the pool and a worker process talk: a length, then JSON, over a Unix socket; descriptors ride on the length."""
+"""The messages between the pool and a worker process: a length, then JSON, over a Unix socket; descriptors ride on the length."""
 
 from __future__ import annotations
 

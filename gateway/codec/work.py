@@ -54,7 +54,7 @@ def _encoded(values: Cells, order: Order) -> bytes:
 def _values(cells: Cells, pixel: PixelDescription) -> Cells:
     """Return `cells` with unused bits as the codecs want them; only those that say nothing may change.
 
-    Bits above Bits Stored may be zero or the sign (PS3.5 §8.1.1). What else stands there, as overlays once did, would be lost.
+    Bits above Bits Stored may be zero or the sign (PS3.5 §8.1.1). Anything else there, as overlays once were, would be lost.
     """
     cells = np.ascontiguousarray(cells)
     if pixel.bits_stored == pixel.bits_allocated:

@@ -3,8 +3,8 @@
 Run as ``python -m gateway.codec.worker SOCKET RESULT BYTES``: two descriptors, and how much memory one frame may take.
 
 It gets descriptors to read from, writes each result from the beginning of the file `RESULT`, and has nothing else of the
-gateway's: no environment, no sockets, no locks. It ends when the other end of its socket does. What one frame may cost in
-memory and CPU time is limited by the kernel.
+gateway's: no environment, no sockets, no locks. It ends when the other end of its socket does. The kernel limits the memory
+and CPU time that one frame may take.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What two Part 10 files of one SOP Instance UID differ in (`gateway.codec.alike`). Blocking; no value ever gets out."""
+"""The differences between two Part 10 files of one SOP Instance UID (`gateway.codec.alike`). Blocking; no value ever gets out."""
 
 from __future__ import annotations
 

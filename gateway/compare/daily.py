@@ -32,7 +32,7 @@ LOOK_EVERY_S = 60.0
 
 @dataclass
 class Last:
-    """How a comparison stands: when it is due, and what it found the last time, empty where it was never carried out."""
+    """The state of a comparison: when it is due, and what it found the last time, empty where it was never carried out."""
 
     due: datetime
     at: datetime | None = None

@@ -1,4 +1,4 @@
-"""What two places differ in. Pure."""
+"""The differences between two places. Pure."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Make = Callable[["Kind", str], "Difference"]
 
 
 class Kind(StrEnum):
-    """How something differs."""
+    """The kind of a difference."""
 
     ONLY_A = "only in A"
     ONLY_B = "only in B"

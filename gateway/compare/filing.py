@@ -1,6 +1,6 @@
 """Repairs from a folder: its files are taken in for the other side, with a verdict a study. Runs in trio.
 
-What `Retriever` does for a source, without the source: a job, and for each study, or part of one, a retrieval to which the files
+It does for a folder what `Retriever` does for a source: a job, and for each study, or part of one, a retrieval to which the files
 are counted as they are taken in. The verdict rests on the same sets: what the folder has of it, and what of that is on its way.
 """
 
@@ -33,7 +33,7 @@ T = TypeVar("T")
 log = structlog.get_logger()
 
 SOURCE = "(folder)"
-"""What the ledger calls where a repair came from: no source is called so, and a path may say too much."""
+"""The ledger's name for the origin of a repair from a folder: no source is called so, and a path may say too much."""
 
 AT_A_TIME = 64
 """Files that are taken in before it may be stopped."""

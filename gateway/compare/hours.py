@@ -1,6 +1,6 @@
 """The hours within which a comparison works. Runs in trio.
 
-What is under way at their end is broken off, and done once more when they open: a question, the reading of one instance, the
+Work that is under way at their end is broken off, and done once more when they open: a question, the reading of one instance, the
 retrieval of a study, of which what came counts. So nothing that was found out before is asked again.
 """
 

@@ -1,4 +1,4 @@
-"""Which studies, or parts of them, are retrieved from which side to repair what differs. Pure."""
+"""The studies, or parts of them, that are retrieved from one side to repair what differs. Pure."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ def directions(repair: Repair) -> tuple[Kind, ...]:
 def fetches(found: Iterable[Difference], missing: Kind, *, overwrite: bool) -> list[Fetch]:
     """Return what is to be retrieved of the side that has what is of kind `missing`.
 
-    What they count differently is retrieved as far as the other side lacks it. With `overwrite`, what differs in content is
-    retrieved too: the other side's is to be replaced.
+    Parts with different counts are retrieved as far as the other side lacks them. With `overwrite`, instances that differ in
+    content are retrieved too, to replace the other side's.
     """
     studies: dict[str, _Parts] = {}
     for one in found:

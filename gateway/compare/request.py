@@ -1,4 +1,4 @@
-"""What is compared with what, how closely, and what follows. Pure."""
+"""A request for a comparison: the two places, how closely they are compared, and what follows. Pure."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from gateway.single_values import SingleValue
 
 
 class Level(StrEnum):
-    """How closely two places are compared."""
+    """The depth to which two places are compared."""
 
     STUDY = "study"
-    """Which studies there are, and how many instances each has by its place's own count."""
+    """The studies, and the number of instances of each by its place's own count."""
 
     SERIES = "series"
-    """Which series, and how many instances each has by its place's own count."""
+    """The series, and the number of instances of each by its place's own count."""
 
     INSTANCE = "instance"
-    """Which instances, by SOP Instance UID."""
+    """The instances, by SOP Instance UID."""
 
 
 class Repair(StrEnum):
-    """Which side is given what only the other has; what differs is overwritten only in one direction."""
+    """The side that is given what only the other has; what differs is overwritten only in one direction."""
 
     A_TO_B = "a-to-b"
     B_TO_A = "b-to-a"

@@ -38,7 +38,7 @@ Tell = Callable[["Outcome"], Awaitable[None]]
 
 @dataclass
 class Outcome:
-    """What a look found: the differences that count, and how much was compared."""
+    """The result of a look: the differences that count, and how much was compared."""
 
     differences: list[Difference] = field(default_factory=list)
     studies: int = 0

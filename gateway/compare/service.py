@@ -25,7 +25,7 @@ from gateway.windows import Window
 
 @dataclass(frozen=True)
 class Repaired:
-    """What was brought to one side: the job, where it went, and the verdicts."""
+    """The repair of one side: the job, the place that was given instances, and the verdicts."""
 
     job_id: int
     destination: str
@@ -42,7 +42,7 @@ Waits = Callable[[], Awaitable[None]]
 class Comparisons:
     """Makes comparisons. `place` opens a place by name or by the path of a folder; `folder` is theirs alone; `pool` decodes.
 
-    What is repaired comes by `retriever` from sources, by `filing` from folders.
+    Instances for repairs come by `retriever` from sources, by `filing` from folders.
     """
 
     settings: Settings

@@ -1,7 +1,7 @@
-"""Whether the user who runs this may use the files and folders that a configuration names, and who else may read its secrets.
+"""The rights on files and folders that a configuration names: of the user who runs this, and of others who may read its secrets.
 
-For ``gateway config --check``: nothing is made and nothing is changed. What would end or hinder `gateway serve` is a problem, what
-a person should know is a warning.
+For ``gateway config --check``: nothing is made and nothing is changed. A fault that would end or hinder `gateway serve` is a
+problem, one that a person should know of is a warning.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from gateway.errors import Problem
 from gateway.settings import FolderDestination, ListenTlsTable, Settings, TlsTable
 
 GIVEN = (Path("/run/secrets"), Path("/var/run/secrets"))
-"""Where container runtimes put secrets, with modes of their own."""
+"""The folders in which container runtimes put secrets, with modes of their own."""
 
 
 @dataclass(frozen=True)
 class Findings:
-    """What was found: `problems` keep the gateway from working, `warnings` do not."""
+    """The findings: `problems` keep the gateway from working, `warnings` do not."""
 
     problems: tuple[Problem, ...]
     warnings: tuple[Problem, ...]

@@ -1,4 +1,4 @@
-"""What the tables of a configuration owe each other. Pure.
+"""Checks of the tables of a configuration against each other. Pure.
 
 The checks read raw TOML, so that they report together with what is wrong inside a table; whatever has the wrong type is
 left to validation.

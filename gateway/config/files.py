@@ -1,4 +1,4 @@
-"""What a configuration says about files: secrets kept in files, relative paths, files that must exist."""
+"""The files of a configuration: secrets kept in files, relative paths, files that must exist."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where in a TOML file a key stands, so that a problem can name its line. Pure.
+"""The line of a key in a TOML file, so that a problem can name it. Pure.
 
 `tomllib` keeps no positions, so the file's lines are read once more for table headers and keys. A key inside an inline
 table is not found by itself; the line of the key that holds it is the answer.

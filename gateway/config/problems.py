@@ -30,7 +30,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class Whereabouts:
-    """Where the values of a configuration come from: the file's lines, or environment variables."""
+    """The origin of the values of a configuration: the file's lines, or environment variables."""
 
     file: Path
     lines: Mapping[KeyPath, int]

@@ -1,4 +1,4 @@
-"""What may stand where in a configuration, read off the settings' models. Pure.
+"""The shape of a configuration, read off the settings' models. Pure.
 
 A `Shape` says what a place holds: a table of known keys, a table of names (``[sources.NAME]``), a list, or a value.
 Walking raw TOML beside its shape finds every value's field before anything is validated, so that paths, secrets and
@@ -24,7 +24,7 @@ Raw = dict[str, Any]
 
 
 class Holds(Enum):
-    """What a place in the configuration holds."""
+    """The kinds of places in the configuration."""
 
     TABLE = "table"
     NAMED = "named"
@@ -34,7 +34,7 @@ class Holds(Enum):
 
 @dataclass(frozen=True)
 class Shape:
-    """What may stand at one place; `models` are a table's alternatives, `item` what names or a list hold."""
+    """The shape of one place; `models` are a table's alternatives, `item` what names or a list hold."""
 
     holds: Holds
     models: tuple[type[BaseModel], ...] = ()

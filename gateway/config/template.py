@@ -28,7 +28,7 @@ class Folder:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a new configuration shall say."""
+    """The contents of a new configuration."""
 
     ae_title: str = "GATEWAY"
     host: str = "127.0.0.1"
@@ -41,7 +41,7 @@ class Plan:
 
 
 SHIPPED = Plan(listen_tls=True)
-"""What the repository's config.toml says: loopback, any caller, a folder as destination, TLS with `make serve`'s certificates."""
+"""The repository's config.toml: loopback, any caller, a folder as destination, TLS with `make serve`'s certificates."""
 
 
 def render(plan: Plan) -> str:

@@ -62,7 +62,7 @@ class Confirmer:
         }
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Ask for proofs until cancelled. What was delivered and not verified before counts like the rest."""
+        """Ask for proofs until cancelled, also of instances that were delivered and not verified in an earlier run."""
         self._token = trio.lowlevel.current_trio_token()
         try:
             async with trio.open_nursery() as nursery:
@@ -87,7 +87,7 @@ class Confirmer:
     def report(self, report: CommitmentReport) -> int:
         """Take the N-EVENT-REPORT of a destination and return the status to answer (PS3.4 §J.3.3). On any thread.
 
-        What is committed is verified; what failed is sent once more, the second time held. A report that comes late, or again,
+        Committed instances are verified; failed ones are sent once more, the second time held. A report that comes late, or again,
         changes nothing.
         """
         try:

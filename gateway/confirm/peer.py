@@ -21,7 +21,7 @@ MAX_BREAKS = 3
 """After so many associations in a row that broke over C-FIND, the destination counts as one that does not answer it."""
 
 SAME_ASSOCIATION_S = 5.0
-"""How long the requesting association stays open for a report on it; most peers report on a new one."""
+"""The time that the requesting association stays open for a report on it; most peers report on a new one."""
 
 EVENT_WAIT_S = 0.25
 """Between two looks whether the report came on another association."""

@@ -1,4 +1,4 @@
-"""When a study is asked for, and what an answer or a refusal means. Pure: the time is an argument, in UTC seconds."""
+"""The time to ask for a study, and the meaning of an answer or a refusal. Pure: the time is an argument, in UTC seconds."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ NOT_THERE = "answered success but does not have it"
 
 @dataclass(frozen=True, slots=True)
 class Diff:
-    """What a destination lists of what it was sent, and what it does not."""
+    """The instances that a destination lists, and those that it does not list, of those that were sent to it."""
 
     present: tuple[Unverified, ...]
     missing: tuple[Unverified, ...]
@@ -49,7 +49,7 @@ def is_due(study: WaitingStudy, *, quiet_s: float, busy: bool, now: float) -> bo
 
     `quiet_s` is how long to wait for more of it: 0 where it was retrieved and all of it came.
 
-    What was delivered after `now` says that the clock was set back: then the study is asked for without waiting for that time.
+    A delivery after `now` says that the clock was set back: then the study is asked for without waiting for that time.
     """
     return study.last_at > now or now >= patience_ends_at(study, quiet_s) or (not busy and now >= quiet_at(study, quiet_s))
 

@@ -22,10 +22,10 @@ from gateway.ledger import Ledger, commitments, learned, proofs
 from gateway.ledger.proofs import Unverified, WaitingStudy
 
 NO_FIND = "answers_no_find"
-"""What is learned about a destination: how it showed that it answers no C-FIND at IMAGE level."""
+"""The fact about a destination that it answers no C-FIND at IMAGE level; its value says how that showed."""
 
 NO_COMMITMENT = "answers_no_commitment"
-"""What is learned about a destination: how it showed that it takes no request for commitment."""
+"""The fact about a destination that it takes no request for commitment; its value says how that showed."""
 
 LEARNED_FOR_S = 86_400.0
 """A destination that could not answer is asked again after a day: someone may have configured it."""
@@ -34,7 +34,7 @@ MAX_REFERENCES = 500
 """Instances in one request for commitment."""
 
 STUDIES_AT_ONCE = 20
-"""How many are asked for on one association."""
+"""The number of studies that are asked for on one association."""
 
 COMPARED_AT_ONCE = 100
 """Instances that are compared before what was found is recorded."""
@@ -60,7 +60,7 @@ class NotStored(GatewayError):
 
 
 class NotComparable(GatewayError):
-    """What a destination stores cannot be held against what was delivered; the text says why."""
+    """A destination's stored instance cannot be held against what was delivered; the text says why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,15 +89,15 @@ class Store(Protocol):
 
 @dataclass
 class _Compared:
-    """What became of items that were compared."""
+    """The results of comparing items."""
 
     same: list[Unverified] = field(default_factory=list)
     missing: list[Unverified] = field(default_factory=list)
     other: dict[str, list[Unverified]] = field(default_factory=dict)
-    """By what they differ in."""
+    """The instances that differ, by what they differ in."""
 
     unknown: dict[str, list[Unverified]] = field(default_factory=dict)
-    """By why they cannot be compared."""
+    """The instances that cannot be compared, by the reason."""
 
 
 class Watch:
@@ -242,7 +242,7 @@ class Watch:
         if found.missing:
             await trio.sleep(self._quiet_s)
             again = await self._compared(found.missing)
-            # What cannot be fetched may be there all the same: the list decides.
+            # An instance that cannot be fetched may be there all the same: the list decides.
             absent = {plan.NOT_FETCHED: again.missing} if again.missing else {}
             unknown = _merged(found.unknown, _merged(again.unknown, absent))
             found = _Compared(found.same + again.same, [], _merged(found.other, again.other), unknown)

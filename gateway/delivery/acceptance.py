@@ -1,7 +1,7 @@
-"""What a destination answered when presentation contexts were proposed to it, so that it is asked once and not by every batch.
+"""The presentation contexts that a destination accepts or refuses, remembered so that it is asked once and not by every batch.
 
 A refusal is remembered for a day, also over a restart (`gateway.ledger.learned`), so that it costs one association and not one
-for each instance; a person who retries has everything asked anew. What was accepted is remembered while the process lives.
+for each instance; a person who retries has everything asked anew. An acceptance is remembered while the process lives.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable
 import structlog
 
 REMEMBERED_S = 86_400.0
-"""How long a refusal counts, in seconds: destinations are configured anew now and then."""
+"""The time for which a refusal counts, in seconds: destinations are configured anew now and then."""
 
 Pair = tuple[str, str]
 """A SOP Class UID and a transfer syntax UID: what a presentation context with one transfer syntax is about (PS3.8 §7.1.1.13)."""
@@ -23,7 +23,7 @@ _log = structlog.get_logger()
 
 
 class Acceptance:
-    """What one destination is known to accept and to refuse. Thread-safe; all its sessions share it."""
+    """The presentation contexts that one destination is known to accept and to refuse. Thread-safe; all its sessions share it."""
 
     def __init__(
         self,

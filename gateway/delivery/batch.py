@@ -39,16 +39,16 @@ class Batch:
     go_on: Callable[[], bool]
     failure: AssociationError | DestinationUnavailable | None = None
     answered: int = 0
-    """How many outcomes show that the destination was there."""
+    """The number of outcomes that show that the destination was there."""
 
     taken: dict[str, Sent] = field(init=False, default_factory=dict)
-    """What the destination took, by Study Instance UID."""
+    """The instances that the destination took, by Study Instance UID."""
 
     _since: float = field(init=False)
-    """When the instance at hand began."""
+    """The time when the instance at hand began."""
 
     _open: dict[int, Consignment] = field(init=False)
-    """What nothing was noted of yet; to take one out is atomic, so that each is noted once."""
+    """The consignments without an outcome yet; to take one out is atomic, so that each is noted once."""
 
     _breaking_off: bool = False
 

@@ -1,7 +1,7 @@
-"""What a destination listed before anything was sent to it: the proof that it has an instance says nothing where it had it already.
+"""The instances that a destination listed before anything was sent to it: having one proves nothing if it had it already.
 
 It is asked on the association that is about to send: once a study whether it has the study at all (PS3.4 §C.4.1), which most of the
-time it has not, and where it has, once a series for its instances. What it answered is shared by all sessions of the destination,
+time it has not, and where it has, once a series for its instances. Its answers are shared by all sessions of the destination,
 so that none asks after another has sent. Many studies are asked for by one list, with two among them that are there for sure: an
 archive that does not name these does not match by lists, or cuts its answers short, and is asked study by study. Thread-safe.
 """
@@ -26,7 +26,7 @@ LONGEST_WAIT_S = 600.0
 """A session waits no longer for what another one asks."""
 
 WITNESSES = 2
-"""How many studies that are there for sure are asked for with others."""
+"""The number of studies, there for sure, that are asked for with others."""
 
 Key = tuple[str, ...]
 """A Study Instance UID, or one with a Series Instance UID."""
@@ -36,7 +36,7 @@ Listed = frozenset[str] | None
 
 
 class Before:
-    """What one destination listed, by what it was asked for."""
+    """The UIDs that one destination listed, by the study or series that it was asked for."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -75,7 +75,7 @@ class Before:
             self._lists = False
             return
         for study in unknown:
-            # Who asked first asked before anything was sent.
+            # The session that asked first asked before anything was sent.
             if self._known((study,)) is None:
                 self._remember((study,), (now, frozenset({study} & set(listed))))
 

@@ -1,4 +1,4 @@
-"""Whether a destination may be tried now: closed, open until a time, then half-open for one probe. Pure.
+"""The circuit breaker of a destination: closed, open until a time, then half-open for one probe. Pure.
 
 Failures of the way to a destination (no connection, rejected, broken before any answer) are counted here and never against an
 instance. Times are seconds of whatever monotonic clock the caller uses.
@@ -16,7 +16,7 @@ MAX_OPEN_S = 60.0
 
 
 class CircuitState(StrEnum):
-    """Whether a destination may be tried."""
+    """The state of a destination's circuit, which says whether it may be tried."""
 
     CLOSED = "closed"
     OPEN = "open"
@@ -25,7 +25,7 @@ class CircuitState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Circuit:
-    """How the way to one destination has been doing lately."""
+    """The recent state of the way to one destination."""
 
     failures: int = 0
     open_until: float = 0.0

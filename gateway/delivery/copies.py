@@ -43,7 +43,7 @@ class Copies:
         self._lock = threading.Lock()
         self._kept: OrderedDict[Key, Content] = OrderedDict()
         self._instances: dict[Key, int] = {}
-        """Which instance each is a copy of, by its id in the ledger."""
+        """The instance that each is a copy of, by its id in the ledger."""
 
     def begin(self) -> None:
         """Make the folder where there is none, and remove what an earlier run left in it. Raises OSError."""
@@ -126,7 +126,7 @@ class Copies:
 
     @property
     def folder(self) -> Path:
-        """Where the copies are; what lies between two steps of making one may lie there too."""
+        """The folder of the copies; files between two steps of making one may lie there too."""
         return self._folder
 
     def _pop(self, key: Key) -> Content:
@@ -138,7 +138,7 @@ class Copies:
 
     def _remove(self, copies: Collection[Content]) -> None:
         for copy in copies:
-            # Who has it open reads on.
+            # A reader that has it open reads on.
             self._path(copy.location).unlink(missing_ok=True)
 
 

@@ -1,7 +1,7 @@
 """The threads that deliver to one destination: its workers, each with a session, and a clerk. All of them block, none polls.
 
 A worker claims, sends, and records with its next claim, in one transaction of the ledger and without another thread in between.
-What it does next `standing` decides from what the workers share under one lock; an idle worker sleeps until it is woken or
+`standing` decides what it does next from what the workers share under one lock; an idle worker sleeps until it is woken or
 until the time comes that it keeps an eye on. The one that had work last is woken first, so that no more associations are open
 than there is work for. The clerk records the outcomes of batches whose next instance takes long: after a crash, what was
 answered is not sent again.
@@ -91,7 +91,7 @@ class Crew:
         self._destination = destination
         self._clock = clock
         self._hours = Hours(destination.hours, clock)
-        # What is claimed is sent before anything more urgent, so it has to be soon over.
+        # A claim is sent before anything more urgent that comes later, so it has to be soon over.
         throttle = destination.throttle
         self._batch_bytes = MAX_BATCH_BYTES if throttle is None else min(MAX_BATCH_BYTES, THROTTLED_PIECES * throttle.piece_bytes)
         # Nothing is put off for longer than this, unless the clock was set back since.
@@ -116,7 +116,7 @@ class Crew:
 
     @property
     def circuit(self) -> Circuit:
-        """How the way to the destination has been doing."""
+        """The recent state of the way to the destination."""
         return self._standing.circuit
 
     def view(self) -> CircuitView:

@@ -5,8 +5,8 @@ says what is proposed, and what follows from the answers). The association serve
 Whether an instance is at the destination is asked by C-FIND where an earlier attempt had no answer and where the destination says
 that it is a duplicate.
 
-Move Originator (0000,1030) and (0000,1031) are not passed on: they would name a C-MOVE that the destination has no part in. What
-we send is an operation of our own (PS3.7 §9.1.1.1 has them for the sub-operations of a C-MOVE only).
+Move Originator (0000,1030) and (0000,1031) are not passed on: they would name a C-MOVE that the destination has no part in. Our
+C-STORE is an operation of its own (PS3.7 §9.1.1.1 has them for the sub-operations of a C-MOVE only).
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ class CStore:
 
     @property
     def workers(self) -> int:
-        """How many associations work at a time."""
+        """The number of associations that work at a time."""
         return self.settings.associations
 
     @property
@@ -101,7 +101,7 @@ class CStore:
 
     @property
     def retry(self) -> RetryTable:
-        """How often and when to try again."""
+        """The number of attempts and the pauses between them."""
         return self.settings.retry
 
     @property
@@ -111,7 +111,7 @@ class CStore:
 
     @property
     def found_proof(self) -> Proof | None:
-        """What finding an instance by C-FIND proves; nothing where more is wanted."""
+        """The proof that lies in finding an instance by C-FIND; None where more is wanted."""
         return Proof.EXISTS if self.settings.verify in {"exists", "status"} else None
 
     @property

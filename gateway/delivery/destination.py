@@ -1,7 +1,7 @@
-"""What every destination adapter is: a batch of consignments in, one outcome an instance out.
+"""The contract of every destination adapter: a batch of consignments in, one outcome an instance out.
 
-An adapter knows how to bring bytes to its destination and nothing of queues, retries or the ledger. What is wrong with one
-instance is an outcome; what is wrong with the destination or the way to it is raised, and says nothing about the instances
+An adapter knows how to bring bytes to its destination and nothing of queues, retries or the ledger. A fault of one
+instance is an outcome; a fault of the destination or of the way to it is raised, and says nothing about the instances
 that were not reported: they were not sent. Sessions are synchronous: one thread at a time uses a session, `stop` and `kill`
 come from any.
 """
@@ -21,7 +21,7 @@ from gateway.throttle import Throttle
 
 
 class OutcomeKind(StrEnum):
-    """How one attempt to deliver one instance ended."""
+    """The ways in which one attempt to deliver one instance can end."""
 
     ANSWERED = "answered"
     """The destination answered with the DIMSE status `Outcome.status`."""
@@ -50,7 +50,7 @@ class OutcomeKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of one delivery in one attempt. `reason` is for people and holds no patient data.
+    """The result of one attempt at one delivery. `reason` is for people and holds no patient data.
 
     `found` is what the destination said when asked whether it has the instance, None where it was not or could not be asked;
     `proof` is what the adapter itself made sure of. `sent_as` is the transfer syntax UID that it went out in, or is to be brought
@@ -80,22 +80,22 @@ class OpenBytes(Protocol):
 
     @property
     def start(self) -> int:
-        """Where what stands before the data set begins: its own Part 10 file's head, if it has one."""
+        """The position where the bytes before the data set begin: its own Part 10 file's head, if it has one."""
 
     @property
     def offset(self) -> int:
-        """Where the data set begins, in bytes."""
+        """The position where the data set begins, in bytes."""
 
     @property
     def length(self) -> int:
-        """How long it is, in bytes."""
+        """The length of the data set, in bytes."""
 
     def fileno(self) -> int:
         """Return the file's descriptor."""
 
 
 class ContentStore(Protocol):
-    """Where the bytes are; `gateway.spool.Spool` is one."""
+    """The store of the bytes; `gateway.spool.Spool` is one."""
 
     def open(self, content: Content) -> AbstractContextManager[OpenBytes]:
         """Open the data set that `content` names.
@@ -130,7 +130,7 @@ class Session(Protocol):
 
 
 class Destination(Protocol):
-    """Where instances go: `[destinations.NAME]` made able to deliver."""
+    """A destination of instances: `[destinations.NAME]` made able to deliver."""
 
     @property
     def name(self) -> str:
@@ -138,7 +138,7 @@ class Destination(Protocol):
 
     @property
     def workers(self) -> int:
-        """How many sessions work at a time."""
+        """The number of sessions that work at a time."""
 
     @property
     def idle_close_s(self) -> float:
@@ -146,19 +146,19 @@ class Destination(Protocol):
 
     @property
     def retry(self) -> RetryTable:
-        """How often and when to try again."""
+        """The number of attempts and the pauses between them."""
 
     @property
     def hours(self) -> Schedule | None:
-        """When it may be delivered to; None is always."""
+        """The hours in which it may be delivered to; None is always."""
 
     @property
     def throttle(self) -> Throttle | None:
-        """How fast it may be sent to, all sessions together; None sets no limit."""
+        """The limit on the rate of sending to it, all sessions together; None sets no limit."""
 
     @property
     def instant_proof(self) -> Proof | None:
-        """What a delivered instance is verified with at once; None where a proof is asked for later."""
+        """The proof with which a delivered instance is verified at once; None where a proof is asked for later."""
 
     def open(self) -> Session:
         """Return a new session, not yet connected."""

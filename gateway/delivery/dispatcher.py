@@ -17,7 +17,7 @@ from gateway.ledger import Ledger, mending
 from gateway.ledger import deliveries as table
 
 LANE_PAUSE_S = 5.0
-"""How long a destination rests after a fault of our own ended its lane."""
+"""The rest of a destination after a fault of our own ended its lane."""
 
 _log = structlog.get_logger()
 
@@ -63,7 +63,7 @@ class Dispatcher:
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Recover what was being sent, then deliver until cancelled or drained. Cancelling breaks off what is being sent.
 
-        What waits for destinations that are not configured any more is held until they are.
+        Deliveries to destinations that are not configured any more are held until they are.
 
         Raises:
             LedgerUnavailable: the ledger cannot take the recovery.
@@ -84,7 +84,7 @@ class Dispatcher:
     async def drain(self, timeout_s: float) -> bool:
         """Begin no further instance and wait for those at hand; after `timeout_s` break them off. True where none had to be.
 
-        What was claimed and not sent is pending again. Then `run` returns. From the trio thread.
+        Instances that were claimed and not sent are pending again. Then `run` returns. From the trio thread.
         """
         if not self._running:
             return True
@@ -104,7 +104,7 @@ class Dispatcher:
     def nudge(self, destination: str | None = None, *, urgent: bool = True) -> None:
         """Say that there may be something to deliver, at `destination` or anywhere. From any thread; a hint.
 
-        What is not `urgent` may wait for a moment, for more to be sent with it.
+        Without `urgent` it may wait for a moment, for more to be sent with it.
         """
         for lane in self._meant(destination):
             lane.nudge(urgent=urgent)
@@ -112,7 +112,7 @@ class Dispatcher:
     def retry(self, destination: str | None = None) -> None:
         """Try again at once even where the circuit is open, because a person says so. From any thread.
 
-        What a destination refused is asked anew.
+        The presentation contexts that a destination refused are proposed anew.
         """
         for lane in self._meant(destination):
             lane.destination.forget_refusals()

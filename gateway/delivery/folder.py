@@ -78,12 +78,12 @@ class Folder:
 
     @property
     def workers(self) -> int:
-        """How many threads write at a time."""
+        """The number of threads that write at a time."""
         return self.settings.associations
 
     @property
     def retry(self) -> RetryTable:
-        """When to try again."""
+        """The number of attempts and the pauses between them."""
         return self.settings.retry
 
     def open(self) -> FolderSession:

@@ -22,7 +22,7 @@ from gateway.domain import Consignment, InstanceIdentity, Mode
 
 @dataclass(frozen=True)
 class Forms:
-    """How one destination wants its instances, and what it is known to take."""
+    """The forms in which one destination wants its instances, and those that it is known to take."""
 
     mode: Mode = Mode.AS_IS
     allow_decompressed_lossy: bool = False

@@ -1,4 +1,4 @@
-"""Whether a destination may be delivered to now, as its threads ask by their clocks."""
+"""The hours of a destination, as its threads ask by their clocks whether it may be delivered to now."""
 
 from __future__ import annotations
 

@@ -1,11 +1,11 @@
-"""Whether the folder at a destination's path is the folder that was there before.
+"""The identity of a destination's folder: whether the one at its path is the one that was there before.
 
 A share that is not mounted leaves its empty mount point, and a disk may be replaced by another: what is written there then is not
 at the destination. So a folder that is delivered into gets a marker file with an id, and the ledger remembers the id
 (`gateway.ledger.folders`). A folder is made, or taken for the first time, only where none was known at its path; a known one that
 is gone, or another one in its place, is a destination that is down, until it is back or a person accepts what lies there.
 
-What follows from what is found is decided by `judge`, which is pure. Blocking; thread-safe.
+The consequences of a finding are decided by `judge`, which is pure. Blocking; thread-safe.
 """
 
 from __future__ import annotations
@@ -43,13 +43,13 @@ id {id}
 _ID = re.compile(rb"^id ([0-9a-f]{32})$", re.MULTILINE)
 _MAX_MARKER_BYTES = 4096
 _NO_LINKS = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK})
-"""What file systems say that have no hard links: FAT, some network shares."""
+"""The errors of file systems without hard links: FAT, some network shares."""
 
 _log = structlog.get_logger()
 
 
 class Step(Enum):
-    """What is to be done before a folder is delivered into."""
+    """The step to take before a folder is delivered into."""
 
     USE = auto()
     """Nothing: it is the known one, or has a marker that can be taken over."""
@@ -63,7 +63,7 @@ class Step(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What lies at a path: `marker` is the id in its marker file, `used` says that an older gateway has written into it."""
+    """The folder found at a path: `marker` is the id in its marker file, `used` says that an older gateway has written into it."""
 
     device: int
     inode: int
@@ -102,7 +102,7 @@ def key_of(path: Path) -> str:
 
 
 class Remembering(Protocol):
-    """Where folders are remembered. Methods raise LedgerError."""
+    """The memory of folders. Methods raise LedgerError."""
 
     def recall(self, path: str) -> FolderMemory:
         """Return what is known of the folder at `path`."""
@@ -302,7 +302,7 @@ def _marked(descriptor: int) -> str | None:
         except OSError as error:
             if error.errno not in {errno.EEXIST, *_NO_LINKS}:
                 raise
-            # What is there and has no id in it is no marker.
+            # A file there without an id in it is no marker.
             if _marker_in(descriptor) is None:
                 os.rename(aside, MARKER, src_dir_fd=descriptor, dst_dir_fd=descriptor)
     finally:

@@ -1,4 +1,4 @@
-"""What went where, study by study, for the operator's log: a line a study and destination instead of one a batch.
+"""The operator's log of what was sent where, study by study: a line a study and destination instead of one a batch.
 
 Workers note what they sent; whoever tells of it takes what has been quiet for a while, and puts back what is not through. In memory
 and bounded: what a restart forgets is in the ledger, and a line that is missing costs no instance.
@@ -33,7 +33,7 @@ class Sent:
 
     @property
     def seconds(self) -> float:
-        """How long it took from the first instance to the last."""
+        """The time from the first instance to the last."""
         return self.ended_at - self.began_at
 
 

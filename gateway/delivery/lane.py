@@ -19,7 +19,7 @@ from gateway.errors import LedgerUnavailable
 from gateway.ledger import Ledger
 
 BREAK_OFF_S = 2.0
-"""How long threads may take to come back after their sessions were killed."""
+"""The longest time that threads may take to come back after their sessions were killed."""
 
 _log = structlog.get_logger()
 

@@ -16,7 +16,7 @@ T = TypeVar("T")
 
 
 class Outbox:
-    """What is to be recorded of one destination. Thread-safe."""
+    """The outcomes at one destination that are still to be recorded. Thread-safe."""
 
     def __init__(self, ledger: Ledger, clock: Callable[[], float], recorded: Callable[[Sequence[Change]], None]) -> None:
         """`recorded` is called with what has become durable, on the thread that recorded it."""

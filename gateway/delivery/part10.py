@@ -14,7 +14,7 @@ _MAX_HEAD_BYTES = 65536
 def file_head(source: OpenBytes, identity: InstanceIdentity) -> bytes:
     """Return preamble and File Meta Information for `identity`, to be followed by the bytes of `source`.
 
-    What stands before the data set in the source's own file is kept when it is whole and names the same instance in the same
+    The head of the source's own file is kept when it is whole and names the same instance in the same
     transfer syntax: it also says who sent it (0002,0016). The preamble is always zeroes (PS3.10 §7.1 allows anything there).
     """
     length = source.offset - source.start

@@ -1,4 +1,4 @@
-"""What follows from an outcome: delivered, tried again later, or held with the reason. Pure; the time and the jitter are arguments.
+"""The consequence of an outcome: delivered, tried again later, or held with the reason. Pure; time and jitter are arguments.
 
 | outcome | what follows |
 |---|---|
@@ -30,12 +30,12 @@ from gateway.ledger.deliveries import Change
 from gateway.settings import RetryTable
 
 TRANSCODING_PAUSE_S = 3600.0
-"""What waits to be transcoded is looked at again after this long even if nobody says that it was, in seconds."""
+"""The pause, in seconds, after which a delivery that waits for transcoding is looked at again even without any word of it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Circumstances:
-    """What a decision depends on beside the outcome: `now` in UTC seconds since the epoch, `jitter` from 0 to 1."""
+    """The circumstances of a decision beside the outcome: `now` in UTC seconds since the epoch, `jitter` from 0 to 1."""
 
     retry: RetryTable
     now: float

@@ -1,6 +1,6 @@
-"""How one destination stands, and what a worker without work does next. Pure; times are seconds of the monotonic clock.
+"""The shared state of one destination's workers, and the next step of an idle one. Pure; times are seconds of the monotonic clock.
 
-What waits to be claimed or recorded while others are at work is gathered for a moment, because each transaction of the ledger
+Claims and records that come while others are at work are gathered for a moment, because each transaction of the ledger
 costs a commit; where nobody is at work, nothing waits.
 """
 
@@ -17,7 +17,7 @@ GATHER_S = 0.02
 """While others are at work and little is due, this much time may bring more."""
 
 LINGER_S = 0.25
-"""What nobody is in a hurry for waits for so long, and goes out with what comes meanwhile."""
+"""The longest wait of work that nobody is in a hurry for: it goes out with more that comes meanwhile."""
 
 LITTLE = 16
 """A claim that brought fewer instances than this found little."""
@@ -27,7 +27,7 @@ LONGEST_SLEEP_S = 60.0
 
 
 class Act(Enum):
-    """What a worker does next."""
+    """The next step of a worker."""
 
     LEAVE = auto()
     """End: the lane stops."""
@@ -47,7 +47,7 @@ class Act(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """What to do; with `WAIT`, at most until `until`."""
+    """A step to take; with `WAIT`, at most until `until`."""
 
     act: Act
     until: float = math.inf
@@ -55,11 +55,11 @@ class Step:
 
 @dataclass(slots=True)
 class Standing:
-    """What the workers of a destination share; whoever reads or writes it holds their lock."""
+    """The state that the workers of a destination share; a thread that reads or writes it holds their lock."""
 
     circuit: Circuit = CLOSED
     look_at: float = -math.inf
-    """When there is reason to look for work: a nudge came, more was due than was claimed, or a delivery falls due."""
+    """The time at which to look for work: a nudge came, more was due than was claimed, or a delivery falls due."""
 
     stopping: bool = False
     looking: bool = False
@@ -69,13 +69,13 @@ class Standing:
     """The one instance that a half-open circuit lets through is on its way."""
 
     at_work: int = 0
-    """How many batches are on their way."""
+    """The number of batches that are on their way."""
 
     claimed: int = 0
-    """How many instances the last claim brought."""
+    """The number of instances that the last claim brought."""
 
     settled_at: float = math.inf
-    """Since when outcomes of a batch that has ended wait to be recorded."""
+    """The time since which outcomes of a batch that has ended wait to be recorded."""
 
     rest_until: float = -math.inf
     """The ledger could not be written and is left alone until then."""

@@ -1,11 +1,11 @@
-"""What waits for another transfer syntax is brought into it, for all destinations, while everything else goes on.
+"""Transcoding of deliveries that need another transfer syntax, for all destinations, while everything else goes on.
 
 Sessions report what has to be transcoded; it then waits in the ledger, deferred, where no claim meets it. Threads of this module
 take it from there, make a copy (`copies`), and make it due. An instance that several destinations want in the same transfer
 syntax is transcoded once. No more is made ahead than a destination takes in a short while, so that one that is down costs the
 others nothing.
 
-What the transcoding shows about an instance is decided here: where a transfer syntax cannot hold it, the next one that the
+The results of transcoding an instance are judged here: where a transfer syntax cannot hold it, the next one that the
 destination accepts is tried, its own among them; where the codec fails, it goes as it is if it may, else it is held with the
 reason; and where the proof of the pixels fails, it is held. Pixels are encoded and decoded in child processes
 (`gateway.codec.pool`).
@@ -46,7 +46,7 @@ from gateway.ledger import Ledger, transcoding
 from gateway.spool.content import digest_of
 
 AHEAD_BYTES = 128 * 1024 * 1024
-"""What is transcoded for a destination and not delivered yet is about so much of stored data at most, and one instance at least."""
+"""The bound on stored data transcoded ahead for a destination, counted until its delivery; one instance may always be ahead."""
 
 TIDY_S = 1.0
 """After something was delivered, copies that nobody is owed any more are removed this soon at the latest."""
@@ -144,7 +144,7 @@ class Transcoder:
             self._condition.notify()
 
     def made_room(self) -> None:
-        """What was transcoded was delivered, perhaps. A hint; costs nothing where there are no copies and nothing waits."""
+        """Look for room once copies may have been delivered. A hint; costs nothing where there are no copies and nothing waits."""
         if self._left:
             self.nudge()
         elif self._copies.any():

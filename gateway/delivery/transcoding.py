@@ -1,4 +1,4 @@
-"""What is to be transcoded: deliveries of one content into one transfer syntax are one job. Pure."""
+"""Jobs of the transcoder: deliveries of one content into one transfer syntax are one job. Pure."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Job:
 
     @property
     def content(self) -> Content:
-        """What all of them are deliveries of."""
+        """The content that all of them deliver."""
         return self.consignments[0].content
 
     @property
@@ -31,12 +31,12 @@ class Job:
 
     @property
     def key(self) -> Key:
-        """What the copy is known by."""
+        """The key by which the copy is known."""
         return key_of(self.content, self.stored, self.target)
 
     @property
     def ids(self) -> set[int]:
-        """Which deliveries."""
+        """The ids of the deliveries."""
         return {each.delivery_id for each in self.consignments}
 
     @property

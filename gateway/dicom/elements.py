@@ -53,7 +53,7 @@ class Element:
 
 @dataclass(frozen=True, slots=True)
 class Scan:
-    """What a scan found, by tag.
+    """The result of a scan, by tag.
 
     `ended` says in words why it ended before it knew what is there, and is empty where it did not. `behind` is where the bytes at
     hand ended between two elements: nothing else is to be found unless the data set goes on there.
@@ -213,7 +213,7 @@ def _implicit(order: str) -> _Header:
 def _explicit(order: str) -> _Header:
     """Return the reader of headers in Explicit VR (PS3.5 §7.1.2) of this byte order.
 
-    A VR that is not known has a short length. What is none has no VR: items, and elements of writers that switch to Implicit VR.
+    A VR that is not known has a short length. Other bytes mean no VR: items, and elements of writers that switch to Implicit VR.
     """
     unpack, unpack_length = struct.Struct(order + "HH2sH").unpack_from, struct.Struct(order + "L").unpack_from
 

@@ -2,7 +2,7 @@
 
 A UID as PS3.5 §9.1 wants it is its own name. Any other is quoted: a name that begins with ``%``, in which every character but lower
 case letters, digits, dots, ``-`` and ``_`` stands as ``%`` and two hexadecimal digits, and so does the first one. Upper case is
-quoted because shares may not tell it from lower case. What would be too long a name becomes ``%%`` and a digest, from which the
+quoted because shares may not tell it from lower case. A name that would be too long becomes ``%%`` and a digest, from which the
 UID cannot be read back.
 """
 

@@ -1,7 +1,7 @@
-"""What routing and the ledger want to know of a data set: its UIDs and the attributes that the rules name.
+"""The head of a data set for routing and the ledger: its UIDs and the attributes that the rules name.
 
-Values stay in memory: patient data is never recorded. Whatever the bytes are, reading them raises nothing but what the reader
-raises; what cannot be read is absent, and `DataSetHead.unread` says so.
+Values stay in memory: patient data is never recorded. Reading any bytes raises nothing but what the reader
+raises; attributes that cannot be read are absent, and `DataSetHead.unread` says so.
 """
 
 from __future__ import annotations

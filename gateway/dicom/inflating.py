@@ -7,14 +7,14 @@ import zlib
 from gateway.dicom.elements import Reader
 
 MAX_INFLATED_BYTES = 256 * 1024 * 1024
-"""How much of a deflated data set is inflated to find routing's elements: a second's work, and more than stands before them."""
+"""The bytes of a deflated data set that are inflated to find routing's elements: a second's work, and more than precedes them."""
 
 ENDLESS = "the deflated data set does not end"
 _CHUNK = 64 * 1024
 
 
 class Inflating:
-    """A `Reader` of what another one gives deflated. What lies further back than the last chunk cannot be read again.
+    """A `Reader` of the data set that another one gives deflated. Bytes further back than the last chunk cannot be read again.
 
     `problem` says in words why it gives less than there is, and is empty where it does not.
     """
@@ -30,7 +30,7 @@ class Inflating:
     def __call__(self, offset: int, size: int) -> bytes:
         """Return up to `size` bytes from `offset` of the data set; fewer at its end, or where there is a problem."""
         while self._start + len(self._kept) < offset + size and (more := self._inflate()):
-            # What is kept: what was asked for, and a chunk before it.
+            # The bytes kept are those that were asked for, and a chunk before them.
             passed = min(len(self._kept), max(0, offset - _CHUNK - self._start))
             self._start += passed
             self._kept = self._kept[passed:] + more

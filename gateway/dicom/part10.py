@@ -43,7 +43,7 @@ class CutOff(Exception):
 
 @dataclass(frozen=True, slots=True)
 class FileMeta:
-    """What stands before a data set: the first value of each element number, each cut at 4096 bytes, from `begin` to `end`.
+    """The head before a data set: the first value of each element number, each cut at 4096 bytes, from `begin` to `end`.
 
     `stated_end` is where it ends by its Group Length (0002,0000), None without one. `clean` tells that no reader can take it for
     anything else: that is right, and no element stands there twice.
@@ -68,7 +68,7 @@ class _Element:
     number: int
     value: int
     length: int
-    """What the header says, which may be `UNDEFINED`."""
+    """The length that the header states, which may be `UNDEFINED`."""
 
     end: int
 

@@ -28,7 +28,7 @@ from gateway.domain import InstanceIdentity, is_conforming_uid, is_sop_class, is
 MEDIA_STORAGE_DIRECTORY = "1.2.840.10008.1.3.10"
 
 HEAD_BYTES = 64 * 1024
-"""How much of a file is read at once to find where its data set begins."""
+"""The number of bytes of a file that are read at once to find where its data set begins."""
 
 _META_STARTS = tuple(struct.pack("<HH", 0x0002, element) for element in (0x0000, 0x0001, 0x0002, 0x0003, 0x0010))
 _DATA_SET_GROUPS = {b"\x08\x00": False, b"\x00\x08": True}
@@ -36,7 +36,7 @@ _DATA_SET_GROUPS = {b"\x08\x00": False, b"\x00\x08": True}
 
 @dataclass(frozen=True, slots=True)
 class DicomFile:
-    """Where a file's data set begins, and what instance it is; `unread` says why something may be there that was not found."""
+    """The place of the data set in a file, and its instance; `unread` says why something may be there that was not found."""
 
     offset: int
     identity: InstanceIdentity
@@ -45,7 +45,7 @@ class DicomFile:
 
 @dataclass(frozen=True, slots=True)
 class NoInstance:
-    """Why a file is no instance; `dicom` tells that it is a DICOM file all the same, so that somebody may miss it."""
+    """The reason why a file is no instance; `dicom` tells that it is a DICOM file all the same, so that somebody may miss it."""
 
     reason: str
     dicom: bool = False

@@ -38,11 +38,11 @@ SHORT_NAMES = {
     "deflated": DEFLATED,
     "explicit-be": EXPLICIT_BIG,
 }
-"""What a configuration may say in place of a UID."""
+"""The names that a configuration may give in place of a UID."""
 
 
 class Coding(StrEnum):
-    """How pixels are compressed."""
+    """The compression of pixels."""
 
     NONE = "none"
     RLE = "RLE"

@@ -1,4 +1,4 @@
-"""What a place holds: studies, their series, their instances, asked the same way of whatever it is.
+"""The holdings of a place: studies, their series, their instances, asked the same way of whatever it is.
 
 A place is a source or a destination (asked by C-FIND, QIDO-RS or Orthanc's REST API, as its table says), a folder of files, or our
 own ledger: what is verified at a destination. Calls block and are made on threads, several at a time if one likes. Nothing here

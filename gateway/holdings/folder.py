@@ -1,6 +1,6 @@
 """Places that are folders: one that we deliver into, read by its names, and any folder of files, read file by file.
 
-Files are recognised as ``gateway send`` does, zip archives left out. What lies twice under one SOP Instance UID is one instance,
+Files are recognised as ``gateway send`` does, zip archives left out. Two files with one SOP Instance UID are one instance,
 the first in the order of the folders.
 """
 
@@ -32,7 +32,7 @@ _SERIES_VALUES = frozenset({"Modality", "SeriesDescription"})
 
 @dataclass(frozen=True)
 class Head:
-    """What a file is, and the values asked for of it."""
+    """The identity of the instance in a file, and the values that were asked for of it."""
 
     identity: InstanceIdentity
     values: Mapping[str, str]

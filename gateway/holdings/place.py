@@ -1,4 +1,4 @@
-"""What every place can tell. Pure."""
+"""The questions that every place answers. Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which place a name or a path is, and how it is asked. A name in ``[sources]`` and ``[destinations]`` is one place."""
+"""The place that a name or a path stands for, and how it is asked. A name in ``[sources]`` and ``[destinations]`` is one place."""
 
 from __future__ import annotations
 

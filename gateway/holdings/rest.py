@@ -13,7 +13,7 @@ from gateway.orthanc import Orthanc, Resource
 from gateway.settings import RestTable
 
 _SEARCHED = frozenset({"StudyInstanceUID", "StudyDate", "PatientID", "AccessionNumber", "StudyDescription", "PatientName"})
-"""What Orthanc's own database searches by: the other keys are matched here, since it would match them after it cut the answer."""
+"""The keys that Orthanc's own database searches by: others are matched here, since it would match them after it cut the answer."""
 
 
 class RestPlace:

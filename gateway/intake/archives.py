@@ -1,6 +1,6 @@
 """Zip archives as input of ``gateway send``: each member that is an instance is spooled, since it cannot be sent in place.
 
-Names of members are only shown, never used as paths. What a member inflates to is bounded by the spool's reserve; members that
+Names of members are only shown, never used as paths. The inflated size of a member is bounded by the spool's reserve; members that
 are no instances cost their first bytes only; archives within archives are not opened. An instance's UIDs are looked for as in a
 file of its own: what stands before them is inflated and passed over, and then all of it once more into the spool.
 """
@@ -33,7 +33,7 @@ _ENCRYPTED = 0x1
 _START_BYTES = 64 * 1024
 _BLOCK_BYTES = 1024 * 1024
 _BROKEN = (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError, RuntimeError, ValueError)
-"""What zipfile raises for archives that are damaged or hostile."""
+"""The exceptions that zipfile raises for archives that are damaged or hostile."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""Where what ``gateway send`` takes in goes: to the destinations that it names, or where the routes lead."""
+"""The directions of instances that ``gateway send`` takes in: the destinations that it names, or those of the routes."""
 
 from __future__ import annotations
 

@@ -4,7 +4,7 @@ A file that `gateway send` sends in place is copied where its delivery is named,
 
 Files are 0600, a folder that is made is 0700; the preamble is zeroes; nothing is ever overwritten. A file appears whole, durably,
 and only where its data set has the digest that it came with. Its name is the SOP Instance UID (`gateway.dicom.filenames`), with the
-digest behind it where another content has the name already. What is there already is not written again, so that an export that was
+digest behind it where another content has the name already. A file already there is not written again, so that an export that was
 interrupted can be repeated. The ledger stays as it is.
 """
 
@@ -31,11 +31,11 @@ RELEASED_REASON = "nothing is kept of it any more: every delivery of it was veri
 _PAGE = 500
 _PREAMBLE_LENGTH = 128
 _NO_LINKS = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK})
-"""What file systems say that have no hard links: FAT, some network shares."""
+"""The errors of file systems without hard links: FAT, some network shares."""
 
 
 class ExportOutcome(StrEnum):
-    """What became of one instance."""
+    """The result of exporting one instance."""
 
     WRITTEN = "written"
     THERE = "already there"

@@ -59,7 +59,7 @@ _OTHER_REASON = "the file holds another instance by now"
 
 
 class FileOutcome(StrEnum):
-    """What became of one file."""
+    """The result of taking in one file."""
 
     QUEUED = "queued"
     """An instance with something to deliver."""
@@ -81,7 +81,7 @@ class FileOutcome(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class FileEvent:
-    """What became of one file (``archive.zip!member`` within an archive); `length` is that of its data set in bytes.
+    """The result of taking in one file (``archive.zip!member`` within an archive); `length` is that of its data set in bytes.
 
     `to` names where it goes or went, `queued` those of them that it is still on its way to.
     """
@@ -137,10 +137,10 @@ def register(
     """Take in every instance below `paths` for `destinations`; yield one event a file, in the order of the folders.
 
     Where no destinations are named, `route` says of each instance where it goes, called by AE title ``send``; it asks for
-    `keywords`. What it leads nowhere is not taken in. With `follow_links`, symbolic links to folders are followed. `judging` holds
-    instances against their transfer syntaxes: what is in none that can be told is held.
+    `keywords`. Instances without a route are left out. With `follow_links`, symbolic links to folders are followed. `judging` holds
+    instances against their transfer syntaxes: one that is in none that can be told is held.
 
-    Files are registered where they lie, in batches; members of zip archives are spooled. What was registered before (same
+    Files are registered where they lie, in batches; members of zip archives are spooled. An instance registered before (same
     path, size and modification time, or same content) is only sent to destinations that have not settled it; what is held
     there is tried again. Closing the iterator stops between files; what was yielded as queued stays queued.
 

@@ -1,6 +1,6 @@
 """Instances held against the transfer syntax that they are declared to be in, when they come (`gateway.codec.declared`).
 
-What is proved to be in another one is recorded under that, with a warning; what is in none is recorded as unfit, so that it is held
+One proved to be in another is recorded under that, with a warning; one in none is recorded as unfit, so that it is held
 everywhere, and a retrieval asks for it again. Synchronous: on association threads, and those of `send`.
 """
 
@@ -22,7 +22,7 @@ from gateway.spool import Spool, SpoolWriter
 _log = structlog.get_logger()
 
 BEGINNING = BEGINNING_BYTES
-"""How much of an instance is to be at hand."""
+"""The number of bytes of an instance that are to be at hand."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""What the log is told of instances that are taken in though something about them is odd: each kind once an association.
+"""Warnings in the log about instances that are taken in though something about them is odd: each kind once an association.
 
 UIDs are named, not quoted: one that is no UID may be anything.
 """

@@ -1,11 +1,11 @@
 """The recorder: what was answered 0000 gets into the ledger, in batches, off the path of the answer.
 
-Contract. Who answers 0000 has made the instance durable in the spool before, and puts its `Arrival` here. The spool alone is
+Contract. An instance that is answered 0000 is durable in the spool before, and its `Arrival` is put here. The spool alone is
 enough to rebuild what the ledger says of it, so the ledger may follow:
 
-- What was put is recorded in the order in which it was put, at once where nothing was under way; while instances keep coming,
+- Arrivals are recorded in the order in which they were put, at once where nothing was under way; while instances keep coming,
   a transaction every `PACE_S` takes what came meanwhile.
-- What is not recorded when the process ends, however it ends, is adopted by `recover` at the next start.
+- Arrivals that are not recorded when the process ends, however it ends, are adopted by `recover` at the next start.
 - While the ledger cannot be written, everything is kept and tried again. Once that has gone on for `MAX_AGE_S`, or `MAX_WAITING`
   arrivals wait, `check` refuses what would come next, so that the source keeps it.
 - A change that fails for a reason of its own takes no other with it: it is logged, and the bytes stay for the next start.
@@ -57,10 +57,10 @@ MAX_WAITING = 10_000
 """Arrivals that may wait before no more are taken: some ten megabytes of memory."""
 
 MAX_AGE_S = 30.0
-"""How long the ledger may take for one batch before no more instances are taken."""
+"""The longest time that the ledger may take for one batch before no more instances are taken."""
 
 FLUSH_S = 30.0
-"""How long whoever asks what came waits for it to be recorded."""
+"""The longest time that a reader of what came waits for it to be recorded."""
 
 RETRY_S = (0.1, 0.5, 2.0, 5.0)
 """Pauses before the ledger is tried again; the last one again and again."""
@@ -99,7 +99,7 @@ class Recorder:
 
     @property
     def waiting(self) -> int:
-        """How many arrivals are not recorded yet."""
+        """The number of arrivals that are not recorded yet."""
         return self._put - self._done
 
     def check(self) -> None:

@@ -59,7 +59,7 @@ _PAGE = 500
 
 @dataclass(frozen=True, slots=True)
 class RecoveryReport:
-    """What `recover` found and did, in instances.
+    """The instances that `recover` found, by what it did with them.
 
     `corrupt` are those moved to the spool's ``corrupt`` folder; `unreadable` those left for the next start, where a
     segment counts as one.

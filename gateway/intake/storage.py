@@ -230,7 +230,7 @@ def arrival(
 ) -> Arrival:
     """Return what is to be recorded of an instance, given where the routes lead and what it came for.
 
-    What a retrieval wants at certain destinations goes to those; what routes ask for there holds all the same.
+    Instances that a retrieval wants at certain destinations go to those; what routes ask for there holds all the same.
     """
     if purpose is None:
         return Arrival(identity, provenance, content, tuple(routed), at, modes=asked(routed))

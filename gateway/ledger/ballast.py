@@ -19,7 +19,7 @@ import structlog
 _log = structlog.get_logger()
 
 BALLAST_BYTES = 16 * 1024 * 1024
-"""As much as the write-ahead log grows between two checkpoints."""
+"""The growth of the write-ahead log between two checkpoints."""
 
 _PART = 8
 """No more than one part in this many of a small file system."""
@@ -41,7 +41,7 @@ class Ballast:
 
     @property
     def missing_bytes(self) -> int:
-        """How much is to be left free for it, because it was given up."""
+        """The bytes that are to be left free for it, because it was given up."""
         return 0 if self._there else self._size
 
     def take(self) -> None:

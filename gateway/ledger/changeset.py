@@ -71,7 +71,7 @@ _BROUGHT = (
     instances.c.received_at,
     instances.c.unfit,
 )
-"""What the bytes that came bring with them, new or in place of others."""
+"""The columns that come with an instance's bytes, new or in place of others."""
 
 _INSERT_INSTANCES = RowInsert(instances.c.id, *_BROUGHT, instances.c.routed)
 _INSERT_DELIVERIES = RowInsert(
@@ -147,7 +147,7 @@ class Current:
 
 
 class Changeset:
-    """What is known under the SOP Instance UIDs of a batch, and every change that is gathered until `write`."""
+    """The current records under the SOP Instance UIDs of a batch, and every change that is gathered until `write`."""
 
     def __init__(self, connection: Connection, uids: Collection[str]) -> None:
         self._connection = connection

@@ -1,4 +1,4 @@
-"""Deliveries on their way: claiming, outcomes, recovery. What people see of them is in `overview`, what they do in `queue`.
+"""Deliveries on their way: claiming, outcomes, recovery. The views for people are in `overview`, their actions in `queue`.
 
 Every function takes a `Connection` first; those that change something belong into `Ledger.write`. Times are UTC seconds since
 the epoch.
@@ -36,7 +36,7 @@ from gateway.ledger.schema import deliveries, instances
 from gateway.ledger.transitions import move
 
 RIVAL_PAUSE_S = 1.0
-"""How long newer content waits while older content of the same SOP Instance UID is still on its way."""
+"""The time that newer content waits while older content of the same SOP Instance UID is still on its way."""
 
 CLAIMABLE = text("deliveries.state IN ('pending', 'deferred')")
 """As a literal: SQLite uses the partial index `deliveries_due` only where it can prove the condition without parameters."""
@@ -46,7 +46,7 @@ PRIORITIES = tuple(int(priority) for priority in Priority)
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What is to become of one delivery that is being sent. `attempts` is the new number; None leaves `due_at` as it is.
+    """A change of one delivery that is being sent. `attempts` is the new number; None leaves `due_at` as it is.
 
     `proof`, with the state delivered, makes it verified at once. `bytes_gone` says that the spooled bytes are missing or damaged.
     `sent_as` is the transfer syntax UID that it goes or went out in, where that was chosen for it; with `awaits_transcoding` it is
@@ -69,7 +69,7 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """What a claim brought, and when the next delivery falls due: no later than now where more is due, None where none waits."""
+    """The result of a claim, and when the next delivery falls due: no later than now where more is due, None where none waits."""
 
     consignments: Sequence[Consignment]
     next_due: float | None
@@ -88,7 +88,7 @@ def claim(
 
     At most `max_instances` and about `max_bytes`, but at least one where one is due. With `shares` workers at the destination
     only a fair part of what is due is taken. Superseded content is held; newer content waits for older content of the same
-    SOP Instance UID that is still being sent, so that the newer one arrives last. What it costs depends on how many it looks at,
+    SOP Instance UID that is still being sent, so that the newer one arrives last. Its cost depends on how many it looks at,
     not on how many wait.
     """
     waiting = connection.execute(_WAITING, {"to": destination, "limit": max_instances * shares + 1}).all()

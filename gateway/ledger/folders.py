@@ -1,7 +1,7 @@
-"""Which folder each folder destination delivers into, remembered so that another one in its place is noticed.
+"""The folder that each folder destination delivers into, remembered so that another one in its place is noticed.
 
-A folder is known by the id in its marker file; device and inode help to say what happened when the marker is not there. What is
-known is a fact about the destination (`gateway.ledger.learned`): a JSON object of paths. Every function takes a `Connection`
+A folder is known by the id in its marker file; device and inode help to say what happened when the marker is not there. The
+memory is a fact about the destination (`gateway.ledger.learned`): a JSON object of paths. Every function takes a `Connection`
 first; those that change something belong into `Ledger.write`. Times are UTC seconds since the epoch.
 """
 
@@ -18,10 +18,10 @@ from gateway.ledger import learned
 from gateway.ledger.schema import deliveries
 
 FACT = "folders"
-"""What is learned about a destination: the folders that it has delivered into, by path."""
+"""The fact about a destination that holds the folders that it has delivered into, by path."""
 
 OWNER = "owner"
-"""What is learned about the gateway itself: a token that tells its unfinished files in a folder from those of others."""
+"""The fact about the gateway itself that holds a token, which tells its unfinished files in a folder from those of others."""
 
 OURSELVES = "gateway"
 
@@ -37,7 +37,7 @@ class KnownFolder:
 
 @dataclass(frozen=True, slots=True)
 class FolderMemory:
-    """What is remembered of the folder at a path.
+    """The memory of the folder at a path.
 
     `known` is None where no folder was, or where a person `accepted` whatever lies there next. `delivered` says that instances were
     delivered before folders were remembered at all, by an older gateway.

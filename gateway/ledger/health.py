@@ -1,7 +1,7 @@
-"""Whether the ledger's file is what it should be: looked at before it is opened, and now and then while it is used.
+"""The health of the ledger's file: looked at before it is opened, and now and then while it is used.
 
-SQLite notices damage only in the pages that it happens to read, and goes on with a file that was moved away or replaced. What can
-be seen cheaply from outside is looked at here: the file's identity, its head and its length. Functions raise `LedgerDamaged`, whose
+SQLite notices damage only in the pages that it happens to read, and goes on with a file that was moved away or replaced. The
+signs seen cheaply from outside are checked here: the file's identity, head and length. Functions raise `LedgerDamaged`, whose
 message names the file, what is safe, and where the documentation says how to recover.
 """
 
@@ -32,7 +32,7 @@ DOCUMENTED = 'docs/operations.md, "A damaged ledger", says how to recover'
 def damaged(path: Path, what: str) -> LedgerDamaged:
     """Return the error that says `what` is wrong with the ledger at `path`."""
     return LedgerDamaged(
-        f"the ledger {path} {what}: nothing is taken in any more (A700). What was answered 0000 is safe in the spool beside it; "
+        f"the ledger {path} {what}: nothing is taken in any more (A700). Everything answered 0000 is safe in the spool beside it; "
         f"move nothing yet: {DOCUMENTED}"
     )
 
@@ -56,7 +56,7 @@ def is_damage(error: BaseException | None) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Sight:
-    """What was seen of the file: which one it is, and how long."""
+    """The observation of the file: which one it is, and how long."""
 
     device: int
     inode: int
@@ -100,7 +100,7 @@ def has_foreign_wal(path: Path) -> bool:
     if len(head) < 8:
         return False
     magic, version = struct.unpack(">LL", head)
-    return magic & ~1 == _WAL_MAGIC and version != _WAL_VERSION
+    return bool(magic & ~1 == _WAL_MAGIC and version != _WAL_VERSION)
 
 
 def look(path: Path, before: Sight | None = None) -> Sight:
@@ -130,7 +130,7 @@ def _is_foreign(path: Path) -> bool:
             names = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
             columns = {row[1] for row in connection.execute("PRAGMA table_info(schema_version)")}
     except sqlite3.Error:
-        # What is wrong with it shows when it is opened.
+        # A damaged file shows its damage when it is opened.
         return False
     return bool(names) and columns != {"version"}
 

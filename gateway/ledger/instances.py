@@ -40,11 +40,11 @@ FRESH: dict[str, Any] = {
     "sent_as": None,
     "awaits_transcoding": False,
 }
-"""What a delivery begins with when it is to be made once more. `was_there` stays: what we brought there ourselves is ours."""
+"""The columns of a delivery that is to be made once more. `was_there` stays: what we brought there ourselves is ours."""
 
 
 class BytesState(StrEnum):
-    """Where an instance's bytes stand."""
+    """The state of an instance's bytes."""
 
     KEPT = "kept"
     RELEASED = "released"
@@ -52,7 +52,7 @@ class BytesState(StrEnum):
 
 
 class ArrivalOutcome(StrEnum):
-    """What an arrival was, seen against the instances that the ledger knew."""
+    """The kind of an arrival, seen against the instances that the ledger knew."""
 
     NEW = "new"
     DUPLICATE = "duplicate"
@@ -70,10 +70,10 @@ class Arrival:
     at: float
     retrieval_id: int | None = None
     modes: Mapping[str, Mode] = field(default_factory=dict)
-    """What routes ask for at destinations, in place of the destinations' own wishes."""
+    """The transfer syntaxes that routes ask for at destinations, in place of the destinations' own wishes."""
     priority: Priority = Priority.NORMAL
     unfit: str = ""
-    """Why its bytes cannot be what they are declared to be, in words that follow "it came", without patient data.
+    """The reason why its bytes cannot be what they are declared to be, in words that follow "it came", without patient data.
 
     A retrieval does not count such an instance as received, asks for it again in other ways, and names it in its verdict.
     """
@@ -86,7 +86,7 @@ def held_as_unfit(unfit: str | None) -> str | None:
 
 @dataclass(frozen=True, slots=True)
 class Recorded:
-    """What became of an arrival.
+    """The record of an arrival.
 
     `bytes_needed` is False when the ledger refers to bytes that it already had: the arrival's own may be removed, once it is
     sure that those it `rests_on` are there. `queued` names those of the arrival's destinations that it is still on its way to.

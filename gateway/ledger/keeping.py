@@ -1,4 +1,4 @@
-"""Which bytes are kept, which may go, which are missing; and forgetting what is long settled.
+"""The bytes that are kept, that may go, and that are missing; and forgetting what is long settled.
 
 Every function takes a `Connection` first; those that change something belong into `Ledger.write`. Times are UTC seconds since
 the epoch.
@@ -53,7 +53,7 @@ def mark_released(connection: Connection, instance_ids: Sequence[int]) -> list[s
 def mark_missing(connection: Connection, instance_ids: Sequence[int], *, now: float) -> int:
     """Record that bytes are gone: kept instances become missing, what waits to be sent of them held. Returns how many.
 
-    What is being sent ends by itself.
+    A delivery that is being sent ends by itself.
     """
     changed = 0
     waiting = {DeliveryState.PENDING, DeliveryState.DEFERRED}

@@ -1,4 +1,4 @@
-"""What peers taught us: facts about a source or a destination that outlive a run, some of them only for a time.
+"""The facts that peers taught us about a source or a destination: they outlive a run, some of them only for a time.
 
 A subject is ``source:NAME`` or ``destination:NAME``; a fact is a word, its value a short text without patient data.
 """

@@ -1,4 +1,4 @@
-"""What a changed configuration, or a clock that was set back, means for deliveries that wait.
+"""The effect of a changed configuration, or of a clock that was set back, on deliveries that wait.
 
 Every function takes a `Connection` first and belongs into `Ledger.write`. Times are UTC seconds since the epoch.
 """
@@ -36,8 +36,8 @@ def adapt(connection: Connection, proofs: Mapping[str, Proof | None], *, now: fl
     """Fit what waits to the configured destinations, before any of them works; returns how many were held, resumed and verified.
 
     `proofs` maps each destination to what a delivered instance is verified with at once, None where a proof is asked for later.
-    What waits for a destination that is gone is held, and goes on when the destination is back. What waits for a proof that
-    nobody asks for any more is verified by its status.
+    Deliveries to a destination that is gone are held, and go on when it is back. Those that wait for a proof that
+    nobody asks for any more are verified by their status.
     """
     gone = deliveries.c.destination.not_in(sorted(proofs))
     held = move(connection, _ids(connection, gone, S.PENDING, S.DEFERRED, S.DELIVERED), S.HELD, now=now, reason=NOT_CONFIGURED)
@@ -51,7 +51,7 @@ def adapt(connection: Connection, proofs: Mapping[str, Proof | None], *, now: fl
 def pull_forward(connection: Connection, destination: str, *, now: float, horizon_s: float) -> int:
     """Make due what is due later than `horizon_s` from `now`: the clock was set back since; returns how many.
 
-    What waits for being transcoded is due when that is done, whatever the clock says.
+    A delivery that waits for being transcoded is due when that is done, whatever the clock says.
     """
     values = {"to": destination, "horizon": now + horizon_s, "now": now}
     # One by one: each is a range of the index `deliveries_due`.
@@ -62,7 +62,7 @@ def _resume(connection: Connection, names: list[str], now: float) -> int:
     back = deliveries.c.destination.in_(names) & (deliveries.c.reason == NOT_CONFIGURED)
     answered = _ids(connection, back & deliveries.c.status.is_not(None), S.HELD)
     columns: dict[str, Any] = {"only_from": [S.HELD], "due_at": now, "reason": None}
-    # What it had answered before, it may have.
+    # A destination that had answered before may have it.
     resumed = move(connection, answered, S.PENDING, now=now, uncertain=True, **columns)
     return resumed + move(connection, _ids(connection, back, S.HELD), S.PENDING, now=now, **columns)
 

@@ -105,7 +105,7 @@ def _no_empty_contents(connection: Connection) -> None:
 def _newest_at_each(connection: Connection) -> None:
     """Version 9: which content is the newest at each destination, what was there before, contents that differ in encoding only.
 
-    What was stopped at a destination by content that never was to go there is owed there again.
+    Deliveries that were stopped at a destination by content that never was to go there are owed there again.
     """
     if connection.dialect.name != "sqlite":
         connection.execute(text("ALTER TABLE deliveries ALTER COLUMN proof TYPE VARCHAR(32)"))

@@ -1,4 +1,4 @@
-"""What `gateway status` shows, counted in the ledger. Reading only; every number comes from one snapshot.
+"""The numbers that `gateway status` shows, counted in the ledger. Reading only; every number comes from one snapshot.
 
 Times are UTC seconds since the epoch, ages seconds, sizes bytes. No patient data: UIDs, names and counts.
 """
@@ -23,7 +23,7 @@ _OF_BEFORE = text(f"deliveries.proof = '{Proof.BEFORE}'")
 
 @dataclass(frozen=True, slots=True)
 class QueueDepth:
-    """How many deliveries of one destination stand in one state, and for how long the oldest has been waiting."""
+    """The number of deliveries of one destination in one state, and the time for which the oldest has been waiting."""
 
     destination: str
     state: S
@@ -34,7 +34,7 @@ class QueueDepth:
 
 @dataclass(frozen=True, slots=True)
 class LastVerdict:
-    """How one retrieval ended, or that it still runs (`verdict` None)."""
+    """The verdict on one retrieval; `verdict` is None while it still runs."""
 
     source: str
     study_instance_uid: str
@@ -58,7 +58,7 @@ class Conflict:
 
 @dataclass(frozen=True, slots=True)
 class Holdings:
-    """How many instances the ledger knows, by what became of their bytes, and how many no route took."""
+    """The number of instances in the ledger, by what became of their bytes, and of those that no route took."""
 
     kept: int
     released: int
@@ -185,7 +185,7 @@ def held_reasons(connection: Connection, limit: int = 20) -> list[tuple[str, str
 
 
 def stopped_jobs(connection: Connection) -> int:
-    """Count the commands that were interrupted and carry on when given again. What a sync left undone, its next look finds."""
+    """Count the commands that were interrupted and carry on when given again. A sync's next look finds what it left undone."""
     stopped = (jobs.c.state == "stopped", jobs.c.kind != "sync")
     return connection.execute(select(func.count()).select_from(jobs).where(*stopped)).scalar_one()
 

@@ -1,6 +1,6 @@
 """Queries about migrations: what was listed, which studies are still to be moved, and what became of each.
 
-A migration is a job. What it is to move is listed portion by portion (a day, or an entry of a list) and kept: a restart lists
+A migration is a job. Its studies are listed portion by portion (a day, or an entry of a list) and kept: a restart lists
 nothing again and moves nothing that is complete. Times are UTC seconds since the epoch.
 """
 
@@ -40,7 +40,7 @@ class PlannedStudy:
 
 @dataclass(frozen=True, slots=True)
 class Portion:
-    """What was listed at a time: how many studies were found, and why there may be more."""
+    """A portion of the listing: how many studies were found at a time, and why there may be more."""
 
     label: str
     found: int
@@ -61,7 +61,7 @@ class MigrationJob:
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """How far a migration is, in studies and instances of what was listed so far."""
+    """The progress of a migration, in studies and instances of what was listed so far."""
 
     studies: int = 0
     instances: int = 0
@@ -75,13 +75,13 @@ class Standing:
 
     @property
     def ended(self) -> int:
-        """How many studies have a verdict."""
+        """The number of studies that have a verdict."""
         return self.complete + self.incomplete + self.empty + self.failed
 
 
 @dataclass(frozen=True, slots=True)
 class StudyReport:
-    """What became of one planned study; the counts of deliveries are in `gateway.ledger.progress`."""
+    """The result for one planned study; the counts of deliveries are in `gateway.ledger.progress`."""
 
     label: str
     study_instance_uid: str
@@ -238,7 +238,7 @@ def proved(connection: Connection, retrieval_id: int, destinations: Sequence[str
     Without `destinations` every one that an instance was routed to counts.
 
     A destination's status alone proves nothing here, nor that it lists what it listed before; nor does an instance of another
-    study, nor one under whose SOP Instance UID other content is known. What was skipped is what destinations listed when they were
+    study, nor one under whose SOP Instance UID other content is known. Skipped instances are those that destinations listed when
     asked.
     """
     expected = select(expected_instances).where(expected_instances.c.retrieval_id == retrieval_id).subquery()

@@ -1,4 +1,4 @@
-"""How far deliveries are that a command waits for. Reading only.
+"""The progress of deliveries that a command waits for. Reading only.
 
 A command waits for a *scope*: the instances of a pull's studies, or instances by id, at all or some destinations. Of a content
 that a newer one superseded only what is still owed counts: it is held, or will be. A pull of the newer one's study is not held up
@@ -26,7 +26,7 @@ _OWED = deliveries.c.state.in_(sorted({S.PENDING, S.SENDING, S.DEFERRED, S.HELD}
 
 @dataclass(frozen=True, slots=True)
 class StudyDelivery:
-    """How many deliveries of one study at one destination stand in one state, resting on one proof."""
+    """The number of deliveries of one study at one destination in one state, resting on one proof."""
 
     study_instance_uid: str
     destination: str
@@ -51,7 +51,7 @@ class Undelivered:
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """Which deliveries a command waits for. `destinations` empty means all that the instances are routed to."""
+    """The deliveries that a command waits for. `destinations` empty means all that the instances are routed to."""
 
     job_id: int | None = None
     instance_ids: tuple[int, ...] = ()
@@ -115,7 +115,7 @@ def unrouted(connection: Connection, scope: Scope) -> int:
 def _conditions(scope: Scope) -> Iterator[ColumnElement[bool]]:
     """Yield conditions on instances and deliveries that together, without overlap, make up `scope`.
 
-    What a destination was to get counts unless other content is newer there and nothing of it is owed any more.
+    A delivery to a destination counts unless other content is newer there and nothing of it is owed any more.
     """
     narrowed = deliveries.c.destination.in_(scope.destinations) if scope.destinations else true()
     # By job, what came is known by its UIDs only: of several contents the newest is meant.

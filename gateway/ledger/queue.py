@@ -1,4 +1,4 @@
-"""What a person may see of deliveries and do about them: the queries behind `gateway queue`.
+"""The deliveries as a person sees them and acts on them: the queries behind `gateway queue`.
 
 Every change goes through `gateway.ledger.transitions.move`, so a delivery that meanwhile went on by itself is left alone
 and not counted.
@@ -45,7 +45,7 @@ STARTS: dict[Action, tuple[S, ...]] = {
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """Which deliveries are meant: all conditions given must hold; none given means every one."""
+    """The deliveries that are meant: all conditions given must hold; none given means every one."""
 
     ids: tuple[int, ...] = ()
     destinations: tuple[str, ...] = ()
@@ -225,7 +225,7 @@ def parts(connection: Connection, selection: Selection, action: Action, *, size:
 def act(connection: Connection, selection: Selection, action: Action, *, now: float) -> int:
     """Do `action` with the selected deliveries and return how many changed; runs in a ledger write.
 
-    What is tried again, or let go on, although other content is newer at its destination, is the newest there from then on.
+    A delivery that is retried or let go on, although other content is newer at its destination, is the newest there from now on.
     """
     ids = matching(connection, selection, action)
     starts = startable(selection, action)
@@ -280,7 +280,7 @@ def unmoved(connection: Connection, selection: Selection, action: Action) -> lis
 
 
 SHOWN_IDS = 20
-"""How many numbers of deliveries are told with a reason."""
+"""The number of ids of deliveries that are told with a reason."""
 
 
 def _why_not(row: Any, action: Action) -> str:

@@ -40,7 +40,7 @@ def record(connection: Connection, arrival: Arrival, *, again: bool = True, late
     The SOP Instance UID is unknown: a new instance. Known with the same content (digest and length): no second instance; what
     its destinations had settled is delivered to them again, from the new bytes where the old ones were released or are missing.
     Known with other content: both are kept; where the newer one goes, what the older one still owed there is held with the reason,
-    and elsewhere the older one goes on. What is unfit never takes the place of what is not, and is held wherever it is to go;
+    and elsewhere the older one goes on. An unfit one never takes the place of one that is not, and is held wherever it is to go;
     where its source was asked for it again and sends it well, it is dropped there.
 
     With ``again=False`` (``send``) the same content is only owed to destinations that have not verified it. With ``late=True``
@@ -98,7 +98,7 @@ def record_many(connection: Connection, some: Sequence[Arrival]) -> list[Recorde
                 break
         changes.write()
         if len(recorded) < len(some):
-            # What meets other content is decided against everything before it.
+            # An arrival that meets other content is decided against everything before it.
             recorded.append(record(connection, some[len(recorded)]))
     return recorded
 
@@ -140,7 +140,7 @@ def _as_known(changes: Changeset, arrival: Arrival, known: Current, *, again: bo
     if taken:
         changes.replace(known, arrival)
     if again:
-        # Whoever sends it again wants it there, whether its bytes happen to be kept still or not; what no route takes this
+        # A peer that sends it again wants it there, whether its bytes happen to be kept still or not; one that no route takes this
         # time is kept as unrouted.
         settled = all(one.state in SETTLED for one in known.owed.values())
         if destinations or settled or before is BytesState.RELEASED:

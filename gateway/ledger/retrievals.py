@@ -73,7 +73,7 @@ def open_job(
 ) -> Job:
     """Start a job, or carry on the newest of the same `fingerprint` where it was stopped or left a study undone, or to `reopen` it.
 
-    What comes for it goes to `destinations`, where there are any, else where the routes lead.
+    Instances that come for it go to `destinations`, where there are any, else where the routes lead.
     """
     same = (jobs.c.kind == kind, jobs.c.fingerprint == fingerprint)
     newest = connection.execute(select(jobs.c.id, jobs.c.state).where(*same).order_by(jobs.c.id.desc()).limit(1)).one_or_none()

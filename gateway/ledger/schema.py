@@ -41,7 +41,7 @@ instances = Table(
     Column("transfer_syntax_uid", String(64), nullable=False),
     Column("study_instance_uid", String(64), nullable=False),
     Column("series_instance_uid", String(64), nullable=False),
-    # Where the data set's bytes are (gateway.domain.Content).
+    # The place of the data set's bytes (gateway.domain.Content).
     # Compared byte by byte, so that recovery can walk the ledger folder by folder.
     Column("location", Text().with_variant(Text(collation="C"), "postgresql"), nullable=False, unique=True),
     Column("content_offset", BigInteger, nullable=False),
@@ -95,7 +95,7 @@ arrivals = Table(
     Column("move_originator_message_id", Integer, nullable=True),
     Column("at", Double, nullable=False),
 )
-# What nobody asked for costs it nothing.
+# A partial index: an instance that nobody asked for costs it nothing.
 _index_where("arrivals_by_retrieval", arrivals.c.retrieval_id, arrivals.c.sop_instance_uid, where="retrieval_id IS NOT NULL")
 Index("arrivals_by_instance", arrivals.c.instance_id)
 
@@ -115,12 +115,12 @@ deliveries = Table(
     Column("reason", Text, nullable=True),
     # An attempt ended without an answer: the destination may already hold it.
     Column("uncertain", Boolean, nullable=False, server_default=text("FALSE")),
-    # How often the destination answered success and then did not have it.
+    # The number of times that the destination answered success and then did not have it.
     Column("lost", Integer, nullable=False, server_default="0"),
     # SQLite neither looks at the length nor could change it.
     Column("proof", String(32).with_variant(String(10), "sqlite"), nullable=True),
     Column("changed_at", Double, nullable=False),
-    # What its route asks for (gateway.domain.Mode); NULL is what the destination asks for.
+    # The transfer syntaxes that its route asks for (gateway.domain.Mode); NULL is what the destination asks for.
     Column("mode", String(16), nullable=True),
     # The transfer syntax UID that was chosen for it, and that it was delivered in; NULL is the instance's own.
     Column("sent_as", String(64), nullable=True),
@@ -166,13 +166,13 @@ jobs = Table(
     Column("id", _Key, primary_key=True, autoincrement=True),
     # pull | send | sync | migrate | compare
     Column("kind", String(8), nullable=False),
-    # What identifies the same command given again, so that it carries on where it stopped.
+    # The key that identifies the same command given again, so that it carries on where it stopped.
     Column("fingerprint", String(64), nullable=False),
     Column("criteria", Text, nullable=False),
     Column("state", String(9), nullable=False),
     Column("created_at", Double, nullable=False),
     Column("changed_at", Double, nullable=False),
-    # Where everything goes that comes for it, as a JSON list of names; NULL is where the routes lead.
+    # The destinations of everything that comes for it, as a JSON list of names; NULL is where the routes lead.
     Column("destinations", Text, nullable=True),
     # gateway.domain.Priority
     Column("priority", Integer, nullable=False, server_default=text("1")),
@@ -182,7 +182,7 @@ jobs = Table(
 )
 Index("jobs_by_fingerprint", jobs.c.fingerprint, jobs.c.id)
 
-# What the gateway begins by itself, counted before it begins (gateway.ledger.starts).
+# The runs that the gateway begins by itself, counted before they begin (gateway.ledger.starts).
 starts = Table(
     "starts",
     metadata,
@@ -195,7 +195,7 @@ starts = Table(
     Column("at", Double, nullable=False),
 )
 
-# What a migration has listed: a day, or an entry of its list.
+# The portions that a migration has listed: a day, or an entry of its list.
 planned_portions = Table(
     "planned_portions",
     metadata,
@@ -278,7 +278,7 @@ Index("commitment_items_by_delivery", commitment_items.c.delivery_id)
 learned = Table(
     "learned",
     metadata,
-    # Whom it is about: source:NAME or destination:NAME.
+    # The peer that it is about: source:NAME or destination:NAME.
     Column("subject", String(96), primary_key=True),
     Column("fact", String(64), primary_key=True),
     Column("value", Text, nullable=False),

@@ -1,6 +1,6 @@
 """Starts that came to no end: what the gateway begins by itself is counted before it begins, and the count is durable.
 
-What ends in order, whatever it came to, is counted no more. So a count that is left says how often in a row the process ended in
+A run that ends in order, however it went, is counted no more. So a count that is left says how often in a row the process ended in
 the middle of it (a crash of ours, SIGKILL, a segmentation fault), and what has ended `MOST` starts is not begun by itself again.
 Names are ``migration 12``, ``sync NAME`` and ``compare NAME``. Times are UTC seconds since the epoch.
 """
@@ -19,7 +19,7 @@ MOST = 2
 
 @dataclass(frozen=True, slots=True)
 class Unended:
-    """How often in a row something came to no end, and why it failed the last time that it did come to one (else empty)."""
+    """The number of times in a row that something came to no end, and why it failed the last time that it did end (else empty)."""
 
     count: int = 0
     error: str = ""

@@ -25,7 +25,7 @@ _UNDONE = text("deliveries.sent_as IS NOT NULL AND deliveries.state IN ('pending
 
 @dataclass(frozen=True, slots=True)
 class Copied:
-    """Which copy a delivery that is not done yet goes out of: of this content, in one transfer syntax, in another."""
+    """The copy that a delivery goes out of while it is not done: of this content, in one transfer syntax, in another."""
 
     destination: str
     content: Content

@@ -1,4 +1,4 @@
-"""What of a study is on its way to a destination, or need not come for it. Reading only."""
+"""The instances of a study that are on their way to a destination, or need not come for it. Reading only."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ BY_HAND = "send"
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """How a study stands at one destination as far as the gateway itself had to do with it.
+    """The state of a study at one destination as far as the gateway itself had to do with it.
 
     `working` says that deliveries are still worked on, so that what the destination holds is about to change. `excused` are SOP
     Instance UIDs that need not come again though it lacks them: they are held for a person, or were dropped by one.

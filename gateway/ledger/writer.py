@@ -36,7 +36,7 @@ WAL_CHECKPOINT_PAGES = 4000
 """About 16 MiB of WAL between checkpoints, which the writer's connection alone performs."""
 
 _CUT_WAIT_MS = 200
-"""How long readers are waited for before the write-ahead log is cut on a full disk: every change waits meanwhile."""
+"""The longest wait for readers before the write-ahead log is cut on a full disk: every change waits meanwhile."""
 
 CHECKED_BYTES = 64 * 1024 * 1024
 """A ledger up to this size is gone through page by page when a gateway starts: some tenths of a second."""

@@ -1,7 +1,7 @@
 """Migrating a source: every study of a range of dates or of a list, moved, delivered, proved, and reported one by one.
 
 A planner on top of `gateway.retrieve`: it decides which studies are moved when; each is retrieved with its verdict by a session.
-What it planned is in the ledger (`gateway.ledger.planning`), so that it survives anything.
+Its plan is in the ledger (`gateway.ledger.planning`), so that it survives anything.
 
 `request`, `pacing`, `estimate` and `split` are pure; `runner` is the trio orchestration, `service` the migrations of a gateway.
 """

@@ -1,4 +1,4 @@
-"""How long a migration still takes, from what it brought so far. Pure."""
+"""The time that a migration still takes, from what it brought so far. Pure."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far it is: portions (days) of all and of those listed, instances listed, and those that came in this run's `seconds`."""
+    """The progress: portions (days) of all and of those listed, instances listed, and those that came in this run's `seconds`."""
 
     portions: int
     listed: int
@@ -24,7 +24,7 @@ MIN_INSTANCES = 50
 def seconds_left(progress: Progress) -> float | None:
     """Return the estimate in seconds, None where nothing is known yet.
 
-    What is not listed yet is taken to hold as much, a portion, as what is.
+    A portion that is not listed yet is taken to hold as much as one that is.
     """
     if progress.this_run < MIN_INSTANCES or progress.seconds <= 0:
         return None

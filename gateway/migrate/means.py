@@ -1,4 +1,4 @@
-"""What migrations work with: the retriever, the ledger, and what `gateway.planners` gives them of other rooms."""
+"""The services that migrations work with: the retriever, the ledger, and what `gateway.planners` gives them of other rooms."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Original(Protocol):
 
 @dataclass(frozen=True)
 class Means:
-    """What every migration works with.
+    """The services that every migration works with.
 
     `barrier` returns once the ledger has everything that was answered 0000. `crowded` tells why nothing more is to be brought to
     some destinations now, given a share of the spool's file system that is not to be exceeded; empty where all is well. `original`

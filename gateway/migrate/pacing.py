@@ -1,4 +1,4 @@
-"""How many studies a migration moves at a time: one more while it goes well, half as many where it does not. Pure.
+"""The number of studies that a migration moves at a time: one more while it goes well, half as many where it does not. Pure.
 
 Additive increase, multiplicative decrease, as TCP finds out what a path bears. A source that is busy, stalls or breaks says that
 it was too many at once; so does a rate that fell after one more was begun.
@@ -21,7 +21,7 @@ MIN_EPOCH = 4
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """How many may move at a time: `limit`, from 1 to `most`, and what was seen since it was set.
+    """The number of studies that may move at a time: `limit`, from 1 to `most`, and what was seen since it was set.
 
     `rate` is what the last epoch but this one brought, in instances a second; `began` is when this one began, in monotonic
     seconds, and `studies` and `instances` what it brought so far. `troubled_at` is when it was last halved for trouble.

@@ -1,4 +1,4 @@
-"""What became of each study of a migration: asked of the ledger until it is done, and a record from then on.
+"""The result of each study of a migration: asked of the ledger until it is done, and a record from then on.
 
 A study is done when it is complete, all of it is verified everywhere, and it is deleted from its source where that was asked. Its
 line of the report is kept then, with its proofs: what is done with the same instances later changes the history of nothing.

@@ -1,4 +1,4 @@
-"""What a migration is asked: from where, which studies, to where, and how. Pure.
+"""A request for a migration: from where, which studies, to where, and how. Pure.
 
 The request is kept in the ledger as canonical JSON, so that the gateway carries it on by itself after a restart.
 """
@@ -22,7 +22,7 @@ _KEYWORDS = {"study_uids": "StudyInstanceUID", "accession_numbers": "AccessionNu
 
 @dataclass(frozen=True)
 class MigrationRequest:
-    """Which studies to migrate: those of a range of study dates, or those of a list; exactly one of them is given.
+    """The studies to migrate: those of a range of study dates, or those of a list; exactly one of them is given.
 
     `first` and `last` are ISO dates, both inclusive; with `reverse` the last day comes first. Everything goes to `destinations`,
     else where the routes lead. `moves` is how many studies at most move at a time, no more than the source's. `max_used` is a share

@@ -1,4 +1,4 @@
-"""Whether there is room for what a migration would bring: in the spool, and at the destinations that say how full they may be.
+"""The room for what a migration would bring: in the spool, and at the destinations that say how full they may be.
 
 Blocking; called on threads.
 """

@@ -29,13 +29,13 @@ from gateway.windows import Window
 log = structlog.get_logger()
 
 RETRIES = 1
-"""How often in one run is tried once more, after all else, what could not be listed and what did not come whole."""
+"""The number of further tries in one run, after all else, at portions that could not be listed and studies that came incomplete."""
 
 RETRY_PAUSE_S = 5.0
-"""How long it is left alone before."""
+"""The pause, in seconds, before such a further try."""
 
 CROWDED_LOOK_S = 10.0
-"""How often it is looked whether there is room; for so long an answer holds."""
+"""The time between two looks whether there is room; for so long an answer holds."""
 
 TROUBLE = frozenset({"busy", "stalled", "broken"})
 """Ends of a C-MOVE that say that it was too many at once."""
@@ -53,7 +53,7 @@ class Migration:
     """The gateway begins it at its start, nobody asked for it now."""
     job_id: int | None = None
     waiting: str = ""
-    """Why nothing new is begun now."""
+    """The reason why nothing new is begun now."""
     problems: dict[str, str] = field(default_factory=dict)
     """Label of a portion to why it could not be listed, Study Instance UID to why it has no verdict."""
     doubts: dict[str, str] = field(default_factory=dict)
@@ -108,7 +108,7 @@ class Migration:
 
     @property
     def portions(self) -> tuple[int, int]:
-        """How many portions are listed, of how many."""
+        """The number of portions that are listed, and of all."""
         return self._listed, len(self._portions)
 
     async def _begin(self, job_id: int) -> None:

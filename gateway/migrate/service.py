@@ -1,7 +1,7 @@
 """The migrations of a gateway: those that commands ask for, and those that go on by themselves. Runs in trio.
 
-A migration runs in the gateway's own nursery. A command follows it; one that leaves without having detached it stops it. What is
-detached goes on, and is carried on at the next start, until it is done, paused, or cannot be done at all. One that ended the
+A migration runs in the gateway's own nursery. A command follows it; one that leaves without having detached it stops it. A
+detached one goes on, and is carried on at the next start, until it is done, paused, or cannot be done at all. One that ended the
 gateway at its last two starts is left to a person (`gateway.ledger.starts`).
 """
 
@@ -34,7 +34,7 @@ KEEP_SHARE = 20
 """They cost the gateway no more than one part in this many of its time."""
 
 RECORD_S = 10.0
-"""How long recording how a migration ended may take."""
+"""The longest time that recording how a migration ended may take."""
 
 Whole = Callable[[], AbstractAsyncContextManager[None]]
 """Entered for as long as a long operation runs; cancels it, with `GatewayStopping`, when the gateway stops."""

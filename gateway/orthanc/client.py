@@ -24,7 +24,7 @@ PAGE = 500
 _PLACES: Mapping[Level, str] = {"Study": "/studies", "Series": "/series", "Instance": "/instances"}
 _UNIQUE: Mapping[Level, str] = {"Study": "StudyInstanceUID", "Series": "SeriesInstanceUID", "Instance": "SOPInstanceUID"}
 _ID = re.compile(r"[0-9A-Za-z-]{1,64}")
-"""What its identifiers look like, which become parts of paths: 40 hexadecimal digits and dashes."""
+"""The form of its identifiers, which become parts of paths: 40 hexadecimal digits and dashes."""
 
 _COUNTS = ("NumberOfStudyRelatedInstances", "ModalitiesInStudy")
 """Asked for beside the main tags; only 1.11 and later answer."""
@@ -32,7 +32,7 @@ _COUNTS = ("NumberOfStudyRelatedInstances", "ModalitiesInStudy")
 
 @dataclass(frozen=True)
 class Statistics:
-    """How full an Orthanc is; sizes in bytes."""
+    """The fill of an Orthanc; sizes in bytes."""
 
     disk_bytes: int
     studies: int

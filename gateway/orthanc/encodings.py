@@ -1,4 +1,4 @@
-"""As what an Orthanc stores the instances of a study, asked by REST where it may transcode what it sends. Blocking, thread-safe.
+"""The encoding in which an Orthanc stores a study's instances, by REST where it may transcode what it sends. Blocking, thread-safe.
 
 Orthanc tells by C-FIND no transfer syntax, and for SOP classes it reads each file; its REST API has both in its database.
 """
@@ -25,7 +25,7 @@ Encoding = tuple[str, str]
 
 
 class Encodings:
-    """What the Orthancs among `sources`, those with a REST API, store; `ae_title` is ours."""
+    """The transfer syntaxes stored by those Orthancs among `sources` that have a REST API; `ae_title` is ours."""
 
     def __init__(self, sources: Mapping[str, SourceTable], ae_title: str) -> None:
         self._tables = {name: table.rest for name, table in sources.items() if table.rest is not None}

@@ -1,4 +1,4 @@
-"""What the ledger has of the retrieval of one study: what is expected, and what of that is here.
+"""The ledger's account of the retrieval of one study: the instances that are expected, and those of them that are here.
 
 The functions that are given a connection run in transactions.
 """
@@ -19,7 +19,7 @@ from gateway.retrieve.wanted import Errand
 
 @dataclass(frozen=True)
 class Here:
-    """What is here, and how many instances came with other content than was known."""
+    """The instances that are here, and how many of them came with other content than was known."""
 
     came: Sorted
     conflicts: int

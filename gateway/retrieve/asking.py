@@ -94,7 +94,7 @@ class Asking:
         if self.stalled and method is Method.GET:
             quiet_s = min(quiet_s, GET_QUIET_S)
         moved = replace(await move.result(self.source.retrieving, quiet_s), method=method)
-        # What came before the final response must not count as come after it.
+        # Instances that came before the final response must not count as come after it.
         await self.means.caught_up()
         if moved.end is End.BUSY and self.watch.arrivals > before:
             moved = replace(moved, end=End.ANSWERED)  # it sent some, and says nothing of how many: it was not too busy to begin

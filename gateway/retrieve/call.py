@@ -36,10 +36,10 @@ T = TypeVar("T")
 log = structlog.get_logger()
 
 CANCEL_GRACE_S = 10.0
-"""How long a source may take to end a C-MOVE after C-CANCEL before the association is aborted."""
+"""The longest time that a source may take to end a C-MOVE after C-CANCEL before the association is aborted."""
 
 GET_QUIET_S = 30.0
-"""How long a source may be silent in a C-GET once it has begun to send: it sends on the association on which it was asked."""
+"""The longest silence of a source in a C-GET once it has begun to send: it sends on the association on which it was asked."""
 
 HEARTBEATS = 15
 """A source may answer pending without a count that changes, and without an instance, for so many no-progress times.
@@ -48,10 +48,10 @@ One that fetches from a tape does for a while; one that never ends must not hold
 """
 
 LEAVE_S = 2.0
-"""How long a peer may take to end a C-FIND after C-CANCEL before the association is aborted."""
+"""The longest time that a peer may take to end a C-FIND after C-CANCEL before the association is aborted."""
 
 JOIN_S = 5.0
-"""How long a killed association's thread may take to end before it is left to itself."""
+"""The longest time that a killed association's thread may take to end before it is left to itself."""
 
 
 class Call(Generic[T]):
@@ -168,7 +168,7 @@ async def converse(associations: Kept, work: Callable[[Requestor], T], limiter: 
 
 @dataclass(frozen=True)
 class Moved:
-    """How one C-MOVE or C-GET ended: the source's last answer (never believed), or what broke."""
+    """The outcome of one C-MOVE or C-GET: the source's last answer (never believed), or what broke."""
 
     end: End
     last: SubOperations | None = None
@@ -177,12 +177,12 @@ class Moved:
 
     @property
     def claimed(self) -> int:
-        """How many sub-operations the source says that it completed."""
+        """The number of sub-operations that the source says it completed."""
         return 0 if self.last is None else (self.last.completed or 0) + (self.last.warning or 0)
 
     @property
     def failed(self) -> int:
-        """How many sub-operations the source says that failed."""
+        """The number of sub-operations that the source says failed."""
         return 0 if self.last is None else max(self.last.failed or 0, len(self.last.failed_uids))
 
     def words(self) -> str:

@@ -1,10 +1,10 @@
 """Single instances asked of a source by C-MOVE that go to whoever asked, and nowhere else.
 
-Contract. What is captured is what comes as the sub-operation of a capture's own C-MOVE: with our AE title and its Message ID as
+Contract. An instance is captured that comes as the sub-operation of a capture's own C-MOVE: with our AE title and its Message ID as
 Move Originator (0000,1030), (0000,1031), under the SOP Instance UID that was asked for, from that source (PS3.7 §9.3.1.1). Only all
-of that together: the same instance from anybody else, of another C-MOVE, or of none, is taken in as ever. What is captured is not
+of that together: the same instance from anybody else, of another C-MOVE, or of none, is taken in as ever. A captured one is not
 spooled, recorded, routed or counted; it is answered 0000 once it is written where it was wanted, which need not be durable, for
-the source has it and nobody is owed it. What comes for a capture that is over is refused, so that nobody takes it for kept.
+the source has it and nobody is owed it. An instance for a capture that is over is refused, so that nobody takes it for kept.
 
 Captures are in memory only: a process that ends, however it ends, leaves none. Called on association threads; no more than a lock.
 """
@@ -19,7 +19,7 @@ from gateway.association.services import AssociationInfo, Reception, StorageServ
 from gateway.errors import Refusal
 
 UNABLE_TO_PROCESS = 0xC000
-"""What is answered to an instance that came for a capture which has it already, or is over (PS3.4 §B.2.3)."""
+"""The status answered to an instance that came for a capture which has it already, or is over (PS3.4 §B.2.3)."""
 
 REMEMBERED = 1000
 """So many captures that are over are known, so that what comes late for them is refused."""

@@ -1,7 +1,7 @@
-"""Which retrieval an arriving instance belongs to, and what has arrived so far: in memory, behind one lock.
+"""The retrieval that an arriving instance belongs to, and what has arrived so far: in memory, behind one lock.
 
-Association threads call `correlate` before an instance is recorded and `arrived` after; both only look up and note. What
-is kept here is a hint for pace and progress: the tally is made from the ledger.
+Association threads call `correlate` before an instance is recorded and `arrived` after; both only look up and note. The
+numbers here are hints for pace and progress: the tally is made from the ledger.
 """
 
 from __future__ import annotations
@@ -23,25 +23,25 @@ class Watch:
     source: str
     nudge: Callable[[], None]
     destinations: tuple[str, ...] | None = None
-    """Where what comes for it goes, whatever the routes say; None is where they lead."""
+    """The destinations of what comes for it, whatever the routes say; None is where they lead."""
     priority: Priority = Priority.NORMAL
     expected: frozenset[str] = frozenset()
     received: set[str] = field(default_factory=set)
     present: int = 0
-    """How many of the expected instances arrived; of any instances where none are known by UID."""
+    """The number of the expected instances that arrived; of any instances where none are known by UID."""
     bytes: int = 0
     arrivals: int = 0
     last_arrival: float = 0.0
     last_new: float = 0.0
-    """When an instance last came that had not come before; both in monotonic seconds."""
+    """The time when an instance last came that had not come before; both in monotonic seconds."""
     flowed_at: Callable[[], float] = lambda: 0.0
-    """When its source last sent anything, be it a part of an instance: known where it has a `max_rate`, else 0.0."""
+    """The time when its source last sent anything, be it a part of an instance: known where it has a `max_rate`, else 0.0."""
     turned_away: str = ""
     """The last caller that was refused meanwhile, in words."""
 
     @property
     def purpose(self) -> Purpose:
-        """What an instance that is counted to it came for."""
+        """The purpose of an instance that is counted to it."""
         return Purpose(self.retrieval_id, self.destinations, self.priority)
 
     def expect(self, uids: Collection[str]) -> None:

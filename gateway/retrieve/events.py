@@ -1,4 +1,4 @@
-"""What a pull is asked and what it tells: requests, events and verdicts as plain data. Pure.
+"""The request of a pull, and the events and verdicts that it tells, as plain data. Pure.
 
 `to_json` and `from_json` carry an event over the control API as one JSON object with its name under ``event``. Only the
 `asked` field of a verdict may hold what identifies a patient (an accession number, a patient id); it is shown to the one who
@@ -21,9 +21,9 @@ from gateway.single_values import SingleValue
 
 @dataclass(frozen=True)
 class PullRequest:
-    """What to retrieve from which source; exactly one of the four ways to name studies is given.
+    """The studies to retrieve from a source; exactly one of the four ways to name studies is given.
 
-    `source` is a name of ``[sources]``. `query` maps DICOM keywords to C-FIND matching values (PS3.4 §C.2.2.2). What comes goes
+    `source` is a name of ``[sources]``. `query` maps DICOM keywords to C-FIND matching values (PS3.4 §C.2.2.2). Instances go
     to `destinations`, where some are named, else where the routes lead.
 
     Raises:
@@ -81,7 +81,7 @@ class PullRequest:
 
 @dataclass(frozen=True)
 class Verdict:
-    """How the retrieval of one study ended (promise 2: never by a status or a timer alone).
+    """The verdict on the retrieval of one study (promise 2: never by a status or a timer alone).
 
     `expected` is None where the source told neither UIDs nor counts. `received` counts distinct expected instances that are
     durable here, `skipped` those not asked for because the destinations hold them. `missing` lists UIDs; with basis counts,
@@ -115,7 +115,7 @@ class JobStarted:
 
 @dataclass(frozen=True)
 class StudyPlanned:
-    """What the source lists of a study; `present` of the expected instances came in an earlier run of the same job."""
+    """The source's list of a study; `present` of the expected instances came in an earlier run of the same job."""
 
     name: ClassVar[str] = "study_planned"
     study_instance_uid: str

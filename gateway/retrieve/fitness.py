@@ -1,7 +1,7 @@
-"""Whether what came is what the source lists: of the same study and series, SOP class and transfer syntax. Pure.
+"""The fitness of instances that came: of the study, series, SOP class and transfer syntax that the source lists. Pure.
 
-What is *unfit* does not count as received: it stays missing, is asked for again in other ways, and the verdict names it with the
-reason. Beside what is found out here that is whatever was recorded as unfit when it came (`gateway.ledger.instances.Arrival`).
+An *unfit* instance does not count as received: it stays missing, is asked for again in other ways, and the verdict names it
+with the reason. Instances that were recorded as unfit when they came are unfit too (`gateway.ledger.instances.Arrival`).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from gateway.retrieve.tally import Expectation
 
 @dataclass(frozen=True)
 class Sorted:
-    """What came by SOP Instance UID: what is `fit`, with its length in bytes, and what is `unfit`, with the reason.
+    """The instances that came, by SOP Instance UID: the `fit` ones with their length in bytes, the `unfit` ones with the reason.
 
     `classes` has the SOP classes of what is fit.
     """
@@ -49,7 +49,7 @@ def sort(came: Iterable[Came], study: str, expectation: Expectation) -> Sorted:
 def why_unfit(came: Came, study: str, expectation: Expectation) -> str:
     """Return why `came` is not what is expected, in words without patient data; nothing where it is.
 
-    What the source does not tell, or an instance does not say of itself, speaks against nothing.
+    A value that the source does not tell, or an instance does not say of itself, speaks against nothing.
     """
     return next(_reasons(came, study, expectation), "")
 

@@ -1,4 +1,4 @@
-"""What is asked for in which C-GETs: pure, but for `Heard`, which hears what comes in one.
+"""The parts of a retrieval that are asked for in one C-GET each: pure, but for `Heard`, which hears what comes in one.
 
 The presentation contexts of a C-GET say what can come in it, so they are chosen by the SOP classes of what is missing.
 """
@@ -18,7 +18,7 @@ from gateway.retrieve.tally import Expectation
 
 @dataclass(frozen=True)
 class Part:
-    """What is asked for with the same presentation contexts: the UIDs where they are known, and None for unknown SOP classes."""
+    """A part asked for with the same presentation contexts: the UIDs where they are known, and None for unknown SOP classes."""
 
     targets: tuple[Target, ...]
     uids: tuple[str, ...]

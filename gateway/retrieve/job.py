@@ -41,7 +41,7 @@ KEYS_AT_A_TIME = 20
 """Keys asked on one association at STUDY level: enough to save associations, few enough that the first study comes soon."""
 
 EARLIER_S = 86400.0
-"""How old a complete study's verdict may be when its job carries on; an older one is listed anew and lacks what was added."""
+"""The age up to which a complete study's verdict holds when its job carries on; after that it is listed anew for what was added."""
 
 Key = Mapping[str, str]
 Found = tuple[Wanted, str]
@@ -50,7 +50,7 @@ Found = tuple[Wanted, str]
 
 @dataclass(frozen=True)
 class Answer:
-    """What a source answered to one key: its matches and why there may be more, or the refusal; or why it could not be asked."""
+    """A source's answer to one key: its matches and why there may be more, or the refusal; or why it could not be asked."""
 
     key: Key
     matches: tuple[Wanted, ...] = ()

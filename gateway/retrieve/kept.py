@@ -14,7 +14,7 @@ import trio
 from gateway.association.requestor import Requestor
 
 KEEP_S = 2.0
-"""How long one is kept: far shorter than any peer waits before it ends an idle association, and few peers take many at a time."""
+"""The time one is kept: far less than any peer waits before it ends an idle association, and few peers take many at a time."""
 
 
 class Kept:

@@ -1,4 +1,4 @@
-"""What retrievals work with: a source as they see it, the ledger, the threads, and how to wait for a source that is busy."""
+"""The services that retrievals work with: a source, the ledger, the threads, and the wait for a source that is busy."""
 
 from __future__ import annotations
 
@@ -37,19 +37,19 @@ T = TypeVar("T")
 log = structlog.get_logger()
 
 LESSON_S = 90 * 86400.0
-"""How long what a source taught is believed; then it is found out anew."""
+"""The time that a lesson from a source is believed; then it is found out anew."""
 
 BOTH_ORDERS = "both_orders"
 """About a source: ``yes`` when some of its studies came whole only with both acceptance orders, one after the other."""
 
 ROOM_WAIT_S = 3600.0
-"""How long is waited for room in the spool before a study is given up."""
+"""The longest wait for room in the spool before a study is given up."""
 
 ROOM_LOOK_S = 1.0
-"""How often it is looked for meanwhile."""
+"""The time between two looks for room meanwhile."""
 
 IMPATIENT_S = 600.0
-"""How long a source that refused a query for want of resources again and again is not waited for once more."""
+"""The time in which a source is not waited for once more after it refused a query for want of resources again and again."""
 
 QUERIES_AT_A_TIME = 16
 """Conversations with one source at a time; what waits for more of them waits for that source alone."""
@@ -85,7 +85,7 @@ class Source:
     both_orders: bool = False
     asynchronous: bool = False
     anonymous: bool = False
-    """What it sends does not say for which C-MOVE it comes."""
+    """The source's instances do not say for which C-MOVE they come."""
     encodings: bool | None = None
     """Whether it tells the transfer syntaxes of the instances that it lists; None where that is not known."""
     throttle: Throttle | None = None
@@ -98,11 +98,11 @@ class Source:
     retrieving: trio.CapacityLimiter = field(default_factory=partial(trio.CapacityLimiter, MAX_MOVES))
     """Threads of its C-MOVEs and C-GETs."""
     knowledge: Knowledge = field(default_factory=Knowledge)
-    """How many matches it gives to a query."""
+    """The evidence of how many matches it gives to a query."""
     knowledge_kept: str = ""
-    """What the ledger has of that."""
+    """The text in which the ledger has that evidence."""
     impatient_until: float = 0.0
-    """Until then (monotonic seconds) a refused query is taken as refused for good: it was waited for in vain."""
+    """The time (monotonic seconds) until which a refused query is taken as refused for good: it was waited for in vain."""
 
     @property
     def order(self) -> AcceptanceOrder:
@@ -131,7 +131,7 @@ class Source:
 
 @dataclass(frozen=True)
 class Means:
-    """What every retrieval works with.
+    """The services that every retrieval works with.
 
     `registration` tells a person what to register in a source. `barrier` returns once the ledger has, and the arrivals count,
     everything that was answered 0000 before; it blocks and raises LedgerUnavailable. `storage` gives what takes in the instances

@@ -9,7 +9,7 @@ from typing import Literal
 from gateway.retrieve.repair import End, Round
 
 Choice = Literal["move", "get", "auto"]
-"""What the configuration says; auto is to find out."""
+"""The method in the configuration; auto is to find out."""
 
 
 class Method(StrEnum):

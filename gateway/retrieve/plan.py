@@ -1,4 +1,4 @@
-"""What a source has, asked by C-FIND: studies by key, then series of a study, then instances series by series (PS3.4 §C.4.1).
+"""The contents of a source, asked by C-FIND: studies by key, then series of a study, then instances by series (PS3.4 §C.4.1).
 
 IMAGE level is always asked with a Series Instance UID: without it the query is relational, which a source need not
 support. The functions that take a `Finder` block on the association; the others are pure. Answers are input from a
@@ -23,7 +23,7 @@ from gateway.retrieve.tally import Expectation, instances
 from gateway.retrieve.wanted import Wanted
 
 ENCODINGS = ("SOPClassUID", "AvailableTransferSyntaxUID")
-"""What is asked of each instance beside its UID, to tell whether it comes as the source has it (PS3.4 Table C.6-4)."""
+"""The attributes asked of each instance beside its UID, to tell whether it comes as the source has it (PS3.4 Table C.6-4)."""
 
 
 @dataclass(frozen=True)
@@ -226,7 +226,7 @@ def expectation_of(wanted: Wanted, series: Sequence[SeriesListing] | None) -> Ex
     """Return what follows from a study's listings: the UIDs where the source lists them all, else its counts.
 
     A series that lists nothing was not answered, unless the source counts none in it; so is a study that lists no series.
-    What is listed under something that is no UID cannot be compared. `series` is None where the source refused SERIES level.
+    An instance listed under something that is no UID cannot be compared. `series` is None where the source refused SERIES level.
     """
     listings = series or ()
     listed = {uid: one.series_instance_uid for one in listings for uid in one.uids or ()}
@@ -260,7 +260,7 @@ def _counted(wanted: Wanted, listings: Sequence[SeriesListing]) -> int | None:
 def _total(wanted: Wanted, listings: Sequence[SeriesListing]) -> int | None:
     """Return how many instances the source counts, by the study or by its series, whichever is more; None where it does not.
 
-    What it lists twice under one UID, it counts twice.
+    Instances that it lists twice under one UID, it counts twice.
     """
     repeated = sum(one.repeated for one in listings)
     known = [max(one.count or 0, len(one.uids or ()) + one.repeated) for one in listings]

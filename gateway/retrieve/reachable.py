@@ -1,4 +1,4 @@
-"""How a peer would reach us: the address of ours that the system would use to talk to it."""
+"""The address at which a peer would reach us: the one that the system would use to talk to it."""
 
 from __future__ import annotations
 

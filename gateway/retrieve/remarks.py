@@ -1,4 +1,4 @@
-"""What a verdict says besides its kind: why instances are missing, and what was odd on the way. Pure."""
+"""The remarks of a verdict besides its kind: why instances are missing, and what was odd on the way. Pure."""
 
 from __future__ import annotations
 

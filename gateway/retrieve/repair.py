@@ -1,4 +1,4 @@
-"""What to ask for first, what to try next when instances are missing, and how long to wait. Pure.
+"""The steps of a retrieval: the first request, the next try when instances are missing, and the waits between them. Pure.
 
 A *target* is one C-MOVE, or what a C-GET asks for in its place; a *step* is a way to ask for what is missing; a *round* is one
 step carried out, with what it gained.
@@ -18,7 +18,7 @@ from gateway.domain import Basis
 from gateway.retrieve.tally import Expectation
 
 AcceptanceOrder = Literal["j2k-first", "uncompressed-first", "as-proposed", "compressed-first"]
-"""Which transfer syntaxes our acceptor prefers. With ``as-proposed`` that is what the source itself proposes first in each context.
+"""The transfer syntaxes that our acceptor prefers. With ``as-proposed`` it takes what the source proposes first in each context.
 
 The last one takes what is compressed with loss before what is uncompressed.
 """
@@ -39,7 +39,7 @@ MAX_ROUNDS = 12
 """Rounds in one retrieval at most."""
 
 MAX_SAME_STEP = 3
-"""How often one step is taken at most, even when it gains a little each time."""
+"""The number of times that one step is taken at most, even when it gains a little each time."""
 
 MAX_BROKEN = 3
 """Rounds in a row that may end in a broken association or a stall without a single instance."""
@@ -64,7 +64,7 @@ class Target:
 
 
 class Way(StrEnum):
-    """How a step asks."""
+    """The way in which a step asks."""
 
     FIRST = "first"
     IMAGE = "image"
@@ -82,7 +82,7 @@ class Step:
 
 
 class End(StrEnum):
-    """How a C-MOVE ended."""
+    """The ways in which a C-MOVE can end."""
 
     ANSWERED = "answered"
     """With a final response, whatever it says."""
@@ -306,7 +306,7 @@ def _images(study: str, series: str, uids: Sequence[str], size: int) -> list[Tar
 
 @dataclass(frozen=True)
 class Backoff:
-    """How long to wait before trying again: doubling from `first_s` to `max_s`, with full jitter in the upper half."""
+    """The wait before trying again: doubling from `first_s` to `max_s`, with full jitter in the upper half."""
 
     first_s: float = 1.0
     max_s: float = 60.0
@@ -322,7 +322,7 @@ class Backoff:
 
 @dataclass(frozen=True)
 class Patience:
-    """How long arrivals must be quiet before the sets are compared (all in seconds).
+    """The time for which arrivals must be quiet before the sets are compared (all in seconds).
 
     `settle_s` always; `patience_s` while the source claims to have sent more than came, as one does that answers before it
     has sent; `progress_s` where the source is known to do so.
@@ -333,7 +333,7 @@ class Patience:
 
     @property
     def patience_s(self) -> float:
-        """How long a source that was never seen to send after its final response is believed that it will."""
+        """The time for which a source that was never seen to send after its final response is believed that it will."""
         return min(self.progress_s, 15 * self.settle_s)
 
     def pause(

@@ -20,7 +20,7 @@ from gateway.retrieve.wanted import Errand, Wanted
 log = structlog.get_logger()
 
 STOP_S = 10.0
-"""How long recording that a cancelled job has stopped may take."""
+"""The longest time that recording that a cancelled job has stopped may take."""
 
 Tell = Callable[[Event], Awaitable[None]]
 
@@ -79,7 +79,7 @@ class Session:
     ) -> Verdict:
         """Retrieve one study, or the part of it that is wanted, and return the verdict, which the ledger then has.
 
-        What came in an earlier run of the same job counts and is not moved again, unless `fresh` begins from nothing. With
+        Instances of an earlier run of the same job count and are not moved again, unless `fresh` begins from nothing. With
         `skip_existing` the destinations are asked what they hold. `tell` hears what happens and is waited for, `hint` (else
         `tell`) hears what is only worth knowing at the time and must return at once. When cancelled, the C-MOVE ends between
         instances and the study stays open in the ledger.

@@ -15,7 +15,7 @@ from gateway.retrieve.repair import Patience
 
 @dataclass(frozen=True)
 class Settled:
-    """What came after the final response; `in_vain` when the source had claimed more and it was waited for to the end."""
+    """The arrivals after the final response; `in_vain` when the source had claimed more and it was waited for to the end."""
 
     arrived: bool
     in_vain: bool

@@ -1,4 +1,4 @@
-"""How many studies may be moved from a source at a time, and which of those that wait is next. Runs in trio.
+"""The number of studies that may be moved from a source at a time, and which of those that wait is next. Runs in trio.
 
 A study that somebody waits for does not wait for one of a migration: where all slots are taken, the one of the lowest priority
 is asked back, and whoever has it ends its C-MOVE between instances, gives the slot away, and asks for it again.
@@ -55,14 +55,14 @@ class Slots:
 
     @property
     def held(self) -> int:
-        """How many are taken."""
+        """The number of slots that are taken."""
         return len(self._held)
 
     @asynccontextmanager
     async def take(self, priority: Priority, *, number: int | None = None) -> AsyncIterator[Slot]:
         """Have a slot inside the ``async with``: the most urgent first, then whoever came first.
 
-        Who gave one back when it was asked for keeps its place in the queue by the `number` that the slot had.
+        A study that gave up its slot when it was asked to keeps its place in the queue by the `number` that the slot had.
         """
         waiter = _Waiter(priority, next(self._numbers) if number is None else number)
         self._waiting.append(waiter)

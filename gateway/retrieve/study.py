@@ -35,13 +35,13 @@ from gateway.retrieve.wanted import Errand, Wanted
 log = structlog.get_logger()
 
 MAX_GROWTH = 3
-"""How often a study is listed again after its instances came: one that still grows then is left as it is, and said so."""
+"""The number of times a study is listed again after its instances came: one that still grows then is left as it is, and said so."""
 
 MAX_STALLS = 3
 """At so many of the things that are asked for one by one a source may stop before the rest is left."""
 
 PROGRESS_EVERY_S = 0.25
-"""How often progress is told."""
+"""The time between two reports of progress."""
 
 
 class StudyRetrieval:
@@ -353,7 +353,7 @@ class StudyRetrieval:
             end = moved.end
             stalls += end is End.STALLED
             alone = step.way is Way.SINGLY
-            # What stops a source may be one instance: the others are asked for all the same.
+            # One instance alone may be what stops a source: the others are asked for all the same.
             passed = (alone and remarks.only_this_one(moved)) or (end is End.STALLED and stalls < MAX_STALLS and (alone or by_get))
             if end is not End.ANSWERED and not passed:
                 break

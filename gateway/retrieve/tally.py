@@ -1,6 +1,6 @@
 """Expected against received, and the verdict that follows. Pure.
 
-What a source lists by C-FIND is the expectation; what is durable here is what was received. Statuses and counts of C-MOVE
+The source's C-FIND list is the expectation; the instances durable here are those received. Statuses and counts of C-MOVE
 responses have no part in it.
 """
 
@@ -19,7 +19,7 @@ LISTS_FEWER = "the source lists fewer than it counts"
 
 @dataclass(frozen=True)
 class Expectation:
-    """What a source lists of a study.
+    """The source's list of a study.
 
     `listed` maps each SOP Instance UID to its Series Instance UID, `sop_classes` to its SOP class where the source gave that;
     `series` names all series, also those whose instances
@@ -39,13 +39,13 @@ class Expectation:
     transfer_syntaxes: Mapping[str, frozenset[str]] = field(default_factory=dict, compare=False)
     """The Available Transfer Syntax UIDs (0008,3002) of each instance of which the source tells them."""
     counted: int | None = None
-    """How many instances the source counts in what is wanted, whatever it lists; None where it gave no count."""
+    """The number of instances that the source counts in what is wanted, whatever it lists; None where it gave no count."""
     doubt: str = ""
-    """Why there may be more than its lister found, whatever the source counts; empty where nothing says so."""
+    """The reason why there may be more than its lister found, whatever the source counts; empty where nothing says so."""
 
     @property
     def short(self) -> str:
-        """Why the source may have more than it lists; empty where all that it has is listed."""
+        """The reason why the source may have more than it lists; empty where all that it has is listed."""
         if not self.doubt and self.basis is Basis.UIDS and (self.counted or 0) > len(self.listed):
             return f"{LISTS_FEWER}: counted {self.counted}, listed {len(self.listed)}"
         return self.doubt
@@ -66,7 +66,7 @@ class Expectation:
 
 @dataclass(frozen=True)
 class Tally:
-    """What came of what was expected: UIDs still missing in the order listed, and those nobody listed.
+    """The arrivals against the expectation: UIDs still missing in the order listed, and those nobody listed.
 
     `short` is the number of instances still missing, None where nothing says how many there are. `unfit` has the reason for each
     instance that came and is not what was listed: it is missing all the same.

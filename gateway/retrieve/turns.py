@@ -1,4 +1,4 @@
-"""Who may have a source's transfer syntaxes accepted in which order, and when. Runs in trio.
+"""The turns of retrievals with different orders of transfer syntaxes at one source. Runs in trio.
 
 The order is one for all associations of a source, while several studies may be retrieved from it at a time: a round that
 needs another order than those under way waits until they ended, and so do all that come after it.

@@ -1,4 +1,4 @@
-"""What is to be retrieved, and on whose behalf. Pure."""
+"""The studies to retrieve, and the job on whose behalf. Pure."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Errand:
-    """What a job is done for: the same `fingerprint` given again carries on where the job stopped.
+    """The job that studies are retrieved for: the same `fingerprint` given again carries on where the job stopped.
 
     `criteria` is canonical JSON for people and recovery. `destinations` are names of ``[destinations]`` to which everything that
     comes goes, whatever the routes say; empty is where the routes lead. With `reopen` the same job is carried on also when it had
@@ -51,7 +51,7 @@ class Errand:
 
     @property
     def directed(self) -> tuple[str, ...] | None:
-        """Where everything goes, or None where the routes lead."""
+        """The destinations of everything, or None where the routes lead."""
         return self.destinations or None
 
 

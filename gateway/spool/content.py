@@ -1,4 +1,4 @@
-"""What the spool gives to others: an open data set, and an instance as its own head describes it."""
+"""The values that the spool gives to others: an open data set, and an instance as its own head describes it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _READ_BYTES = 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class SpoolUsage:
-    """What the spool holds, and what its file system has left (the reserve included), in bytes.
+    """The size of the spool's contents, and the room left on its file system (the reserve included), in bytes.
 
     `stored_bytes` are those of the instances; `segment_bytes` is what the log's segments occupy, with their unused room and what
     waits to be freed; `free_bytes` does not count the room of spare segments, which is given up when it is needed.

@@ -1,4 +1,4 @@
-"""What the operating system's errors mean for a spool."""
+"""The spool's errors for those of the operating system."""
 
 from __future__ import annotations
 

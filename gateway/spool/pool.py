@@ -97,7 +97,7 @@ class Pool:
                 segment = self._idle.pop() if self._idle else None
             if segment is None:
                 return self._begin()
-            # Who deletes or truncates files under a running gateway must not have the next instances vanish with them.
+            # A person who deletes or truncates files under a running gateway must not have the next instances vanish with them.
             status = os.fstat(segment.descriptor)
             if status.st_nlink and status.st_size >= segment.end:
                 return segment

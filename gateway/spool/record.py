@@ -35,7 +35,7 @@ INVALID = bytes(PREAMBLE_LENGTH)
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """What a record's preamble says, in bytes. `written_at` is in UTC seconds since the epoch."""
+    """The contents of a record's preamble, in bytes. `written_at` is in UTC seconds since the epoch."""
 
     head_length: int
     length: int

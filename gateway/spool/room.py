@@ -1,4 +1,4 @@
-"""How much may still be written: the reserve stays free on the spool's file system."""
+"""The room that may still be written: the reserve stays free on the spool's file system."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Callable
 from gateway.errors import SpoolFull, SpoolIOError
 
 LOOK_EVERY_BYTES = 16 * 1024 * 1024
-"""How much is written between two looks at the free space, for others write to the same file system too."""
+"""The bytes written between two looks at the free space, for others write to the same file system too."""
 
 
 class Room:

@@ -17,7 +17,7 @@ _SEARCH_BYTES = 1024 * 1024
 
 @dataclass(slots=True)
 class Scanned:
-    """What a segment holds: records in order as (offset, bytes, removed), and `gaps` from offset to offset, damaged, between them.
+    """The contents of a segment: records as (offset, bytes, removed) in order, and damaged `gaps` between, from offset to offset.
 
     `end` is where the next record would begin.
     """
@@ -36,8 +36,8 @@ def scan(descriptor: int, token: str, size: int) -> Scanned:
     """Walk from record to record through the segment of `size` bytes.
 
     Where no record is, the next one is searched for: what lies between was damaged, for records follow each other without gaps.
-    Nothing is found behind the last one, because nothing but a record of this segment begins with its unguessable token. What a
-    record says of its data set is not checked here.
+    Nothing is found behind the last one, because nothing but a record of this segment begins with its unguessable token. The
+    statements of a record about its data set are not checked here.
 
     Raises:
         OSError: the segment cannot be read.

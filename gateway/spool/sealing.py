@@ -1,6 +1,6 @@
 """The head of a spooled instance: preamble, ``DICM``, File Meta Information (`gateway.dicom.part10`). Pure.
 
-Who sent the instance stands in (0002,0016) to (0002,0018); what else recovery needs, with length and digest of the data set,
+The sender of the instance stands in (0002,0016) to (0002,0018); what else recovery needs, with length and digest of the data set,
 is JSON in Private Information (0002,0102). Length and digest are known only at the end, so they stand at fixed places and the head
 is written last: an instance without them was never finished.
 """

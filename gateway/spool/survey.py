@@ -1,4 +1,4 @@
-"""What start does with the spool's folders: partial files go, segments are scanned, damage is put aside."""
+"""The survey of the spool's folders at the start: partial files go, segments are scanned, damage is put aside."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _log = structlog.get_logger()
 
 @dataclass(slots=True)
 class Swept:
-    """What a sweep found: `unfinished` partial files, removed; `corrupt` stretches of segments that hold no record, put aside.
+    """The findings of a sweep: `unfinished` partial files, removed; `corrupt` stretches of segments without a record, put aside.
 
     `unreadable` are the prefixes of the locations in segments that could not be read: nothing is known of them.
     """

@@ -1,7 +1,7 @@
 """Having the kernel write a large instance while it is still coming, so that the sync at its end has little left to wait for.
 
 Only Linux has it (``sync_file_range``), and not every C library; elsewhere nothing is done, and nothing is lost but time.
-What goes wrong in the background is told by the sync that follows: beginning to write does not take an error off the file.
+An error in the background is told by the sync that follows: beginning to write does not take an error off the file.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import ctypes
 import sys
 
 EARLY_BYTES = 8 * 1024 * 1024
-"""How much is written before the disk is set to work on it."""
+"""The bytes written before the disk is set to work on them."""
 
 _WRITE = 2
 _begin = getattr(ctypes.CDLL(None), "sync_file_range", None) if sys.platform == "linux" else None

@@ -18,7 +18,7 @@ from gateway.spool.room import Room
 from gateway.spool.writeback import EARLY_BYTES, begin_writeback
 
 SMALL_BYTES = 64 * 1024
-"""What an instance begins with is kept up to this size, so that a small one takes one write for its head and its data set."""
+"""The size up to which the beginning of an instance is kept in memory, so that a small one takes one write, head and data set."""
 
 _MAX_VECTOR = 1024
 """Linux takes at most this many buffers in one pwritev (IOV_MAX)."""

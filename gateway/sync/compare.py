@@ -1,4 +1,4 @@
-"""What a destination lacks of a study: first by counts, then, where counts do not decide, by SOP Instance UIDs. Pure."""
+"""The instances that a destination lacks of a study: by counts, then, where these cannot tell, by SOP Instance UIDs. Pure."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from gateway.retrieve import Wanted
 from gateway.sync.series import Series
 
 Lack = Mapping[str, frozenset[str] | None]
-"""What is lacking, by Series Instance UID: the SOP Instance UIDs, or None for all that the source has of the series."""
+"""The lacking instances by Series Instance UID: the SOP Instance UIDs, or None for all that the source has of the series."""
 
 
 @dataclass(frozen=True)
 class Sight:
-    """What a look sees of a study at STUDY level: the source's number of instances, and each destination's.
+    """The counts of a study at STUDY level in a look: the source's number of instances, and each destination's.
 
     None is a number that is not told; 0 at a destination is a study that it does not list.
     """
@@ -35,7 +35,7 @@ class Sight:
 
 
 class By(Enum):
-    """How one series of a source compares with what a destination lists of it."""
+    """The way in which one series of a source compares with what a destination lists of it."""
 
     SAME = "same"
     ABSENT = "absent"

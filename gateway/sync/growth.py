@@ -1,4 +1,4 @@
-"""Whether a series has stopped growing, judged by what the looks saw. Pure; times are monotonic seconds."""
+"""The growth of a series, and whether it has stopped, judged by what the looks saw. Pure; times are monotonic seconds."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Seen:
-    """How many instances a series had, in how many looks in a row (`looks`), and since when."""
+    """The number of instances of a series, in how many looks in a row (`looks`), and since when."""
 
     count: int
     looks: int
@@ -17,7 +17,7 @@ class Seen:
 
 @dataclass(frozen=True)
 class Patience:
-    """When a series counts as settled: unchanged in `looks` looks in a row or, where `quiet_s` is given, for so long instead."""
+    """The rule for a settled series: unchanged in `looks` looks in a row or, where `quiet_s` is given, for so long instead."""
 
     looks: int = 2
     quiet_s: float | None = None
@@ -32,7 +32,7 @@ class Patience:
 TWO_LOOKS = Patience()
 
 AT_ONCE = Patience(looks=1)
-"""What is there is taken as it stands."""
+"""A series is taken as it stands."""
 
 
 def observe(before: Mapping[str, Seen], counts: Mapping[str, int], now: float) -> dict[str, Seen]:

@@ -28,14 +28,14 @@ CONFIRMED_A_LOOK = 25
 """Studies whose equal counts one look confirms by UIDs at most: after a start it takes some looks until all are."""
 
 CLOSE_S = 5.0
-"""How long ending the associations of a look may take."""
+"""The longest time that ending the associations of a look may take."""
 
 Studies = dict[str, StudyHeld]
 
 
 @dataclass
 class Glance:
-    """What a look came to: studies by state, and those to retrieve.
+    """The result of a look: studies by state, and those to retrieve.
 
     `error` is why a destination or a study could not be asked, or why the source may have more than it lists; `remarks` what is to
     be known of the answers of those that were.

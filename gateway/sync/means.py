@@ -1,4 +1,4 @@
-"""What a sync works with: the places it asks, the retriever, and what the ledger says of a study. Blocking work is on threads."""
+"""The services that a sync works with: the places it asks, the retriever, the ledger. Blocking work is on threads."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ OpenPlace = Callable[[str], Place]
 
 @dataclass(frozen=True)
 class Means:
-    """What all syncs share.
+    """The services that all syncs share.
 
     `source` and `destination` give what is to be asked; `verified` gives a destination as our own ledger knows it. `barrier`
     returns once the ledger has everything that was answered 0000. `busy` are studies, as (source, Study Instance UID), that some

@@ -1,6 +1,6 @@
-"""What a sync remembers of a study from one look to the next. Pure; times are monotonic seconds.
+"""A sync's memory of a study from one look to the next. Pure; times are monotonic seconds.
 
-It is kept in memory only: what a restart forgets costs two looks. What is on its way, or held, is in the ledger.
+It is kept in memory only: what a restart forgets costs two looks. Deliveries on their way, or held, are in the ledger.
 """
 
 from __future__ import annotations

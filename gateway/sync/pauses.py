@@ -1,4 +1,4 @@
-"""When a study whose retrieval did not help is tried again, and when one that agrees is compared again. Pure.
+"""The pauses of a study: until one whose retrieval did not help is tried again, and one that agrees is compared again. Pure.
 
 Times are monotonic seconds. A study is never given up while the window has it: the pauses grow, up to an hour.
 """
@@ -8,10 +8,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 LONGEST_PAUSE_S = 3600.0
-"""How long a study waits for its next try at most."""
+"""The longest time that a study waits for its next try."""
 
 UNCOUNTED_S = 1800.0
-"""How long a study whose instances a side does not count waits for its next comparison at most."""
+"""The longest time that a study waits for its next comparison where a side does not count its instances."""
 
 
 @dataclass(frozen=True)

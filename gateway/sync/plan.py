@@ -1,4 +1,4 @@
-"""What one sync does: a ``[[sync]]`` table, or the options of ``gateway sync``, made ready for use. Pure."""
+"""The plan of one sync: a ``[[sync]]`` table, or the options of ``gateway sync``, made ready for use. Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a cycle of a sync came to, as plain data for the log, the terminal and `gateway status`. Pure; no patient data."""
+"""The result of a cycle of a sync, as plain data for the log, the terminal and `gateway status`. Pure; no patient data."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from gateway.sync.study import Missing, State
 
 @dataclass
 class Moved:
-    """What retrievals came to since the last report: whole studies, those that did not come whole, and what came."""
+    """The retrievals since the last report: whole studies, those that did not come whole, and what came."""
 
     studies: int = 0
     unfinished: int = 0

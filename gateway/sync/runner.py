@@ -34,7 +34,7 @@ async def nobody(_event: Cycle | Event) -> None:
 
 @dataclass(frozen=True)
 class Batch:
-    """What one job retrieves: the studies that one look found missing at the same destinations."""
+    """The retrieval of one job: the studies that one look found missing at the same destinations."""
 
     destinations: tuple[str, ...]
     studies: tuple[Missing, ...]

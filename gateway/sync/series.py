@@ -1,4 +1,4 @@
-"""Which series of a study a sync takes. Pure.
+"""The series of a study that a sync takes. Pure.
 
 Filters come first, then the choice: ``smallest`` of the CT series is the smallest CT series. A series without instances is none.
 """
@@ -22,7 +22,7 @@ class Series:
 
 
 class Take(StrEnum):
-    """Which series of a study are taken."""
+    """The choice among the series of a study."""
 
     ALL = "all"
     """Every one."""

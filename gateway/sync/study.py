@@ -24,13 +24,13 @@ from gateway.sync.series import Series, counts
 
 
 class State(StrEnum):
-    """How a study stands after a look."""
+    """The state of a study after a look."""
 
     SAME = "same"
     """Nothing is lacking."""
 
     GROWING = "growing"
-    """What is lacking, if anything, has not stopped growing."""
+    """The lacking instances, if there are any, have not stopped growing in number."""
 
     UNDERWAY = "underway"
     """It is being retrieved, or delivered."""
@@ -64,7 +64,7 @@ class Sides:
 
 @dataclass(frozen=True)
 class Finding:
-    """What a look came to about a study: its state, what is remembered of it, and what is missing where that is the state."""
+    """The result of a look at a study: its state, what is remembered of it, and what is missing where that is the state."""
 
     state: State
     memory: Memory

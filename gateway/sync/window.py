@@ -1,4 +1,4 @@
-"""Which studies a sync looks at: from a window and the time of the look to C-FIND keys at STUDY level. Pure.
+"""The studies that a sync looks at: from a window and the time of the look to C-FIND keys at STUDY level. Pure.
 
 Dates are matched by the source (PS3.4 §C.2.2.2.5), times of day by us: a date range and a time range in one query are matched
 each for itself, unless both sides negotiated otherwise (PS3.4 §C.2.2.2.5.4), so that no window across midnight could be asked.
@@ -21,7 +21,7 @@ _DATE = re.compile(r"(\d{4})[-.]?(\d{2})[-.]?(\d{2})")
 class StudyWindow:
     """Studies that began within the last `last_s` seconds, or on some `days`, of some `patients` (ids), matching `query`.
 
-    What is given narrows the window; nothing given is every study. `query` maps DICOM keywords to matching values. `zone` is
+    Each condition given narrows the window; none given is every study. `query` maps DICOM keywords to matching values. `zone` is
     where StudyDate and StudyTime are local; None is the machine's time zone.
     """
 

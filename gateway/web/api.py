@@ -23,8 +23,8 @@
 
 An error is a JSON object ``{"kind", "message", "retryable"}`` (see `gateway.web.wire`). Closing the stream of ``/pull``, ``/send``,
 ``/sync``, ``/migrate`` (without `detach`) or ``/queue/export`` stops the operation; the same request carries on where it stopped.
-Who leaves ``/find`` or ``/echo`` cancels what is asked.
-Runs on trio; only the socket's owner gets here. What a request needs is imported once it comes: a short command waits for its own
+A client that leaves ``/find`` or ``/echo`` cancels what it asked for.
+Runs on trio; only the socket's owner gets here. Modules for a request are imported when it comes: a short command waits for its own
 part of it only.
 """
 
@@ -59,7 +59,7 @@ from gateway.web.wire import Document
 log = structlog.get_logger()
 
 BODY_S = 60.0
-"""How long the body of a request may take to come, in seconds."""
+"""The longest time that the body of a request may take to come, in seconds."""
 
 Command = TypeVar("Command", bound=BaseModel)
 Handler = Callable[[Request], Awaitable[Response]]

@@ -1,4 +1,4 @@
-"""How a command reaches the gateway: over the control socket of the one that runs, or of one it runs itself.
+"""The way of a command to the gateway: over the control socket of the one that runs, or of one it runs itself.
 
 `connect` attaches to the gateway that owns the state folder. Where none does, it runs the same engine on a thread of this
 process, for as long as the ``with`` lasts, and talks to that one over the same socket. Blocking; one thread at a time.
@@ -25,7 +25,7 @@ ANSWER_S = 120.0
 """An answer that is not a stream takes no longer: C-ECHO and C-FIND end by their own deadlines before."""
 
 START_S = 20.0
-"""How long a gateway may take to start, or a short command to leave the state folder, before we give up."""
+"""The longest time a gateway may take to start, or a short command to leave the state folder, before we give up."""
 
 RETRY_S = 0.1
 """Between two looks at a state folder that is taken while nobody answers yet."""

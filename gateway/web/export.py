@@ -19,7 +19,7 @@ from gateway.web.server import Emit
 from gateway.web.wire import Document, QueueExport
 
 BATCH_S = 0.5
-"""How long files are written before the client hears of them and may stop it."""
+"""The time for which files are written before the client hears of them and may stop it."""
 
 SHOWN_FAILURES = 1000
 

@@ -36,7 +36,7 @@ LOOK_SHARE = 10
 
 @dataclass(frozen=True)
 class Outcome:
-    """What the waiting for deliveries ended with."""
+    """The result of waiting for deliveries."""
 
     states: Sequence[StudyDelivery]
     undelivered: Sequence[Undelivered]

@@ -35,7 +35,7 @@ BATCH_FILES = 200
 """Files taken in before the client hears of them."""
 
 BATCH_S = 0.5
-"""How long files are taken in before the client hears of them and may stop it."""
+"""The time for which files are taken in before the client hears of them and may stop it."""
 
 PREVIEW_PREFIX = "previewing-"
 """Of the folders for what a dry run writes, below the state folder."""
@@ -73,7 +73,7 @@ async def send(engine: Engine, command: SendCommand, emit: Emit) -> None:
 
 @dataclass
 class Taken:
-    """What became of the files of a send so far."""
+    """The results for the files of a send so far."""
 
     counts: Counter[FileOutcome] = field(default_factory=Counter)
     size_bytes: int = 0

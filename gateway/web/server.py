@@ -34,7 +34,7 @@ log = structlog.get_logger()
 Emit = Callable[[Document], Awaitable[None]]
 
 GRACE_S = 2.0
-"""How long connections may take to end once the gateway has stopped everything else."""
+"""The longest time that connections may take to end once the gateway has stopped everything else."""
 
 
 class EventStream(Response):

@@ -1,4 +1,4 @@
-"""What `gateway status` shows, as one document: who we are, peers, queues, verdicts, spool and certificates.
+"""The document that `gateway status` shows: who we are, peers, queues, verdicts, spool and certificates.
 
 Each part is a pure function of what was read. Ages and durations are seconds, sizes bytes, times UTC seconds since the epoch.
 """
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Counts:
-    """What the ledger says, read in one snapshot."""
+    """The ledger's numbers, read in one snapshot."""
 
     depths: Sequence[overview.QueueDepth]
     settled: Mapping[str, Mapping[str, int]]

@@ -50,7 +50,7 @@ async def sync(engine: Engine, command: SyncCommand, emit: Emit) -> None:
 
 
 class _Told:
-    """What a sync tells from several tasks, emitted by one: two must not write to one stream."""
+    """The events that several tasks of a sync tell, emitted by one: two must not write to one stream."""
 
     def __init__(self, emit: Emit) -> None:
         self.verdicts: list[Verdict] = []

@@ -1,4 +1,4 @@
-"""What goes over the control socket: requests as models, errors as ``{"kind", "message"}``, streams as NDJSON. Pure.
+"""The format of the control socket: requests as models, errors as ``{"kind", "message"}``, streams as NDJSON. Pure.
 
 Both ends use this module, so that an error raised in the gateway is the same error, with the same text, in the command.
 """
@@ -41,7 +41,7 @@ class Request(BaseModel):
 
 
 class QueueFilter(Request):
-    """Which deliveries are meant; `everything` says that no condition at all is meant as such."""
+    """The deliveries that are meant; `everything` says that no condition at all is meant as such."""
 
     ids: tuple[int, ...] = ()
     destinations: tuple[str, ...] = ()

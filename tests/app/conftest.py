@@ -20,7 +20,7 @@ from tests.support import gateway as support
 
 @dataclass(frozen=True)
 class Ended:
-    """What a command came to: exit code, standard output, standard error."""
+    """The result of a command: exit code, standard output, standard error."""
 
     code: int
     out: str
@@ -28,7 +28,7 @@ class Ended:
 
     @property
     def document(self) -> Any:
-        """What ``--json`` wrote."""
+        """The document that ``--json`` wrote."""
         return json.loads(self.out)
 
 

@@ -201,9 +201,7 @@ def test_a_dry_run_lists_what_would_come_and_moves_nothing(run: Run, archive: Dc
     assert run("status", "--json").document["verdicts"] == []
 
 
-def test_a_dry_run_of_a_migration_counts_studies_and_instances_and_moves_nothing(
-    run: Run, archive: DcmQrScp, tmp_path: Path
-) -> None:
+def test_a_dry_run_of_a_migration_counts_studies_and_moves_nothing(run: Run, archive: DcmQrScp, tmp_path: Path) -> None:
     listed = tmp_path / "list.csv"
     listed.write_text(f"study\n{STUDY}\n1.2.3.4.5\n")
     document = run("migrate", "archive", "--list", listed, "--dry-run", "--json").document

@@ -56,7 +56,7 @@ def test_dropping_asks_and_where_nobody_can_be_asked_wants_yes(run: Run, waiting
     assert set(states(run, *waiting)) <= {"pending", "deferred"}
 
 
-def test_an_action_on_a_delivery_that_it_cannot_change_says_so_by_its_exit_code(run: Run, waiting: list[int]) -> None:
+def test_an_action_that_changes_no_delivery_exits_with_1(run: Run, waiting: list[int]) -> None:
     assert run("queue", "release", str(waiting[0])).code == 1
 
 
@@ -147,7 +147,7 @@ def test_export_of_nothing_that_was_named_says_so_by_its_exit_code(run: Run, unr
     assert run("queue", "export", "--to", tmp_path / "file" / "x").code == 2
 
 
-def test_what_was_transcoded_is_delivered_and_shown_with_both_transfer_syntaxes(site: Gateway, run: Run, ct_series) -> None:
+def test_a_transcoded_delivery_is_shown_with_both_transfer_syntaxes(site: Gateway, run: Run, ct_series) -> None:
     with Archive().running(syntaxes=[JPEG2000Lossless]) as archive:
         thin = support.dicom_destination(archive.port, ae_title="ARCHIVE", verify="status")
         site.write(destinations={"thin": thin, **site.tables["destinations"]})

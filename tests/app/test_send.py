@@ -50,7 +50,7 @@ def test_the_same_command_again_sends_nothing_twice(run: Run, files: Path) -> No
     assert again.document["destinations"]["archive"]["states"] == {"verified": 5}
 
 
-def test_a_file_that_is_no_dicom_is_reported_with_the_reason_and_is_no_failure(run: Run, files: Path, tmp_path: Path) -> None:
+def test_a_file_that_is_not_dicom_is_skipped_with_a_reason_and_no_failure(run: Run, files: Path, tmp_path: Path) -> None:
     (files / "notes.txt").write_text("hello")
     report = tmp_path / "report.csv"
     assert run("send", files, "--to", "archive", "--report", report).code == 0
@@ -73,7 +73,7 @@ def test_of_two_files_with_one_uid_the_one_that_is_not_delivered_is_named(run: R
     assert "superseded" in ended.document["undelivered"][0]["reason"]
 
 
-def test_a_report_that_cannot_be_written_is_noticed_before_anything_is_sent(run: Run, files: Path, tmp_path: Path) -> None:
+def test_an_unwritable_report_is_noticed_before_anything_is_sent(run: Run, files: Path, tmp_path: Path) -> None:
     ended = run("send", files, "--to", "archive", "--report", tmp_path / "nowhere" / "report.csv")
     assert ended.code == 2
     assert not (tmp_path / "archive").exists()
@@ -118,7 +118,7 @@ def test_without_a_destination_the_routes_decide_for_each_instance(site: Gateway
     assert [item["outcome"] for item in ended.document["files"]] == ["unrouted"] * unrouted
 
 
-def test_members_of_archives_are_routed_like_files_and_nothing_is_kept_of_the_others(site: Gateway, run: Run, files: Path) -> None:
+def test_archive_members_are_routed_like_files_and_unrouted_ones_not_kept(site: Gateway, run: Run, files: Path) -> None:
     with zipfile.ZipFile(files / "a.zip", "w") as archive:
         for path in sorted(files.glob("*.dcm")):
             archive.write(path, path.name)
@@ -271,7 +271,7 @@ def test_nothing_can_be_left_to_a_gateway_that_does_not_run(run: Run, files: Pat
     assert not (tmp_path / "archive").exists()
 
 
-def test_a_destination_that_is_down_is_waited_for_as_long_as_told_and_then_reported(site: Gateway, run: Run, files: Path) -> None:
+def test_a_dead_destination_is_awaited_until_the_timeout_then_reported(site: Gateway, run: Run, files: Path) -> None:
     site.write(destinations={"down": support.dicom_destination(free_port())})
     ended = run("send", files, "--to", "down", "--wait-timeout", "1", "--json")
     assert ended.code == 1

@@ -44,7 +44,7 @@ def sender(tmp_path: Path) -> Sender:
     return Sender(Template(tmp_path / "template"))
 
 
-def test_what_a_peer_stores_lands_in_the_folder_as_it_was_and_leaves_the_spool(
+def test_stored_instances_reach_the_folder_unchanged_and_leave_the_spool(
     site: Gateway, run: Run, sender: Sender, tmp_path: Path
 ) -> None:
     with running(site):
@@ -59,7 +59,7 @@ def test_what_a_peer_stores_lands_in_the_folder_as_it_was_and_leaves_the_spool(
     assert document["instances"]["released"] == 5
 
 
-def test_what_no_route_takes_is_kept_and_shown_and_routed_once_there_is_a_route(site: Gateway, run: Run, sender: Sender) -> None:
+def test_unrouted_instances_are_kept_shown_and_routed_by_a_later_route(site: Gateway, run: Run, sender: Sender) -> None:
     site.write(routes=[{"name": "mr", "when": {"Modality": "MR"}, "to": ["archive"]}])
     with running(site):
         assert sender.send(site.port, 2)
@@ -79,9 +79,7 @@ def test_sigterm_drains_and_exits_0(site: Gateway, sender: Sender) -> None:
         assert "gateway_stopped" in process.output
 
 
-def test_a_running_association_finishes_its_instance_before_the_gateway_stops(
-    site: Gateway, sender: Sender, tmp_path: Path
-) -> None:
+def test_stopping_lets_an_association_finish_its_instance(site: Gateway, sender: Sender, tmp_path: Path) -> None:
     uid = sender.new_uid()
     data = sender.template.instance(uid)
     with site.serving() as process, RawRequestor(site.port, timeout_s=DEADLINE_S) as scu:
@@ -173,7 +171,7 @@ def test_a_part_that_crashes_ends_the_gateway_with_a_clear_error(site: Gateway, 
     assert "'release' crashed" in str(crashed.exceptions[0])
 
 
-def test_a_pull_that_needs_a_caller_says_who_has_the_port_and_one_that_needs_none_does_not(site: Gateway, run: Run) -> None:
+def test_only_a_pull_by_c_move_says_which_process_has_the_port(site: Gateway, run: Run) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         sources = {
@@ -275,7 +273,7 @@ def test_a_client_that_reads_nothing_does_not_keep_the_gateway(site: Gateway, tm
         assert process.process.wait(DEADLINE_S) == 0
 
 
-def test_a_command_says_when_the_running_gateway_has_another_configuration_than_the_file(site: Gateway, run: Run) -> None:
+def test_a_command_says_when_the_gateway_runs_with_another_configuration(site: Gateway, run: Run) -> None:
     with running(site):
         assert "restart" not in run("status").err
         site.write(sources={"pacs": {"ae_title": "PACS", "host": "127.0.0.1", "port": 104}})

@@ -40,7 +40,7 @@ class Pair:
         return studies.uids(seed, series, numbers)
 
     def held(self) -> set[str]:
-        """What the local server holds."""
+        """SOP Instance UIDs that the local server holds."""
         return set(self.local.instances())
 
     def lose(self, *uids: str) -> None:
@@ -257,7 +257,7 @@ def test_without_a_running_gateway_it_goes_on_until_it_is_interrupted(pair: Pair
     assert "Traceback" not in syncing.output
 
 
-def test_a_gateway_that_serves_runs_its_syncs_and_carries_on_after_a_restart(pair: Pair, run: Run) -> None:
+def test_a_serving_gateway_runs_its_syncs_and_resumes_after_a_restart(pair: Pair, run: Run) -> None:
     configured(pair, to=["local"])
     first = pair.scan(1, 1, 3)
     with pair.site.serving() as serving:
@@ -289,7 +289,7 @@ def test_a_source_that_was_down_is_found_again(pair: Pair, tmp_path: Path) -> No
 
 
 def test_routes_that_lead_elsewhere_are_not_asked_again_and_again(pair: Pair, run: Run, tmp_path: Path) -> None:
-    """What the routes keep from a destination is not missing there."""
+    """Instances that the routes keep from a destination are not missing there."""
     with orthanc(tmp_path / "third", ae_title="THIRD") as third:
         third_table = support.dicom_destination(third.port, ae_title="THIRD", quiet_s=0.2)
         pair.site.write(

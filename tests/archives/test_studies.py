@@ -59,7 +59,7 @@ def test_a_source_that_says_when_it_cuts_is_believed_when_it_does_not() -> None:
     assert listed(Cutting(studies(100), cap=100, says="cut"), evidence).queries == 1
 
 
-def test_a_size_that_was_whole_before_costs_the_days_around_and_the_two_halves_of_the_day() -> None:
+def test_an_answer_size_seen_whole_before_costs_five_queries() -> None:
     evidence = Evidence()
     first = listed(Cutting(studies(200)), evidence)
     assert first.doubt == ""
@@ -178,7 +178,7 @@ def test_a_refusal_for_finding_too_much_is_no_cap() -> None:
     assert (smaller.queries, smaller.doubt) == (1, "")
 
 
-def test_a_source_that_refuses_everything_for_finding_too_much_is_left_alone() -> None:
+def test_a_source_that_always_finds_too_much_is_given_up_with_a_doubt() -> None:
     splitter = StudyLister(DAY, Evidence())
     while splitter.query is not None:
         splitter.feed(Answer(cut=True))

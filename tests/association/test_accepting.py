@@ -1,4 +1,4 @@
-"""What the acceptor does for peers that do as they should: stock pynetdicom as their SCU, and by hand where that hides too much."""
+"""The acceptor with peers that follow the standard: stock pynetdicom as SCU, and by hand where that hides too much."""
 
 from __future__ import annotations
 

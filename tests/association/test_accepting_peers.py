@@ -84,7 +84,7 @@ def test_a_tls_peer_of_another_ca_gets_in_nowhere(ca: TestCA, tmp_path: Path) ->
 
 
 @pytest.mark.peers("dcmsend")
-def test_senders_with_nagles_algorithm_do_not_wait_for_delayed_acknowledgements(ct_series: MakeSeries) -> None:
+def test_senders_with_nagles_algorithm_wait_for_no_delayed_ack(ct_series: MakeSeries) -> None:
     files = ct_series(100)
     with accepting() as gateway:
         begin = time.monotonic()

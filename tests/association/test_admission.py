@@ -1,4 +1,4 @@
-"""Who may associate: the called and the calling AE title, the address and the certificate together."""
+"""Admission of callers: the called and the calling AE title, the address and the certificate together."""
 
 from __future__ import annotations
 
@@ -52,12 +52,12 @@ def test_a_source_is_known_by_title_and_any_of_its_hosts_addresses(address: str)
 
 
 @pytest.mark.parametrize("called", ["OTHER", "gateway", "ANY-SCP"])
-def test_another_called_title_is_not_recognized_where_only_sources_may_call(called: str) -> None:
+def test_a_foreign_called_title_is_refused_where_only_sources_may_call(called: str) -> None:
     assert decide(sources({"archive": PACS}), called=called) == CALLED_NOT_RECOGNIZED
     assert decide(sources({"archive": PACS}), "OTHER", called=called) == CALLED_NOT_RECOGNIZED
 
 
-def test_where_anyone_may_call_any_called_title_will_do_and_sources_keep_their_names() -> None:
+def test_where_anyone_may_call_any_called_title_is_accepted() -> None:
     known = sources({"archive": PACS}, accept="any")
     assert decide(known, called="ANY-SCP") == "archive"
     assert decide(known, "STORESCU", "127.0.0.1", called="ANY-SCP") is None
@@ -104,7 +104,7 @@ def test_a_source_with_a_certificate_name_has_to_show_it(names: tuple[str, ...] 
     assert decide(sources({"archive": {**PACS, "certificate_name": "pacs.example"}}), names=names) == decision
 
 
-def test_a_certificate_decides_between_sources_of_the_same_title_and_address() -> None:
+def test_a_certificate_tells_sources_of_equal_title_and_address_apart() -> None:
     known = sources({"plain": PACS, "secure": {**PACS, "certificate_name": "pacs.example"}})
     assert decide(known, names=("pacs.example",)) == "secure"
     assert decide(known) == "plain"
@@ -162,7 +162,7 @@ def test_orders_may_be_known_from_the_start() -> None:
     assert admitted.transfer_syntaxes == UNCOMPRESSED_FIRST
 
 
-def test_orders_of_sop_classes_hold_with_the_usual_one_of_a_source_until_another_is_set() -> None:
+def test_sop_class_orders_of_a_source_hold_until_another_order_is_set() -> None:
     settings = Settings.model_validate({"sources": {"archive": PACS}})
     known = KnownSources(settings, by_class={"archive": {"1.2": "as-proposed"}}, resolve=NAMES.__getitem__)
     call = {"calling_ae": "PACS", "called_ae": "GATEWAY", "address": "10.0.0.7", "certificate_names": None}
@@ -234,7 +234,7 @@ def reported(*, calling: str = "ARCHIVE", address: str = "10.0.0.9", called: str
     return decide(KnownSources(settings, resolve=NAMES.__getitem__), calling, address, called=called)
 
 
-def test_a_destination_that_is_asked_for_commitment_may_report_on_an_association_of_its_own() -> None:
+def test_a_destination_may_report_commitment_on_its_own_association() -> None:
     assert reported() is None
     assert reported(calling_ae_title="GATEWAY2", called="GATEWAY2") is None
 
@@ -244,7 +244,7 @@ def test_no_other_destination_and_nobody_else_may(wrong: Mapping[str, Any]) -> N
     assert reported(**wrong) == (1, 1, 3)
 
 
-def test_a_destination_that_is_a_source_too_has_to_show_what_a_source_shows() -> None:
+def test_a_destination_that_is_also_a_source_needs_its_certificate() -> None:
     source = {"ae_title": "ARCHIVE", "host": "10.0.0.9", "certificate_name": "archive.example"}
     tables = {"sources": {"archive": source}, "destinations": {"archive": COMMITTING}}
     known = KnownSources(Settings.model_validate({"gateway": {"ae_title": "GATEWAY"}, **tables}), resolve=NAMES.__getitem__)

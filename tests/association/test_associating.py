@@ -1,4 +1,4 @@
-"""How an association that we request begins, and every way in which it does not."""
+"""The beginning of an association that we request, and every way in which it fails."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def test_an_association_without_any_context_is_released_and_reported() -> None:
         request(peer.port)
 
 
-def test_a_role_is_asked_for_once_a_sop_class_and_none_where_none_is_wanted() -> None:
+def test_a_wanted_role_is_proposed_once_for_each_sop_class() -> None:
     seen = []
 
     def script(peer: Conversation) -> None:

@@ -403,11 +403,11 @@ ODD_UIDS = {
     "quotes": "1.2'\"<&>;--",
     "percent": "%s%n%00",
 }
-"""What breaks PS3.5 §9.1 and is carried all the same."""
+"""UIDs that break PS3.5 §9.1 and are carried all the same."""
 
 
 @pytest.mark.parametrize("uid", HOSTILE_UIDS.values(), ids=HOSTILE_UIDS)
-def test_an_instance_uid_that_is_none_is_refused_and_the_association_goes_on(gateway: Accepting, uid: str) -> None:
+def test_an_invalid_instance_uid_is_refused_and_the_association_goes_on(gateway: Accepting, uid: str) -> None:
     with RawRequestor(gateway.port) as peer:
         assert peer.store(uid, bytes(300_000)) == 0x0117
         assert peer.store("1.2.3", b"data") == 0

@@ -44,7 +44,7 @@ def test_exactly_128_contexts_fit_on_one_association() -> None:
 
 
 @given(pairs, st.integers(1, MAX_CONTEXTS))
-def test_a_plan_holds_every_pair_once_within_the_limit_in_any_order_of_asking(wanted: list[tuple[str, str]], limit: int) -> None:
+def test_a_plan_holds_every_pair_once_within_the_limit_in_any_order(wanted: list[tuple[str, str]], limit: int) -> None:
     plan = plan_contexts(wanted, limit=limit)
     planned = [(context.abstract_syntax, *context.transfer_syntaxes) for contexts in plan for context in contexts]
     assert sorted(planned) == sorted(set(wanted))

@@ -117,7 +117,7 @@ def test_we_propose_to_be_the_scp_of_storage() -> None:
 
 
 @pytest.mark.parametrize("status", [0xA700, 0x0110])
-def test_an_instance_that_is_not_taken_is_answered_so_and_the_next_ones_come(status: int) -> None:
+def test_a_refused_instance_is_answered_with_its_status_and_others_come(status: int) -> None:
     statuses: list[int] = []
 
     def script(peer: Conversation) -> None:

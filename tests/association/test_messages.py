@@ -211,7 +211,7 @@ BAD_PDUS = {
 
 
 @pytest.mark.parametrize("what", BAD_PDUS)
-def test_what_breaks_the_protocol_is_refused_with_the_reason_for_the_abort(connected: Callable[..., Pair], what: str) -> None:
+def test_a_protocol_violation_carries_the_reason_for_the_abort(connected: Callable[..., Pair], what: str) -> None:
     wire, reason = BAD_PDUS[what]
     stream, client = connected()
     client.sendall(wire)

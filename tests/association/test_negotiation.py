@@ -139,7 +139,7 @@ def test_other_services_are_refused(sop_class: str) -> None:
     assert chosen(sop_class, IMPLICIT_LE) == 3
 
 
-def test_private_transfer_syntaxes_are_refused_beside_the_default_one_and_alone() -> None:
+def test_private_transfer_syntaxes_are_never_accepted() -> None:
     assert chosen(CT, GE_PRIVATE, IMPLICIT_LE) == IMPLICIT_LE
     assert chosen(CT, GE_PRIVATE) == 4
 
@@ -341,7 +341,7 @@ def test_a_request_that_is_cut_off_is_refused(body: bytes) -> None:
         decode_request(body)
 
 
-def test_what_a_peer_proposes_is_read_once_and_what_is_too_long_is_not_kept() -> None:
+def test_an_equal_proposal_is_decoded_once_and_a_long_one_is_not_cached() -> None:
     again = raw_request(GOOD)
     assert decode_request(bytes(bytearray(again))) is decode_request(again)
     long = raw_request(GOOD, *(item(0x7F, bytes(60000)),))

@@ -1,4 +1,4 @@
-"""What is proposed for a C-GET, and on how many associations."""
+"""Contexts proposed for a C-GET, and the associations that they need."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a peer lists of a series, when it answers with more than was asked for."""
+"""Instances that a peer lists of a series, when it answers with more than was asked for."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Peer:
             yield answer
 
 
-def test_instances_of_other_studies_and_series_are_not_taken_for_those_asked_for() -> None:
+def test_listed_instances_of_other_studies_or_series_do_not_count() -> None:
     peer: Any = Peer(("1.2", "1.2.1", "1.2.1.1"), ("1.2", "1.2.2", "1.2.2.1"), ("1.3", "1.2.1", "1.3.1.1"), ("1.2", "1.2.1", ""))
 
     assert instances_of_series(peer, "1.2", "1.2.1") == {"1.2.1.1"}

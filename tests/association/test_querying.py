@@ -143,7 +143,7 @@ def test_a_find_that_fails_raises_after_its_matches(status: int) -> None:
         association.echo()
 
 
-def test_a_find_that_is_closed_early_is_cancelled_and_the_association_lives_on() -> None:
+def test_a_find_closed_early_is_cancelled_and_the_association_lives_on() -> None:
     cancelled: list[Dataset] = []
 
     def script(peer: Conversation) -> None:
@@ -224,7 +224,7 @@ NONSENSE = b"\x08\x00\x05\x00SQ\x00\x00\x10\x00\x00\x00abcdefg"
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
-def test_an_identifier_that_cannot_be_read_is_the_peer_s_fault_and_the_association_lives_on() -> None:
+def test_an_unreadable_identifier_fails_and_the_association_lives_on() -> None:
     def script(peer: Conversation) -> None:
         peer.accept()
         message = peer.read_message()
@@ -387,7 +387,7 @@ def test_a_move_s_final_status_is_handed_on_not_raised(status: int) -> None:
         association.echo()
 
 
-def test_a_quiet_move_waits_as_long_as_the_caller_lets_it_and_kill_ends_it_at_once() -> None:
+def test_a_quiet_move_waits_until_the_caller_kills_it() -> None:
     def script(peer: Conversation) -> None:
         peer.accept()
         message = peer.read_message()
@@ -516,7 +516,7 @@ def commit_then(peer: Conversation, *steps: str) -> None:
 
 
 @pytest.mark.parametrize("steps", [("answer", "report"), ("report", "answer")])
-def test_a_commitment_report_on_the_same_association_is_answered_whenever_it_comes(steps: tuple[str, ...]) -> None:
+def test_a_commitment_report_is_answered_at_any_step_of_the_association(steps: tuple[str, ...]) -> None:
     def script(peer: Conversation) -> None:
         peer.accept()
         commit_then(peer, *steps)
@@ -633,7 +633,7 @@ def test_a_response_after_the_final_one_is_passed_over(when: str, times: int) ->
     assert asked_again.is_set()
 
 
-def test_what_makes_no_sense_while_idle_ends_the_association_and_no_operation() -> None:
+def test_a_stray_response_while_idle_ends_the_association() -> None:
     told = threading.Event()
 
     def script(peer: Conversation) -> None:

@@ -107,7 +107,7 @@ def test_a_peer_that_has_forgotten_gets_a_full_handshake(ca: TestCA) -> None:
     assert len(second.admission.callers) == 1
 
 
-def test_a_peer_that_refuses_a_session_is_asked_for_a_new_one_in_the_same_call(ca: TestCA) -> None:
+def test_a_refused_tls_session_is_followed_by_a_new_one_in_the_same_call(ca: TestCA) -> None:
     ours, theirs = acceptor(ca), requestor(ca)
     with accepting(tls=ours) as gateway, switchboard([gateway.port, None, gateway.port, gateway.port]) as port:
         echo(port, theirs)

@@ -1,4 +1,4 @@
-"""What follows from each DIMSE status."""
+"""Consequences of each DIMSE status."""
 
 from __future__ import annotations
 

@@ -231,7 +231,7 @@ def test_an_association_that_ends_under_a_store_leaves_it_unknown(tmp_path: Path
 
 
 @pytest.mark.parametrize("how", ["abort", "close", "reset", "release"])
-def test_an_association_that_ended_while_idle_is_noticed_before_anything_is_sent(tmp_path: Path, how: str) -> None:
+def test_an_association_ended_while_idle_is_noticed_before_sending(tmp_path: Path, how: str) -> None:
     ended = threading.Event()
 
     def script(peer: Conversation) -> None:

@@ -175,10 +175,10 @@ def test_a_wait_that_nothing_ends_ends_by_itself() -> None:
         assert stream.receive_into(memoryview(bytearray(1)), time.monotonic() + 5) == 1
 
 
-# How many associations
+# Limits on the number of associations
 
 
-def test_a_source_has_as_many_associations_as_it_may_and_others_have_theirs(gateway: Accepting) -> None:
+def test_a_source_at_its_association_limit_leaves_others_theirs(gateway: Accepting) -> None:
     gateway.admission.limits["TWO"] = (2, None)
     gateway.admission.limits["MANY"] = (None, None)
     first, second = opened(gateway.port, calling="TWO"), opened(gateway.port, calling="TWO")

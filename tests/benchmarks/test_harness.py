@@ -1,4 +1,4 @@
-"""How the benchmarks measure: rounds in turn, ratios within a round, who fails is left out, what a process cost."""
+"""Measuring: rounds in turn, ratios within a round, parties that fail left out, the cost of a process."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ def test_a_transfer_is_told_in_bytes_and_in_instances(bench: Bench) -> None:
     assert metrics[CPU_GB] == pytest.approx(0.3 / ct.size_bytes * 1e9)
 
 
-def test_rows_have_names_of_their_own_and_goals_about_parties_that_take_part_in_every_round() -> None:
+def test_row_names_are_unique_and_goals_name_parties_of_every_round() -> None:
     assert len({row.name for row in ROWS}) == len(ROWS)
     assert {row.family for row in ROWS} == set(FAMILIES)
     for row in ROWS:
@@ -212,7 +212,7 @@ def _mean_wait_s(work: str) -> float:
     return float(done.stdout)
 
 
-def test_the_probe_finds_the_lock_taken_by_a_thread_that_computes_and_free_beside_one_that_waits() -> None:
+def test_the_probe_tells_a_computing_thread_from_a_sleeping_one() -> None:
     # The interpreter hands the lock over after 5 ms.
     assert 3 * _mean_wait_s("time.sleep(0.1)") < 0.003 < _mean_wait_s("sum(range(1000))")
 

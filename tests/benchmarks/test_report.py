@@ -1,4 +1,4 @@
-"""What the benchmarks make of figures: goals, tables, the plot, and the page that they are written into."""
+"""Reports of the benchmarks: goals, tables, the plot, and the page that they are written into."""
 
 from __future__ import annotations
 
@@ -131,7 +131,7 @@ def test_the_plot_has_a_bar_for_each_thing_that_was_measured() -> None:
     assert len(_bars([_result((100, 50)), _result((10, 100), name="send-work"), nothing])) == 6
 
 
-def test_a_bar_is_green_where_the_goal_is_reached_and_goes_to_the_right_of_its_line() -> None:
+def test_a_bar_that_reaches_its_goal_is_green_and_crosses_the_line() -> None:
     reached, missed = _bars([_result((300, 50))])[0], _bars([_result((20, 50))])[0]
     line = float(reached.attrib["x"])
     assert (reached.attrib["fill"], missed.attrib["fill"]) == (plot.GOOD, plot.BAD)

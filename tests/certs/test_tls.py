@@ -73,7 +73,7 @@ def handshake(server: ssl.SSLContext, client: ssl.SSLContext, name: str = "local
     return outcome, str(seen.get("server")), certificate
 
 
-def test_both_sides_authenticate_and_the_acceptor_learns_the_clients_names(certs: Path) -> None:
+def test_both_sides_authenticate_and_the_acceptor_sees_the_clients_names(certs: Path) -> None:
     outcome, _, certificate = handshake(acceptor(certs), requestor(certs))
     assert outcome == "TLSv1.3"
     assert certificate is not None
@@ -186,7 +186,7 @@ def settings(certs: Path) -> Settings:
     return Settings(listen=ListenTable(tls=ListenTlsTable.model_validate(table)), sources={"a": peer})  # type: ignore[dict-item]
 
 
-def test_the_certificates_in_use_are_listed_soonest_to_expire_first_and_once(certs: Path) -> None:
+def test_certificates_in_use_are_listed_once_soonest_to_expire_first(certs: Path) -> None:
     found = tls.configured_certificates(settings(certs))
     assert [certificate.path.name for certificate in found] == ["orthanc-a.crt", "gateway.crt", "ca.crt"]
     assert found[0].key == "sources.a.tls.certificate"

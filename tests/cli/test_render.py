@@ -45,7 +45,7 @@ def test_without_a_terminal_a_row_is_a_line_without_trailing_spaces() -> None:
     assert rows == [f"1.2.{'3' * 60}  30        the source went quiet", f"1.4{' ' * 61}  7"]
 
 
-def test_what_is_too_wide_for_the_terminal_moves_below_its_row_and_no_value_is_broken() -> None:
+def test_columns_too_wide_for_the_terminal_move_below_their_row() -> None:
     assert render.layout(STUDIES, 80) == [
         f"study{' ' * 59}  received",
         f"1.2.{'3' * 60}  30",
@@ -87,7 +87,7 @@ def test_matches_show_what_a_person_looks_for_and_fit_on_80_columns() -> None:
     ]
 
 
-def test_a_key_that_was_named_is_shown_and_a_uid_that_was_asked_for_is_not_repeated() -> None:
+def test_a_named_key_becomes_a_column_and_a_queried_uid_does_not() -> None:
     keys = {"StudyTime": "", "StudyInstanceUID": MATCH["StudyInstanceUID"], "InstitutionName": ""}
     assert matches_table("study", keys, [MATCH]).columns == ["StudyDate", "Modalities", "PatientID", "Instances", "StudyTime"]
 
@@ -134,7 +134,7 @@ def test_a_send_of_which_no_route_takes_anything_says_so() -> None:
     assert send.conclusion(summary, waited=True) == "NOT sent: 2 instances that no route takes"
 
 
-def test_the_last_line_of_a_send_that_does_not_wait_names_what_was_not_taken() -> None:
+def test_a_send_that_does_not_wait_ends_by_counting_the_unreadable_files() -> None:
     summary = {"instances": 3, "counts": {"failed": 1}, "unrouted": 0, "delivered": False}
     expected = "deliveries go on (gateway status); NOT sent: 1 DICOM file that could not be read"
     assert send.conclusion(summary, waited=False) == expected
@@ -249,7 +249,7 @@ def test_studies_add_up_and_one_unknown_total_makes_the_sum_unknown() -> None:
     assert total([Amount(1, 10), Amount(2, None)]).of is None
 
 
-def test_a_destination_tells_what_is_verified_by_what_and_what_the_rest_does() -> None:
+def test_a_destination_shows_its_verified_share_the_proof_and_the_rest() -> None:
     assert at({"states": {"verified": 9, "held": 1}, "proofs": {"exists": 9}}) == "9/10 verified (exists), 1 held"
     assert at(None) == "-"
 
@@ -263,13 +263,13 @@ def test_a_key_alone_is_asked_for_where_that_makes_sense() -> None:
 
 
 @pytest.mark.parametrize("wrong", ["DOE^JOHN", "=DOE", "Patient Name=DOE^JOHN"])
-def test_a_key_that_is_none_is_refused_without_repeating_what_may_name_a_patient(wrong: str) -> None:
+def test_a_malformed_key_is_refused_without_repeating_its_value(wrong: str) -> None:
     with pytest.raises(UsageError, match="key 1: expected KEYWORD=VALUE") as raised:
         keys_of([wrong])
     assert "DOE" not in str(raised.value)
 
 
-def test_the_report_has_a_line_for_each_file_that_did_not_get_there_and_why() -> None:
+def test_the_report_has_a_line_with_the_reason_for_each_undelivered_file() -> None:
     undelivered = {"path": "/in/1.dcm", "state": "held", "destination": "a", "sop_instance_uid": "1.2", "status": 0xA900}
     summary = {
         "files": [{"path": "/in/readme.txt", "outcome": "skipped", "reason": "no DICOM"}],

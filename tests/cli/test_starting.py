@@ -1,4 +1,4 @@
-"""What a command imports before it works, and what it says of itself: nobody waits for rooms that are not entered."""
+"""Imports of a command before it works, and its help: no command imports packages that it does not use."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ HEAVY = (
     "structlog",
     "trio",
 )
-"""What takes long to import, and no help needs."""
+"""Packages that take long to import, and that no help needs."""
 
 DECODING = ("numpy", "pydicom", "pynetdicom", "httpx")
-"""What nobody needs who only looks into the ledger."""
+"""Packages that a command does not need which only reads the ledger."""
 
 ASK = """
 import json, sys
@@ -78,7 +78,7 @@ def help_of(*arguments: str, capsys: pytest.CaptureFixture[str]) -> str:
     return capsys.readouterr().out
 
 
-def test_every_command_stands_in_the_help_with_a_line_that_is_not_cut_at_80_columns(
+def test_the_help_has_one_line_within_80_columns_for_each_command(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "80")

@@ -181,7 +181,7 @@ def test_a_flipped_bit_is_never_the_same(place: int, bit: int, pool: Pool) -> No
     found = []
     with suppress(Exception):  # VRs are not compared: another reader may make nothing of one that was flipped
         found = comparing.differences(plain.part10(), other.part10())
-    # What is padding may be flipped: the other reader sees no difference either then.
+    # Padding may be flipped: the other reader sees no difference either then.
     assert not same or not found
 
 

@@ -1,4 +1,4 @@
-"""What is not in the transfer syntax that it is declared to be in is noticed; what can be proved is told, the rest is unfit."""
+"""A data set in another transfer syntax than declared is noticed: the real one is told if it can be proved, else it is unfit."""
 
 from __future__ import annotations
 

@@ -140,7 +140,7 @@ def test_an_icon_that_is_compressed_itself_is_not_left_behind(pool: Pool, frames
         bring(DataSet(source.data[:at] + nested + source.data[at:], J2K_LOSSLESS), target, pool)
 
 
-def test_native_pixels_in_an_encapsulated_syntax_and_the_other_way_round_are_refused(pool: Pool, frames: list[bytes]) -> None:
+def test_pixel_data_whose_encoding_contradicts_its_syntax_is_refused(pool: Pool, frames: list[bytes]) -> None:
     native = _IMAGE.data_set(_IMAGE.native(_IMAGE.cells()))
     with pytest.raises(NotTranscodable, match="has a length"):
         bring(DataSet(native.data, J2K_LOSSLESS), EXPLICIT_LITTLE, pool)

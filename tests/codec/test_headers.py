@@ -90,7 +90,7 @@ def test_private_and_unknown_elements_become_un_and_keep_their_bytes(pool: Pool)
     assert bring(made, IMPLICIT_LITTLE, pool).data == implicit
 
 
-def test_a_private_sequence_without_length_becomes_un_and_stays_implicit_within(pool: Pool) -> None:
+def test_a_private_sequence_without_length_becomes_un_with_implicit_items(pool: Pool) -> None:
     within = [[Made(0x00080100, "SH", b"CODE")]]
     implicit = encode([Made(_PRIVATE_SEQUENCE, "SQ", items=within, defined=False)], explicit=False)
     made = bring(DataSet(implicit, IMPLICIT_LITTLE), EXPLICIT_LITTLE, pool)
@@ -200,7 +200,7 @@ def test_a_vr_is_decided_by_an_element_that_stands_later_or_around(pool: Pool, m
 
 
 Level = tuple[int | None, int, list["Level"], int]
-"""What a level says of Pixel Representation, before which of its elements, the levels within, and how they are written."""
+"""A level's Pixel Representation, the index of the element after it, the levels within, and whether their length is defined."""
 
 LEVELS: st.SearchStrategy[Level] = st.recursive(
     st.tuples(st.sampled_from([None, 0, 1]), st.integers(0, 3), st.just([]), st.integers(0, 1)),

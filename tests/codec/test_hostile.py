@@ -1,4 +1,4 @@
-"""What is damaged, lies or explodes costs one instance; what crashes, hangs or eats memory costs one worker, which is replaced."""
+"""Damaged, lying and exploding input costs one instance; a crash, a hang or too much memory costs one worker, which is replaced."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def test_dimensions_that_lie_are_seen_before_anything_is_decoded(pool: Pool, cod
         bring(_encapsulated(codestreams[J2K_LOSSLESS], J2K_LOSSLESS, Image(signed=True)), EXPLICIT_LITTLE, pool)
 
 
-def test_a_bomb_that_agrees_with_its_data_set_hits_the_memory_limit_and_the_pool_goes_on(codestreams: dict[str, bytes]) -> None:
+def test_a_consistent_bomb_hits_the_memory_limit_and_the_pool_goes_on(codestreams: dict[str, bytes]) -> None:
     j2k = bytearray(codestreams[J2K_LOSSLESS])
     struct.pack_into(">2L", j2k, 8, 30_000, 30_000)
     struct.pack_into(">2L", j2k, 24, 30_000, 30_000)
@@ -101,7 +101,7 @@ def test_a_bomb_that_agrees_with_its_data_set_hits_the_memory_limit_and_the_pool
         bring(_IMAGE.data_set(_IMAGE.native(_IMAGE.cells())), J2K_LOSSLESS, pool)
 
 
-def test_frames_that_do_not_fit_into_uncompressed_pixel_data_are_not_begun(pool: Pool, codestreams: dict[str, bytes]) -> None:
+def test_frames_too_large_for_uncompressed_pixel_data_are_not_begun(pool: Pool, codestreams: dict[str, bytes]) -> None:
     image = Image(frames=2_000_000)
     with pytest.raises(NotTranscodable, match="do not fit"):
         bring(_encapsulated(codestreams[J2K_LOSSLESS], J2K_LOSSLESS, image), EXPLICIT_LITTLE, pool)

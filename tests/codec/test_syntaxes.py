@@ -1,4 +1,4 @@
-"""What the table says of a transfer syntax is what PS3.5 says; pydicom's dictionary is the second opinion."""
+"""The table of transfer syntaxes agrees with PS3.5; pydicom's dictionary is the second opinion."""
 
 from __future__ import annotations
 

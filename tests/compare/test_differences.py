@@ -1,4 +1,4 @@
-"""What two sides differ in, and what repairs it: nothing is missed, nothing is made up."""
+"""Differences of two sides, and their repair: nothing is missed, nothing is made up."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ counted = st.dictionaries(st.integers(1, 8).map(lambda number: f"1.2.{number}"),
 
 
 @given(uids, uids)
-def test_the_instances_of_either_side_are_those_of_both_and_the_differences(a: set[str], b: set[str]) -> None:
+def test_instances_of_one_side_only_are_reported_once_for_that_side(a: set[str], b: set[str]) -> None:
     found = list(of_instances("1.2", "1.3", a, b))
     only = {kind: {one.instance for one in found if one.kind is kind} for kind in (Kind.ONLY_A, Kind.ONLY_B)}
     assert (only[Kind.ONLY_A], only[Kind.ONLY_B]) == (a - b, b - a)
@@ -24,9 +24,7 @@ def test_the_instances_of_either_side_are_those_of_both_and_the_differences(a: s
 
 
 @given(counted, counted)
-def test_studies_and_series_differ_where_one_side_lacks_them_or_both_count_differently(
-    a: dict[str, int | None], b: dict[str, int | None]
-) -> None:
+def test_studies_and_series_differ_by_absence_or_by_count(a: dict[str, int | None], b: dict[str, int | None]) -> None:
     wanted = {(Kind.ONLY_A, uid) for uid in a.keys() - b.keys()} | {(Kind.ONLY_B, uid) for uid in b.keys() - a.keys()}
     more = {(Kind.COUNT, uid) for uid in a.keys() & b.keys() if None not in (a[uid], b[uid]) and a[uid] != b[uid]}
     left, right = ({uid: StudyHeld(uid, None, count) for uid, count in side.items()} for side in (a, b))

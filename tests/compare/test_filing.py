@@ -1,4 +1,4 @@
-"""What is repaired from a folder: a verdict that says what of it is on its way, and why the rest is not."""
+"""Repairs from a folder: the verdict says which instances are on their way, and why the rest is not."""
 
 from __future__ import annotations
 
@@ -165,7 +165,7 @@ async def test_what_is_broken_off_at_the_end_of_its_hours_is_carried_on(
 async def test_nothing_that_comes_meanwhile_is_counted_to_a_folder(
     ledger: Ledger, place: FilesPlace, other: DeliveredFolder
 ) -> None:
-    """What is found without a row after a crash goes where the routes lead, not where a folder was to be brought."""
+    """An instance found without a row after a crash goes where the routes lead, not where a folder was to be brought."""
     purposes = []
 
     def broken(some: Mapping[str, Path], _destination: str, _retrieval_id: int) -> Iterator[str]:

@@ -159,8 +159,8 @@ class Retrieving:
         return wanted.study_instance_uid
 
 
-async def test_the_parts_of_a_study_are_retrieved_one_after_the_other_and_studies_side_by_side() -> None:
-    """What is broken off is carried on as the newest retrieval of its study: another part's must not be newer."""
+async def test_parts_of_a_study_are_retrieved_in_turn_and_studies_in_parallel() -> None:
+    """A part that was broken off resumes as the newest retrieval of its study: another part's must not be newer."""
     wanted = [Wanted(study, series=frozenset({part})) for study in ("1.1", "1.2") for part in ("1", "2")]
     retriever, errand = Retrieving(), Errand("compare", "fingerprint", "{}", ("copy",))
     _, verdicts = await fetch_all(cast(Any, retriever), "pacs", errand, list(map(Fetch, wanted)), Hours(), at_a_time=4)

@@ -1,4 +1,4 @@
-"""What values mean: what only looks different is the same, and what only looks the same is not."""
+"""Meanings of values: equal ones that look different are the same, and different ones that look equal are not."""
 
 from __future__ import annotations
 

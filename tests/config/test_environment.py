@@ -119,7 +119,7 @@ def test_an_error_never_shows_a_secret(file: Path) -> None:
     assert "20260101" not in str(raised.value)
 
 
-def test_the_effective_settings_are_shown_as_toml_that_loads_again_without_secrets(file: Path, tmp_path: Path) -> None:
+def test_effective_settings_are_shown_without_secrets_as_loadable_toml(file: Path, tmp_path: Path) -> None:
     loaded = load_with_origins(
         file,
         {

@@ -206,7 +206,7 @@ key = "certs/gateway.key"
 
 
 @pytest.mark.parametrize("there", [(), ("gateway.key",), ("ca.crt", "gateway.crt")], ids=["none", "a key", "all but the key"])
-def test_before_there_are_certificates_the_command_that_makes_them_is_named_once(tmp_path: Path, there: tuple[str, ...]) -> None:
+def test_without_certificates_the_command_that_makes_them_is_named_once(tmp_path: Path, there: tuple[str, ...]) -> None:
     (tmp_path / "certs").mkdir()
     for name in there:
         (tmp_path / "certs" / name).write_text("")

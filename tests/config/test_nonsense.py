@@ -1,4 +1,4 @@
-"""Whatever a file or the environment holds, loading ends in settings or in a ConfigurationError, never in anything else."""
+"""Loading any file and environment ends in settings or in a ConfigurationError, never in anything else."""
 
 from contextlib import suppress
 from pathlib import Path

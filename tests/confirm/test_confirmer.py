@@ -113,7 +113,7 @@ async def test_a_warning_stays_beside_the_proof(store):
     assert store.rows()[0].reason == "warning B000 coercion of data elements"
 
 
-async def test_where_other_content_is_known_under_the_uid_a_listing_proves_no_more_than_the_status(store):
+async def test_a_listed_uid_with_rival_content_proves_no_more_than_the_status(store):
     """An archive that answers success and keeps the old content lists the same UID."""
     (identity,) = delivered(store, 1)
     store.add(identity, b"other content", "pacs")
@@ -134,7 +134,7 @@ async def test_a_clock_that_was_set_back_delays_no_proof(store):
             await until(lambda: proofs(store) == [("verified", "exists")], "verified")
 
 
-def test_a_report_that_a_clock_set_back_would_be_awaited_for_a_day_is_overdue_at_once(store):
+def test_an_awaited_report_is_overdue_once_the_clock_is_set_back(store):
     def change(connection):
         commitments.register(connection, "2.25.1", "pacs", [], now=1000.0, deadline_at=1300.0)
         return [commitments.expired(connection, "pacs", now=now) for now in (900.0, 1100.0, 1300.0)]
@@ -200,7 +200,7 @@ async def test_an_archive_that_lists_late_is_asked_twice(store):
     assert archive.finds == 2
 
 
-async def test_a_destination_without_c_find_is_believed_and_that_is_said_and_remembered(store):
+async def test_without_c_find_the_status_is_the_proof_said_and_remembered(store):
     archive = holding(delivered(store))
     with archive.running(find=False):
         async with running(store, settings(archive.port)):
@@ -407,7 +407,7 @@ async def test_a_report_after_a_restart_finds_its_transaction(store):
         assert proofs(store) == [("verified", "commitment")] * 2
 
 
-async def test_destinations_that_ask_for_nothing_more_than_the_status_are_not_asked(store):
+async def test_destinations_verified_by_status_get_no_queries(store):
     trusted, asked = Archive(), holding(delivered(store))
     store.ledger.write(lambda connection: add_deliveries(connection, 1, ["trusted"], now=0.0))
     with trusted.running(), asked.running():

@@ -56,7 +56,7 @@ def test_what_has_no_study_or_series_cannot_be_asked_for():
 @pytest.mark.parametrize(
     ("status", "refuses"), [(0x0122, True), (0xA900, True), (0xC000, True), (0xC123, True), (0xA700, False), (0xFE00, False)]
 )
-def test_a_status_says_whether_the_peer_cannot_answer_or_cannot_answer_now(status, refuses):
+def test_a_status_tells_an_unsupported_c_find_from_a_busy_peer(status, refuses):
     assert plan.refuses_find(status) is refuses
 
 

@@ -1,4 +1,4 @@
-"""What a session reports, kept for a test to look at."""
+"""Outcomes that a session reports, kept for a test to look at."""
 
 from __future__ import annotations
 

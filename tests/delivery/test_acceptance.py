@@ -1,4 +1,4 @@
-"""What is remembered of a destination's answers, and what is proposed to it therefore."""
+"""Memory of a destination's answers, and the contexts that are proposed to it therefore."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def test_what_cannot_be_read_is_asked_anew(text: str) -> None:
     assert Acceptance(text).accepts(("a", "b")) is None
 
 
-def test_what_is_stored_is_proposed_first_and_what_it_can_become_beside_it() -> None:
+def test_the_stored_syntax_is_offered_first_and_transcodings_beside_it() -> None:
     offers = Forms(can=CAN).offers(consignment())
     assert offers[0] == (CT, EXPLICIT_LITTLE)
     assert {syntax for _, syntax in offers} >= {IMPLICIT_LITTLE, J2K_LOSSLESS}

@@ -1,4 +1,4 @@
-"""What a destination listed before anything was sent to it is asked once, and is no proof afterwards."""
+"""Instances that a destination listed before the first delivery: it is asked once, and they are no proof afterwards."""
 
 from __future__ import annotations
 

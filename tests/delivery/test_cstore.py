@@ -1,4 +1,4 @@
-"""What is special about a destination that is a Storage SCP."""
+"""Properties of a destination that is a Storage SCP."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def test_a_batch_of_many_syntaxes_is_split_over_associations_in_order():
     assert [[item.delivery_id for item in part] for part in parts] == [[0, 1, 5, 6, 10, 11], [2, 3, 7, 8], [4, 9]]
 
 
-def test_what_was_proposed_before_is_proposed_again_as_far_as_there_is_room():
+def test_earlier_contexts_are_proposed_again_as_far_as_there_is_room():
     assert proposal([("CT", "a")], [("MR", "a"), ("CT", "a"), ("US", "b")], limit=2) == (("CT", "a"), ("MR", "a"))
 
 
@@ -102,7 +102,7 @@ def test_a_refusal_names_sop_class_and_transfer_syntax_in_words():
     assert words == "destination accepts no CT Image Storage in transfer syntax JPEG 2000 Image Compression (Lossless Only)"
 
 
-def test_a_refused_transfer_syntax_holds_its_instances_and_the_rest_goes_on(opened, consign):
+def test_a_refused_transfer_syntax_refuses_its_own_instances_only(opened, consign):
     with Archive().running(syntaxes=[EXPLICIT]) as archive:
         outcomes = deliver(opened(archive.port), consign(1), consign(2, syntax=J2K), consign(3))
     assert outcomes[2].kind is OutcomeKind.REFUSED
@@ -143,7 +143,7 @@ def test_the_move_that_an_instance_came_by_is_not_passed_on(opened, consign):
     assert scp.stores[0].move_originator_ae == ""
 
 
-def test_an_association_that_the_destination_closed_while_idle_costs_nothing(opened, consign):
+def test_an_idle_association_closed_by_the_destination_costs_nothing(opened, consign):
     first = threading.Event()
 
     def answer(nth, _store):
@@ -225,7 +225,7 @@ def test_where_it_cannot_ask_it_sends_again(opened, consign, find, find_status):
     assert (outcome.kind, outcome.status) == (OutcomeKind.ANSWERED, 0)
 
 
-def test_a_question_on_an_association_that_ended_while_idle_is_asked_again(opened, consign):
+def test_a_query_on_an_association_ended_while_idle_is_asked_again(opened, consign):
     item = consign(1)
     archive, port = Archive(), free_port()
     archive.knows(item.identity)

@@ -1,4 +1,4 @@
-"""What every destination adapter does, whatever is behind it: one suite for all of them."""
+"""The contract of every destination adapter: one suite for all of them."""
 
 from dataclasses import replace
 from pathlib import Path

@@ -53,7 +53,7 @@ async def test_what_is_pending_at_start_is_delivered_in_order(store):
     assert a.delivered == uids
 
 
-async def test_what_waits_for_a_destination_that_is_gone_is_held_until_it_is_back(store):
+async def test_deliveries_to_a_removed_destination_are_held_until_it_is_back(store):
     store.add_synthetic("a", "old", count=2)
     store.ledger.write(lambda connection: table.claim(connection, "old", now=FAR, max_instances=1, max_bytes=1))
     async with running(store, Scripted("a")):
@@ -64,7 +64,7 @@ async def test_what_waits_for_a_destination_that_is_gone_is_held_until_it_is_bac
         await until(states_are(store, "verified", "verified", to="old"), "verified at the one that is back")
 
 
-async def test_what_waits_for_a_proof_at_a_destination_that_is_gone_is_held_and_asked_for_when_it_is_back(store):
+async def test_a_proof_due_from_a_removed_destination_is_asked_on_its_return(store):
     store.add_synthetic("old")
     async with running(store, Scripted("old", instant_proof=None)):
         await until(states_are(store, "delivered"), "delivered")
@@ -76,7 +76,7 @@ async def test_what_waits_for_a_proof_at_a_destination_that_is_gone_is_held_and_
     assert [item.uncertain for item in asked] == [True]
 
 
-async def test_what_waits_for_a_proof_that_nobody_asks_for_any_more_is_verified_by_its_status(store):
+async def test_a_delivery_whose_proof_is_no_longer_wanted_is_verified_by_status(store):
     store.add_synthetic("a")
     async with running(store, Scripted("a", instant_proof=None)):
         await until(states_are(store, "delivered"), "delivered")
@@ -92,8 +92,8 @@ async def test_a_clock_that_was_set_back_by_a_day_delays_nothing(store):
         await until(states_are(store, *["verified"] * 3), "verified")
 
 
-async def test_a_clock_that_was_set_back_starves_nobody_while_new_ones_keep_coming(store):
-    """What is due tomorrow by the old clock is not the last for ever: each claim brings it forward."""
+async def test_a_clock_set_back_starves_no_delivery(store):
+    """A delivery due tomorrow by the old clock is not the last for ever: each claim brings it forward."""
     store.add_synthetic("a")
     store.ledger.write(lambda connection: connection.execute(update(deliveries).values(due_at=time.time() + 86_400)))
     now = time.time()
@@ -219,7 +219,7 @@ async def test_a_person_may_have_a_dead_destination_tried_at_once(store):
         await until(states_are(store, "verified"), "delivered at once")
 
 
-async def test_an_instance_that_breaks_the_association_is_held_in_the_end_and_the_others_go_through(store):
+async def test_an_instance_that_breaks_associations_is_held_others_go_through(store):
     uids = store.add_synthetic("a", count=4)
 
     class Breaking(ScriptedSession):
@@ -248,7 +248,7 @@ async def test_a_busy_destination_is_tried_again_until_it_takes_it(store):
     assert store.rows()[0].attempts == 3
 
 
-async def test_a_fault_in_an_adapter_ends_neither_the_destination_nor_the_others(store):
+async def test_a_fault_in_an_adapter_holds_its_deliveries_and_others_go_on(store):
     def broken(item):
         raise ZeroDivisionError
 
@@ -267,7 +267,7 @@ async def test_an_idle_session_is_closed(store):
         await until(lambda: a.closed == 1, "closed after it was idle")
 
 
-async def test_draining_finishes_the_instance_at_hand_and_leaves_the_rest_pending(store):
+async def test_draining_finishes_the_current_instance_and_leaves_the_rest(store):
     begun, release = threading.Event(), threading.Event()
 
     def slow(item):
@@ -286,7 +286,7 @@ async def test_draining_finishes_the_instance_at_hand_and_leaves_the_rest_pendin
     assert not any(row.uncertain for row in store.rows())
 
 
-async def test_draining_breaks_off_what_takes_too_long_and_knows_that_it_does_not_know(store):
+async def test_draining_breaks_off_a_slow_instance_as_uncertain(store):
     begun = threading.Event()
     a = Scripted("a")
 
@@ -337,7 +337,7 @@ async def test_after_a_crash_what_was_being_sent_is_sent_again(store):
     assert seen == [True, True, False]
 
 
-async def test_a_thread_that_does_not_come_back_is_left_behind_and_what_it_had_is_put_back(store, monkeypatch):
+async def test_a_stuck_thread_is_abandoned_and_its_deliveries_are_put_back(store, monkeypatch):
     monkeypatch.setattr("gateway.delivery.lane.BREAK_OFF_S", 0.1)
     begun, release = threading.Event(), threading.Event()
 
@@ -448,7 +448,7 @@ async def test_an_endless_stream_of_nudges_is_no_busy_loop(store, workers):
         await until(states_are(store, "verified"), "verified")
 
 
-async def test_a_peer_that_serves_one_association_at_a_time_does_not_wait_for_the_idle_one(store):
+async def test_a_peer_of_one_association_at_a_time_waits_for_no_idle_one(store):
     store.add_synthetic("a", count=100)
     one = threading.Lock()
     a = Scripted("a", workers=2, idle_close_s=60)
@@ -470,7 +470,7 @@ async def test_a_peer_that_serves_one_association_at_a_time_does_not_wait_for_th
         await until(states_are(store, *["verified"] * 100), "all verified")
 
 
-async def test_while_others_are_at_work_what_trickles_in_is_gathered_into_batches(store, monkeypatch):
+async def test_trickling_deliveries_are_batched_while_other_workers_are_busy(store, monkeypatch):
     monkeypatch.setattr(standing, "GATHER_S", 0.3)
     slow = store.add_synthetic("a", count=1)[0]
     go_on = threading.Event()

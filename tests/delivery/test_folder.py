@@ -1,4 +1,4 @@
-"""What is special about a destination that is a folder."""
+"""Properties of a destination that is a folder."""
 
 import os
 import stat
@@ -154,7 +154,7 @@ def test_bytes_that_are_not_what_they_were_are_held_and_never_appear(session, st
     assert files(root) == []
 
 
-def test_a_full_disk_is_the_destinations_trouble_and_leaves_nothing_behind(session, store, root, monkeypatch):
+def test_a_full_disk_makes_the_folder_unavailable_and_leaves_no_file(session, store, root, monkeypatch):
     def full(_descriptor):
         raise OSError(28, "No space left on device")
 
@@ -235,7 +235,7 @@ def test_every_name_down_to_a_file_is_durable_before_it_counts_as_stored(session
 
 
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="only Linux tells a descriptor's path")
-def test_what_a_crash_left_in_place_is_made_durable_before_it_counts_as_found(session, store, root, synced):
+def test_a_file_left_by_a_crash_is_synced_before_it_counts_as_found(session, store, root, synced):
     deliver(session, consign(store))
     (name,) = files(root)
     target = root / name

@@ -69,7 +69,7 @@ async def test_a_destination_with_hours_costs_the_others_nothing(store, dispatch
     assert store.states(to="a") == ["pending"] * 3
 
 
-async def test_a_batch_stops_between_instances_when_the_hours_end_and_counts_no_attempt(store, dispatching):
+async def test_a_batch_stops_between_instances_when_the_hours_end(store, dispatching):
     clock = Watched(5.5)
 
     def answer(item: Consignment) -> Outcome:

@@ -27,7 +27,7 @@ def test_success_is_delivered_and_says_nothing():
     assert (change.state, change.reason, change.attempts, change.uncertain, change.proof) == (S.DELIVERED, None, 1, False, None)
 
 
-def test_success_is_verified_at_once_where_the_status_is_all_that_is_asked():
+def test_success_is_verified_at_once_where_the_status_is_proof_enough():
     assert decided(status=0x0000, instant=Proof.STATUS).proof is Proof.STATUS
 
 
@@ -110,7 +110,7 @@ def test_what_was_uncertain_stays_so_until_it_is_delivered():
 
 
 @pytest.mark.parametrize("kind", [OutcomeKind.REFUSED, OutcomeKind.UNREADABLE])
-def test_a_refused_transfer_syntax_and_missing_bytes_are_held_with_the_reason(kind):
+def test_refused_syntaxes_and_missing_bytes_are_held_with_the_reason(kind):
     change = decided(kind, reason="because")
     assert (change.state, change.reason) == (S.HELD, "because")
 
@@ -121,7 +121,7 @@ def test_backing_off_is_exponential_capped_and_has_full_jitter(attempt, longest)
     assert backoff_s(RETRY, attempt, 0.0) == 0
 
 
-def test_bytes_that_cannot_be_read_this_time_are_tried_again_and_leave_nothing_uncertain():
+def test_bytes_that_cannot_be_read_now_are_retried_without_uncertainty():
     change = decided(OutcomeKind.HINDERED)
     assert (change.state, change.uncertain) == (S.DEFERRED, False)
     assert decided(OutcomeKind.HINDERED, attempts=2).state is S.HELD

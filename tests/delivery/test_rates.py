@@ -70,7 +70,7 @@ def test_what_a_folder_has_already_costs_nothing_of_its_rate(store, tmp_path):
     assert len(throttle.taken) == taken
 
 
-def test_killing_ends_a_write_that_waits_for_its_turn_and_leaves_no_part_of_it(store, tmp_path):
+def test_killing_ends_a_throttled_write_and_leaves_no_part_of_the_file(store, tmp_path):
     throttle, root = Counting(MB, real_s=lambda asked_s: DAY_S if asked_s else 0.0), tmp_path / "archive"
     session, outcomes = folder(store, root, throttle).open(), Outcomes()
     thread = threading.Thread(target=session.deliver, args=([consign(store, 1, os.urandom(2 * MB))], outcomes))
@@ -83,7 +83,7 @@ def test_killing_ends_a_write_that_waits_for_its_turn_and_leaves_no_part_of_it(s
     assert [path for path in root.rglob("*") if path.is_file() and path.name != MARKER] == []
 
 
-async def test_what_waits_for_its_turn_when_the_gateway_stops_is_sent_another_time_and_costs_no_attempt(store, tmp_path, nursery):
+async def test_a_throttled_delivery_stays_pending_without_an_attempt_at_a_stop(store, tmp_path, nursery):
     throttle = Counting(MB, real_s=lambda asked_s: DAY_S if asked_s else 0.0)
     store.add_synthetic("a", size=2 * MB)
     dispatcher = Dispatcher(store.ledger, [folder(store, tmp_path / "archive", throttle)])
@@ -93,7 +93,7 @@ async def test_what_waits_for_its_turn_when_the_gateway_stops_is_sent_another_ti
     assert [(row.state, row.attempts) for row in store.rows()] == [("pending", 0)]
 
 
-async def test_a_batch_for_a_slow_destination_is_soon_over_so_that_what_is_urgent_is_next(store, nursery):
+async def test_a_throttled_destination_gets_small_batches(store, nursery):
     throttle = Throttle(10_000.0)
 
     def answer(item: Consignment) -> Outcome:

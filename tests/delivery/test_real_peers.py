@@ -61,7 +61,7 @@ def settled(store, to=None):
     return lambda: set(store.states(to=to)) <= {"verified", "held"}
 
 
-async def test_every_real_file_reaches_storescp_unchanged_in_its_own_transfer_syntax(store, real_files, tmp_path):
+async def test_real_files_reach_storescp_unchanged_in_their_own_syntax(store, real_files, tmp_path):
     sources = {store.add_file(path, "scp"): path for path in real_files}
     with storescp(tmp_path / "scp") as scp:
         async with working(store, settings(scp=(scp.port, {}))):
@@ -75,7 +75,7 @@ async def test_every_real_file_reaches_storescp_unchanged_in_its_own_transfer_sy
     assert {row.proof for row in store.rows() if row.state == "verified"} == {"status"}
 
 
-async def test_a_peer_that_refuses_associations_costs_no_attempt_and_gets_everything_later(store, ct_series, tmp_path):
+async def test_rejected_associations_cost_no_attempt_and_all_is_sent_later(store, ct_series, tmp_path):
     for path in ct_series(5):
         store.add_file(path, "scp")
     port = free_port()
@@ -91,7 +91,7 @@ async def test_a_peer_that_refuses_associations_costs_no_attempt_and_gets_everyt
 
 
 @pytest.mark.parametrize("option", ["--abort-during", "--abort-after"])
-async def test_a_peer_that_aborts_each_c_store_leaves_unknown_outcomes_and_ends_in_a_hold(store, ct_series, tmp_path, option):
+async def test_aborts_of_each_c_store_are_unknown_outcomes_and_end_in_a_hold(store, ct_series, tmp_path, option):
     store.add_file(ct_series(1)[0], "scp")
     with storescp(tmp_path / "scp", option) as scp:
         async with working(store, settings(scp=(scp.port, {"verify": "status"}))):
@@ -131,7 +131,7 @@ async def test_every_real_file_is_proved_on_an_orthanc_over_mutual_tls(store, re
     assert {uid: found for uid, found in different.items() if found} == {}
 
 
-async def test_a_certificate_that_the_peer_does_not_trust_is_said_and_costs_no_attempt(store, ct_series, tmp_path, ca):
+async def test_an_untrusted_certificate_is_named_and_costs_no_attempt(store, ct_series, tmp_path, ca):
     from tests.support.certificates import TestCA
 
     store.add_file(ct_series(1)[0], "orthanc")
@@ -200,9 +200,7 @@ async def test_a_restart_in_the_middle_loses_nothing(store, ct_series, tmp_path)
         assert set(peer.instances()) == set(uids)
 
 
-async def test_when_the_hours_end_storescp_gets_the_instance_at_hand_and_the_rest_when_they_begin_again(
-    store, ct_series, tmp_path, monkeypatch, nursery
-):
+async def test_storescp_gets_the_rest_of_a_batch_in_the_next_hours(store, ct_series, tmp_path, monkeypatch, nursery):
     monkeypatch.setattr(hours_module, "LONGEST_SLEEP_S", 0.02)
     clock, paths = WallClock(5), ct_series(8)
     uids = {store.add_file(path, "scp"): path for path in paths}

@@ -1,4 +1,4 @@
-"""What a refused transfer syntax costs: counted in associations at a real storescp."""
+"""Cost of a refused transfer syntax, counted in associations at a real storescp."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ async def deliver(store, peer, batches, add):
                 await until(lambda: set(store.states()) <= {"verified", "held"}, "the batch settled")
 
 
-async def test_a_refused_transfer_syntax_costs_at_most_one_association_also_over_a_restart(store, uncompressed_only, tmp_path):
+async def test_a_refused_syntax_costs_one_association_at_most_across_restarts(store, uncompressed_only, tmp_path):
     series = iter(data.ct_series(tmp_path / "ct", 10, j2k=True))
 
     def add():
@@ -72,7 +72,7 @@ async def test_a_refused_transfer_syntax_costs_at_most_one_association_also_over
     assert associations(uncompressed_only) <= 5 + 1
 
 
-async def test_what_is_refused_and_cannot_be_transcoded_is_asked_once_also_over_a_restart(store, uncompressed_only):
+async def test_a_refused_untranscodable_syntax_is_asked_once_across_restarts(store, uncompressed_only):
     def add():
         store.add_synthetic("scp", count=2, syntax=JPEG_BASELINE)
 

@@ -1,4 +1,4 @@
-"""What a worker without work does next, by how its destination stands."""
+"""The next act of a worker without work, by the state of its destination."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_what_is_to_be_recorded_goes_with_a_claim_where_one_is_due():
     assert act(look_at=NOW, settled_at=NOW) is Act.CLAIM
 
 
-def test_what_is_to_be_recorded_waits_a_moment_for_a_claim_while_others_are_at_work():
+def test_recording_waits_a_moment_for_a_claim_while_others_are_at_work():
     assert act(settled_at=NOW) is Act.RECORD
     assert until(settled_at=NOW, at_work=1) == NOW + GATHER_S
 
@@ -83,13 +83,13 @@ def test_an_idle_session_is_closed_unless_there_is_work():
     assert until(close_at=NOW, look_at=NOW, at_work=1) == NOW + GATHER_S
 
 
-def test_outside_the_hours_nothing_is_claimed_and_what_is_done_is_recorded():
+def test_outside_the_hours_outcomes_are_recorded_and_nothing_is_claimed():
     assert until(look_at=NOW, shut_until=NOW + 60) == NOW + 60
     assert act(look_at=NOW, shut_until=NOW + 60, settled_at=NOW) is Act.RECORD
     assert act(now=NOW + 60, look_at=NOW, shut_until=NOW + 60) is Act.CLAIM
 
 
-def test_outside_the_hours_an_idle_session_is_closed_although_there_is_work():
+def test_outside_the_hours_an_idle_session_is_closed_despite_work():
     assert act(close_at=NOW, look_at=NOW, shut_until=NOW + 60) is Act.CLOSE
 
 

@@ -1,4 +1,4 @@
-"""What waits to be transcoded, made for several destinations at once."""
+"""Copies that several destinations wait for, transcoded at once."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ async def until(condition, what):
     raise AssertionError(f"never: {what}")
 
 
-async def test_what_another_destination_wants_while_it_is_made_is_due_there_at_once_too(store):
+async def test_a_copy_wanted_by_another_destination_while_made_is_due_there_too(store):
     store.add_file(real_file("MR_small_implicit.dcm"), "one", "other")
     gate = Gate(store.spool)
     copies = Copies(store.folder / "transcoded", gate)

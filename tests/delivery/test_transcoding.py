@@ -88,7 +88,7 @@ async def test_what_is_refused_as_it_is_arrives_in_what_is_accepted(store, pool,
         assert (pixels(archive.held[uid], J2K) == of_file(path).pixels()).all()
 
 
-async def test_what_is_compressed_is_decompressed_where_nothing_else_is_accepted(store, pool, ct_series):
+async def test_compressed_instances_are_decompressed_for_an_implicit_only_peer(store, pool, ct_series):
     sources = {store.add_file(path, "pacs"): path for path in ct_series(2, j2k=True)}
     with Archive().running(syntaxes=[IMPLICIT]) as archive:
         async with working(store, settings(pacs=(archive.port, {})), pool):
@@ -190,7 +190,7 @@ async def test_no_more_is_transcoded_ahead_than_a_destination_takes(store, pool,
     assert store.states(to="pacs") == ["verified"] * 6
 
 
-async def test_what_waited_when_the_gateway_ended_is_transcoded_after_the_next_start(store, ct_series):
+async def test_instances_awaiting_transcoding_are_transcoded_after_a_restart(store, ct_series):
     uids = [store.add_file(path, "pacs") for path in ct_series(3)]
     with Archive().running(syntaxes=[J2K]) as archive:
         with Counting() as pool:
@@ -249,7 +249,7 @@ async def test_a_folder_gets_what_it_asks_for(store, pool, ct_series, tmp_path):
     assert (of_file(written).pixels() == of_file(ct_series(1, j2k=True)[0]).pixels()).all()
 
 
-async def test_what_was_refused_is_remembered_over_a_restart_until_a_person_retries(store, ct_series):
+async def test_a_refused_context_is_remembered_across_restarts_until_a_retry(store, ct_series):
     store.add_file(data.real_file("SC_rgb_small_odd_jpeg.dcm"), "pacs")
     archive = Archive()
     with archive.running(syntaxes=[EXPLICIT]):
@@ -324,7 +324,7 @@ async def test_what_the_disk_did_not_take_this_time_is_transcoded_later(store, c
     assert store.states() == ["verified"]
 
 
-async def test_a_proof_that_fails_holds_the_instance_even_where_it_would_be_taken_as_it_is(store, ct_series):
+async def test_a_failed_proof_holds_an_instance_that_would_be_taken_as_it_is(store, ct_series):
     uid = store.add_file(ct_series(1)[0], "pacs")
     values = {"transfer_syntax": "j2k-lossless"}
     with Failing(PixelsDiffer("frame 1")) as pool, Archive().running(syntaxes=[EXPLICIT, J2K]) as archive:

@@ -144,7 +144,7 @@ ITEMS = {"implicit": b"\x20\x00\x0d\x00\x04\x00\x00\x009.9\x00", "explicit": ele
 
 @pytest.mark.parametrize("vr", [b"UN", b"SQ"])
 @pytest.mark.parametrize("inner", ITEMS.values(), ids=ITEMS)
-def test_a_sequence_without_length_is_passed_over_whatever_its_items_are_encoded_in(vr: bytes, inner: bytes) -> None:
+def test_a_sequence_without_length_is_passed_over_in_any_item_encoding(vr: bytes, inner: bytes) -> None:
     item = b"\xfe\xff\x00\xe0\xff\xff\xff\xff" + inner + b"\xfe\xff\x0d\xe0" + bytes(4)
     sequence = b"\x08\x00\x10\x11" + vr + b"\0\0\xff\xff\xff\xff" + item * 2 + b"\xfe\xff\xdd\xe0" + bytes(4)
     assert head(element(0x00080018, "UI", b"1.2.3") + sequence + STUDY).study_instance_uid == "1.2"
@@ -207,7 +207,7 @@ def test_every_deflated_syntax_of_the_standard_is_known_as_one() -> None:
     assert DEFLATING == [DEFLATED, "1.2.840.10008.1.2.4.95", "1.2.840.10008.1.2.4.205"]
 
 
-def test_what_stands_far_behind_in_what_is_deflated_is_found_with_little_memory() -> None:
+def test_elements_far_into_a_deflated_data_set_need_little_memory() -> None:
     far = element(0x00080018, "UI", b"1.2.3") + struct.pack("<HH2sHL", 0x0009, 0x1001, b"OB", 0, 100 << 20)
     inflating = Inflating(reader(packed(far, *(bytes(1 << 20) for _ in range(100)), STUDY, element(0x0020000E, "UI", b"1.2.1"))))
     kept = 0

@@ -175,7 +175,7 @@ def test_no_file_makes_the_reader_take_memory() -> None:
 
 
 @given(st.binary(max_size=200), st.integers(0, 1 << 33))
-def test_whatever_the_bytes_are_it_ends_within_the_file_or_says_that_it_is_cut(data: bytes, size: int) -> None:
+def test_any_bytes_are_read_within_the_file_or_reported_as_cut_off(data: bytes, size: int) -> None:
     file = PREAMBLE + data
     try:
         found = read(file)

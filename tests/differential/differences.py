@@ -65,7 +65,7 @@ DELIBERATE: dict[str, Difference] = {
     "cut report": Difference(
         "Event Information whose lengths lead beyond its end is answered 0110; pynetdicom takes what is there", (RESPONSES,)
     ),
-    # What acceptors answer
+    # Answers of acceptors
     "rejection": Difference("whatever it says, an A-ASSOCIATE-RJ rejects; pynetdicom wants the numbers of Table 9-21", _ASKED),
     "accept": Difference("PS3.8 §9.3.1: a bad item costs itself only; pynetdicom drops the whole PDU", _ASKED),
     "response": Difference("a response to another message, or in another context, is none; pynetdicom takes it", _ASKED),

@@ -18,15 +18,15 @@ from tests.differential.transcript import split
 from tests.support.ports import HOST
 
 ANSWER_S = 2.0
-"""How long an answer that is due is waited for before the requestor goes on without it."""
+"""Seconds for an answer that is due, before the requestor goes on without it."""
 
 END_S = 30.0
-"""How long an acceptor may take to end once its peer has said everything."""
+"""Seconds for an acceptor to end, once its peer has said everything."""
 
 
 @dataclass
 class Answers:
-    """What an acceptor answered: its accepted contexts, its responses, its last word.
+    """The answers of an acceptor: its accepted contexts, its responses, its last word.
 
     `contexts` is ID to (result, transfer syntax) of the A-ASSOCIATE-AC, None without one. `responses` are (Command Field, Message
     ID, Status). `end` is released, aborted, rejected, closed, or hung where it never ended.
@@ -64,7 +64,7 @@ def _due(stream: bytes) -> int:
         return 0
     reading = reference.read(b"".join(pdus[1:]))
     asked = [one for one in reading.messages if one.operation != reference.C_CANCEL and not one.operation & reference.RESPONSE]
-    # Whatever else ends an association is an answer, too.
+    # Any other end of an association is an answer, too.
     return 1 + len(asked) + (reading.end in ("released", "violation"))
 
 

@@ -117,7 +117,7 @@ ORTHANC: dict[str, Callable[[Any], Any]] = {
         json={"DicomInstances": [{"SOPClassUID": CT, "SOPInstanceUID": uid} for uid in sorted(source.instances())]},
     ),
 }
-"""What an Orthanc is asked over REST to do at the modality ``gateway``."""
+"""Operations at the modality ``gateway`` that an Orthanc is asked for over REST."""
 
 ECHO: dict[str, Any] = {"do": "echo"}
 COMMITMENT: dict[str, Any] = {"do": "commitment", "uids": [f"{STUDY}.1.{number}" for number in (1, 2, 9)]}

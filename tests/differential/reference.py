@@ -49,7 +49,7 @@ class Message:
 
 @dataclass
 class Reading:
-    """What a stream after its A-ASSOCIATE PDU holds. `end` is released, aborted, violation or cut."""
+    """The messages of a stream after its A-ASSOCIATE PDU. `end` is released, aborted, violation or cut."""
 
     messages: list[Message] = field(default_factory=list)
     end: str = "cut"

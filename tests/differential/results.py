@@ -1,4 +1,4 @@
-"""What became of a transcript on either path, in one form, so that the two can be compared."""
+"""Results of a transcript on either path, in one form, so that the two can be compared."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ KEYWORDS = set(CommandSet.__annotations__)
 LIMITS = Limits(idle_timeout_s=20.0, pdu_timeout_s=20.0, handshake_timeout_s=20.0, send_timeout_s=20.0)
 
 PATIENT_S = 20.0
-"""How long an answer of stock pynetdicom may take on a busy machine."""
+"""Seconds for an answer of stock pynetdicom on a busy machine."""
 
 Turns = Sequence[Sequence[bytes]]
 
@@ -49,7 +49,7 @@ class Result:
 
 
 def _result(answers: Answers, heard: list[Any], instances: list[Any]) -> Result:
-    # What comes in a context that was not accepted gets to nobody; how much of it is read before the abort is of no account.
+    # Messages in a context that was not accepted reach no service: how many are read before the abort does not matter.
     accepted = {number for number, (result, _) in (answers.contexts or {}).items() if result == 0}
     messages = [message for message in heard if message[0] in accepted]
     end = answers.end if answers.end in ("released", "rejected") else "refused"

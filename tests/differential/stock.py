@@ -36,7 +36,7 @@ NO_SUCH_EVENT_TYPE = 0x0113
 UNRECOGNIZED_OPERATION = 0x0211
 
 ABSTRACT_SYNTAXES = {"echo": VERIFICATION, "find": STUDY_FIND, "move": STUDY_MOVE, "store": CT, "commitment": COMMITMENT}
-"""What an operation is asked under, by the operation's name."""
+"""The abstract syntax of an operation, by the operation's name."""
 
 
 def quieten() -> None:
@@ -73,7 +73,7 @@ def permissive(max_pdu_bytes: int) -> Iterator[int]:
 
 @dataclass
 class Taken:
-    """What an acceptor got on one association: every whole message, and every instance stored."""
+    """Input of an acceptor on one association: every whole message, and every instance stored."""
 
     messages: list[dict[str, Any]] = field(default_factory=list)
     instances: list[dict[str, Any]] = field(default_factory=list)
@@ -166,7 +166,7 @@ class Collecting:
 
 @dataclass
 class Outcome:
-    """What a requestor got for its operations: one entry each, until one failed. `end` is released, rejected, or failed."""
+    """Results of a requestor's operations: one entry each, until one failed. `end` is released, rejected, or failed."""
 
     results: list[dict[str, Any]] = field(default_factory=list)
     end: str = "released"
@@ -220,7 +220,7 @@ def _do(association: Association, operation: dict[str, Any], number: int) -> dic
             case _:
                 return _commit(association, operation, number)
     except (AttributeError, KeyError, RuntimeError, TypeError, ValueError):
-        # What it raises for nonsense or for a context that was not accepted.
+        # pynetdicom raises these for nonsense, or for a context that was not accepted.
         return None
 
 
@@ -254,7 +254,7 @@ def encoded(identifier: Dataset) -> str:
 
 def _find(association: Association, operation: dict[str, Any], number: int) -> dict[str, Any] | None:
     matches = []
-    # What was not asked for is ignored (PS3.4 §C.4.1.1.3): pynetdicom hands it over, and the gateway does not look at it.
+    # Attributes that were not asked for are ignored (PS3.4 §C.4.1.1.3): pynetdicom passes them on, the gateway skips them.
     asked = {*query(operation["keys"]).keys(), 0x00080005}
     for status, identifier in association.send_c_find(query(operation["keys"]), STUDY_FIND, number):
         if "Status" not in status:

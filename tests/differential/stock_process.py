@@ -20,7 +20,7 @@ from pynetdicom import evt
 from tests.differential import stock
 
 CLOSE_S = 5.0
-"""How long a connection may take to be known as closed after its peer closed it."""
+"""Seconds until a connection is known as closed, after its peer closed it."""
 
 ANSWER_S = 60.0
 

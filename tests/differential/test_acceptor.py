@@ -18,7 +18,7 @@ from tests.differential.stock_process import StockPynetdicom
 from tests.differential.transcript import REQUESTOR, Transcript, transcripts
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
-"""What pydicom says of a commitment report that a mutation damaged."""
+"""pydicom warns of a commitment report that a mutation damaged."""
 
 RECORDED = list(transcripts(with_operations=False))
 BY_NAME = pytest.mark.parametrize("transcript", RECORDED, ids=lambda transcript: transcript.name)

@@ -18,7 +18,7 @@ from tests.differential.stock_process import StockPynetdicom
 from tests.differential.transcript import ACCEPTOR, REQUESTOR, Transcript, Turn, transcripts
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
-"""What pydicom says of identifiers that a mutation damaged."""
+"""pydicom warns of identifiers that a mutation damaged."""
 
 RECORDED = list(transcripts(with_operations=True))
 BY_NAME = pytest.mark.parametrize("transcript", RECORDED, ids=lambda transcript: transcript.name)
@@ -94,8 +94,8 @@ def unexcused(stock: StockPynetdicom, case: Case, *, timeout_s: float, tries: in
     ours, theirs = both(stock, case, timeout_s=timeout_s, tries=tries)
     kinds = of_acceptor(transcript.of(ACCEPTOR), [turn.pdus for turn in turns if turn.sender == ACCEPTOR])
     least = min(len(ours["results"]), len(theirs["results"]))
-    # Whatever is wrong, nobody may understand another result; but stock pynetdicom takes a second answer to the operation before for
-    # one to this operation, where it came too late to be dropped between the two.
+    # Neither path may understand another result. But stock pynetdicom takes a second answer to the operation before for one to this
+    # operation, where it came too late to be dropped between the two.
     same = all(
         one == other or ("response" in kinds and number and is_end_of(ours["results"][number - 1], other))
         for number, (one, other) in enumerate(zip(ours["results"][:least], theirs["results"][:least], strict=True))

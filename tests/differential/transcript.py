@@ -1,4 +1,4 @@
-"""What a DICOM program and its peer said to each other on one association, as it went over the wire, PDU by PDU.
+"""Transcripts of a DICOM program and its peer on one association, as they went over the wire, PDU by PDU.
 
 A transcript is kept as JSON: who speaks, and what, PDUs in base64. The last PDU of a side that went away in the middle of one is
 cut short.

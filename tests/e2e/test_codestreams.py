@@ -38,7 +38,7 @@ def codestreams(source: bytes | Path) -> list[str]:
 
 
 @pytest.mark.parametrize("mode", ["as-is", "j2k-lossless"])
-def test_jpeg_2000_goes_by_c_move_from_orthanc_to_orthanc_with_every_codestream_as_it_was(tmp_path: Path, mode: str) -> None:
+def test_jpeg_2000_codestreams_reach_another_orthanc_unchanged(tmp_path: Path, mode: str) -> None:
     files = compressed_files(tmp_path / "ct")
     with orthanc(tmp_path / "there", ae_title="THERE") as there:
         table: dict[str, Any] = dicom_destination(there.port, ae_title="THERE", transfer_syntax=mode, quiet_s=0.5)

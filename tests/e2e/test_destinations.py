@@ -1,4 +1,4 @@
-"""What destinations do to us, end to end: each row of the status table, refusals, aborts, silence, absence and return."""
+"""Destinations that misbehave, end to end: each row of the status table, refusals, aborts, silence, absence and return."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def test_a_destination_that_recovers_gets_what_it_refused(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("when", ["before the data set", "instead of an answer"])
-def test_an_abort_leaves_the_outcome_unknown_and_the_instance_is_sent_again(tmp_path: Path, when: str) -> None:
+def test_an_instance_whose_association_was_aborted_is_sent_again(tmp_path: Path, when: str) -> None:
     def interrupt(nth: int) -> Answer | None:
         return "abort" if when == "before the data set" and peer.associations == 1 else None
 
@@ -113,7 +113,7 @@ def test_an_abort_leaves_the_outcome_unknown_and_the_instance_is_sent_again(tmp_
     assert peer.associations >= 2
 
 
-def test_a_destination_that_never_answers_is_given_up_after_the_attempts_and_known_as_unknown(tmp_path: Path) -> None:
+def test_a_silent_destination_is_held_as_uncertain_after_the_attempts(tmp_path: Path) -> None:
     with ScriptedScp(answer=lambda *_: "hang").running() as peer, scene(tmp_path, peer.port, response_timeout_s=0.5) as stage:
         stage.store()
         (row,) = stage.outcome("held")
@@ -121,7 +121,7 @@ def test_a_destination_that_never_answers_is_given_up_after_the_attempts_and_kno
     assert row.attempts == QUICK["attempts"]
 
 
-def test_a_destination_that_takes_no_such_transfer_syntax_holds_it_with_the_reason(tmp_path: Path) -> None:
+def test_an_unaccepted_transfer_syntax_is_held_with_the_reason(tmp_path: Path) -> None:
     with ScriptedScp(negotiate=lambda *_: None).running() as peer, scene(tmp_path, peer.port) as stage:
         stage.store()
         (row,) = stage.outcome("held")
@@ -137,7 +137,7 @@ def test_associations_rejected_for_now_cost_no_attempt(tmp_path: Path) -> None:
     assert row.attempts == 1
 
 
-def test_a_destination_that_is_down_for_a_while_gets_everything_when_it_is_back(tmp_path: Path) -> None:
+def test_a_destination_down_for_a_while_gets_everything_once_back(tmp_path: Path) -> None:
     port = free_port()
     with scene(tmp_path, port) as stage:
         stage.store(20)
@@ -214,7 +214,7 @@ def test_a_slow_storescp_is_waited_for(tmp_path: Path, option: str) -> None:
 
 
 @pytest.mark.peers("storescp")
-def test_a_destination_stopped_in_its_tracks_holds_up_nobody_and_goes_on_where_it_stopped(tmp_path: Path) -> None:
+def test_a_frozen_destination_holds_up_nobody_and_gets_the_rest_on_thaw(tmp_path: Path) -> None:
     with dcmtk.storescp(tmp_path / "received") as peer:
         stopped = dicom_destination(peer.port, verify="status", retry={**QUICK, "attempts": 100}, response_timeout_s=1.0)
         tables = {"peer": stopped, "folder": folder_destination(tmp_path / "archive")}

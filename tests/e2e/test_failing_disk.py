@@ -68,7 +68,7 @@ def test_a_failing_disk_is_told_the_peer_and_outlived(tmp_path: Path, fault: Fau
 
 @pytest.mark.peers("strace")
 @pytest.mark.parametrize("fault", WAYS_OF_A_NEW_SEGMENT, ids=lambda fault: fault.name)
-def test_a_segment_that_cannot_be_begun_is_told_the_peer_and_begun_once_it_can(tmp_path: Path, fault: Fault) -> None:
+def test_a_segment_that_cannot_be_begun_is_refused_a700_and_begun_later(tmp_path: Path, fault: Fault) -> None:
     with serving(tmp_path) as (gateway, process, sent, archive):
         with failing(process.pid, fault):
             assert sent.load(gateway.port, associations=2, each=3), "the association goes on"

@@ -40,9 +40,7 @@ def locked(gateway: Gateway) -> Iterator[None]:
         connection.execute("ROLLBACK")
 
 
-def test_what_was_answered_is_delivered_after_a_kill_before_the_ledger_had_it(
-    gateway: Gateway, sent: Ledger, archive: Path
-) -> None:
+def test_answered_instances_survive_a_kill_before_the_ledger_has_them(gateway: Gateway, sent: Ledger, archive: Path) -> None:
     with gateway.serving() as process, locked(gateway):
         assert sent.load(gateway.port, associations=2, each=10)
         assert deliveries(gateway) == []

@@ -31,7 +31,7 @@ def nothing_left_behind(tmp_path: Path) -> Iterator[None]:
     shutil.rmtree(tmp_path)
 
 
-def test_ten_thousand_instances_over_eight_associations_stay_under_300_mib(tmp_path: Path) -> None:
+def test_10000_instances_over_8_associations_stay_under_300_mib(tmp_path: Path) -> None:
     template = Template(tmp_path / "template", rows=512)  # 512 KiB of pixels
     sent = Ledger(template)
     with ScriptedScp().running() as destination:

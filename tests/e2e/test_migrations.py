@@ -34,7 +34,7 @@ def on_one_day(folder: Path, count: int) -> list[Path]:
 
 
 @pytest.mark.peers("Orthanc")
-def test_a_day_with_more_studies_than_the_source_tells_of_is_migrated_whole(tmp_path: Path) -> None:
+def test_a_day_with_more_studies_than_the_find_limit_is_migrated_whole(tmp_path: Path) -> None:
     files = on_one_day(tmp_path / "files", MANY)
     with orthanc(tmp_path / "destination") as destination:
         to = dicom_destination(destination.port, ae_title="ORTHANC", verify="status")
@@ -50,7 +50,7 @@ def test_a_day_with_more_studies_than_the_source_tells_of_is_migrated_whole(tmp_
 
 
 @pytest.mark.peers("Orthanc", "storescp")
-def test_only_what_is_proved_to_be_at_the_destination_is_deleted_from_the_source(tmp_path: Path) -> None:
+def test_only_instances_proved_at_the_destination_are_deleted(tmp_path: Path) -> None:
     """A storescp answers success and cannot be asked: that proves nothing, and nothing is deleted for it."""
     studies = [data.ct_series(tmp_path / f"study-{seed}", 4, seed=seed) for seed in (1, 2, 3)]
     with orthanc(tmp_path / "destination") as destination, storescp(tmp_path / "plain", ae_title="PLAIN") as plain:

@@ -94,7 +94,7 @@ def test_everything_in_orthanc_is_proved_on_three_orthancs(
         assert_holds_exactly(peer, originals)
 
 
-def test_a_source_that_fails_on_its_uncompressed_instances_is_repaired_by_the_other_order(
+def test_a_study_of_mixed_syntaxes_is_completed_by_the_other_order(
     tmp_path: Path, three: tuple[Orthanc, ...], destinations: dict[str, Any]
 ) -> None:
     """dcmqrscp -xv proposes J2K and uncompressed syntaxes in one context: one study of both kinds needs both acceptance orders."""

@@ -57,7 +57,7 @@ def test_a_send_that_was_killed_sends_only_what_is_missing(tmp_path: Path) -> No
     assert len(peer.uids) <= 300 + interrupted - known, "what was recorded is not sent again"
 
 
-def test_a_delivery_that_was_on_its_way_when_the_gateway_was_killed_is_known_as_uncertain_and_sent_again(tmp_path: Path) -> None:
+def test_a_delivery_interrupted_by_a_kill_is_sent_again(tmp_path: Path) -> None:
     files = data.ct_series(tmp_path / "files", 3)
     with ScriptedScp(answer=lambda nth, _store: "hang" if nth == 2 else 0).running() as peer:
         table = dicom_destination(peer.port, verify="status", associations=1, idle_close_s=1.0)

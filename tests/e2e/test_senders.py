@@ -1,4 +1,4 @@
-"""What senders do to us, end to end: real tools, every transfer syntax, TLS, and associations that end in the middle."""
+"""Senders, end to end: real tools, every transfer syntax, TLS, and associations that end in the middle."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_real_files_of_every_transfer_syntax_arrive_as_they_were_sent(tmp_path: 
 
 @pytest.mark.parametrize("moment", ["before the data set", "within the data set", "after the data set, before the answer"])
 @pytest.mark.parametrize("end", ["abort", "close"])
-def test_an_association_that_ends_in_the_middle_leaves_nothing_half_stored(tmp_path: Path, moment: str, end: str) -> None:
+def test_an_association_that_ends_midway_leaves_nothing_half_stored(tmp_path: Path, moment: str, end: str) -> None:
     template = Template(tmp_path / "template", rows=256)
     uid = "1.2.826.0.1.3680043.10.1338.7"
     with archiving(tmp_path) as (gateway, archive):

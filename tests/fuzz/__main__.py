@@ -1,8 +1,8 @@
 """Fuzzes what strangers' bytes reach: ``python -m tests.fuzz --seconds 60 [TARGET …]``.
 
-Each target runs under atheris in a process of its own, for an equal share of the time, one after the other. What makes one
-fail is written to a folder, from where ``python -m tests.fuzz.harness TARGET FILE`` runs it again. Exit status 1 says that one
-failed.
+Each target runs under atheris in a process of its own, for an equal share of the time, one after the other. An input that makes
+one fail is written to a folder, from where ``python -m tests.fuzz.harness TARGET FILE`` runs it again. Exit status 1 says that
+one failed.
 """
 
 from __future__ import annotations

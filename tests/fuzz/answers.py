@@ -1,7 +1,7 @@
 """Fuzz target: what peers answer to questions: C-FIND identifiers, N-EVENT-REPORTs, and the JSON of QIDO-RS and of an Orthanc.
 
-The first byte of an input chooses what the rest is. Whatever it is, it is read, or ends in an error of our own tree; every text
-that is read out of it can be written to a file, a database and a URL.
+The first byte of an input chooses what the rest is. Any rest is read, or ends in an error of our own tree; every text that is
+read out of it can be written to a file, a database and a URL.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What every fuzz target needs of atheris: seeds, a mutator that knows PDUs, and a watch over what grows.
+"""The ties of every fuzz target to atheris: seeds, a mutator that knows PDUs, and a watch over growing memory.
 
 A target is a module with `seeds()` and `one_input(data)`, which raises where something is wrong, and maybe `mutate(data, chance)`.
 """
@@ -31,7 +31,7 @@ WARM_UP, EVERY = 2000, 5000
 """Inputs before what grows is first measured, and between two measurements."""
 
 OBJECTS, RESIDENT_BYTES = 20_000, 300 * 1024 * 1024
-"""How much more may be there than at the first measurement: caches fill, and libFuzzer keeps its corpus in memory."""
+"""Growth that is allowed since the first measurement: caches fill, and libFuzzer keeps its corpus in memory."""
 
 
 class Growth(AssertionError):
@@ -95,7 +95,7 @@ def mutate(target: ModuleType, data: bytes, chance: random.Random) -> bytes:
         for _ in range(chance.choice((1, 1, 2, 4))):
             turns = kinds[chance.choice(list(kinds))](turns, chance)
     except (IndexError, ValueError, struct.error):
-        # What was damaged before may be nothing that this one can change.
+        # An earlier mutation may have left nothing that this one can change.
         return data
     return prefix + b"".join(pdu for turn in turns for pdu in turn)
 

@@ -116,8 +116,8 @@ def _deflated(data: bytes) -> bytes:
 
 @dataclass
 class Reading:
-    """What pydicom finds: the elements up to the last one that is wanted; `whole` where it could read as far as that, else `behind`
-    is what it did not read.
+    """The reading of pydicom: the elements up to the last one that is wanted; `whole` where it could read as far as that, else
+    `behind` is what it did not read.
 
     `odd` where a value that is no sequence has an undefined length, which only encapsulated pixel data may (PS3.5 §7.1): the
     gateway walks through its items, pydicom looks for the next delimiter. And where an item's length is not that of its elements:

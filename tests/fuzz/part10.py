@@ -1,4 +1,4 @@
-"""Fuzz target: files as ``gateway send`` takes them. What pydicom reads in one it reads in what we make of it, or we say no.
+"""Fuzz target: files as ``gateway send`` takes them. pydicom reads the same in the file and in ours, or we refuse the file.
 
 An input is a file. Where it is recognised, its data set is put behind File Meta Information as a folder destination writes it, and
 pydicom has to read the same elements in both. Where it is not, it must not be passed over in silence while pydicom finds an

@@ -66,7 +66,7 @@ class Played(Stream):
 
 
 class Answering(Played):
-    """What an acceptor says: the first PDU answers the association, the rest comes once something was asked on it."""
+    """The stream of an acceptor: the first PDU answers the association, the rest comes once something was asked on it."""
 
     def __init__(self, data: bytes) -> None:
         super().__init__(data)

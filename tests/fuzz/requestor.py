@@ -23,7 +23,7 @@ from tests.fuzz.played import Answering
 DEADLINES = Deadlines(connect_s=5.0, associate_s=5.0, response_s=5.0, send_s=5.0, release_s=5.0)
 
 PREFIX_BYTES = 1
-"""What of an input is no part of the stream."""
+"""Length of the part of an input before the stream."""
 
 Operation = Callable[[Requestor], None]
 

@@ -18,13 +18,13 @@ from tests.fuzz import acceptor, harness, log
 from tests.fuzz.__main__ import TARGETS
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
-"""What pydicom says of damaged data sets."""
+"""pydicom warns of damaged data sets."""
 
 MUTATIONS = 5
 SECONDS = 60
 
 SEED = 1
-"""So that what fails was made to fail by a change. What nobody has thought of is found by running `tests.fuzz` for hours."""
+"""Fixed, so that a failure comes from a change of the code. Running `tests.fuzz` for hours finds the unforeseen."""
 
 
 @pytest.fixture(autouse=True)
@@ -38,7 +38,7 @@ def quiet() -> Iterator[None]:
 
 
 @pytest.mark.parametrize("name", TARGETS)
-def test_nothing_is_wrong_with_what_real_programs_say_or_with_damage_to_it(name: str) -> None:
+def test_seeds_and_their_mutations_pass_every_fuzz_target(name: str) -> None:
     target = importlib.import_module(f"tests.fuzz.{name}")
     for position, seed in enumerate(target.seeds()):
         target.one_input(seed)

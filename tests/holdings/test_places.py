@@ -27,7 +27,7 @@ PLACES = {
     "orthanc-dicomweb": ("Orthanc", "orthanc-dicomweb"),
     "dcmqrscp": ("dcmqrscp",),
 }
-"""What is asked, and the programs that it needs."""
+"""Places that are asked, and the programs that each needs."""
 
 
 def uid(seed: int, *rest: int) -> str:

@@ -305,9 +305,7 @@ def test_a_file_that_moved_is_sent_from_where_it_is_now(send: Send, spool: Spool
     assert read(spool, instance.content) == data_set("1.2.3")
 
 
-def test_a_file_that_changed_is_another_one_and_is_not_sent_as_what_it_was(
-    send: Send, spool: Spool, ledger: Ledger, inbox: Path
-) -> None:
+def test_a_changed_file_is_never_sent_as_its_earlier_content(send: Send, spool: Spool, ledger: Ledger, inbox: Path) -> None:
     path = put(inbox / "a", part10(data_set("1.2.3")))
     send()
     path.write_bytes(part10(data_set("1.2.3", filler=b"changed")))
@@ -473,7 +471,7 @@ def received(ledger: Ledger, retrieval: int) -> set[str]:
 
 
 @pytest.mark.parametrize("before", [DeliveryState.VERIFIED, DeliveryState.DROPPED, DeliveryState.HELD])
-def test_what_is_wanted_of_a_folder_is_delivered_whatever_became_of_it_before(
+def test_a_retrieved_file_is_queued_again_whatever_state_it_had(
     send: Send, brought: Send, ledger: Ledger, inbox: Path, retrieval: int, before: DeliveryState
 ) -> None:
     path = put(inbox / "a.dcm", part10(data_set("1.2.3")))
@@ -553,7 +551,10 @@ def test_a_damaged_member_is_noticed_also_where_it_was_read_ahead(send: Send, in
     raw[raw.index(b"Secret")] ^= 1
     path.write_bytes(raw)
     (event,) = send()
-    assert (event.outcome, event.reason) == (FileOutcome.FAILED, "cannot be unpacked (it is no whole ZIP archive, or a checksum does not fit)")
+    assert (event.outcome, event.reason) == (
+        FileOutcome.FAILED,
+        "cannot be unpacked (it is no whole ZIP archive, or a checksum does not fit)",
+    )
     assert found(ledger, "1.2.3") == []
 
 

@@ -1,7 +1,7 @@
 """Spool and ledger on file systems of a few megabytes, which really run full, each in a mount namespace of its own.
 
-Whatever runs full, and whoever filled it: A700 and nothing else is answered, what was answered 0000 stays, deliveries go on being
-recorded and bytes released, and reception goes on by itself once there is room.
+No matter which file system runs full and what filled it: A700 and nothing else is answered, instances answered 0000 stay,
+deliveries go on being recorded and bytes released, and reception goes on by itself once there is room.
 """
 
 import subprocess
@@ -85,7 +85,7 @@ def send(intake, numbers):
 
 
 def settle(ledger, spool, releaser):
-    # What is owed is delivered and recorded, and its bytes go: on a full disk too.
+    # On a full disk, too, deliveries are recorded and their bytes released.
     ledger.write(lambda connection: connection.execute(update(deliveries).values(state="verified")).rowcount)
     released = releaser.run_once(limit=100_000)
     assert released, "nothing was released"
@@ -139,7 +139,7 @@ main()
 
 BOTH, APART = 48, 24
 
-# What runs full, megabytes of the file system, inodes, bytes by which instances differ, threads, reserve
+# Name of the full file system, its megabytes, its inodes, bytes by which instances differ, threads, reserve
 WAYS = {
     "by what is received, small": ("spool", BOTH, 10_000, 3_000, 1, 1 << 24),
     "by what is received, large": ("spool", BOTH, 10_000, 100_000, 1, 1 << 24),

@@ -1,4 +1,4 @@
-"""What comes in another transfer syntax than its presentation context's is recorded as what it is, or held."""
+"""An instance in another transfer syntax than its presentation context's is recorded in its real one, or held."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What was answered 0000 gets into the ledger, whatever the ledger does meanwhile."""
+"""Instances that were answered 0000 get into the ledger, whatever the ledger does meanwhile."""
 
 import os
 import sqlite3
@@ -104,9 +104,7 @@ def test_leaving_records_what_waits(spool: Spool, ledger: Ledger) -> None:
     assert len(states(ledger)) == 300
 
 
-def test_what_the_ledger_did_not_take_before_the_end_is_adopted_at_the_next_start(
-    spool: Spool, ledger: Ledger, folder: Path
-) -> None:
+def test_instances_the_ledger_did_not_take_are_adopted_at_the_next_start(spool: Spool, ledger: Ledger, folder: Path) -> None:
     with taking(spool, ledger, route=lambda _attributes: {"a": None}) as intake:
         ledger.close()
         assert answer(intake, request(UID), data_set(UID)) == 0
@@ -217,7 +215,7 @@ def test_the_same_content_many_times_in_one_batch_is_one_instance(
     assert [outcome for _, outcome in arrived(ledger)] == ["new", *["duplicate"] * 4]
 
 
-def test_other_content_within_one_batch_is_a_conflict_that_the_last_one_wins(
+def test_other_content_within_one_batch_is_a_conflict_won_by_the_last(
     intake: StorageIntake, ledger: Ledger, heard: list[list[Recorded]]
 ) -> None:
     with busy(ledger):
@@ -231,7 +229,7 @@ def test_other_content_within_one_batch_is_a_conflict_that_the_last_one_wins(
 
 
 @pytest.mark.parametrize("damage", [Path.unlink, lambda path: os.truncate(path, 5)])
-def test_duplicates_in_one_batch_rest_on_each_other_where_the_first_bytes_are_gone(
+def test_duplicates_in_one_batch_restore_lost_bytes_once(
     intake: StorageIntake, spool: Spool, ledger: Ledger, folder: Path, damage: Callable[[Path], None]
 ) -> None:
     store(intake, request(UID), data_set(UID))

@@ -119,7 +119,7 @@ def test_an_orphan_of_what_is_there_already_is_no_second_instance(
     assert len(kept(folder)) == 1
 
 
-def test_an_orphan_never_supersedes_what_was_recorded_after_it_was_written(
+def test_an_orphan_never_supersedes_content_recorded_after_it(
     intake: StorageIntake, spool: Spool, ledger: Ledger, folder: Path
 ) -> None:
     content = orphan(spool, folder, data_set(UID))
@@ -165,7 +165,7 @@ def test_an_orphan_of_an_interrupted_retrieval_counts_for_it(spool: Spool, ledge
         assert retrievals.received_of_study(connection, one, "1.2.3") == {UID: content.length}
 
 
-def test_a_damaged_orphan_that_another_followed_is_quarantined_as_a_plain_file(spool: Spool, ledger: Ledger, folder: Path) -> None:
+def test_a_damaged_orphan_before_another_is_quarantined_as_a_plain_file(spool: Spool, ledger: Ledger, folder: Path) -> None:
     content = orphan(spool, folder, data_set(UID))
     orphan(spool, folder, data_set("1.2.5"), uid="1.2.5")
     damage(folder, content)
@@ -204,7 +204,7 @@ def test_a_damaged_file_of_its_own_is_quarantined(spool: Spool, ledger: Ledger, 
 
 
 @pytest.mark.parametrize("recorded", [False, True])
-def test_of_two_copies_that_a_crash_left_while_moving_one_instance_comes_back(
+def test_one_of_two_copies_left_by_a_crash_while_moving_is_removed(
     intake: StorageIntake, spool: Spool, ledger: Ledger, folder: Path, recorded: bool
 ) -> None:
     store(intake, request(UID), data_set(UID))
@@ -248,7 +248,7 @@ def test_what_is_forgotten_does_not_come_back(intake: StorageIntake, spool: Spoo
     assert found(ledger) == []
 
 
-def test_what_is_held_for_long_is_moved_out_of_a_segment_that_is_free_but_for_it(
+def test_an_instance_held_for_long_is_moved_out_of_its_emptied_segment(
     intake: StorageIntake, spool: Spool, ledger: Ledger, folder: Path
 ) -> None:
     for number in range(8):
@@ -277,7 +277,7 @@ def test_what_is_held_for_long_is_moved_out_of_a_segment_that_is_free_but_for_it
     assert again(spool, ledger) == RecoveryReport()
 
 
-def test_segments_that_nobody_wants_are_written_anew_and_nothing_of_them_is_found(
+def test_a_released_segment_is_reused_and_nothing_old_is_found_in_it(
     intake: StorageIntake, spool: Spool, ledger: Ledger, folder: Path
 ) -> None:
     store(intake, request(UID), data_set(UID))

@@ -294,7 +294,7 @@ def test_the_same_content_follows_routes_that_are_new_since(intake: StorageIntak
     assert sorted(destination for _, destination in states(ledger)) == ["a", "b", "c"]
 
 
-def test_after_its_bytes_were_released_the_same_content_is_delivered_again(
+def test_content_that_comes_again_after_its_release_is_delivered_again(
     intake: StorageIntake, spool: Spool, ledger: Ledger, heard: list[Recorded]
 ) -> None:
     store(intake, request(UID), data_set(UID))
@@ -308,9 +308,7 @@ def test_after_its_bytes_were_released_the_same_content_is_delivered_again(
     assert heard[-1].bytes_needed
 
 
-def test_other_content_is_a_conflict_where_the_newer_is_delivered_and_both_are_kept(
-    intake: StorageIntake, spool: Spool, ledger: Ledger
-) -> None:
+def test_of_two_contents_both_are_kept_and_the_newer_is_delivered(intake: StorageIntake, spool: Spool, ledger: Ledger) -> None:
     store(intake, request(UID), data_set(UID))
     store(intake, request(UID), data_set(UID, filler=b"changed"))
     newer, older = found(ledger)
@@ -375,9 +373,7 @@ def test_bytes_that_come_again_let_every_destination_go_on(
     assert {name: state for (_, name), state in states(ledger).items()} == {"a": "pending", "b": "pending"}
 
 
-def test_what_comes_again_goes_again_to_whoever_had_settled_it_whatever_the_others_do(
-    intake: StorageIntake, ledger: Ledger
-) -> None:
+def test_an_instance_that_comes_again_is_pending_where_it_was_verified(intake: StorageIntake, ledger: Ledger) -> None:
     store(intake, request(UID), data_set(UID))
     with ledger.read() as connection:
         first = connection.execute(select(deliveries.c.id).where(deliveries.c.destination == "a")).scalar_one()

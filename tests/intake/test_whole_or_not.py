@@ -1,4 +1,4 @@
-"""Whatever file is sent, and wherever it was cut: what a destination proves to have is what the file has, element by element."""
+"""Files of any kind, cut anywhere: an instance verified at a destination has the elements of its file, each of them."""
 
 from __future__ import annotations
 
@@ -134,7 +134,7 @@ def test_nothing_is_verified_of_a_file_without_a_data_set(sender: Sender) -> Non
             assert (event.outcome, event.reason, delivered) == (FileOutcome.FAILED, "ends within its header", None), size
 
 
-def test_real_files_damaged_in_their_head_are_verified_whole_or_not_at_all(sender: Sender) -> None:
+def test_real_files_damaged_in_the_head_are_verified_whole_or_not_at_all(sender: Sender) -> None:
     verified = 0
     for position, seed in enumerate(fuzz.seeds()):
         for number in range(2):

@@ -60,7 +60,7 @@ def test_a_file_system_that_cannot_set_room_aside_is_not_waited_for(
     assert (made.missing_bytes > 0) is missing
 
 
-def test_a_transaction_that_finds_no_room_has_the_ballast_and_is_carried_out(kept: Ballast, tmp_path: Path) -> None:
+def test_a_transaction_without_room_uses_the_ballast_and_succeeds(kept: Ballast, tmp_path: Path) -> None:
     with Ledger(tmp_path / "ledger.db", ballast=kept) as ledger:
         tries: list[int] = []
 

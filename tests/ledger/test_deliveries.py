@@ -118,7 +118,7 @@ def test_a_delivered_instance_with_a_proof_is_verified_at_once(store):
     assert (second.state, second.proof, second.reason, second.status) == ("delivered", None, "warning", 0xB000)
 
 
-def test_what_was_being_sent_when_the_gateway_ended_is_pending_and_uncertain(store):
+def test_deliveries_interrupted_by_a_stop_are_pending_and_uncertain(store):
     store.add_synthetic("a", count=2)
     claim(store, max_instances=1)
     assert store.ledger.write(lambda connection: table.recover_sending(connection, now=FAR)) == 1
@@ -143,7 +143,7 @@ def _rivals(store):
     return older
 
 
-def test_newer_content_waits_while_older_content_of_the_same_uid_is_being_sent(store):
+def test_newer_content_waits_while_older_content_of_its_uid_is_being_sent(store):
     older = _rivals(store)
     early = claiming(store)
     assert (early.consignments, early.next_due) == ([], FAR + table.RIVAL_PAUSE_S)
@@ -161,7 +161,7 @@ def test_superseded_content_is_held_when_its_turn_comes(store):
     assert (held.state, held.reason) == ("held", SUPERSEDED)
 
 
-def test_bytes_that_an_attempt_misses_are_missing_for_every_destination_until_they_come_again(store):
+def test_missing_bytes_hold_every_destination_until_they_come_again(store):
     identity = support.synthetic(1)
     store.add(identity, b"content", "a", "b")
     (item,) = claim(store)
@@ -226,7 +226,7 @@ def test_claiming_does_no_more_where_more_wait_or_are_being_sent(store, change):
     assert _work(store, change) <= few + 2
 
 
-def test_a_batch_of_successes_is_recorded_by_one_statement_and_a_claim_takes_three(store):
+def test_successes_are_recorded_by_one_statement_and_claimed_by_three(store):
     store.add_synthetic("a", count=10)
     claimed = claim(store, max_instances=5)
     asked = []
@@ -246,7 +246,7 @@ def test_a_batch_of_successes_is_recorded_by_one_statement_and_a_claim_takes_thr
 
 
 @pytest.mark.slow
-def test_claiming_among_a_million_pending_deliveries_does_no_more_than_among_a_thousand(store):
+def test_claiming_costs_the_same_among_a_million_as_among_a_thousand(store):
     store.add_synthetic("a")
     store.ledger.write(lambda connection: _fill(connection, 1_000))
     few = _work(store, _claim_64)

@@ -10,10 +10,10 @@ from gateway.ledger.migrations import MIGRATIONS, migrate
 from gateway.ledger.schema import schema_version
 
 VERSION_10 = ("ALTER TABLE instances DROP COLUMN unfit", "ALTER TABLE planned_studies DROP COLUMN outcome")
-"""What makes the newest ledger one of version 10."""
+"""Statements that make the newest ledger one of version 10."""
 
 VERSION_9 = (*VERSION_10, "DROP TABLE starts")
-"""What makes the newest ledger one of version 9."""
+"""Statements that make the newest ledger one of version 9."""
 
 VERSION_7 = (
     *VERSION_9,
@@ -22,10 +22,10 @@ VERSION_7 = (
     "ALTER TABLE deliveries DROP COLUMN superseded",
     "ALTER TABLE instances DROP COLUMN same_as",
 )
-"""What makes the newest ledger one of version 7."""
+"""Statements that make the newest ledger one of version 7."""
 
 VERSION_6 = (*VERSION_7, "DROP TABLE planned_studies", "DROP TABLE planned_portions", "ALTER TABLE jobs DROP COLUMN detached")
-"""What makes the newest ledger one of version 6."""
+"""Statements that make the newest ledger one of version 6."""
 
 VERSION_5 = (
     *VERSION_6,
@@ -33,10 +33,10 @@ VERSION_5 = (
     "ALTER TABLE deliveries DROP COLUMN priority",
     "CREATE INDEX deliveries_due ON deliveries (destination, due_at, id) WHERE state IN ('pending', 'deferred')",
 )
-"""What makes the newest ledger one of version 5."""
+"""Statements that make the newest ledger one of version 5."""
 
 VERSION_4 = (*VERSION_5, *(f"ALTER TABLE jobs DROP COLUMN {name}" for name in ("priority", "destinations")))
-"""What makes the newest ledger one of version 4."""
+"""Statements that make the newest ledger one of version 4."""
 
 VERSION_3 = (
     *VERSION_4,
@@ -44,7 +44,7 @@ VERSION_3 = (
     "DROP INDEX deliveries_transcoded",
     *(f"ALTER TABLE deliveries DROP COLUMN {name}" for name in ("awaits_transcoding", "sent_as", "mode")),
 )
-"""What makes the newest ledger one of version 3."""
+"""Statements that make the newest ledger one of version 3."""
 
 VERSION_2 = (
     *VERSION_3,
@@ -55,7 +55,7 @@ VERSION_2 = (
     "DROP INDEX deliveries_by_state",
     "CREATE INDEX deliveries_by_state ON deliveries (destination, state, changed_at)",
 )
-"""What makes the newest ledger one of version 2."""
+"""Statements that make the newest ledger one of version 2."""
 
 VERSION_1 = (
     *VERSION_2,

@@ -1,4 +1,4 @@
-"""What of a migrated study is proved to be at its destinations: only that may be deleted from its source."""
+"""Instances of a migrated study that are proved to be at its destinations: only they may be deleted from its source."""
 
 from __future__ import annotations
 

@@ -97,7 +97,7 @@ def test_a_dropped_delivery_comes_back_only_when_it_is_named(ledger: Ledger) -> 
     assert ledger.write(lambda c: queue.act(c, Selection(ids=(dropped,)), Action.RETRY, now=NOW)) == 1
 
 
-def test_a_change_of_many_comes_in_parts_that_leave_out_what_went_on_meanwhile(ledger: Ledger) -> None:
+def test_parts_of_a_bulk_change_leave_out_deliveries_that_changed(ledger: Ledger) -> None:
     ids = [ledger.write(lambda c, n=n: add_delivery(c, add_instance(c, f"1.{n}"), S.HELD)) for n in range(5)]
     with ledger.read() as connection:
         parts = queue.parts(connection, Selection(destinations=("a",)), Action.RETRY, size=2)
@@ -189,7 +189,7 @@ def test_all_conditions_of_a_selection_must_hold(ledger: Ledger) -> None:
         assert queue.count(connection, selection) == 1
 
 
-def test_a_list_without_states_leaves_out_what_is_settled_and_comes_in_pages(ledger: Ledger) -> None:
+def test_a_list_without_states_pages_through_unsettled_deliveries(ledger: Ledger) -> None:
     ids = ledger.write(one_in_each_state)
     unsettled = sorted(ids[state] for state in overview.UNSETTLED)
     with ledger.read() as connection:
@@ -225,7 +225,7 @@ def test_holdings_count_what_no_route_took_and_conflicts(ledger: Ledger) -> None
         assert overview.conflicts(connection) == [overview.Conflict("1.1", "1.2", older, newer, NOW - 60)]
 
 
-def test_the_deliveries_of_a_retrieval_are_those_of_what_it_expected_and_of_what_arrived_for_it(ledger: Ledger) -> None:
+def test_a_retrieval_owns_deliveries_of_expected_and_arrived_instances(ledger: Ledger) -> None:
     def fill(connection: Connection) -> None:
         job = {
             "id": 1,
@@ -269,7 +269,7 @@ def pull_of(connection: Connection, study: str, **expected: bool) -> None:
 
 
 @pytest.mark.parametrize("pulled", ["9", "10"])
-def test_what_another_study_superseded_is_owed_by_a_pull_of_its_own_study_only(ledger: Ledger, pulled: str) -> None:
+def test_an_instance_superseded_by_another_study_is_owed_by_its_own_pull(ledger: Ledger, pulled: str) -> None:
     def fill(connection: Connection) -> None:
         pull_of(connection, pulled, _1_1=False)
         newer = add_instance(connection, "1.1", study="10", digest="other")
@@ -295,7 +295,7 @@ def test_a_superseded_content_without_a_route_is_nobodys_concern(ledger: Ledger)
         assert progress.unrouted(connection, Scope(job_id=1)) == 0
 
 
-def test_what_was_left_out_since_the_destinations_hold_it_is_not_waited_for(ledger: Ledger) -> None:
+def test_instances_skipped_as_already_held_are_not_waited_for(ledger: Ledger) -> None:
     def fill(connection: Connection) -> None:
         pull_of(connection, "9", _1_1=True, _1_2=False)
         for uid in ("1.1", "1.2"):

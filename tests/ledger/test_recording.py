@@ -1,4 +1,4 @@
-"""What comes in is recorded the same, however it is batched."""
+"""Arrivals are recorded the same, however they are batched."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def test_an_id_that_was_rolled_back_is_given_again() -> None:
 
 
 @pytest.mark.parametrize("unfit_first", [True, False])
-def test_what_is_unfit_never_takes_the_place_of_the_same_bytes_well_declared(unfit_first: bool) -> None:
+def test_unfit_content_never_supersedes_the_same_bytes_well_declared(unfit_first: bool) -> None:
     (fit,) = made([(1, 1, ("a",))])
     unfit = replace(fit, content=replace(fit.content, location="spool:0002"), unfit="with JPEG in it", at=2.0)
     engine = create_engine("sqlite://")

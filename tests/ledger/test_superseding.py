@@ -1,4 +1,4 @@
-"""What is newer is said of each destination alone: content that does not go there stops nothing there."""
+"""The newest content is judged for each destination alone: content that does not go there stops nothing there."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What of a study is on its way to a destination, or need not come for it."""
+"""Instances of a study that are on their way to a destination, or need not come for it."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def test_where_routes_decide_what_they_led_elsewhere_is_excused(kept: Store) -> 
 
 
 def test_what_no_route_was_asked_about_is_not_excused_by_routes(kept: Store) -> None:
-    """What was sent by hand, or came for a job that says where it goes."""
+    """Instances that were sent by hand, or came for a job that names their destinations."""
     sent, directed, routed = (add(kept, number, "a", states=(S.SENDING, S.VERIFIED)) for number in (1, 2, 3))
 
     def came(connection: Connection) -> None:

@@ -76,7 +76,7 @@ def test_a_change_that_fails_alone_leaves_nothing(ledger: Ledger) -> None:
     assert noted(ledger) == {"after"}
 
 
-def test_when_the_disk_fills_up_within_a_group_what_was_refused_is_not_recorded(ledger: Ledger) -> None:
+def test_a_change_refused_as_the_disk_fills_up_is_not_recorded(ledger: Ledger) -> None:
     """SQLite rolls back the whole transaction by itself then: what came later in the group must not be recorded on its own."""
 
     def limit(connection: Connection) -> None:

@@ -1,4 +1,4 @@
-"""What became of a file at a destination: delivered with equal pixels and elements, or held for a reason that is named here."""
+"""The outcome of a file at a destination: delivered with equal pixels and elements, or held for a reason that is named here."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _SAME_COLOUR = {"YBR_RCT": "RGB", "YBR_ICT": "RGB"}
 
 @dataclass(frozen=True)
 class Facts:
-    """What there is to know about a file whose delivery may be held."""
+    """Properties of a file whose delivery may be held."""
 
     name: str
     stored: str

@@ -28,7 +28,7 @@ DEADLINE_S = 240.0
 
 @dataclass(frozen=True)
 class Cell:
-    """What became of one file at one destination: `received` is what is there, None where the delivery is `held` for `reason`."""
+    """The outcome of one file at one destination: `received` is the file there, None where the delivery is `held` for `reason`."""
 
     path: Path
     peer: str

@@ -22,7 +22,7 @@ WRITE = "GATEWAY_WRITE_DOCS"
 
 @dataclass
 class Found:
-    """What became of all of them: symbols of the page by file, peer and mode; what is wrong; how often a reason held something."""
+    """The outcome of all files: symbols of the page by file, peer and mode; problems; the number of deliveries held by reason."""
 
     symbols: dict[Path, dict[tuple[str, str], str]] = field(default_factory=lambda: defaultdict(dict))
     problems: list[str] = field(default_factory=list)
@@ -45,7 +45,7 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> Found:
     return result
 
 
-def test_every_file_is_delivered_with_equal_pixels_and_elements_or_held_for_a_reason_that_is_named(found: Found) -> None:
+def test_every_file_is_delivered_with_equal_content_or_held_with_a_reason(found: Found) -> None:
     assert found.problems == []
 
 

@@ -19,9 +19,7 @@ UIDS = st.frozensets(st.sampled_from(["1.1", "1.2", "1.3", "1.4"]))
 
 
 @given(st.dictionaries(st.sampled_from(["one", "two"]), UIDS), UIDS)
-def test_a_study_is_deleted_only_if_each_instance_that_the_source_holds_is_proved(
-    held: dict[str, frozenset[str]], proved: frozenset[str]
-) -> None:
+def test_a_study_is_deleted_only_if_each_held_instance_is_proved(held: dict[str, frozenset[str]], proved: frozenset[str]) -> None:
     everything = frozenset[str]().union(*held.values())
     assert not may_delete(held, proved) or (everything and everything <= proved)
 

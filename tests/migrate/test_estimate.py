@@ -1,4 +1,4 @@
-"""What a migration says about the time left."""
+"""The estimate of a migration's time left."""
 
 from __future__ import annotations
 

@@ -58,7 +58,7 @@ class Office:
             return await list_studies(retriever, "archive", keys or DAY)
 
     def evidence(self, now: float = 0.0) -> Evidence | None:
-        """What the ledger knows of the source at `now`."""
+        """The evidence about the source in the ledger at `now`."""
         with self.ledger.read() as connection:
             text = learned.get(connection, learned.source_subject("archive"), learned.MAX_RESULTS, now=now)
         return None if text is None else Knowledge.from_text(text).at("STUDY")

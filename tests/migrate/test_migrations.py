@@ -162,9 +162,7 @@ async def test_what_was_listed_and_complete_stays_so_when_it_is_cut_off(bench: S
     assert {row.verdict for row in made.report()} == {VerdictKind.COMPLETE}
 
 
-async def test_what_is_detached_is_carried_on_at_the_next_start_and_what_is_paused_is_not(
-    bench: Start, nursery: trio.Nursery
-) -> None:
+async def test_a_detached_migration_is_resumed_once_at_the_next_start(bench: Start, nursery: trio.Nursery) -> None:
     desk = bench(datasets=datasets(1))
     made = await office(nursery, desk, {DAY: listed(uids(desk))})
     made.why = "the spool has no room"
@@ -227,7 +225,7 @@ async def test_a_day_that_cannot_be_listed_is_tried_once_more_after_the_others(b
     assert {row.study_instance_uid: row.verdict for row in made.report()} == dict.fromkeys((first, second), VerdictKind.COMPLETE)
 
 
-async def test_a_study_that_did_not_come_whole_is_tried_once_more_after_the_others(bench: Start, nursery: trio.Nursery) -> None:
+async def test_an_incomplete_study_is_tried_once_more_after_the_others(bench: Start, nursery: trio.Nursery) -> None:
     def script(order: Order) -> None:
         order.final(0x0124) if order.number == 1 else honest(order)
 

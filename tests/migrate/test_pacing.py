@@ -1,4 +1,4 @@
-"""How many studies move at a time: never too few or too many, fewer after trouble, more while it goes well."""
+"""The number of studies that move at a time: never too few or too many, fewer after trouble, more while it goes well."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a migration may be asked, and that it is understood again after a restart."""
+"""Requests for a migration, and their meaning after a restart."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def test_days_are_listed_from_the_first_to_the_last_or_backwards() -> None:
     assert asked().keys("2024-02-29") == {"StudyDate": "20240229"}
 
 
-def test_the_entries_of_a_list_are_asked_for_one_by_one_and_their_labels_name_nobody() -> None:
+def test_list_entries_are_separate_portions_with_anonymous_labels() -> None:
     request = MigrationRequest("archive", patient_ids=("P1", "P2", "P1"))
     assert request.portions() == ("#1", "#2")
     assert request.keys("#2") == {"PatientID": "P2"}

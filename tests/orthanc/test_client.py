@@ -1,4 +1,4 @@
-"""What a real Orthanc is asked by REST, and what one that does as scripted may answer."""
+"""REST requests to a real Orthanc, and answers of a scripted one."""
 
 from __future__ import annotations
 

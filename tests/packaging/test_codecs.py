@@ -21,7 +21,7 @@ def required() -> set[str]:
     return {Requirement(line).name for line in PROJECT["dependencies"]}
 
 
-def test_the_codecs_are_dependencies_and_the_extra_of_earlier_versions_stays() -> None:
+def test_codecs_are_dependencies_and_the_codecs_extra_stays_empty() -> None:
     assert set(PACKAGES) <= required()
     assert PROJECT["optional-dependencies"]["codecs"] == []
 
@@ -42,7 +42,7 @@ def test_no_codec_under_the_gpl_is_required() -> None:
 
 @pytest.mark.peers("storescp")
 @pytest.mark.parametrize("name", ["JPEG-LL.dcm", "MR_small_jpeg_ls_lossless.dcm", "MR_small_RLE.dcm", "MR_small_jp2klossless.dcm"])
-def test_a_compressed_file_reaches_a_destination_that_takes_nothing_compressed(tmp_path: Path, name: str) -> None:
+def test_a_compressed_file_reaches_an_uncompressed_only_destination(tmp_path: Path, name: str) -> None:
     with storescp(tmp_path / "scp", "+xe") as scp:
         table = dicom_destination(scp.port, ae_title="STORESCP", verify="status")
         gateway = Gateway(tmp_path / "gateway", {"destinations": {"scp": table}})

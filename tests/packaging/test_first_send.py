@@ -1,4 +1,4 @@
-"""What a newcomer does next: `gateway send FOLDER` with the shipped config.toml, beside `make serve` and without it."""
+"""A newcomer's second step: `gateway send FOLDER` with the shipped config.toml, beside `make serve` and without it."""
 
 import os
 import shutil
@@ -45,7 +45,7 @@ def archived(clone: Path) -> set[str]:
     return {str(pydicom.dcmread(file).SOPInstanceUID) for file in (clone / "archive").rglob("*.dcm")}
 
 
-def test_a_folder_is_sent_as_it_stands_without_a_gateway_and_with_its_ports_taken(clone: Path) -> None:
+def test_a_folder_is_sent_without_a_gateway_while_its_ports_are_taken(clone: Path) -> None:
     with socket.create_server((HOST, 0)) as plain, socket.create_server((HOST, 0)) as tls:
         taken = {"GATEWAY__LISTEN__PORT": plain.getsockname()[1], "GATEWAY__LISTEN__TLS__PORT": tls.getsockname()[1]}
         done = send(clone, **{key: str(port) for key, port in taken.items()})

@@ -1,4 +1,4 @@
-"""What a newcomer does first: serve with the shipped config.toml and its certificates, then storescu, plain and over TLS."""
+"""A newcomer's first step: serve with the shipped config.toml and its certificates, then storescu, plain and over TLS."""
 
 import shutil
 import subprocess

@@ -1,4 +1,4 @@
-"""What is shipped works as it is: config.toml, the compose file, the container's configuration, the make targets."""
+"""Shipped files work as they are: config.toml, the compose file, the container's configuration, the make targets."""
 
 import shutil
 import stat
@@ -45,7 +45,7 @@ def test_the_shipped_configuration_is_safe_and_takes_the_first_sender(certs: Pat
     tls.check_contexts(settings)
 
 
-def test_the_containers_configuration_delivers_to_the_compose_services_over_tls(certs: Path) -> None:
+def test_the_container_delivers_to_the_compose_services_over_tls(certs: Path) -> None:
     settings = load(beside(certs, REPOSITORY / "docker/gateway/config.toml"), {})
     tls.check_contexts(settings)
     assert settings.gateway.state == Path("/var/lib/gateway/state")
@@ -75,7 +75,7 @@ def test_no_private_key_reaches_a_container_that_is_not_its_owner() -> None:
         assert keys == [f"./certs/{name}.key"]
 
 
-def test_the_ports_are_those_that_the_documentation_names_and_rest_is_on_loopback() -> None:
+def test_ports_are_published_as_documented_and_rest_on_loopback_only() -> None:
     published = {name: service["ports"] for name, service in SERVICES.items()}
     assert published["gateway"] == ["127.0.0.1:11112:11112", "2762:2762"]
     for offset, name in enumerate(ORTHANCS):

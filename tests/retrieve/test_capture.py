@@ -123,7 +123,7 @@ async def test_a_retrieval_of_the_same_study_counts_its_own_only(bench: Callable
 async def test_a_source_that_does_not_say_why_it_sends_is_asked_once(
     bench: Callable[..., Bench], tmp_path: Path, says: str
 ) -> None:
-    """What it sent may be anybody's: it is kept. Nothing more of it is asked for so, by a later process neither."""
+    """Its instances may be anybody's and are kept. No capture is asked of it again, nor by a later process."""
 
     def anonymously(order: Order) -> None:
         asked = order.message_id
@@ -293,7 +293,7 @@ def test_only_what_was_asked_for_is_captured(tmp_path: Path, association: Associ
         Capturing(captures, Elsewhere()).receive(association, request_)
 
 
-def test_a_file_that_cannot_be_written_refuses_and_leaves_the_capture_open(tmp_path: Path) -> None:
+def test_an_unwritable_file_refuses_and_leaves_the_capture_open(tmp_path: Path) -> None:
     captures = Captures("GATEWAY")
     wanted = Capture("archive", "1.2.3", 7, Into(tmp_path / "nowhere" / "a"))
     captures.open(wanted)
@@ -304,7 +304,7 @@ def test_a_file_that_cannot_be_written_refuses_and_leaves_the_capture_open(tmp_p
     assert not wanted.taken
 
 
-def test_what_a_retrieval_asks_for_under_a_message_id_that_comes_again_is_its_own(tmp_path: Path) -> None:
+def test_a_retrieval_that_reuses_a_captures_message_id_owns_its_instances(tmp_path: Path) -> None:
     arrivals = Arrivals("GATEWAY")
     one = Capture("archive", "1.2.3", 7, Into(tmp_path / "a"))
     arrivals.captures.open(one)
@@ -314,7 +314,7 @@ def test_what_a_retrieval_asks_for_under_a_message_id_that_comes_again_is_its_ow
         Capturing(arrivals.captures, Elsewhere()).receive(INFO, sub_operation(7))
 
 
-def test_a_message_id_that_comes_again_is_another_move_and_not_all_are_remembered(tmp_path: Path) -> None:
+def test_a_reused_message_id_is_another_move_and_old_ones_are_forgotten(tmp_path: Path) -> None:
     captures = Captures("GATEWAY")
     storage = Capturing(captures, Elsewhere())
     for number in range(1, REMEMBERED + 3):

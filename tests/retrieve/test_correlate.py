@@ -23,7 +23,7 @@ def watching(*watches: Watch) -> Arrivals:
     return arrivals
 
 
-def test_an_instance_of_our_move_is_counted_to_it_even_when_nobody_lists_it() -> None:
+def test_an_unlisted_instance_of_our_move_is_counted_to_it() -> None:
     one = watch(1)
     arrivals = watching(one)
     arrivals.register(one, 77)
@@ -58,7 +58,7 @@ def test_without_an_originator_the_expected_uids_decide() -> None:
     assert [arrivals.correlate(sent(), uid) for uid in ("1.2.1", "1.2.2", "1.2.3")] == [Purpose(1), Purpose(2), None]
 
 
-def test_a_stale_message_id_gives_way_to_the_retrieval_that_expects_the_instance() -> None:
+def test_a_stale_message_id_gives_way_to_the_expecting_retrieval() -> None:
     one, two = watch(1), watch(2)
     arrivals = watching(one, two)
     arrivals.register(one, 77)
@@ -69,7 +69,7 @@ def test_a_stale_message_id_gives_way_to_the_retrieval_that_expects_the_instance
     assert arrivals.correlate(sent(77), "1.2.1") == Purpose(1)
 
 
-def test_an_expected_instance_of_our_move_may_come_from_another_node_of_the_source() -> None:
+def test_an_expected_instance_may_come_from_another_node_of_the_source() -> None:
     one = watch(1)
     arrivals = watching(one)
     arrivals.register(one, 77)
@@ -78,7 +78,7 @@ def test_an_expected_instance_of_our_move_may_come_from_another_node_of_the_sour
     assert arrivals.correlate(sent(77, source="archive-node-2"), "1.2.1") == Purpose(1)
 
 
-def test_the_same_instance_from_another_known_source_is_not_the_retrievals() -> None:
+def test_the_same_instance_from_another_known_source_does_not_count() -> None:
     one = watch(1)
     arrivals = watching(one)
     arrivals.expect(one, {"1.2.1"})
@@ -87,7 +87,7 @@ def test_the_same_instance_from_another_known_source_is_not_the_retrievals() -> 
     assert arrivals.correlate(sent(source=None), "1.2.1") == Purpose(1)
 
 
-def test_an_instance_that_comes_after_the_end_is_still_known_by_its_message_id() -> None:
+def test_an_instance_after_the_end_is_still_known_by_its_message_id() -> None:
     one = watch(1)
     arrivals = watching(one)
     arrivals.register(one, 77)

@@ -1,4 +1,4 @@
-"""What came is what the source lists: its study and series, SOP class and transfer syntax; else it is unfit, and it is said why."""
+"""An arrival agrees with the source's list in study, series, SOP class and transfer syntax; else it is unfit, with the reason."""
 
 from __future__ import annotations
 
@@ -68,5 +68,5 @@ def test_the_newest_content_under_a_uid_decides() -> None:
     assert sort([replace(CAME, current=False), wrong], "1.2", LISTED).unfit == {"1.2.1.1": "inside another study"}
 
 
-def test_what_other_content_of_another_retrieval_superseded_came_all_the_same() -> None:
+def test_an_instance_superseded_by_another_retrieval_came_all_the_same() -> None:
     assert sort([replace(CAME, current=False)], "1.2", LISTED).fit == {"1.2.1.1": 100}

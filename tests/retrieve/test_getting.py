@@ -45,7 +45,7 @@ def expectation(counts: dict[str, int], *, told: bool = True) -> Expectation:
     return Expectation(Basis.UIDS, len(listed), listed, tuple(counts), sop_classes=classes)
 
 
-def test_a_target_whose_classes_fit_on_one_association_is_asked_for_as_it_is() -> None:
+def test_a_target_whose_classes_fit_one_association_is_not_split() -> None:
     target = Target(Level.STUDY, STUDY)
     (part,) = parts(target, expectation({"1.1": 3, "1.2": 2}))
     assert part.targets == (target,)
@@ -252,7 +252,7 @@ async def test_a_source_that_lost_c_get_is_asked_by_c_move_again(bench: Start) -
     assert known(desk) == "move"
 
 
-async def test_a_job_that_is_left_stops_the_c_get_between_instances_and_carries_on(bench: Start) -> None:
+async def test_leaving_a_job_stops_the_c_get_between_instances_and_it_resumes(bench: Start) -> None:
     pause = threading.Event()
 
     def slowly(_nth: int, _uid: str) -> int | None:

@@ -48,7 +48,7 @@ def states(desk: Bench) -> list[str]:
         return [row.state for row in connection.execute(jobs.select().order_by(jobs.c.id))]
 
 
-async def test_studies_are_found_by_accession_number_and_keys_without_a_match_are_empty(bench: Start) -> None:
+async def test_accession_numbers_find_studies_and_those_without_match_are_empty(bench: Start) -> None:
     desk = bench(datasets=three_studies())
 
     events = await desk.pull(accession_numbers=("ACC1", "ACC3", "ACC9", "ACC1"))
@@ -164,7 +164,7 @@ async def test_only_what_is_missing_is_asked_for_when_the_same_job_carries_on(be
     assert sorted(desk.reception.arrived) == sorted(desk.pacs.uids())
 
 
-async def test_a_job_that_is_left_stops_the_source_between_instances_and_carries_on(bench: Start) -> None:
+async def test_leaving_a_job_stops_the_source_between_instances_and_it_resumes(bench: Start) -> None:
     answered = threading.Event()
 
     def until_cancelled(order: Order) -> None:
@@ -253,7 +253,7 @@ async def test_a_source_that_cannot_be_asked_is_a_usage_error(bench: Start, sour
             raise AssertionError
 
 
-async def test_a_query_key_that_is_no_keyword_is_a_usage_error_and_starts_no_job(bench: Start) -> None:
+async def test_an_unknown_query_keyword_is_a_usage_error_and_starts_no_job(bench: Start) -> None:
     desk = bench()
 
     with pytest.raises(UsageError, match="Foo is no keyword"):

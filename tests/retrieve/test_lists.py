@@ -39,7 +39,7 @@ def test_a_byte_order_mark_is_no_part_of_the_first_value() -> None:
     assert decode_list("Größe".encode("cp1252")) == "Größe"
 
 
-def test_repeated_values_are_dropped_and_counted_and_blank_cells_passed_over() -> None:
+def test_repeated_values_are_counted_as_duplicates_and_blanks_skipped() -> None:
     found = parse_list("accession,x\nA1,1\n,2\nA2,3\nA1,4\n  \n")
 
     assert (found.values, found.duplicates) == (("A1", "A2"), 1)
@@ -58,7 +58,7 @@ def test_a_column_is_given_by_its_position() -> None:
     assert parse_list("PatientID,Accession\nP1,A1", column=2).kind is ListKind.ACCESSION
 
 
-def test_an_unknown_header_is_one_when_values_below_have_digits_and_it_has_none() -> None:
+def test_an_unknown_first_cell_is_a_header_if_only_it_has_no_digits() -> None:
     assert parse_list("Fallnummer\nA1\nA2\n", kind=ListKind.ACCESSION).values == ("A1", "A2")
     assert parse_list("A0\nA1\nA2\n", kind=ListKind.ACCESSION).values == ("A0", "A1", "A2")
 

@@ -210,7 +210,7 @@ async def test_an_unknown_move_destination_says_what_to_register(bench: Start) -
     assert len(desk.pacs.orders) == 1
 
 
-async def test_a_source_that_cannot_list_instances_is_judged_by_counts_and_says_so(bench: Start) -> None:
+async def test_a_source_without_image_level_is_judged_by_counts_with_a_note(bench: Start) -> None:
     desk = bench(image_level=False)
 
     verdict = await desk.verdict()
@@ -243,7 +243,7 @@ async def test_without_uids_and_counts_nothing_is_called_complete(bench: Start) 
     assert (verdict.kind, verdict.expected, verdict.received) == (INCOMPLETE, None, 5)
 
 
-async def test_a_study_that_grows_while_it_is_moved_is_complete_with_what_it_grew_by(bench: Start) -> None:
+async def test_a_study_that_grows_while_moved_is_completed_with_its_growth(bench: Start) -> None:
     def grows(order: Order) -> None:
         honest(order)
         if order.number == 1:

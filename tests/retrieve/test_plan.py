@@ -1,4 +1,4 @@
-"""What a source lists, from answers that may be partial, contradictory or hostile."""
+"""The list of a source, from answers that may be partial, contradictory or hostile."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_instances_are_listed_series_by_series_never_relationally() -> None:
     assert [(query.StudyInstanceUID, query.SeriesInstanceUID) for query in images] == [("1.2", "1.2.1"), ("1.2", "1.2.2")]
 
 
-def test_a_series_that_counts_as_many_as_it_listed_is_not_listed_once_more() -> None:
+def test_a_series_that_counts_as_many_as_listed_is_not_listed_again() -> None:
     before = list_study(Source(SERIES=two_series, IMAGE=two_images), Wanted("1.2", 4))
     more = [answer(SeriesInstanceUID="1.2.1", NumberOfSeriesRelatedInstances=2)]
     more += [answer(SeriesInstanceUID="1.2.2", NumberOfSeriesRelatedInstances=3), answer(SeriesInstanceUID="1.2.3")]
@@ -109,7 +109,7 @@ def test_the_sop_classes_that_a_source_tells_are_kept() -> None:
     assert part.sop_classes["1.2.2.1"] == "1.2.840.10008.5.1.4.1.1.2"
 
 
-def test_a_source_without_image_level_is_judged_by_its_counts_and_that_is_said() -> None:
+def test_a_source_without_image_level_is_judged_by_counts_with_a_note() -> None:
     found = list_study(Source(SERIES=two_series), Wanted("1.2"))
 
     assert (found.basis, found.count, found.series) == (Basis.COUNTS, 4, ("1.2.1", "1.2.2"))
@@ -121,7 +121,7 @@ def test_a_source_without_series_level_is_judged_by_the_studys_count() -> None:
     assert list_study(Source(), Wanted("1.2")).count is None
 
 
-def test_a_source_that_answers_image_level_with_nothing_where_it_counts_some_did_not_answer() -> None:
+def test_an_empty_image_level_answer_against_a_count_is_no_answer() -> None:
     found = list_study(Source(SERIES=two_series, IMAGE=lambda _query: []), Wanted("1.2"))
 
     assert (found.basis, found.count) == (Basis.COUNTS, 4)
@@ -225,13 +225,13 @@ def test_a_series_without_any_instance_was_not_answered_when_another_was() -> No
     assert expectation_of(Wanted("1.2"), [listings[0], SeriesListing("1.2.2", 0, ())]).basis is Basis.UIDS
 
 
-def test_a_study_that_is_listed_without_series_and_count_is_not_taken_for_an_empty_one() -> None:
+def test_a_study_listed_without_series_and_count_is_not_empty() -> None:
     found = expectation_of(Wanted("1.2"), [])
 
     assert (found.basis, found.count, found.empty) == (Basis.COUNTS, None, False)
 
 
-def test_a_level_that_is_refused_for_now_is_not_taken_for_one_that_is_not_there() -> None:
+def test_a_level_refused_for_now_is_not_taken_for_an_unsupported_one() -> None:
     def busy(_query: Dataset) -> list[Dataset]:
         raise DimseFailed("C-FIND", 0xA700)
 

@@ -64,7 +64,7 @@ async def test_an_instance_of_another_study_with_the_same_uid_does_not_stand_in(
     assert await kinds(desk) == {str(datasets[0].StudyInstanceUID): COMPLETE, str(lost.StudyInstanceUID): INCOMPLETE}
 
 
-async def test_two_studies_that_share_a_uid_are_both_complete_and_the_conflict_is_said(bench: Start) -> None:
+async def test_studies_that_share_a_uid_are_complete_and_one_notes_a_conflict(bench: Start) -> None:
     desk = bench(datasets=two_studies_that_share_a_uid())
     events = await desk.pull(study_uids=tuple(dict.fromkeys(str(one.StudyInstanceUID) for one in desk.pacs.datasets)))
 
@@ -73,7 +73,7 @@ async def test_two_studies_that_share_a_uid_are_both_complete_and_the_conflict_i
     assert sum("1 instance came with other content" in verdict.note for verdict in ended) == 1
 
 
-async def test_a_source_that_is_too_busy_for_a_query_is_asked_again_rather_than_judged_by_counts(bench: Start) -> None:
+async def test_a_source_too_busy_for_a_query_is_asked_again(bench: Start) -> None:
     desk = bench(refuse_find=lambda _level, finds: 0xA700 if finds in (1, 3, 6) else None)
     waits: list[str] = []
 
@@ -86,7 +86,7 @@ async def test_a_source_that_is_too_busy_for_a_query_is_asked_again_rather_than_
     assert waits == ["busy"] * 3
 
 
-async def test_a_source_that_is_always_too_busy_for_one_level_is_judged_by_counts(bench: Start) -> None:
+async def test_a_source_always_too_busy_for_image_level_is_judged_by_counts(bench: Start) -> None:
     desk = bench(refuse_find=lambda level, _finds: 0xA700 if level == "IMAGE" else None)
 
     verdict = await desk.verdict()
@@ -94,7 +94,7 @@ async def test_a_source_that_is_always_too_busy_for_one_level_is_judged_by_count
     assert (verdict.kind, verdict.basis) == (COMPLETE, Basis.COUNTS)
 
 
-async def test_what_was_answered_and_is_not_recorded_yet_is_waited_for_before_anything_is_concluded(bench: Start) -> None:
+async def test_answered_instances_are_recorded_before_a_study_is_judged(bench: Start) -> None:
     """Neither is it missing, so that it is asked for again, nor is the source one that sends after its final response."""
     go_on = threading.Event()
 
@@ -113,9 +113,7 @@ async def test_what_was_answered_and_is_not_recorded_yet_is_waited_for_before_an
         assert learned.get(connection, "source:archive", learned.ASYNCHRONOUS, now=0) is None
 
 
-async def test_what_was_answered_and_cannot_be_recorded_fails_the_pull_rather_than_being_judged(
-    bench: Start, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_answered_instances_that_cannot_be_recorded_fail_the_pull(bench: Start, monkeypatch: pytest.MonkeyPatch) -> None:
     desk = bench(source={"settle_s": 0.05})
     go_on = threading.Event()
 
@@ -136,7 +134,7 @@ async def test_what_was_answered_and_cannot_be_recorded_fails_the_pull_rather_th
     assert "not recorded" in events[-1].error
 
 
-async def test_a_study_whose_bytes_were_lost_meanwhile_is_fetched_again_when_its_job_carries_on(bench: Start) -> None:
+async def test_a_resumed_job_fetches_a_study_again_whose_bytes_were_lost(bench: Start) -> None:
     desk = bench()
     wanted = {"study_uids": (desk.study, "1.2.3")}
     await desk.pull(**wanted)
@@ -149,7 +147,7 @@ async def test_a_study_whose_bytes_were_lost_meanwhile_is_fetched_again_when_its
     assert events[-1] == JobEnded(1, complete=1, empty=1)
 
 
-async def test_an_old_verdict_is_not_taken_over_and_only_what_was_added_is_moved(bench: Start) -> None:
+async def test_an_old_verdict_is_renewed_by_moving_only_the_added_instances(bench: Start) -> None:
     desk = bench()
     wanted = {"study_uids": (desk.study, "1.2.3")}
     await desk.pull(**wanted)
@@ -162,7 +160,7 @@ async def test_an_old_verdict_is_not_taken_over_and_only_what_was_added_is_moved
     assert [order.level for order in desk.pacs.orders] == ["STUDY", "SERIES"]
 
 
-async def test_a_source_that_sent_some_and_says_only_that_it_failed_is_not_asked_for_everything_again(bench: Start) -> None:
+async def test_a_source_that_failed_midway_is_asked_for_the_missing_ones_only(bench: Start) -> None:
     def gives_up(order: Order) -> None:
         with order.sending() as send:
             for dataset in order.selected[:3]:
@@ -192,7 +190,7 @@ async def test_a_source_that_answers_pending_for_ever_is_ended(bench: Start) -> 
         over.set()
 
 
-async def test_a_source_that_sends_the_same_instance_for_ever_is_not_waited_for_for_ever(bench: Start) -> None:
+async def test_a_source_that_repeats_one_instance_for_ever_is_not_awaited(bench: Start) -> None:
     begun, over = threading.Event(), threading.Event()
 
     def again_and_again(order: Order) -> None:
@@ -217,9 +215,7 @@ async def test_a_source_that_sends_the_same_instance_for_ever_is_not_waited_for_
         over.set()
 
 
-async def test_a_listener_that_does_not_keep_up_does_not_keep_others_from_the_source(
-    bench: Start, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_listener_that_reads_no_events_holds_up_no_other_job(bench: Start, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("gateway.retrieve.engine.EVENT_BACKLOG", 2)
     desk = bench(datasets=[*study(seed=1), *study(seed=2)])
     first, second = dict.fromkeys(str(one.StudyInstanceUID) for one in desk.pacs.datasets)
@@ -340,7 +336,7 @@ async def test_a_thousand_missing_instances_are_repaired_in_pieces(bench: Start)
     assert [len(piece) for piece in pieces] == [100] * 10 + [5]
 
 
-def test_what_to_ask_for_of_a_hundred_thousand_instances_is_decided_at_once() -> None:
+def test_targets_among_100000_instances_are_decided_at_once() -> None:
     listed = {f"1.2.{number // 1000}.{number}": f"1.2.{number // 1000}" for number in range(100_000)}
     wanted = tuple(listed)[::2]
     began = time.process_time()

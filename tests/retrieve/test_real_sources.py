@@ -35,9 +35,7 @@ async def test_every_instance_that_dcmqrscp_lists_is_received(tmp_path: Path, re
     assert events[-1].all_complete
 
 
-async def test_a_study_of_compressed_and_uncompressed_instances_comes_whole_from_dcmqrscp(
-    tmp_path: Path, ct_series: Callable[..., list[Path]]
-) -> None:
+async def test_a_study_of_mixed_syntaxes_comes_whole_from_dcmqrscp(tmp_path: Path, ct_series: Callable[..., list[Path]]) -> None:
     files = [*ct_series(3, seed=31), *data.ct_series(tmp_path / "j2k", 3, seed=31, series=2, j2k=True)]
     listen = free_port()
     with (

@@ -1,4 +1,4 @@
-"""What is asked first, what is tried next, and how long arrivals are waited for."""
+"""The first request, the next attempts, and the time that arrivals are waited for."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def test_instances_are_asked_for_once_each_in_bounded_lists_of_one_series(sizes:
     assert all(expectation.listed[uid] == target.series for target in asked for uid in target.uids)
 
 
-def test_series_are_asked_for_that_miss_something_or_all_where_nobody_knows() -> None:
+def test_incomplete_series_are_asked_for_or_all_when_judged_by_counts() -> None:
     expectation = study(a=2, b=2)
 
     assert targets(Step(Way.SERIES, J2K), "S", expectation, ["1.b.0"]) == (Target(Level.SERIES, "S", "b"),)
@@ -121,7 +121,7 @@ def test_what_failed_is_asked_for_in_each_order_before_in_smaller_pieces() -> No
     assert steps == [Step(Way.IMAGE, J2K), Step(Way.IMAGE, PLAIN), Step(Way.IMAGE, ITS_OWN)]
 
 
-def test_what_came_unfit_is_asked_for_once_in_each_order_and_never_in_pieces() -> None:
+def test_unfit_instances_are_asked_for_together_once_in_each_order() -> None:
     rounds = [Round(Step(Way.FIRST, J2K), End.ANSWERED, 5, unfit=3)]
     steps = []
     while (step := next_step(rounds, 3, basis=Basis.UIDS)) is not None:
@@ -131,18 +131,18 @@ def test_what_came_unfit_is_asked_for_once_in_each_order_and_never_in_pieces() -
     assert steps == [Step(Way.IMAGE, PLAIN), Step(Way.IMAGE, ITS_OWN), Step(Way.IMAGE, J2K)]
 
 
-def test_a_source_that_lists_fewer_than_it_counts_is_asked_for_the_whole_study_again() -> None:
+def test_a_study_that_counts_more_than_it_lists_is_asked_for_whole() -> None:
     expectation = replace(study(a=3), counted=4)
 
     assert first_targets("S", expectation, ()) == (Target(Level.STUDY, "S"),)
     assert first_targets("S", study(a=3), ()) == ()
 
 
-def test_one_missing_instance_is_not_asked_for_singly_after_it_was_asked_for() -> None:
+def test_a_single_missing_instance_is_not_asked_for_singly_again() -> None:
     assert Step(Way.SINGLY, J2K) not in ladder([first(gained=5)], 1)
 
 
-def test_series_level_is_left_out_where_the_source_answers_single_instances() -> None:
+def test_series_level_is_left_out_once_image_level_succeeded() -> None:
     rounds = [first(gained=5), Round(Step(Way.IMAGE, J2K), End.ANSWERED, 2)]
 
     assert {step.way for step in ladder(rounds, 40)} == {Way.IMAGE}
@@ -154,7 +154,7 @@ def test_failed_sub_operations_suggest_the_other_order_sooner() -> None:
     assert next_step(rounds, 3, basis=Basis.UIDS) == Step(Way.IMAGE, PLAIN)
 
 
-def test_lossy_compression_is_preferred_only_where_the_source_failed_in_both_usual_orders() -> None:
+def test_lossy_syntaxes_are_preferred_only_after_every_other_order_failed() -> None:
     rounds = [first(failed=3), Round(Step(Way.IMAGE, J2K), End.ANSWERED, 0, failed=3)]
     assert next_step(rounds, 3, basis=Basis.UIDS) == Step(Way.IMAGE, PLAIN)
     rounds.append(Round(Step(Way.IMAGE, PLAIN), End.ANSWERED, 0, failed=3))
@@ -165,7 +165,7 @@ def test_lossy_compression_is_preferred_only_where_the_source_failed_in_both_usu
     assert lesson([*rounds, Round(Step(Way.IMAGE, LOSSY), End.ANSWERED, 3)]) is None
 
 
-def test_a_source_known_to_need_both_orders_is_asked_in_the_other_one_at_once() -> None:
+def test_a_source_known_to_need_both_orders_gets_the_other_one_next() -> None:
     assert next_step([first(gained=5)], 3, basis=Basis.UIDS, both_orders=True) == Step(Way.IMAGE, PLAIN)
 
 
@@ -178,7 +178,7 @@ def test_a_step_that_gained_is_taken_again_but_not_for_ever() -> None:
     assert next_step(rounds, 9, basis=Basis.UIDS) != Step(Way.IMAGE, J2K)
 
 
-def test_nothing_is_tried_when_nothing_is_missing_or_the_source_will_never_agree() -> None:
+def test_nothing_is_tried_after_a_refusal_or_with_nothing_missing() -> None:
     assert next_step([first(gained=5)], 0, basis=Basis.UIDS) is None
     assert next_step([first(end=End.REFUSED)], 5, basis=Basis.UIDS) is None
 
@@ -272,7 +272,7 @@ def test_nothing_is_waited_for_when_all_came() -> None:
     assert pause(Patience(2, 120), quiet_s=0, missing=0, claims_more=True) == 0
 
 
-def test_a_source_that_claims_more_than_came_is_given_time_but_only_until_it_was_wrong() -> None:
+def test_a_source_that_claims_more_gets_time_until_it_was_disproved() -> None:
     patience = Patience(settle_s=2, progress_s=120)
 
     assert pause(patience, quiet_s=0, claims_more=True) == 30

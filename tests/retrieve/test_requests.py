@@ -1,4 +1,4 @@
-"""What may be asked, what makes two commands the same, and events on their way over the control socket."""
+"""Valid requests, fingerprints of equal commands, and events on their way over the control socket."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_each_value_is_a_query_of_its_own_and_asked_once() -> None:
     )
 
 
-def test_the_same_command_has_the_same_fingerprint_in_any_order_and_another_one_another() -> None:
+def test_only_equal_requests_share_a_fingerprint_in_any_order() -> None:
     one = PullRequest("archive", study_uids=("1.2", "1.3"))
 
     assert one.fingerprint() == PullRequest("archive", study_uids=("1.3", "1.2", "1.3")).fingerprint()

@@ -96,7 +96,7 @@ async def test_of_some_instances_only_those_are_moved_and_judged(bench: Start) -
     assert {order.level for order in desk.pacs.orders} == {"IMAGE"}
 
 
-async def test_all_instances_of_a_series_by_name_are_not_asked_for_as_the_series(bench: Start) -> None:
+async def test_all_named_instances_of_a_series_are_not_asked_for_as_a_series(bench: Start) -> None:
     """It may have grown since they were named."""
     desk = bench()
     _, uids = series_of(desk, 2)
@@ -115,7 +115,7 @@ async def test_a_part_that_the_source_does_not_have_is_empty(bench: Start) -> No
     assert (verdict.kind, verdict.expected, desk.pacs.orders) == (EMPTY, 0, [])
 
 
-async def test_a_part_is_never_judged_by_counts_where_the_source_does_not_answer_at_image_level(bench: Start) -> None:
+async def test_a_part_is_never_judged_by_counts_without_image_level(bench: Start) -> None:
     desk = bench(refuse_find=lambda level, _finds: 0xA900 if level == "IMAGE" else None)
     uid = series_of(desk, 1)[1][0]
 
@@ -216,7 +216,7 @@ async def test_an_instance_found_without_a_row_is_its_open_retrievals(bench: Sta
     assert purpose("unasked") is None
 
 
-async def test_an_urgent_study_is_moved_while_a_migration_makes_way_and_carries_on(bench: Start) -> None:
+async def test_an_urgent_study_preempts_a_migration_that_then_resumes(bench: Start) -> None:
     datasets = [dataset for seed in (1, 2) for dataset in study(seed=seed, series=(3,))]
     big, urgent = (str(datasets[number].StudyInstanceUID) for number in (0, 3))
     under_way, sent = threading.Event(), list[str]()
@@ -256,7 +256,7 @@ async def test_an_urgent_study_is_moved_while_a_migration_makes_way_and_carries_
         assert {tuple(row) for row in connection.execute(rows)} == {(big, Priority.LOW), (urgent, Priority.HIGH)}
 
 
-async def test_what_already_waits_for_its_destination_goes_before_the_rest_when_it_is_urgent(bench: Start) -> None:
+async def test_an_urgent_request_raises_the_priority_of_waiting_deliveries(bench: Start) -> None:
     desk = bench()
     await retrieved(desk, Wanted(desk.study), errand("copy", priority=Priority.LOW))
     desk.reception.arrived.clear()

@@ -1,4 +1,4 @@
-"""Who moves next at a source, and who makes way."""
+"""Move slots of a source: the job that moves next, and the one that makes way."""
 
 from __future__ import annotations
 

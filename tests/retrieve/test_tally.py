@@ -18,9 +18,7 @@ def listing(*names: str, series: str = "1.2") -> Expectation:
 
 
 @given(uids, uids, uids)
-def test_every_expected_instance_is_received_skipped_or_missing_and_none_is_two_of_these(
-    listed: set[str], received: set[str], skipped: set[str]
-) -> None:
+def test_expected_instances_are_each_received_skipped_or_missing(listed: set[str], received: set[str], skipped: set[str]) -> None:
     result = tally(listing(*sorted(listed)), received, skipped)
 
     assert set(result.missing) == listed - received - skipped
@@ -52,7 +50,7 @@ def test_nothing_listed_and_nothing_received_is_empty() -> None:
     assert judge(expectation, tally(expectation, []))[0] is VerdictKind.EMPTY
 
 
-def test_nothing_received_of_what_is_listed_is_failed_and_says_what_went_wrong() -> None:
+def test_nothing_received_of_a_listed_study_is_failed_with_the_trouble() -> None:
     expectation = listing("1")
 
     kind, note = judge(expectation, tally(expectation, []), trouble=["the source answered C000"])
@@ -66,7 +64,7 @@ def test_trouble_that_was_repaired_is_not_mentioned() -> None:
     assert judge(expectation, tally(expectation, ["1"]), trouble=["the source answered C000"]) == (VerdictKind.COMPLETE, "")
 
 
-def test_instances_that_came_unlisted_show_that_a_whole_studys_list_is_short() -> None:
+def test_an_unlisted_arrival_makes_a_whole_study_incomplete() -> None:
     expectation = listing("1")
 
     kind, note = judge(expectation, tally(expectation, ["1", "9"]))
@@ -83,7 +81,7 @@ def test_instances_beside_the_part_that_is_wanted_are_only_mentioned() -> None:
 
 
 @given(st.integers(0, 40), uids)
-def test_complete_is_never_said_while_the_source_counts_more_than_it_lists(counted: int, listed: set[str]) -> None:
+def test_a_study_that_counts_more_than_it_lists_is_never_complete(counted: int, listed: set[str]) -> None:
     expectation = replace(listing(*sorted(listed)), counted=counted)
 
     kind, note = judge(expectation, tally(expectation, listed))

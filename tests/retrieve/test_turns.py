@@ -19,7 +19,7 @@ async def test_the_usual_order_holds_again_when_nobody_needs_another() -> None:
     assert orders == ["uncompressed-first", "j2k-first"]
 
 
-async def test_another_order_waits_for_those_under_way_and_later_ones_wait_for_it(
+async def test_another_order_waits_for_running_studies_and_later_ones_for_it(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     told: list[str] = []

@@ -1,4 +1,4 @@
-"""What a source sends otherwise than it lists it is named, asked for again in other ways, and never proves a study complete."""
+"""Instances sent otherwise than listed are named, asked for again in other ways, and never prove a study complete."""
 
 from __future__ import annotations
 
@@ -199,7 +199,7 @@ async def test_a_source_that_counts_more_than_it_lists_is_never_complete(bench: 
     assert f"the source lists fewer than it counts: counted {counted}, listed 3" in verdict.note
 
 
-async def test_instances_that_come_and_are_not_listed_show_that_the_list_is_short(bench: Start) -> None:
+async def test_unlisted_arrivals_make_the_study_incomplete(bench: Start) -> None:
     desk = bench(lists=fewer(2))
 
     verdict = await desk.verdict()
@@ -233,7 +233,7 @@ def _as(dataset: Dataset, syntax: str) -> Dataset:
     return other
 
 
-async def test_what_a_source_can_send_only_as_it_proposes_first_comes_and_is_learned(bench: Start) -> None:
+async def test_a_sop_class_sent_only_as_proposed_comes_and_is_learned(bench: Start) -> None:
     explicit = [as_read(one) for one in study(series=(2,))]
     desk = bench(datasets=[*explicit, dose()], script=its_own_first)
 

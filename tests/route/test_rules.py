@@ -116,7 +116,7 @@ def naive_rest(pattern: str, value: str) -> bool:
     return naive(pattern, value)
 
 
-def test_a_route_may_ask_for_a_transfer_syntax_and_the_first_that_does_decides() -> None:
+def test_the_first_route_that_asks_for_a_transfer_syntax_decides_it() -> None:
     plain = RouteTable(name="p", to=("a", "b"))
     thin = RouteTable(name="t", to=("a",), transfer_syntax="j2k-lossless")
     wide = RouteTable(name="w", to=("a", "b"), transfer_syntax="explicit-le")

@@ -107,7 +107,7 @@ def test_zones_are_known_where_the_system_has_none() -> None:
 # Midnight
 
 
-def test_the_night_of_friday_ends_on_saturday_morning_and_that_of_sunday_on_monday() -> None:
+def test_a_night_belongs_to_the_day_on_which_it_begins() -> None:
     nights = schedule(friday="19-6", sunday="19-6")
     assert not nights.is_open(berlin("2026-11-27T18:59:59"))
     assert nights.is_open(berlin("2026-11-27T19:00"))
@@ -153,7 +153,7 @@ def test_other_zones_ask_about_the_same_instant() -> None:
 # The days on which the clock jumps
 
 
-def test_the_night_of_23_hours_is_an_hour_shorter_and_that_of_25_an_hour_longer() -> None:
+def test_a_night_is_an_hour_shorter_or_longer_when_the_clocks_change() -> None:
     nights = schedule(monday_sunday="19-6")
     for evening, hours in (("2026-03-28T19:00", 10), ("2026-03-29T19:00", 11), ("2026-10-24T19:00", 12)):
         opens = berlin(evening)
@@ -162,7 +162,7 @@ def test_the_night_of_23_hours_is_an_hour_shorter_and_that_of_25_an_hour_longer(
         assert closes - opens.astimezone(UTC) == timedelta(hours=hours)
 
 
-def test_an_hour_that_is_skipped_never_opens_and_one_that_is_repeated_is_open_twice() -> None:
+def test_a_skipped_hour_never_opens_and_a_repeated_one_is_open_twice() -> None:
     two = schedule(sunday="2-3")
     assert two.next_change(datetime(2026, 3, 29, 0, 30, tzinfo=UTC)) == berlin("2026-04-05T02:00")
     opens = two.next_change(datetime(2026, 10, 24, 12, 0, tzinfo=UTC))

@@ -1,4 +1,4 @@
-"""What a power cut leaves of the log: any sequence of operations, cut off anywhere, brings back what was acknowledged and no more.
+"""The log after a power cut: any sequence of operations, cut off anywhere, brings back what was acknowledged and no more.
 
 The disk is real but for its cache: until a file is synced each sector may hold what was written, what stood there before,
 or garbage; names may be those before the last sync of their folder.
@@ -257,9 +257,7 @@ def carry_out(model: Model, operation: tuple[Any, ...]) -> None:
 
 @settings(max_examples=80, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(OPERATIONS, min_size=10, max_size=40), SEEDS)
-def test_any_sequence_of_operations_and_power_cuts_brings_back_what_was_acknowledged(
-    operations: list[tuple[Any, ...]], seed: int
-) -> None:
+def test_acknowledged_instances_survive_any_operations_and_power_cuts(operations: list[tuple[Any, ...]], seed: int) -> None:
     root = Path(tempfile.mkdtemp())
     try:
         with Disk(root / "spool") as disk:

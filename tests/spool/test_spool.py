@@ -99,7 +99,7 @@ def test_a_uid_that_breaks_the_rules_survives_too(spool: Spool, uid: str) -> Non
     assert spool.describe(writer.commit().location).identity == identity
 
 
-def test_a_data_set_that_begins_as_file_meta_information_does_survives_too(spool: Spool) -> None:
+def test_a_data_set_that_begins_like_file_meta_information_survives(spool: Spool) -> None:
     for begins in (explicit(0x00020010, b"UI", IMPLICIT.encode()), implicit(0x00020003, b"1.2"), b"\x02\0\x03\0UI\xff\xff"):
         content = stored(spool, begins + DATA)
         assert spool.describe(content.location).content == content
@@ -158,7 +158,7 @@ def test_a_commit_syncs_the_segment_once_after_its_last_write(
     assert calls == ["pwritev"] * writes + ["fdatasync .log"]
 
 
-def test_a_small_instance_in_several_writes_is_whole_and_may_be_read_before_its_commit(spool: Spool) -> None:
+def test_an_instance_in_several_writes_can_be_read_before_its_commit(spool: Spool) -> None:
     writer = spool.create(IDENTITY, PROVENANCE)
     writer.write([memoryview(DATA)])
     assert writer.read(0, len(DATA)) == DATA
@@ -325,7 +325,7 @@ def test_a_damaged_file_does_not_pass_as_an_instance(spool: Spool, folder: Path,
         spool.describe(content.location)
 
 
-def test_locations_come_segment_by_segment_and_folder_by_folder_and_foreign_files_are_left_alone(folder: Path) -> None:
+def test_locations_come_by_segment_and_folder_and_skip_foreign_files(folder: Path) -> None:
     with Spool(folder, reserve_bytes=0) as spool:
         contents = {stored(spool).location for _ in range(20)}
         contents.add(spool.move_out(min(contents)).location)
@@ -367,7 +367,7 @@ def test_a_large_instance_is_on_its_way_to_disk_before_its_end(spool: Spool, mon
     assert begun == [(content.offset, content.offset + 1200), (content.offset + 1200, content.offset + 2400)]
 
 
-def test_an_instance_larger_than_a_segment_is_kept_and_its_room_given_back_when_it_is_not(spool: Spool, folder: Path) -> None:
+def test_an_instance_larger_than_a_segment_is_kept_or_its_room_freed(spool: Spool, folder: Path) -> None:
     small = stored(spool)
     piece = bytes(1 << 20)
     for keep in (False, True):
@@ -507,7 +507,7 @@ def test_the_head_never_outgrows_what_recovery_reads(spool: Spool) -> None:
 
 
 @pytest.mark.parametrize("umask", [0o000, 0o277])
-def test_the_state_folder_and_all_folders_in_it_are_private_whatever_the_umask(tmp_path: Path, umask: int) -> None:
+def test_all_folders_of_the_state_are_private_whatever_the_umask(tmp_path: Path, umask: int) -> None:
     state = tmp_path / "state"
     before = os.umask(umask)
     try:

@@ -23,7 +23,7 @@ LITTLE = ["1.2.840.10008.1.2.1", "1.2.840.10008.1.2"]
 
 @dataclass
 class Archive:
-    """What the archive holds and how it answers. Change the callables to script it."""
+    """An archive, its instances and its answers. Change the callables to script it."""
 
     status: Callable[[str], int] = lambda _uid: 0x0000
     keeps: Callable[[str], bool] = lambda _uid: True
@@ -31,7 +31,7 @@ class Archive:
 
     find_status: int = 0x0000
     lists: int | None = None
-    """How many matches it gives to a C-FIND at most, and says nothing of it."""
+    """Maximum number of matches for a C-FIND, which it does not mention; None: no maximum."""
 
     uid_lists: bool = True
     """Whether it matches lists of UIDs."""

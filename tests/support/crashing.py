@@ -23,7 +23,7 @@ REPOSITORY = Path(__file__).parents[2]
 
 @dataclass(frozen=True)
 class Fault:
-    """What happens at the `nth` time that any one thread makes one of `calls`: SIGKILL before it, or the error named instead of it.
+    """A fault at the `nth` time that any one thread makes one of `calls`: SIGKILL before the call, or `error` in place of it.
 
     With `onwards` each later call fails too.
     """

@@ -19,7 +19,7 @@ from gateway.spool import pool
 SEGMENT_BYTES = 64 * 1024
 FIRST_BYTES = 16 * 1024
 
-# What `serve` imports only when it runs.
+# Modules that `serve` imports only when it runs.
 PRELOADED = (
     "gateway.app",
     "gateway.assembly",

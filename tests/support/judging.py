@@ -24,7 +24,7 @@ _MISREAD_BY_GDCM = re.compile(r"SC_rgb_rle_(16|32)bit|.*((16|32)bit|small_odd).*
 """GDCM misreads RLE in colour with more than eight bits, and tiny ones; DCMTK agrees with us there."""
 
 SET_BY_TRANSCODING = frozenset({"(0028,0004)", "(0028,0006)", "(0028,2110)", "(7FE0,0001)", "(7FE0,0002)", "(7FE0,0003)"})
-"""What describes the encoding of the pixels, and goes with it."""
+"""Elements that describe the encoding of the pixels, and change with it."""
 
 
 @dataclass(frozen=True)

@@ -36,7 +36,7 @@ class Template:
 
 @dataclass
 class Ledger:
-    """What was sent, and what of it was answered with which status. Thread-safe."""
+    """Instances sent, and the status with which each was answered. Thread-safe."""
 
     template: Template
     prefix: str = "1.2.826.0.1.3680043.10.1338.500"

@@ -131,7 +131,7 @@ def orthanc(
     path = folder / "orthanc.json"
     path.write_text(json.dumps(config, indent=1))
     surroundings = {"LC_ALL": "C.UTF-8", **os.environ, **(environ or {})}
-    # What it answered is in its files: to end in order takes it seconds, to be killed costs nothing.
+    # Instances that it answered are in its files: killing it loses nothing, and an orderly end takes seconds.
     process = Running([PROGRAM, path], environ=surroundings, stop_signal=signal.SIGKILL)
     # Orthanc closes a connection that was idle for a second, be it while the next request is on its way.
     once = httpx.Limits(max_keepalive_connections=0)

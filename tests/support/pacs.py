@@ -54,7 +54,7 @@ class Order:
     _context_id: int
     _syntax: Any
     propose: list[Dataset] | None = None
-    """What presentation contexts are proposed for; None: what is selected."""
+    """Data sets to propose presentation contexts for; None: the selected ones."""
 
     @property
     def level(self) -> str:
@@ -63,7 +63,7 @@ class Order:
 
     @property
     def selected(self) -> list[Dataset]:
-        """What the identifier names, of what the PACS holds."""
+        """Data sets of the PACS that the identifier names."""
         return [dataset for dataset in self.pacs.datasets if _matches(dataset, self.identifier)]
 
     @property
@@ -145,7 +145,7 @@ class Order:
 
 
 _LOOK_S = 0.02
-"""How often the server looks whether it is to stop: with its own half second, stopping takes longer than most tests."""
+"""Seconds between two looks of the server whether it is to stop: its own half second is longer than most tests."""
 
 Script = Callable[[Order], None]
 
@@ -182,7 +182,7 @@ class Pacs:
 
     series_level: bool = True
     counts: Callable[[int], int | None] = lambda count: count
-    """What is answered for a number of related instances; None leaves the attribute out."""
+    """The answered count for a number of related instances; None leaves the attribute out."""
 
     lists: Callable[[Dataset, int], bool] = lambda _dataset, _finds: True
     """Whether an instance is listed in the nth C-FIND."""
@@ -191,7 +191,7 @@ class Pacs:
     """The status with which the nth C-FIND, at a level, is refused; None answers it."""
 
     gets: Callable[[int, str], int | None] | None = None
-    """How the nth instance that is sent by C-GET, by its UID, fails: with a status that ends the C-GET; None sends it.
+    """The status that ends a C-GET in place of its nth instance, given the instance's UID; None sends it.
 
     None in place of the function: C-GET is not supported.
     """

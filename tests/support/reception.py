@@ -25,7 +25,7 @@ from tests.support.ports import HOST
 
 
 class Correlator(Protocol):
-    """What the retriever offers to intake."""
+    """The side of the retriever that intake uses."""
 
     def correlate(self, provenance: Provenance, sop_instance_uid: str) -> Purpose | None: ...
 
@@ -56,7 +56,10 @@ class Warned:
 
 @dataclass
 class Reception:
-    """What arrived, and how it is answered: `refuse(nth, uid)` gives a status for the nth C-STORE, or None for a good one."""
+    """The gateway's reception on a port, and the UIDs that arrived.
+
+    `refuse(nth, uid)` gives the status that refuses the nth C-STORE, or None to accept it.
+    """
 
     settings: Settings
     ledger: Ledger

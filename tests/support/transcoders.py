@@ -24,7 +24,7 @@ from tests.support.instances import Store
 
 @dataclass
 class Working:
-    """What is at work on a `Store`."""
+    """The parts of delivery that work on a `Store`."""
 
     dispatcher: Dispatcher
     transcoder: Transcoder
@@ -34,7 +34,7 @@ class Working:
 
 def acceptance(store: Store, name: str) -> Acceptance:
     """Return what the ledger knows of a destination, as a gateway does that starts now."""
-    # What was submitted before is in the ledger after this.
+    # A write waits for those submitted before it.
     store.ledger.write(lambda _connection: None)
     return assembly._acceptance(store.ledger, name)
 

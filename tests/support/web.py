@@ -13,7 +13,7 @@ from tests.support.ports import HOST
 
 @dataclass
 class Reply:
-    """What is answered; without a status the connection is closed instead."""
+    """An answer of the service; without a status it closes the connection instead."""
 
     status: int | None = 200
     content_type: str = "application/dicom+json"

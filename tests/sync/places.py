@@ -22,7 +22,7 @@ class Shelf:
     refuses: set[str] = field(default_factory=set)
     refusal: GatewayError = field(default_factory=lambda: DimseFailed("C-FIND", 0xC001))
     cap: int | None = None
-    """How many instances it lists of a series at most."""
+    """Maximum number of instances that it lists of a series."""
 
     doubtful: tuple[str, ...] = ()
     asked: list[str] = field(default_factory=list)
@@ -48,7 +48,7 @@ class Shelf:
         return set(sorted(self.holdings(study, series))[: self.cap])
 
     def holdings(self, study: str, series: str) -> set[str]:
-        """What it has of a series, listed or not."""
+        """Return the instances that it has of a series, listed or not."""
         return set(self.held.get(study, {}).get(series, ()))
 
     def holds(self, study: str, series: str, instances: Collection[str], listed: Collection[str] = ()) -> set[str]:
@@ -65,7 +65,7 @@ class Shelf:
         self.closed += 1
 
     def questions(self, about: str = "") -> list[str]:
-        """What was asked since the last call, other than for the list of studies."""
+        """Return the questions since the last call, other than for the list of studies."""
         asked, self.asked = [one for one in self.asked if one.startswith(about) and one != "studies"], []
         return asked
 

@@ -1,4 +1,4 @@
-"""What a destination lacks: counts first, then UIDs."""
+"""Instances that a destination lacks: counts first, then UIDs."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ HISTORIES = st.lists(st.tuples(st.integers(0, 3), st.floats(1, 300)), min_size=1
 
 
 def seen_through(history: list[tuple[int, float]]) -> tuple[Seen, float]:
-    """What is known of a series after looks that saw these counts, each so long after the one before."""
+    """Return the knowledge of a series after looks that saw these counts, each so long after the one before, and the time."""
     known, now = dict[str, Seen](), 0.0
     for count, after_s in history:
         now += after_s
@@ -96,7 +96,7 @@ def test_what_a_side_does_not_count_is_listed_later_and_later() -> None:
     assert until_compared(50, 60.0, 300.0, counted=False) == 300.0
 
 
-def test_a_study_that_agreed_is_left_alone_until_a_count_changes_or_its_time_comes() -> None:
+def test_an_agreed_study_rests_until_a_count_changes_or_its_time_comes() -> None:
     sight = Sight(5, {"a": 5})
     memory = Memory().agree(sight, 0.0, 60.0, 21600.0)
     assert memory.is_settled(sight, 21599.0)
@@ -105,7 +105,7 @@ def test_a_study_that_agreed_is_left_alone_until_a_count_changes_or_its_time_com
     assert not memory.is_settled(Sight(5, {"a": 4}), 1.0)
 
 
-def test_what_agrees_by_counts_alone_waits_for_no_longer_than_the_next_look() -> None:
+def test_a_study_that_agrees_by_counts_only_is_due_at_the_next_look() -> None:
     sight = Sight(5, {"a": 5})
     assert not Memory().agree_by_counts(sight, 10.0).is_settled(sight, 10.0)
 

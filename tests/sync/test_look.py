@@ -1,4 +1,4 @@
-"""What a look finds, and how little it asks for it."""
+"""Findings of a look, and the few questions that it asks for them."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ async def test_a_source_that_may_have_more_than_it_lists_is_told_of(desk: MakeDe
     assert (await here.look()).error == "there may be more"
 
 
-async def test_equal_counts_are_confirmed_by_uids_at_first_and_then_at_long_intervals(desk: MakeDesk, mock_clock: Clock) -> None:
+async def test_equal_counts_are_confirmed_by_uids_first_and_then_rarely(desk: MakeDesk, mock_clock: Clock) -> None:
     here = full(desk())
     here.destination.held["1"]["1.1"] = {"1.1.1", "1.1.2", "1.1.9"}
     part = Wanted("1", series=frozenset({"1.1"}), instances=frozenset({"1.1.3"}))

@@ -166,7 +166,7 @@ async def test_a_look_waits_for_no_retrieval_and_skips_what_is_under_way(desk: M
     assert run.retriever.begun == ["1", "2"]
 
 
-async def test_the_newest_come_first_and_no_more_at_a_time_than_the_source_moves_and_one(desk: MakeDesk, mock_clock: Clock) -> None:
+async def test_newest_studies_start_first_up_to_one_more_than_the_moves(desk: MakeDesk, mock_clock: Clock) -> None:
     here, go_on = with_studies(desk(patience=AT_ONCE), "1", "2", "3", "4", "5"), trio.Event()
 
     async def held_up(_wanted: Wanted) -> VerdictKind:
@@ -197,7 +197,7 @@ async def test_a_study_that_fails_is_tried_again_after_pauses_that_grow(desk: Ma
         assert (await run.cycle()).missing == 0
 
 
-async def test_what_a_destination_takes_and_does_not_keep_is_not_moved_at_every_look(desk: MakeDesk, mock_clock: Clock) -> None:
+async def test_a_study_the_destination_does_not_keep_is_moved_ever_more_rarely(desk: MakeDesk, mock_clock: Clock) -> None:
     here = with_studies(desk(patience=AT_ONCE), "1")
 
     async def lost(_wanted: Wanted) -> VerdictKind:

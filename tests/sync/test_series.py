@@ -37,7 +37,7 @@ def test_smallest_takes_the_one_with_the_fewest_instances() -> None:
     assert list(Selection(Take.SMALLEST).chosen(series)) == ["1.2"]
 
 
-def test_of_equally_small_series_the_uid_that_sorts_first_as_text_is_taken() -> None:
+def test_of_equally_small_series_the_textually_first_uid_is_taken() -> None:
     assert list(Selection(Take.SMALLEST).chosen([Series("1.9", 2), Series("1.10", 2)])) == ["1.10"]
 
 

@@ -58,7 +58,7 @@ def test_the_last_hours_ask_for_the_days_that_they_touch(now: str, last: float, 
         ("20240305", "", True),
         ("20240304", "", False),
         ("2024.03.05", "03:00:00", True),
-        # What cannot be read leaves no study out.
+        # A date or time that cannot be read leaves no study out.
         ("", "", True),
         ("20241399", "", True),
         ("20240305", "9999", True),

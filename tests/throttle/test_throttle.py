@@ -29,7 +29,7 @@ def test_rates_are_read(text: str, bytes_per_s: float) -> None:
     rate=st.floats(10_000, 2e9),
     moves=st.lists(st.tuples(st.integers(1, 10_000_000), st.floats(0.0, 3.0)), min_size=1, max_size=50),
 )
-def test_no_stretch_of_time_has_more_than_the_rate_and_what_may_be_caught_up(rate: float, moves: list[tuple[int, float]]) -> None:
+def test_no_stretch_of_time_moves_more_than_the_rate_and_the_catch_up(rate: float, moves: list[tuple[int, float]]) -> None:
     bucket, now, begun = Bucket(rate), 1000.0, list[tuple[float, int]]()
     for count, pause_s in moves:
         now += pause_s
@@ -39,13 +39,13 @@ def test_no_stretch_of_time_has_more_than_the_rate_and_what_may_be_caught_up(rat
     for first in range(len(begun)):
         moved = 0
         for at, count in begun[first:]:
-            # What is begun at the end of the stretch is moved after it.
+            # Bytes begun at the end of the stretch are moved after it.
             assert moved <= rate * (at - begun[first][0] + CATCH_UP_S) + begun[first][1] * 1e-6 + 1
             moved += count
 
 
 @given(rate=st.floats(10_000, 2e9), count=st.integers(1_000, 1_000_000), late_s=st.floats(0.0, 0.05))
-def test_who_always_has_something_to_move_gets_the_rate_however_late_it_wakes(rate: float, count: int, late_s: float) -> None:
+def test_a_constant_load_gets_the_rate_however_late_its_thread_wakes(rate: float, count: int, late_s: float) -> None:
     bucket, now, moved = Bucket(rate), 50.0, 0
     rounds = 400
     for _ in range(rounds):

@@ -20,7 +20,7 @@ def test_only_the_owner_may_open_the_control_socket(state: Path) -> None:
         assert stat.S_IMODE((state / sockets.SOCKET_NAME).stat().st_mode) == 0o600
 
 
-def test_a_socket_that_a_killed_gateway_left_behind_answers_nothing_and_is_replaced(state: Path) -> None:
+def test_a_socket_left_by_a_killed_gateway_is_silent_and_replaced(state: Path) -> None:
     sockets.listen(state).close()
     assert (state / sockets.SOCKET_NAME).exists()
     assert not sockets.answers(state)

@@ -26,13 +26,13 @@ def test_the_oldest_is_the_oldest_that_still_waits_by_itself() -> None:
     assert document["queue"] == {"states": {"held": 1, "deferred": 2}, "size_bytes": 300, "oldest_s": 60.0}
 
 
-def test_a_destination_that_is_no_longer_configured_but_still_owed_is_shown() -> None:
+def test_a_removed_destination_that_is_still_owed_is_shown() -> None:
     owed = QueueDepth("gone", DeliveryState.PENDING, 3, 300, NOW - 60)
     (document,) = destinations(Settings(), counts(owed), {}, NOW)
     assert (document["name"], document["kind"]) == ("gone", "gone")
 
 
-def test_a_destination_with_hours_says_whether_it_is_within_them_and_until_when() -> None:
+def test_a_destination_shows_whether_its_hours_are_open_and_until_when() -> None:
     night = ScheduleTable(time_zone="UTC", night="19-6")
     settings = Settings(destinations={"a": FOLDER.model_copy(update={"when": "night"}), "b": FOLDER}, schedule={"night": night})
     noon, seven = (datetime(2026, 11, 25, hour, tzinfo=UTC).timestamp() for hour in (12, 19))

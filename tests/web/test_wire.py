@@ -14,7 +14,7 @@ from gateway.web.wire import QueueFilter, RemoteError, error_document, line, rai
         errors.DimseFailed("C-MOVE", 0xA801, peer="AE@host:104"),
     ],
 )
-def test_an_error_crosses_the_socket_with_its_type_its_words_and_whether_it_may_be_retried(error: errors.GatewayError) -> None:
+def test_an_error_keeps_type_text_and_retryability_across_the_socket(error: errors.GatewayError) -> None:
     with pytest.raises(type(error)) as raised:
         raise_document(error_document(error))
     assert type(raised.value) is type(error)
