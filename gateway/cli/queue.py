@@ -207,7 +207,7 @@ def _steering(action: Action, text: str) -> None:
 
 _steering(
     Action.RETRY,
-    "Try held and deferred deliveries again now.\n\nAll attempts begin anew. Dropped deliveries are tried again when they are named.",
+    "Try held and deferred deliveries again now.\n\nAll attempts begin anew. Dropped ones are tried when they are named.",
 )
 _steering(Action.HOLD, "Stop trying deliveries until they are retried or released.")
 _steering(Action.RELEASE, "Let held deliveries go on where they stood.\n\nThe attempts so far count; retry begins anew.")
