@@ -123,8 +123,10 @@ def test_what_a_real_source_cannot_send_well_is_named_and_held(tmp_path: Path, g
         )
         done = gateway.run("pull", "archive", "--accession", ACCESSION)
         assert done.returncode == 1, done.stdout + done.stderr
-        again = gateway.json("pull", "archive", "--accession", ACCESSION, exit_codes=[1])
-    (study,) = again["studies"]
+        again = gateway.run("pull", "archive", "--accession", ACCESSION, "--json")
+        assert again.returncode == 1, again.stdout + again.stderr
+        assert again.stdout, again.stderr
+    (study,) = json.loads(again.stdout)["studies"]
     assert (study["kind"], study["expected"], study["received"]) == ("incomplete", 6, 4)
     assert set(study["missing"]) == set(study["unfit"]) == bad
     assert all("not proved" in reason for reason in study["unfit"].values())
