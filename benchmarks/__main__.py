@@ -47,8 +47,6 @@ ROWS: list[Row] = [
 ]
 DOCS = ROOT / "docs"
 
-PICTURE = "![How far each goal is reached; to the right of the line at 1 is better](performance.svg)\n\n"
-
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
@@ -106,7 +104,7 @@ def _publish(results: list[Result], run: report.Run, *, write: bool) -> None:
         table = report.markdown(results, run)
         (DOCS / "performance.svg").write_text(plot.svg(results))
         report.write_json(DOCS / "performance.json", report.document(results, run))
-        report.write_page(DOCS / "performance.md", PICTURE + table)
+        report.write_page(DOCS / "performance.md", table)
 
 
 def main() -> int:

@@ -9,7 +9,7 @@ from typing import Any
 from gateway.config import load
 from gateway.ledger.queue import Action
 from gateway.settings import Settings
-from gateway.web.client import Client, connect
+from gateway.web.client import Ask, Client, connect
 from gateway.web.wire import QueueAction, QueueFilter
 from tests.support.gateway import Gateway
 from tests.support.waiting import wait_until
@@ -18,7 +18,7 @@ SETTLE_S = 300.0
 LOOK_S = 0.02
 
 
-def _nobody(_settings: Settings) -> AbstractContextManager[None]:
+def _nobody(_settings: Settings) -> AbstractContextManager[Ask]:
     raise AssertionError("the gateway does not run")
 
 

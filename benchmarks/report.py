@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import statistics
+import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -26,6 +27,7 @@ FAMILIES = {
 }
 
 _DIGITS = 3
+_WIDTH = 132
 
 
 @dataclass(frozen=True)
@@ -89,8 +91,8 @@ def markdown(results: Sequence[Result], run: Run) -> str:
     """Return the page's part: summary, goals, failures, and a table of figures a family."""
     verdicts = [result.met(goal) for result in results for goal in _judged(result)]
     lines = [
-        f"{verdicts.count(True)} of {len(verdicts)} goals reached. {run.sentence()}",
-        *_origins(results),
+        *_wrapped(f"{verdicts.count(True)} of {len(verdicts)} goals reached. {run.sentence()}"),
+        *(line for origin in _origins(results) for line in _wrapped(origin)),
         "",
         "### Ratios and goals",
         "",
@@ -102,6 +104,11 @@ def markdown(results: Sequence[Result], run: Run) -> str:
     for family, title in FAMILIES.items():
         lines += _figures(title, [result for result in results if result.row.family == family])
     return "\n".join(lines) + "\n"
+
+
+def _wrapped(text: str) -> list[str]:
+    """Break a sentence into lines that Markdown may have."""
+    return textwrap.wrap(text, _WIDTH, break_long_words=False, break_on_hyphens=False)
 
 
 def _origins(results: Sequence[Result]) -> Iterator[str]:

@@ -7,7 +7,7 @@ recorder after the last association and before the ledger, so that what was answ
 gateway, because a gateway that runs without one of its parts would only look alive; a look at a peer or a file that fails is tried
 again (`gateway.starts`), because what it failed over is not ours.
 
-A short command that only asks opens a `Desk`: state folder and API, and nothing more before it is asked for more.
+A short command that only asks opens a `Desk`: lock and API, and nothing more before it is asked for more.
 """
 
 from __future__ import annotations
@@ -16,28 +16,29 @@ import os
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import structlog
 import trio
 
 from gateway.domain import Role
 from gateway.engine import Desk, Engine
 from gateway.errors import GatewayError, StateFolderInUse, leaf
 from gateway.files import using
-from gateway.ledger import Ballast, Ledger
+from gateway.log import get_logger
 from gateway.settings import Settings
-from gateway.spool import Spool, StateLock
-from gateway.spool.layout import LOG_SUFFIX, SEGMENTS
+from gateway.spool.lock import StateLock
 from gateway.web.api import create_api
 from gateway.web.server import serve_control
 
 if TYPE_CHECKING:
     from gateway.association.acceptor import Acceptor
+    from gateway.ledger import Ballast, Ledger
+    from gateway.spool import Spool
+    from gateway.web.detached import Detached
 
-log = structlog.get_logger()
+log = get_logger()
 
 LEDGER_NAME = "ledger.db"
 BALLAST_NAME = "ledger.ballast"
@@ -126,7 +127,8 @@ async def run(
                 drained()
             finally:
                 closing.set()
-    log.info("gateway_stopped")
+    if role is Role.GATEWAY:
+        log.info("gateway_stopped")
 
 
 async def _locked(settings: Settings, lock_s: float) -> StateLock:
@@ -145,30 +147,55 @@ async def _locked(settings: Settings, lock_s: float) -> StateLock:
 def _opened(settings: Settings, role: Role) -> Iterator[Engine]:
     """Open the state folder; what a desk is not asked for is not made, and its libraries are not imported."""
     state = settings.gateway.state
-    ballast = Ballast(state / BALLAST_NAME)
-    if role is Role.GATEWAY:
-        ballast.take()
-    reserve_bytes = settings.spool.reserve_bytes
     with ExitStack() as stack:
-        with using(state, "cannot use the state folder"):
-            spool = stack.enter_context(
-                Spool(state / SPOOL_NAME, reserve_bytes=reserve_bytes, withheld=lambda: ballast.missing_bytes)
-            )
-            ledger = stack.enter_context(Ledger(state / LEDGER_NAME, ballast=ballast, begun=_begun(state / SPOOL_NAME)))
+
+        @cache
+        def ballast() -> Ballast:
+            from gateway.ledger import Ballast
+
+            kept = Ballast(state / BALLAST_NAME)
+            if role is Role.GATEWAY:
+                kept.take()
+            return kept
+
+        @cache
+        def spool() -> Spool:
+            from gateway.spool import Spool
+
+            withheld, reserve_bytes = ballast(), settings.spool.reserve_bytes
+            with using(state, "cannot use the state folder"):
+                opened = Spool(state / SPOOL_NAME, reserve_bytes=reserve_bytes, withheld=lambda: withheld.missing_bytes)
+            return stack.enter_context(opened)
+
+        @cache
+        def ledger() -> Ledger:
+            from gateway.ledger import Ledger
+
+            with using(state, "cannot use the state folder"):
+                opened = Ledger(state / LEDGER_NAME, ballast=ballast(), begun=_begun(state / SPOOL_NAME))
+            return stack.enter_context(opened)
+
+        def detached() -> Detached:
+            from gateway.web.detached import REPORTS_NAME, Detached
+
+            return Detached(ledger(), state / REPORTS_NAME)
 
         def assemble() -> Engine:
             from gateway.assembly import assembled
             from gateway.codec.pool import Pool
 
-            engine = assembled(settings, role, spool, ledger, stack.enter_context(Pool()))
+            engine = assembled(settings, role, spool(), ledger(), stack.enter_context(Pool()))
             stack.enter_context(engine.recorder)
             return engine
 
-        yield assemble() if role is Role.GATEWAY else Desk(settings, spool, ledger, assemble)
+        alone: dict[str, Callable[[], object]] = {"spool": spool, "ledger": ledger, "detached": detached}
+        yield assemble() if role is Role.GATEWAY else Desk(settings, alone, assemble)
 
 
 def _begun(spool: Path) -> bool:
     """Tell whether the spool ever had instances in it."""
+    from gateway.spool.layout import LOG_SUFFIX, SEGMENTS
+
     return any((spool / SEGMENTS).glob(f"*{LOG_SUFFIX}"))
 
 
@@ -181,8 +208,9 @@ async def _start(engine: Engine, parts: trio.Nursery, control: trio.Nursery, clo
     await control.start(partial(serve_control, create_api(engine), engine.settings.gateway.state, stop=closing))
     if engine.role is Role.GATEWAY and listens:
         await engine.listener.open()
-    listening = [f"{host}:{port}" for host, port in engine.acceptor.endpoints] if engine.role is Role.GATEWAY else []
-    log.info("gateway_started", role=engine.role, process_id=os.getpid(), listening=listening)
+    if engine.role is Role.GATEWAY:
+        listening = [f"{host}:{port}" for host, port in engine.acceptor.endpoints]
+        log.info("gateway_started", role=engine.role, process_id=os.getpid(), listening=listening)
 
 
 async def _drain(engine: Engine, stop: Stop, drain_s: float) -> None:

@@ -42,12 +42,11 @@ from gateway.starts import Starts
 from gateway.stored import Stored
 from gateway.throttle import Throttle
 from gateway.tls import acceptor_context, requestor_context
-from gateway.web.detached import Detached
+from gateway.web.detached import REPORTS_NAME, Detached
 
 COPIES_NAME = "transcoded"
 COMPARE_NAME = "comparing"
 PROVING_NAME = "proving"
-REPORTS_NAME = "reports"
 
 
 def assembled(settings: Settings, role: Role, spool: Spool, ledger: Ledger, pool: Pool) -> Engine:

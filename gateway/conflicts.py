@@ -12,7 +12,6 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
-import structlog
 import trio
 
 from gateway.codec import alike
@@ -23,6 +22,7 @@ from gateway.files import make_private_folder
 from gateway.housekeeping import Hint
 from gateway.ledger import Ledger, conflicts
 from gateway.ledger.conflicts import Pair
+from gateway.log import get_logger
 from gateway.spool import Spool
 
 PAGE = 50
@@ -32,7 +32,7 @@ LOOK_AT_LEAST_S = 3600.0
 MAX_REMEMBERED = 100_000
 """Pairs that are known to differ; forgetting them costs another comparison."""
 
-_log = structlog.get_logger()
+_log = get_logger()
 
 
 class Conflicts:

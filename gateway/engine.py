@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -105,18 +106,21 @@ class Engine:
 
 
 class Desk(Engine):
-    """An engine for a short command: state folder, ledger and spool.
+    """An engine for a short command: a part is made, and its libraries are imported, once it is asked for. Nothing of it runs."""
 
-    Any other part is made, with all of them, once it is asked for, which happens on the trio thread. Nothing of it runs.
-    """
-
-    def __init__(self, settings: Settings, spool: Spool, ledger: Ledger, assemble: Callable[[], Engine]) -> None:
-        own = {"settings": settings, "role": Role.DESK, "spool": spool, "ledger": ledger, "jobs": Jobs(), "started_at": time.time()}
-        self.__dict__.update(own, _assemble=assemble)
+    def __init__(self, settings: Settings, alone: Mapping[str, Callable[[], object]], assemble: Callable[[], Engine]) -> None:
+        """`alone` makes parts that need no others, on any thread; `assemble` makes all the others together, on the trio thread."""
+        own = {"settings": settings, "role": Role.DESK, "jobs": Jobs(), "started_at": time.time()}
+        self.__dict__.update(own, _alone=alone, _assemble=assemble, _whole=None, _making=threading.RLock())
 
     def __getattr__(self, name: str) -> object:
         if name.startswith("_"):
             raise AttributeError(name)
-        whole: Engine = self.__dict__.get("_whole") or self.__dict__["_assemble"]()
-        self.__dict__["_whole"] = whole
-        return getattr(whole, name)
+        own = self.__dict__
+        with own["_making"]:
+            if name not in own and name in own["_alone"]:
+                own[name] = own["_alone"][name]()
+            if name in own:
+                return own[name]
+            own["_whole"] = own["_whole"] or own["_assemble"]()
+            return getattr(own["_whole"], name)

@@ -8,17 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from contextlib import closing
-
-import structlog
+from typing import TYPE_CHECKING
 
 from gateway.domain import Attributes
 from gateway.errors import AssociationError, ConfigurationError, DestinationUnavailable, LedgerError, WebServiceError
-from gateway.holdings import place
-from gateway.ledger import Ledger
+from gateway.log import get_logger
 from gateway.route import OPERATION_KEYS, Rule, compile_routes
 from gateway.settings import Settings
 
-log = structlog.get_logger()
+if TYPE_CHECKING:
+    from gateway.ledger import Ledger
+
+log = get_logger()
 
 
 def possible_destinations(settings: Settings, source: str) -> tuple[str, ...]:
@@ -54,6 +55,8 @@ class Existing:
         return held or set()
 
     def _held_at(self, name: str, study: str, series: Collection[str]) -> set[str]:
+        from gateway.holdings import place
+
         try:
             with closing(place(self._settings, name, self._ledger)) as asked:
                 return {uid for one in series for uid in asked.instances(study, one)}

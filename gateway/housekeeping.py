@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 
-import structlog
 import trio
 
 from gateway.delivery.journal import Journal, Key, Sent
@@ -15,12 +14,13 @@ from gateway.domain import DeliveryState
 from gateway.errors import ConfigurationError, LedgerDamaged, LedgerUnavailable, SpoolError
 from gateway.intake import Releaser
 from gateway.ledger import Ledger, overview, progress
+from gateway.log import get_logger
 from gateway.repeats import Repeats
 from gateway.settings import Settings
 from gateway.spool import Spool
 from gateway.tls import expiring
 
-log = structlog.get_logger()
+log = get_logger()
 
 WINDOW_GAP_S = 0.2
 """Between two looks for bytes to release or history to forget: a long backlog costs little, and the ledger's writer is free."""

@@ -3,32 +3,40 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager, suppress
 from functools import partial
 
 import trio
 
 from gateway.app import Stop, first_of_ours, run
 from gateway.domain import Role
+from gateway.errors import leaf
+from gateway.log import get_logger
 from gateway.settings import Settings
+from gateway.web.api import create_api
+from gateway.web.client import ANSWER_S, Ask
+from gateway.web.server import GRACE_S, answer
+
+log = get_logger()
 
 DRAIN_S = 5.0
 """The longest time that work at hand may take to finish once the command is done with it."""
 
 
 @contextmanager
-def local(settings: Settings, *, role: Role, listens: bool = False) -> Iterator[None]:
+def local(settings: Settings, *, role: Role, listens: bool = False) -> Iterator[Ask]:
     """Run a gateway on a thread of this process while the ``with`` lasts; for the commands, when none runs.
 
-    It opens its ports at once if it `listens`, else when an operation needs a caller.
+    It opens its ports at once if it `listens`, else when an operation needs a caller. Given is how to ask its API from here.
 
     Raises as `run` does, on entering or, when it crashed meanwhile, on leaving.
     """
     runner = _Local(settings, role, listens)
     try:
         runner.start()
-        yield
+        yield runner.ask
     finally:
         runner.finish()
 
@@ -41,6 +49,7 @@ class _Local:
         self._role = role
         self._listens = listens
         self._token: trio.lowlevel.TrioToken | None = None
+        self._nursery: trio.Nursery | None = None
         self._begun = threading.Event()
         self._up = threading.Event()
         self._error: BaseException | None = None
@@ -53,25 +62,61 @@ class _Local:
         if self._error is not None:
             raise self._error
 
+    def ask(self, method: str, path: str, body: bytes) -> tuple[int, bytes]:
+        """Return the status and the body of an answer of the gateway's API. An interrupt meanwhile tells it that nobody waits.
+
+        Raises:
+            TimeoutError: there is none after `ANSWER_S`.
+            ConnectionError: the gateway ended before.
+        """
+        answered, left = Future[tuple[int, bytes]](), trio.Event()
+
+        async def answering() -> None:
+            try:
+                answered.set_result(await answer(self._api, method, path, body, left))
+            except Exception as error:  # noqa: BLE001 - the root of a request, as a connection is one
+                log.warning("control_connection_failed", error=type(leaf(error)).__name__)
+            finally:
+                if not answered.done():
+                    answered.set_exception(ConnectionAbortedError())
+
+        def begin() -> None:
+            if self._nursery is None:
+                answered.set_exception(ConnectionAbortedError())
+            else:
+                self._nursery.start_soon(answering)
+
+        if not self._tell(begin):
+            raise ConnectionAbortedError
+        try:
+            return answered.result(ANSWER_S)
+        finally:
+            self._tell(left.set)
+
     def finish(self) -> None:
         """Drain and wait; an interrupt meanwhile breaks off what still runs. Raises what the gateway ended with."""
         self._begun.wait()
-        self._request()
+        self._tell(self._leave)
         while self._thread.is_alive():
             try:
                 self._thread.join()
             except KeyboardInterrupt:
-                self._request()
+                self._tell(self._leave)
         if self._error is not None:
             raise self._error
 
-    def _request(self) -> None:
-        if self._token is None:
-            return
-        try:
-            self._token.run_sync_soon(self._stop.request)
-        except trio.RunFinishedError:
-            return
+    def _tell(self, what: Callable[[], object]) -> bool:
+        """Have the gateway's thread call `what`, unless it has ended."""
+        if self._token is not None:
+            with suppress(trio.RunFinishedError):
+                self._token.run_sync_soon(what)
+                return True
+        return False
+
+    def _leave(self) -> None:
+        if self._left.is_set():
+            self._stop.request()
+        self._left.set()
 
     def _run(self) -> None:
         try:
@@ -84,11 +129,19 @@ class _Local:
 
     async def _main(self) -> None:
         self._token = trio.lowlevel.current_trio_token()
-        self._stop = Stop()
+        self._stop, self._left = Stop(), trio.Event()
         self._begun.set()
+        running = partial(run, self._settings, role=self._role, listens=self._listens, stop=self._stop, drain_s=DRAIN_S)
         with first_of_ours():
             async with trio.open_nursery() as nursery:
-                await nursery.start(
-                    partial(run, self._settings, role=self._role, listens=self._listens, stop=self._stop, drain_s=DRAIN_S)
-                )
-                self._up.set()
+                self._api = create_api(await nursery.start(running))
+                # What is asked here ends before the gateway does: it uses its parts.
+                async with trio.open_nursery() as requests:
+                    self._nursery = requests
+                    self._up.set()
+                    try:
+                        await self._left.wait()
+                    finally:
+                        self._nursery = None
+                    requests.cancel_scope.deadline = trio.current_time() + GRACE_S
+                self._stop.request()

@@ -1,8 +1,9 @@
 """Structured logs: one line an event on standard error, stable snake_case names, no patient data at any level.
 
-`configure` is called once, by the process's entry point; everyone else takes ``structlog.get_logger()``. Libraries log
-through the standard library: those whose text is known to carry no data set are passed on as the event ``library``;
-DICOM libraries may put element values into theirs, so of these only the level and the logger's name remain.
+`configure` is called once, by the process's entry point; everyone else takes `get_logger`. structlog, and rich with it, is
+imported once something is logged: a short command mostly has nothing to say. Libraries log through the standard library:
+those whose text is known to carry no data set are passed on as the event ``library``; DICOM libraries may put element values
+into theirs, so of these only the level and the logger's name remain.
 """
 
 from __future__ import annotations
@@ -10,13 +11,14 @@ from __future__ import annotations
 import logging
 import sys
 import warnings
-from collections.abc import Mapping, MutableMapping
-from typing import Any, TextIO
+from collections.abc import Callable, Mapping, MutableMapping
+from functools import partial
+from typing import TYPE_CHECKING, Any, TextIO
 
-import structlog
-from structlog.typing import EventDict, Processor
+if TYPE_CHECKING:
+    from structlog.typing import EventDict, Processor
 
-from gateway.settings import LogTable
+    from gateway.settings import LogTable
 
 _MUTE = ("pydicom", "pynetdicom", "pylibjpeg", "openjpeg")
 """Loggers whose text may hold element values: everything below a warning is dropped, and the text of the rest."""
@@ -26,21 +28,51 @@ _LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARN
 WITHHELD = "text withheld: it may hold element values"
 
 
+class _Logger:
+    """structlog's logger, as it is configured when something is logged."""
+
+    def __getattr__(self, name: str) -> Any:
+        import structlog
+
+        if _unconfigured:
+            _unconfigured.pop()()
+        return getattr(structlog.get_logger(), name)
+
+
+_unconfigured: list[Callable[[], None]] = []
+"""Configures structlog once it is imported; empty once that is done."""
+
+
+def get_logger() -> Any:
+    """Return the logger of this process; its methods are structlog's."""
+    return _Logger()
+
+
 def configure(table: LogTable, stream: TextIO | None = None) -> None:
     """Set up logging for this process: text where `stream` (standard error) is a terminal, JSON otherwise."""
     output = stream if stream is not None else sys.stderr
     level = _LEVELS[table.level]
-    structlog.configure(
-        processors=[*_processors(), _renderer(table.format, output)],
-        wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.WriteLoggerFactory(file=output),
-        cache_logger_on_first_use=False,
-    )
+    _unconfigured[:] = [partial(_configure_structlog, table.format, level, output)]
+    if "structlog" in sys.modules:
+        _unconfigured.pop()()
     _route_standard_library(level)
     warnings.showwarning = _warned
 
 
+def _configure_structlog(form: str, level: int, output: TextIO) -> None:
+    import structlog
+
+    structlog.configure(
+        processors=[*_processors(), _renderer(form, output)],
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        logger_factory=structlog.WriteLoggerFactory(file=output),
+        cache_logger_on_first_use=False,
+    )
+
+
 def _processors() -> list[Processor]:
+    import structlog
+
     return [
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
@@ -50,6 +82,8 @@ def _processors() -> list[Processor]:
 
 
 def _renderer(form: str, output: TextIO) -> Processor:
+    import structlog
+
     as_text = form == "text" or (form == "auto" and output.isatty())
     if as_text:
         return structlog.dev.ConsoleRenderer(colors=output.isatty(), exception_formatter=structlog.dev.plain_traceback)
@@ -98,7 +132,7 @@ class _Passer(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write one record as the event ``library``."""
-        logger = structlog.get_logger()
+        logger = get_logger()
         text = WITHHELD if record.name.partition(".")[0] in _MUTE else record.getMessage()
         fields: Mapping[str, Any] = {"logger": record.name, "text": text}
         logger.log(
@@ -110,6 +144,6 @@ def _warned(  # noqa: PLR0917 - the signature is the standard library's
     message: Warning | str, category: type[Warning], filename: str, lineno: int, file: TextIO | None = None, line: str | None = None
 ) -> None:
     """Log a Python warning by its kind and place only: pydicom's quote the element value that they are about."""
-    structlog.get_logger().warning(
+    get_logger().warning(
         "library_warning", category=category.__name__, module=filename.rpartition("site-packages/")[2], line=lineno
     )

@@ -7,7 +7,6 @@ from collections.abc import Awaitable, Callable
 from dataclasses import asdict
 from functools import partial
 
-import structlog
 import trio
 
 from gateway import housekeeping
@@ -16,11 +15,12 @@ from gateway.engine import Engine
 from gateway.errors import TaskCrashed
 from gateway.intake import recover
 from gateway.ledger import Ledger, retrievals
+from gateway.log import get_logger
 from gateway.route import compile_routes, route
 from gateway.starts import keep
 from gateway.web.leaving import carry_on
 
-log = structlog.get_logger()
+log = get_logger()
 
 
 async def start_stages(engine: Engine, parts: trio.Nursery) -> None:

@@ -10,13 +10,13 @@ import time
 from collections.abc import Awaitable, Callable
 from functools import partial
 
-import structlog
 import trio
 
 from gateway.errors import GatewayStopping, JobFailed, LedgerError
 from gateway.ledger import Ledger, starts
+from gateway.log import get_logger
 
-log = structlog.get_logger()
+log = get_logger()
 
 FIRST_S, LONGEST_S = 5.0, 600.0
 """The pause after a first failure, and the longest one, in seconds."""

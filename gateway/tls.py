@@ -13,12 +13,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-
-from cryptography import x509
-from cryptography.x509.oid import NameOID
+from typing import TYPE_CHECKING
 
 from gateway.errors import ConfigurationError, Problem
 from gateway.settings import ListenTlsTable, Settings, TlsTable
+
+if TYPE_CHECKING:
+    from cryptography import x509
 
 CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20:DHE+AESGCM"
 """TLS 1.2 suites with forward secrecy and authenticated encryption (BCP 195 §4.2); TLS 1.3 has no others."""
@@ -118,10 +119,15 @@ def certificate_names(der: bytes) -> tuple[str, ...]:
 
     Raises ValueError where `der` is no certificate.
     """
+    from cryptography import x509
+
     return _names(x509.load_der_x509_certificate(der))
 
 
 def _names(certificate: x509.Certificate) -> tuple[str, ...]:
+    from cryptography import x509
+    from cryptography.x509.oid import NameOID
+
     names: list[str] = []
     try:
         alternative = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
@@ -136,6 +142,8 @@ def _names(certificate: x509.Certificate) -> tuple[str, ...]:
 
 def certificate_expired(der: bytes | None, now: datetime) -> bool:
     """Tell whether the DER certificate is not valid at `now` (aware), or is none at all."""
+    from cryptography import x509
+
     try:
         certificate = x509.load_der_x509_certificate(der or b"")
     except ValueError:
@@ -152,6 +160,8 @@ def certificate_expiry(path: Path) -> datetime:
 
 
 def _read_certificate(path: Path, key: str) -> x509.Certificate:
+    from cryptography import x509
+
     try:
         return x509.load_pem_x509_certificate(path.read_bytes())
     except (OSError, ValueError) as error:

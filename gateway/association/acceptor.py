@@ -13,8 +13,6 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 
-import structlog
-
 from gateway.association.handshake import Established, establish
 from gateway.association.message import ReleaseRequested
 from gateway.association.pdu import SERVICE_PROVIDER, SERVICE_USER, encode_abort, encode_reject, encode_release_response
@@ -34,6 +32,7 @@ from gateway.association.serving import Draining, Server
 from gateway.association.storing import origin
 from gateway.association.stream import Stream
 from gateway.errors import AssociationAborted, AssociationError, AssociationRejected, PeerTimeout, ProtocolError
+from gateway.log import get_logger
 
 __all__ = [
     "Acceptor",
@@ -56,7 +55,7 @@ FAREWELL_S = 2.0
 _PAUSE_S = 0.2
 _JOIN_S = 30.0
 
-log = structlog.get_logger()
+log = get_logger()
 
 
 class CannotListen(OSError):

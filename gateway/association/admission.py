@@ -15,11 +15,10 @@ import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
-import structlog
-
 from gateway.association.negotiation import AS_PROPOSED, AS_PROPOSED_NAME, J2K_FIRST, ORDERS, ClassOrders, preferring
 from gateway.association.pdu import rejection
 from gateway.association.services import Admitted
+from gateway.log import get_logger
 from gateway.settings import DicomDestination, Settings, SourceTable
 from gateway.throttle import Throttle
 
@@ -37,7 +36,7 @@ RETRY_S = 5.0
 START_S = 3.0
 """The longest time that the start waits for host names; those that take longer are known when they are."""
 
-log = structlog.get_logger()
+log = get_logger()
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,8 +12,6 @@ from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-import structlog
-
 from gateway.association.answers import response as answer_to
 from gateway.association.command import NO_DATA_SET, RESPONSE, CommandSet, Operation
 from gateway.association.commitment import CommitmentReport, commitment_report
@@ -44,8 +42,9 @@ from gateway.errors import (
     ProtocolError,
     SourceDamaged,
 )
+from gateway.log import get_logger
 
-log = structlog.get_logger()
+log = get_logger()
 
 MAX_DATA_SET_BYTES = 16 * 1024 * 1024
 """The longest data set that is decoded: a failed list of 200,000 SOP Instance UIDs."""

@@ -7,9 +7,7 @@ is answered with the status that says so. Every exception of a service becomes a
 from __future__ import annotations
 
 from collections.abc import Sequence
-
-import structlog
-from structlog.typing import FilteringBoundLogger
+from typing import TYPE_CHECKING
 
 from gateway.association.answers import (
     NO_SUCH_EVENT_TYPE,
@@ -29,6 +27,10 @@ from gateway.association.services import CommitmentService, Limits, StorageServi
 from gateway.association.statuses import SUCCESS
 from gateway.association.storing import Storing, Tally, attempt
 from gateway.errors import AssociationAborted, ProtocolError, Refusal
+from gateway.log import get_logger
+
+if TYPE_CHECKING:
+    from structlog.typing import FilteringBoundLogger
 
 MAX_EVENT_BYTES = 16 * 1024 * 1024
 """A commitment report on some 100,000 instances."""
@@ -63,7 +65,7 @@ class Server:
         self._commitment = commitment
         self._limits = limits
         self._told: set[tuple[int, int]] = set()
-        self._log: FilteringBoundLogger = structlog.get_logger().bind(association=established.info.id)
+        self._log: FilteringBoundLogger = get_logger().bind(association=established.info.id)
 
     @property
     def tally(self) -> Tally:

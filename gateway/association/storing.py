@@ -6,10 +6,7 @@ Every exception of the service becomes a status: the association goes on. Runs o
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TypeVar
-
-import structlog
-from structlog.typing import FilteringBoundLogger
+from typing import TYPE_CHECKING, TypeVar
 
 from gateway.association.answers import PROCESSING_FAILURE, store_request
 from gateway.association.command import CommandSet
@@ -18,6 +15,10 @@ from gateway.association.message import Message, Receiver
 from gateway.association.services import AssociationInfo, Reception, StorageService, StoreRequest
 from gateway.association.statuses import SUCCESS
 from gateway.errors import Refusal
+from gateway.log import get_logger
+
+if TYPE_CHECKING:
+    from structlog.typing import FilteringBoundLogger
 
 T = TypeVar("T")
 
@@ -52,7 +53,7 @@ class Storing:
         self._receiver = receiver
         self._storage = storage
         self._requested = requested
-        self._log: FilteringBoundLogger = structlog.get_logger().bind(association=info.id)
+        self._log: FilteringBoundLogger = get_logger().bind(association=info.id)
 
     def store(self, context: AcceptedContext, message: Message) -> int:
         """Take one instance in; the data set is read to its end whatever becomes of it. Return the status to answer."""

@@ -16,7 +16,7 @@ from gateway.errors import Interrupted, UsageError
 
 if TYPE_CHECKING:
     from gateway.settings import Settings
-    from gateway.web.client import Client
+    from gateway.web.client import Ask, Client
 
 
 @contextmanager
@@ -38,7 +38,7 @@ def reach(config: Path, *, works: bool = False, detach: bool = False) -> Iterato
     settings = settings_of(config)
     role, own = Role.GATEWAY if works else Role.DESK, list[object]()
 
-    def here(asked: Settings) -> AbstractContextManager[None]:
+    def here(asked: Settings) -> AbstractContextManager[Ask]:
         if detach:
             raise UsageError("--detach leaves it to the running gateway, and none runs: start one with gateway serve, or wait here")
         own.append(asked)
@@ -65,7 +65,7 @@ GOES_ON_HERE = (
 )
 
 
-def _here(settings: Settings, role: Role) -> AbstractContextManager[None]:
+def _here(settings: Settings, role: Role) -> AbstractContextManager[Ask]:
     """Run a gateway in this process: only then its libraries are imported."""
     from gateway import log
     from gateway.local import local

@@ -98,17 +98,15 @@ def wrapped(line: str, width: int | None) -> list[str]:
 
 def show(*tables: Table) -> None:
     """Print tables on standard output, as wide as the terminal; not bounded where there is none."""
-    from rich.console import Console
-    from rich.text import Text
-
-    terminal = sys.stdout.isatty()
-    console = Console(highlight=False, soft_wrap=True)
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
     for table in tables:
-        lines = layout(table, console.width if terminal else None)
+        lines = layout(table, width)
         if table.title:
-            console.print(Text(table.title, "bold"))
-        for number, line in enumerate(lines):
-            console.print(Text(line, "dim" if number == 0 and any(table.columns) else ""))
+            typer.secho(table.title, bold=True)
+        if any(table.columns):
+            typer.secho(lines.pop(0), dim=True)
+        if lines:
+            typer.echo("\n".join(lines))
 
 
 def layout(table: Table, width: int | None) -> list[str]:

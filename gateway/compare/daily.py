@@ -10,7 +10,6 @@ from datetime import datetime, timedelta, tzinfo
 from functools import partial
 from pathlib import Path
 
-import structlog
 import trio
 
 from gateway import dates
@@ -19,12 +18,13 @@ from gateway.compare.runner import Outcome
 from gateway.compare.service import Comparisons, Settle
 from gateway.errors import GatewayError, GatewayStopping, JobFailed
 from gateway.files import make_private_folder, unusable, write_file
+from gateway.log import get_logger
 from gateway.schedule import parse_days, parse_zone
 from gateway.settings import CompareTable
 from gateway.starts import Starts
 from gateway.windows import Window
 
-log = structlog.get_logger()
+log = get_logger()
 
 LOOK_EVERY_S = 60.0
 """A clock that was set is noticed within this."""

@@ -16,7 +16,6 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
-import structlog
 import trio
 from sqlalchemy import Connection
 
@@ -25,12 +24,13 @@ from gateway.compare.repair import Fetch
 from gateway.domain import Basis
 from gateway.holdings import FolderPlace, Place
 from gateway.ledger import Ledger, retrievals
+from gateway.log import get_logger
 from gateway.retrieve import Errand, Verdict, Wanted, remarks
 from gateway.retrieve.session import STOP_S, opening
 from gateway.retrieve.tally import Expectation, judge, tally
 
 T = TypeVar("T")
-log = structlog.get_logger()
+log = get_logger()
 
 SOURCE = "(folder)"
 """The ledger's name for the origin of a repair from a folder: no source is called so, and a path may say too much."""

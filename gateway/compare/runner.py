@@ -13,7 +13,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TypeVar
 
-import structlog
 import trio
 
 from gateway.codec.pool import Pool
@@ -25,10 +24,11 @@ from gateway.compare.request import CompareRequest, Level
 from gateway.domain import Basis, VerdictKind
 from gateway.errors import GatewayError, Incomparable, UsageError, leaf
 from gateway.holdings import Place, StudyHeld, Unheld
+from gateway.log import get_logger
 from gateway.retrieve import Errand, Event, Retriever, Session, StudyPlanned, Verdict
 
 T = TypeVar("T")
-log = structlog.get_logger()
+log = get_logger()
 
 AT_A_TIME = 4
 """Studies that are compared at a time."""

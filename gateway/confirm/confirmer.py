@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-import structlog
 import trio
 from sqlalchemy import Connection
 
@@ -17,6 +16,7 @@ from gateway.confirm.watch import Store, Watch
 from gateway.domain import Proof
 from gateway.errors import LedgerUnavailable
 from gateway.ledger import Ledger, commitments, proofs
+from gateway.log import get_logger
 from gateway.settings import DicomDestination, Settings
 
 SUCCESS = 0x0000
@@ -26,7 +26,7 @@ INVALID_ARGUMENT = 0x0115
 
 WATCH_PAUSE_S = 5.0
 
-_log = structlog.get_logger()
+_log = get_logger()
 
 
 def _nobody(_destination: str) -> None:

@@ -9,7 +9,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
-import structlog
 import trio
 from sqlalchemy import Connection
 
@@ -20,6 +19,7 @@ from gateway.domain import Content, Proof
 from gateway.errors import AssociationError, GatewayError, LedgerUnavailable, WebServiceError, leaf
 from gateway.ledger import Ledger, commitments, learned, proofs
 from gateway.ledger.proofs import Unverified, WaitingStudy
+from gateway.log import get_logger
 
 NO_FIND = "answers_no_find"
 """The fact about a destination that it answers no C-FIND at IMAGE level; its value says how that showed."""
@@ -51,7 +51,7 @@ LOOK_SHARE = 20.0
 
 KILL_S = 2.0
 
-_log = structlog.get_logger()
+_log = get_logger()
 T = TypeVar("T")
 
 

@@ -8,9 +8,32 @@ already. A destination that is down costs its instances time, never attempts, an
 `standing` decides what a worker does next, `crew` is the threads of one destination, `lane` and `dispatcher` supervise them.
 """
 
-from gateway.delivery.build import destinations
-from gateway.delivery.circuit import CircuitState, CircuitView
-from gateway.delivery.destination import Destination, Outcome, OutcomeKind, Session
-from gateway.delivery.dispatcher import Dispatcher
+from typing import TYPE_CHECKING
+
+from gateway.exports import lazily
+
+if TYPE_CHECKING:
+    from gateway.delivery.build import destinations
+    from gateway.delivery.circuit import CircuitState, CircuitView
+    from gateway.delivery.destination import Destination, Outcome, OutcomeKind, Session
+    from gateway.delivery.dispatcher import Dispatcher
+else:
+    __getattr__ = lazily(
+        __name__,
+        {
+            "build": ("destinations",),
+            "circuit": (
+                "CircuitState",
+                "CircuitView",
+            ),
+            "destination": (
+                "Destination",
+                "Outcome",
+                "OutcomeKind",
+                "Session",
+            ),
+            "dispatcher": ("Dispatcher",),
+        },
+    )
 
 __all__ = ["CircuitState", "CircuitView", "Destination", "Dispatcher", "Outcome", "OutcomeKind", "Session", "destinations"]

@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 
-import structlog
+from gateway.log import get_logger
 
 REMEMBERED_S = 86_400.0
 """The time for which a refusal counts, in seconds: destinations are configured anew now and then."""
@@ -19,7 +19,7 @@ REMEMBERED_S = 86_400.0
 Pair = tuple[str, str]
 """A SOP Class UID and a transfer syntax UID: what a presentation context with one transfer syntax is about (PS3.8 §7.1.1.13)."""
 
-_log = structlog.get_logger()
+_log = get_logger()
 
 
 class Acceptance:

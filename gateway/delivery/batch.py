@@ -7,21 +7,20 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-import structlog
-
 from gateway.delivery.destination import Destination, Outcome, OutcomeKind, Session
 from gateway.delivery.journal import Sent
 from gateway.delivery.policy import Circumstances, decide, is_plain_success, plain_success
 from gateway.domain import Consignment, DeliveryState
 from gateway.errors import AssociationError, DestinationUnavailable
 from gateway.ledger.deliveries import Change
+from gateway.log import get_logger
 
 BROKEN_OFF = "broken off when the gateway stopped"
 
 _SILENT = frozenset({OutcomeKind.UNKNOWN, OutcomeKind.UNREADABLE, OutcomeKind.HINDERED, OutcomeKind.TRANSCODE})
 """Outcomes that say nothing about whether the destination is there."""
 
-_log = structlog.get_logger()
+_log = get_logger()
 
 
 @dataclass

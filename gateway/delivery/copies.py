@@ -14,15 +14,14 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 
-import structlog
-
 from gateway.delivery.destination import ContentStore, OpenBytes
 from gateway.domain import Content
 from gateway.errors import SpoolIOError, SpoolMissing
 from gateway.files import make_private_folder, remove_files
+from gateway.log import get_logger
 from gateway.spool.content import OpenContent, digest_of
 
-_log = structlog.get_logger()
+_log = get_logger()
 
 PREFIX = "copy:"
 

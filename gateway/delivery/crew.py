@@ -16,7 +16,6 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import structlog
 from sqlalchemy import Connection
 
 from gateway.delivery import circuit as circuits
@@ -31,6 +30,7 @@ from gateway.errors import LedgerUnavailable
 from gateway.ledger import Ledger, mending
 from gateway.ledger import deliveries as table
 from gateway.ledger.deliveries import Change, Claim
+from gateway.log import get_logger
 from gateway.repeats import Repeats
 
 MAX_BATCH_INSTANCES = 64
@@ -52,7 +52,7 @@ HORIZON_SLACK_S = 60.0
 
 LEDGER_PAUSE_S = 1.0
 
-_log = structlog.get_logger()
+_log = get_logger()
 
 
 @dataclass(eq=False)

@@ -17,8 +17,6 @@ from dataclasses import dataclass, field, replace
 from threading import Event
 from typing import TypeVar
 
-import structlog
-
 from gateway.association.contexts import MAX_CONTEXTS, AcceptedContext, plan_contexts
 from gateway.association.presence import FIND_CONTEXT, answers_find, has_study, instances_of_series, is_listed, listed_studies
 from gateway.association.requestor import Deadlines, RemoteAE, Requestor, associate
@@ -40,6 +38,7 @@ from gateway.errors import (
     SpoolIOError,
     SpoolMissing,
 )
+from gateway.log import get_logger
 from gateway.schedule import Schedule
 from gateway.settings import DicomDestination, RetryTable
 from gateway.throttle import Throttle
@@ -47,7 +46,7 @@ from gateway.throttle import Throttle
 MAX_PAIRS = MAX_CONTEXTS - 1
 """One context is C-FIND's."""
 
-_log = structlog.get_logger()
+_log = get_logger()
 T = TypeVar("T")
 
 

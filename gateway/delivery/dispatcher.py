@@ -6,7 +6,6 @@ import functools
 import time
 from collections.abc import Callable, Mapping, Sequence
 
-import structlog
 import trio
 
 from gateway.delivery.circuit import CircuitView
@@ -15,11 +14,12 @@ from gateway.delivery.journal import Note, Sent
 from gateway.delivery.lane import BREAK_OFF_S, Lane
 from gateway.ledger import Ledger, mending
 from gateway.ledger import deliveries as table
+from gateway.log import get_logger
 
 LANE_PAUSE_S = 5.0
 """The rest of a destination after a fault of our own ended its lane."""
 
-_log = structlog.get_logger()
+_log = get_logger()
 
 
 def _nobody(_destination: str) -> None:

@@ -18,7 +18,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import structlog
 import xxhash
 
 from gateway.delivery.destination import DAMAGED, ContentStore, OpenBytes, Outcome, OutcomeKind, Report
@@ -28,6 +27,7 @@ from gateway.delivery.part10 import file_head
 from gateway.dicom.filenames import UNKNOWN, name_of
 from gateway.domain import Consignment, InstanceIdentity, Proof
 from gateway.errors import DestinationUnavailable, LedgerError, SpoolIOError, SpoolMissing
+from gateway.log import get_logger
 from gateway.schedule import Schedule
 from gateway.settings import FolderDestination, RetryTable
 from gateway.throttle import Throttle
@@ -43,7 +43,7 @@ _RUN = secrets.token_hex(8)
 MAX_DURABLE = 10_000
 """Folders remembered as durable; forgetting them costs an fsync or two."""
 
-_log = structlog.get_logger()
+_log = get_logger()
 
 
 def relative_path(identity: InstanceIdentity, digest: str) -> Path:

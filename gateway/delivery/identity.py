@@ -23,12 +23,11 @@ from enum import Enum, auto
 from pathlib import Path
 from typing import Protocol
 
-import structlog
-
 from gateway.errors import DestinationUnavailable, LedgerError
 from gateway.files import make_private_folder
 from gateway.ledger import Ledger, folders
 from gateway.ledger.folders import FolderMemory, KnownFolder
+from gateway.log import get_logger
 
 MARKER = ".dicom-gateway"
 """The name of the marker file."""
@@ -45,7 +44,7 @@ _MAX_MARKER_BYTES = 4096
 _NO_LINKS = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK})
 """The errors of file systems without hard links: FAT, some network shares."""
 
-_log = structlog.get_logger()
+_log = get_logger()
 
 
 class Step(Enum):

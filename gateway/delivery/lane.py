@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
-import structlog
 import trio
 
 from gateway.delivery.circuit import CircuitView
@@ -17,11 +16,12 @@ from gateway.delivery.destination import Destination
 from gateway.delivery.journal import Note
 from gateway.errors import LedgerUnavailable
 from gateway.ledger import Ledger
+from gateway.log import get_logger
 
 BREAK_OFF_S = 2.0
 """The longest time that threads may take to come back after their sessions were killed."""
 
-_log = structlog.get_logger()
+_log = get_logger()
 
 
 class Lane:

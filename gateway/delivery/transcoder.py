@@ -20,7 +20,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from itertools import chain, zip_longest
 
-import structlog
 import trio
 
 from gateway.codec.extent import Extent
@@ -43,6 +42,7 @@ from gateway.errors import (
     SpoolMissing,
 )
 from gateway.ledger import Ledger, transcoding
+from gateway.log import get_logger
 from gateway.spool.content import digest_of
 
 AHEAD_BYTES = 128 * 1024 * 1024
@@ -65,7 +65,7 @@ AGAIN_S = 30.0
 
 STOP_S = 10.0
 
-_log = structlog.get_logger()
+_log = get_logger()
 
 
 class Transcoder:

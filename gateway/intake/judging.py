@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import structlog
-
 from gateway.codec import declared
 from gateway.codec.declared import BEGINNING_BYTES, Judgement
 from gateway.codec.extent import Extent
@@ -17,9 +15,10 @@ from gateway.codec.pool import Pool
 from gateway.codec.syntaxes import syntax
 from gateway.domain import Content, InstanceIdentity
 from gateway.errors import GatewayStopping, SpoolIOError
+from gateway.log import get_logger
 from gateway.spool import Spool, SpoolWriter
 
-_log = structlog.get_logger()
+_log = get_logger()
 
 BEGINNING = BEGINNING_BYTES
 """The number of bytes of an instance that are to be at hand."""

@@ -7,11 +7,10 @@ from __future__ import annotations
 
 import threading
 
-import structlog
-
 from gateway.domain import InstanceIdentity, is_conforming_uid
+from gateway.log import get_logger
 
-_log = structlog.get_logger()
+_log = get_logger()
 
 
 class Oddities:

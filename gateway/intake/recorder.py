@@ -29,7 +29,6 @@ from functools import partial
 from types import TracebackType
 from typing import TypeVar
 
-import structlog
 from sqlalchemy import Connection
 
 from gateway.domain import Content
@@ -38,9 +37,10 @@ from gateway.ledger import Ledger
 from gateway.ledger.instances import Arrival, ArrivalOutcome, Recorded, get
 from gateway.ledger.keeping import mark_missing
 from gateway.ledger.recording import record, record_many
+from gateway.log import get_logger
 from gateway.spool import Spool
 
-_log = structlog.get_logger()
+_log = get_logger()
 
 T = TypeVar("T")
 

@@ -30,7 +30,6 @@ import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 
-import structlog
 from sqlalchemy import Connection
 
 from gateway.dicom.head import read_head
@@ -50,9 +49,10 @@ from gateway.ledger.instances import (
     with_location_prefix,
 )
 from gateway.ledger.keeping import kept_prefixes, mark_kept, mark_missing
+from gateway.log import get_logger
 from gateway.spool import LOG_PREFIX, SEGMENT_PREFIX_LENGTH, Spool, SpoolEntry
 
-_log = structlog.get_logger()
+_log = get_logger()
 
 _PAGE = 500
 

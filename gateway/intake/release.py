@@ -9,8 +9,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-import structlog
-
 from gateway.errors import SpoolError, SpoolMissing
 from gateway.ledger import Ledger
 from gateway.ledger.instances import StoredInstance, at_locations
@@ -25,9 +23,10 @@ from gateway.ledger.keeping import (
     relocate,
     remembered_since,
 )
+from gateway.log import get_logger
 from gateway.spool import Spool
 
-_log = structlog.get_logger()
+_log = get_logger()
 
 MOVE_AFTER_S = 3600.0
 """A segment is left alone for this long: most of what it holds goes by itself."""

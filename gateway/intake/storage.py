@@ -11,8 +11,6 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
 
-import structlog
-
 from gateway.association.services import AssociationInfo, StoreRequest
 from gateway.dicom.head import DataSetHead, peek_head, read_head
 from gateway.domain import (
@@ -30,10 +28,11 @@ from gateway.intake.judging import BEGINNING, Judging, note
 from gateway.intake.oddities import Oddities
 from gateway.intake.recorder import Recorder
 from gateway.ledger.instances import Arrival
+from gateway.log import get_logger
 from gateway.repeats import Repeats
 from gateway.spool import Spool, SpoolWriter
 
-_log = structlog.get_logger()
+_log = get_logger()
 
 Route = Callable[[Attributes], Mapping[str, Mode | None]]
 """Names the destinations of an instance, each with the transfer syntax that a route asks for there, if one does; pure."""

@@ -13,7 +13,20 @@ source), `starts` (what ended the process in the middle), `learned` (what peers 
 `queue` and `progress` (what people and commands see of deliveries).
 """
 
-from gateway.ledger.ballast import Ballast
-from gateway.ledger.writer import Ledger
+from typing import TYPE_CHECKING
+
+from gateway.exports import lazily
+
+if TYPE_CHECKING:
+    from gateway.ledger.ballast import Ballast
+    from gateway.ledger.writer import Ledger
+else:
+    __getattr__ = lazily(
+        __name__,
+        {
+            "ballast": ("Ballast",),
+            "writer": ("Ledger",),
+        },
+    )
 
 __all__ = ["Ballast", "Ledger"]

@@ -14,9 +14,9 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-import structlog
+from gateway.log import get_logger
 
-_log = structlog.get_logger()
+_log = get_logger()
 
 BALLAST_BYTES = 16 * 1024 * 1024
 """The growth of the write-ahead log between two checkpoints."""

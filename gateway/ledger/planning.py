@@ -13,6 +13,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, Select, and_, delete, func, insert, or_, select, true, update
 
 from gateway.domain import SETTLED, DeliveryState, Proof, VerdictKind
+from gateway.errors import UsageError
 from gateway.ledger.deliveries import rivals
 from gateway.ledger.schema import (
     arrivals,
@@ -101,6 +102,18 @@ def jobs_of_kind(connection: Connection, *, job_id: int | None = None) -> list[M
     only = true() if job_id is None else jobs.c.id == job_id
     rows = connection.execute(select(jobs).where(jobs.c.kind == "migrate", only).order_by(jobs.c.id.desc()))
     return [MigrationJob(row.id, row.criteria, row.state, bool(row.detached), row.created_at, row.changed_at) for row in rows]
+
+
+def migration(connection: Connection, *, job_id: int) -> MigrationJob:
+    """Return the migration with the id.
+
+    Raises:
+        UsageError: there is none.
+    """
+    found = jobs_of_kind(connection, job_id=job_id)
+    if not found:
+        raise UsageError(f"there is no migration {job_id} (gateway jobs list)")
+    return found[0]
 
 
 def detach(connection: Connection, job_id: int, detached: bool) -> None:

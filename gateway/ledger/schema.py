@@ -12,6 +12,7 @@ from sqlalchemy import (
     Boolean,
     CheckConstraint,
     Column,
+    Connection,
     Double,
     ForeignKey,
     Index,
@@ -21,6 +22,7 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    event,
     text,
 )
 
@@ -71,7 +73,18 @@ Index("instances_by_study", instances.c.study_instance_uid)
 
 def _index_where(name: str, *columns: Column[Any], where: str, sqlite: str | None = None) -> None:
     """Index the rows that meet a condition, in the words in which each database finds it again in queries."""
-    Index(name, *columns, sqlite_where=text(sqlite or where), postgresql_where=text(where))
+    Index(name, *columns, sqlite_where=text(sqlite or where), info={_WHERE: where})
+
+
+_WHERE = "where"
+
+
+@event.listens_for(metadata, "before_create")
+def _conditions_on_postgresql(_: MetaData, connection: Connection, **__: Any) -> None:
+    """Give the indexes their conditions in PostgreSQL's words, where it is PostgreSQL: that imports its dialect."""
+    if connection.dialect.name == "postgresql":
+        for index in (index for table in metadata.tables.values() for index in table.indexes if _WHERE in index.info):
+            index.dialect_kwargs["postgresql_where"] = text(index.info[_WHERE])
 
 
 _index_where("instances_kept", instances.c.id, where="bytes_state = 'kept'")

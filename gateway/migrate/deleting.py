@@ -10,14 +10,14 @@ from collections.abc import Collection, Mapping, Sequence
 from contextlib import closing
 from functools import partial
 
-import structlog
 import trio
 
 from gateway.errors import GatewayError
 from gateway.ledger import planning
+from gateway.log import get_logger
 from gateway.migrate.means import Means
 
-log = structlog.get_logger()
+log = get_logger()
 
 NOT_PROVED = "the source holds instances of it that are not proved to be at every destination"
 

@@ -10,12 +10,11 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 
-import structlog
-
 from gateway.errors import GatewayError
+from gateway.log import get_logger
 from gateway.settings import FolderDestination, Settings
 
-log = structlog.get_logger()
+log = get_logger()
 
 
 @dataclass(frozen=True)

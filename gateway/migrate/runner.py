@@ -10,13 +10,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from functools import partial
 
-import structlog
 import trio
 
 from gateway.domain import VerdictKind
 from gateway.errors import AssociationError, GatewayError
 from gateway.ledger import planning, starts
 from gateway.ledger.planning import PlannedStudy, Standing
+from gateway.log import get_logger
 from gateway.migrate.deleting import Deleter
 from gateway.migrate.estimate import Progress, seconds_left
 from gateway.migrate.means import Means
@@ -26,7 +26,7 @@ from gateway.retrieve import Event, Repairing, Session, Verdict, Waiting, Wanted
 from gateway.single_values import how_passed_over
 from gateway.windows import Window
 
-log = structlog.get_logger()
+log = get_logger()
 
 RETRIES = 1
 """The number of further tries in one run, after all else, at portions that could not be listed and studies that came incomplete."""

@@ -12,12 +12,11 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
 
-import structlog
 import trio
 
 from gateway.errors import GatewayError, GatewayStopping, JobFailed, LedgerError, UsageError, leaf, require_known
 from gateway.ledger import planning, starts
-from gateway.ledger.planning import MigrationJob
+from gateway.log import get_logger
 from gateway.migrate import report
 from gateway.migrate.means import Listed, Means
 from gateway.migrate.request import MigrationRequest
@@ -25,7 +24,7 @@ from gateway.migrate.runner import Migration
 from gateway.settings import DicomDestination, Settings
 from gateway.windows import Window
 
-log = structlog.get_logger()
+log = get_logger()
 
 KEEP_EVERY_S = 2.0
 """Between two looks at a migration that has ended and whose deliveries go on; more where one look takes long."""
@@ -131,7 +130,7 @@ class Migrations:
         Raises:
             UsageError: there is no such migration.
         """
-        await self.job(job_id)
+        await self._means.read(partial(planning.migration, job_id=job_id))
         running = self.running.get(job_id)
         await self._means.write(partial(planning.detach, job_id=job_id, detached=False))
         if running is not None:
@@ -153,23 +152,12 @@ class Migrations:
         Raises:
             UsageError: there is no such migration, or it asks for what is not configured any more.
         """
-        job = await self.job(job_id)
+        job = await self._means.read(partial(planning.migration, job_id=job_id))
         running = self.running.get(job_id)
         if running is not None:
             await self.detach(running, True)
             return running
         return await self.start(MigrationRequest.of(job.criteria), detached=True)
-
-    async def job(self, job_id: int) -> MigrationJob:
-        """Return a migration that the ledger knows.
-
-        Raises:
-            UsageError: it knows none with this id.
-        """
-        found = await self._means.read(partial(planning.jobs_of_kind, job_id=job_id))
-        if not found:
-            raise UsageError(f"there is no migration {job_id} (gateway jobs list)")
-        return found[0]
 
     async def _root(self, running: Running, task_status: trio.TaskStatus[int]) -> None:
         """Run one to its end; what ends it is its own, and never the gateway's."""

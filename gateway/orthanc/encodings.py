@@ -9,13 +9,12 @@ import time
 from collections.abc import Mapping
 from contextlib import closing
 
-import structlog
-
 from gateway.errors import WebServiceError
+from gateway.log import get_logger
 from gateway.orthanc.client import Orthanc
 from gateway.settings import SourceTable
 
-log = structlog.get_logger()
+log = get_logger()
 
 LOOK_S = 600.0
 """For how long it is believed what an Orthanc says of whether it transcodes."""

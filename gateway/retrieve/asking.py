@@ -10,13 +10,12 @@ import secrets
 from dataclasses import dataclass, replace
 from functools import partial
 
-import structlog
-
 from gateway.association.contexts import ProposedContext
 from gateway.association.offers import offers
 from gateway.association.requestor import next_message_id
 from gateway.association.services import AssociationInfo
 from gateway.errors import NoPresentationContext
+from gateway.log import get_logger
 from gateway.retrieve import getting, plan
 from gateway.retrieve.call import GET_QUIET_S, Move, Moved
 from gateway.retrieve.correlate import Watch
@@ -26,7 +25,7 @@ from gateway.retrieve.method import Method
 from gateway.retrieve.repair import AcceptanceOrder, End, Target
 from gateway.retrieve.tally import Expectation
 
-log = structlog.get_logger()
+log = get_logger()
 
 
 @dataclass(frozen=True)

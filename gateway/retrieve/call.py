@@ -14,7 +14,6 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-import structlog
 import trio
 
 from gateway.association.requestor import Requestor, SubOperations
@@ -27,13 +26,14 @@ from gateway.errors import (
     NoPresentationContext,
     TlsFailed,
 )
+from gateway.log import get_logger
 from gateway.retrieve.correlate import Watch
 from gateway.retrieve.kept import Kept
 from gateway.retrieve.method import Method
 from gateway.retrieve.repair import End
 
 T = TypeVar("T")
-log = structlog.get_logger()
+log = get_logger()
 
 CANCEL_GRACE_S = 10.0
 """The longest time that a source may take to end a C-MOVE after C-CANCEL before the association is aborted."""

@@ -9,13 +9,13 @@ from __future__ import annotations
 import time
 from functools import partial
 
-import structlog
 import trio
 
 from gateway.association.requestor import next_message_id
 from gateway.association.services import StorageService
 from gateway.domain import Priority
 from gateway.ledger import learned
+from gateway.log import get_logger
 from gateway.retrieve import plan, remarks
 from gateway.retrieve.call import Move, Moved
 from gateway.retrieve.capturing import Capture
@@ -25,7 +25,7 @@ from gateway.retrieve.means import Means, Signal, Source
 from gateway.retrieve.repair import End, Patience, Target
 from gateway.retrieve.settle import settle
 
-log = structlog.get_logger()
+log = get_logger()
 
 ANONYMOUS = "the source does not say for which C-MOVE it sends, so that what comes cannot be told from what others send"
 

@@ -9,29 +9,27 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, closing, contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from functools import partial
-from itertools import islice
-from typing import Any, Literal, cast
 
-import structlog
 import trio
 
 from gateway.archives import Listing, StudyLister, go_through, memory
 from gateway.association import query
-from gateway.association.contexts import STUDY_ROOT_CONTEXTS, ProposedContext
+from gateway.association.contexts import STUDY_ROOT_CONTEXTS
 from gateway.association.negotiation import preferring
-from gateway.association.requestor import Deadlines, RemoteAE, Requestor, associate
 from gateway.association.services import StorageService
 from gateway.domain import Provenance, Purpose
 from gateway.errors import UsageError, require_known
 from gateway.ledger import Ledger, learned
 from gateway.ledger.retrievals import JobState
-from gateway.retrieve.call import converse
+from gateway.log import get_logger
+from gateway.retrieve import finding
 from gateway.retrieve.capture import capture
 from gateway.retrieve.capturing import Capturing
 from gateway.retrieve.correlate import Arrivals
 from gateway.retrieve.events import Event, PullRequest
+from gateway.retrieve.finding import QueryLevel, connecting
 from gateway.retrieve.job import Job
 from gateway.retrieve.kept import Kept
 from gateway.retrieve.means import BOTH_ORDERS, Encodings, Existing, Means, Source
@@ -45,9 +43,7 @@ from gateway.retrieve.wanted import Errand
 from gateway.settings import Settings, SourceTable, TlsTable
 from gateway.throttle import Throttle
 
-log = structlog.get_logger()
-
-QueryLevel = Literal["STUDY", "SERIES", "IMAGE"]
+log = get_logger()
 
 MAX_THREADS = 64
 """Ledger calls of all retrievals at a time; each source has threads of its own for what is asked of it."""
@@ -199,14 +195,8 @@ class Retriever:
             AssociationError: the source could not be asked, or refused.
 
         """
-        wanted = query.identifier(level, keys, query.RETURN_KEYS[level])
-
-        def ask(requestor: Requestor) -> list[dict[str, str]]:
-            with closing(cast(Any, requestor.find(wanted))) as answers:
-                return [query.as_values(answer) for answer in islice(answers, limit)]
-
         asked = self._source(source)
-        return await converse(asked.associations, ask, asked.queries)
+        return await finding.find(asked.associations, asked.queries, keys, level, limit=limit)
 
     async def list_studies(self, source: str, keys: Mapping[str, str], wanted: Sequence[str] = ()) -> Listing:
         """Return the studies that match `keys`, all of them however few the source gives to a query, and why there may be more.
@@ -259,21 +249,19 @@ class Retriever:
     def _source(self, name: str) -> Source:
         known = self._sources.get(name)
         if known is None:
-            known = self._sources[name] = self._make_source(name, self._settings.sources.get(name))
+            known = self._sources[name] = self._make_source(name)
         return known
 
-    def _make_source(self, name: str, table: SourceTable | None) -> Source:
-        require_known("source", [name], self._settings.sources)
-        if table is None or table.port is None:
-            raise UsageError(f"source {name!r} has no port: add it to [sources.{name}], so that it can be asked")
+    def _make_source(self, name: str) -> Source:
+        throttle = self._throttles.get(name)
+        connect = connecting(self._settings, name, self._tls, throttle)
+        table = self._settings.sources[name]
         now, subject = self._means.clock(), learned.source_subject(name)
         with self._ledger.read() as connection:
             taught = {fact: learned.get(connection, subject, fact, now=now) for fact in _TAUGHT}
             knowledge = memory.recall(connection, subject, now=now, max_results=table.max_results)
         usual = next((order for order in USUAL_ORDERS if order == taught[learned.ACCEPTANCE_ORDER]), USUAL_ORDERS[0])
         by_class = class_orders(taught[learned.CLASS_ORDERS])
-        throttle = self._throttles.get(name)
-        connect = partial(self._associate, table, throttle)
         return Source(
             name,
             table,
@@ -291,14 +279,6 @@ class Retriever:
             preferred=preferring(table.prefer or self._settings.listen.prefer),
             works=next((method for method in Method if taught[learned.RETRIEVE] == method), None),
         )
-
-    def _associate(self, table: SourceTable, throttle: Throttle | None, contexts: tuple[ProposedContext, ...]) -> Requestor:
-        tls = None if table.tls is None else self._tls(table.tls)
-        name = None if table.tls is None else table.tls.server_name
-        remote = RemoteAE(table.ae_title, table.host, table.port or 0, tls=tls, server_name=name, receiving=throttle)
-        deadlines = Deadlines(response_s=table.response_timeout_s, query_s=table.query_timeout_s)
-        longest = self._settings.listen.max_pdu_bytes
-        return associate(remote, self._settings.gateway.ae_title, contexts, deadlines=deadlines, max_pdu_bytes=longest)
 
     def _registration(self, table: SourceTable) -> str:
         listen = self._settings.listen

@@ -11,7 +11,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-import structlog
 import trio
 
 from gateway.archives import Knowledge
@@ -20,6 +19,7 @@ from gateway.association.requestor import Requestor
 from gateway.domain import Basis, VerdictKind
 from gateway.errors import AssociationError, DimseFailed, GatewayError, NoPresentationContext, UnreadableAnswer
 from gateway.ledger import retrievals
+from gateway.log import get_logger
 from gateway.retrieve import plan
 from gateway.retrieve.call import converse
 from gateway.retrieve.events import Event, JobEnded, JobStarted, PullRequest, StudyEnded, Verdict
@@ -29,7 +29,7 @@ from gateway.retrieve.session import Session
 from gateway.retrieve.wanted import Wanted
 from gateway.single_values import how_passed_over, passed_over
 
-log = structlog.get_logger()
+log = get_logger()
 
 SHOWN_OTHERS = 5
 """Values that are told of answers which were passed over."""

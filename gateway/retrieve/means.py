@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TypeVar
 
-import structlog
 import trio
 from sqlalchemy import Connection
 
@@ -21,6 +20,7 @@ from gateway.association.requestor import Requestor
 from gateway.association.services import StorageService
 from gateway.errors import AssociationError, DimseFailed, ProtocolError
 from gateway.ledger import Ledger, learned
+from gateway.log import get_logger
 from gateway.retrieve import plan
 from gateway.retrieve.call import converse, tell_trio
 from gateway.retrieve.correlate import Arrivals
@@ -34,7 +34,7 @@ from gateway.settings import SourceTable
 from gateway.throttle import Throttle
 
 T = TypeVar("T")
-log = structlog.get_logger()
+log = get_logger()
 
 LESSON_S = 90 * 86400.0
 """The time that a lesson from a source is believed; then it is found out anew."""

@@ -8,16 +8,16 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from functools import partial
 
-import structlog
 import trio
 
 from gateway.ledger import retrievals
+from gateway.log import get_logger
 from gateway.retrieve.events import Event, Verdict
 from gateway.retrieve.means import Means, Source
 from gateway.retrieve.study import StudyRetrieval
 from gateway.retrieve.wanted import Errand, Wanted
 
-log = structlog.get_logger()
+log = get_logger()
 
 STOP_S = 10.0
 """The longest time that recording that a cancelled job has stopped may take."""

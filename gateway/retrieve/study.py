@@ -12,13 +12,13 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from functools import partial
 
-import structlog
 import trio
 
 from gateway.association.requestor import Requestor
 from gateway.domain import VerdictKind
 from gateway.errors import AssociationError, LedgerError, SpoolFull
 from gateway.ledger import learned, retrievals
+from gateway.log import get_logger
 from gateway.retrieve import plan, remarks, repair
 from gateway.retrieve.account import Account
 from gateway.retrieve.asking import Asking
@@ -32,7 +32,7 @@ from gateway.retrieve.settle import settle
 from gateway.retrieve.tally import NOT_LISTED_AGAIN, Expectation, Tally, grown, judge
 from gateway.retrieve.wanted import Errand, Wanted
 
-log = structlog.get_logger()
+log = get_logger()
 
 MAX_GROWTH = 3
 """The number of times a study is listed again after its instances came: one that still grows then is left as it is, and said so."""

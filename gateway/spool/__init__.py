@@ -10,14 +10,44 @@ Instances are records of a log (`segment`, `record`): preallocated files that ar
 in them, `single` keeps the instances that lie in files of their own, `store` is the one face of it all.
 """
 
-from gateway.spool.content import OpenContent, SpoolEntry, SpoolUsage, copy_bytes, digest_of
-from gateway.spool.layout import LOG_PREFIX, SEGMENT_PREFIX_LENGTH, file_location, in_place
-from gateway.spool.lock import StateLock
-from gateway.spool.pool import sync_folder
-from gateway.spool.sealing import plain_head
-from gateway.spool.store import Spool
-from gateway.spool.survey import Swept
-from gateway.spool.writer import SpoolWriter
+from typing import TYPE_CHECKING
+
+from gateway.exports import lazily
+
+if TYPE_CHECKING:
+    from gateway.spool.content import OpenContent, SpoolEntry, SpoolUsage, copy_bytes, digest_of
+    from gateway.spool.layout import LOG_PREFIX, SEGMENT_PREFIX_LENGTH, file_location, in_place
+    from gateway.spool.lock import StateLock
+    from gateway.spool.pool import sync_folder
+    from gateway.spool.sealing import plain_head
+    from gateway.spool.store import Spool
+    from gateway.spool.survey import Swept
+    from gateway.spool.writer import SpoolWriter
+else:
+    __getattr__ = lazily(
+        __name__,
+        {
+            "content": (
+                "OpenContent",
+                "SpoolEntry",
+                "SpoolUsage",
+                "copy_bytes",
+                "digest_of",
+            ),
+            "layout": (
+                "LOG_PREFIX",
+                "SEGMENT_PREFIX_LENGTH",
+                "file_location",
+                "in_place",
+            ),
+            "lock": ("StateLock",),
+            "pool": ("sync_folder",),
+            "sealing": ("plain_head",),
+            "store": ("Spool",),
+            "survey": ("Swept",),
+            "writer": ("SpoolWriter",),
+        },
+    )
 
 __all__ = [
     "LOG_PREFIX",

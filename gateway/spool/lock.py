@@ -9,7 +9,6 @@ from types import TracebackType
 
 from gateway.errors import StateFolderInUse
 from gateway.files import make_private_folder
-from gateway.spool.pool import sync_folder
 
 LOCK_NAME = "gateway.lock"
 
@@ -25,6 +24,8 @@ class StateLock:
 
         """
         if make_private_folder(state):
+            from gateway.spool.pool import sync_folder
+
             sync_folder(str(state.absolute().parent))
         self._descriptor = os.open(state / LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:

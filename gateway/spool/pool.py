@@ -17,15 +17,14 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
-import structlog
-
 from gateway.errors import SpoolFull, SpoolIOError, SpoolMissing
+from gateway.log import get_logger
 from gateway.spool import layout, record
 from gateway.spool.errors import storage_error
 from gateway.spool.room import Room
 from gateway.spool.segment import Segment
 
-_log = structlog.get_logger()
+_log = get_logger()
 
 SEGMENT_BYTES = 64 * 1024 * 1024
 """A segment is retired before it outgrows this; a single instance may make it longer. At most 2**16 blocks."""

@@ -7,17 +7,16 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
-import structlog
-
 from gateway.domain import Content
 from gateway.errors import SpoolIOError, SpoolMissing
 from gateway.files import make_private_folder, remove_files
+from gateway.log import get_logger
 from gateway.spool import layout
 from gateway.spool.content import OpenContent, SpoolEntry, copy_bytes, described
 from gateway.spool.errors import storage_error
 from gateway.spool.pool import sync_folder
 
-_log = structlog.get_logger()
+_log = get_logger()
 
 
 class SingleFiles:

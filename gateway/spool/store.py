@@ -8,12 +8,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
 
-import structlog
-
 from gateway.dicom.part10 import PREAMBLE_LENGTH
 from gateway.domain import Content, InstanceIdentity, Provenance
 from gateway.errors import SpoolIOError, SpoolMissing
 from gateway.files import make_private_folder
+from gateway.log import get_logger
 from gateway.spool import layout, record
 from gateway.spool.content import OpenContent, SpoolEntry, SpoolUsage, described
 from gateway.spool.pool import Pool, sync_folder
@@ -24,7 +23,7 @@ from gateway.spool.single import SingleFiles
 from gateway.spool.survey import Swept, survey
 from gateway.spool.writer import SpoolWriter
 
-_log = structlog.get_logger()
+_log = get_logger()
 
 
 class Spool:

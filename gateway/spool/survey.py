@@ -7,15 +7,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import structlog
-
 from gateway.errors import SpoolError
+from gateway.log import get_logger
 from gateway.spool import layout, scan
 from gateway.spool.pool import Pool
 from gateway.spool.segment import Segment
 from gateway.spool.single import SingleFiles
 
-_log = structlog.get_logger()
+_log = get_logger()
 
 
 @dataclass(slots=True)

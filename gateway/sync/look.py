@@ -10,11 +10,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 
-import structlog
 import trio
 
 from gateway.errors import DimseFailed, GatewayError, UnreadableAnswer
 from gateway.holdings import Place, StudyHeld
+from gateway.log import get_logger
 from gateway.sync.compare import Sight
 from gateway.sync.means import Means, OpenPlace
 from gateway.sync.memory import Memory
@@ -22,7 +22,7 @@ from gateway.sync.pauses import may_try
 from gateway.sync.plan import Plan
 from gateway.sync.study import Finding, Missing, Sides, State, StudyLook
 
-log = structlog.get_logger()
+log = get_logger()
 
 CONFIRMED_A_LOOK = 25
 """Studies whose equal counts one look confirms by UIDs at most: after a start it takes some looks until all are."""

@@ -9,11 +9,11 @@ import json
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
-import structlog
 import trio
 
 from gateway.domain import Basis, VerdictKind
 from gateway.errors import GatewayError, JobFailed
+from gateway.log import get_logger
 from gateway.retrieve import Errand, Event, Session, StudyEnded, Verdict
 from gateway.sync.look import Glance, look
 from gateway.sync.means import Means
@@ -23,7 +23,7 @@ from gateway.sync.report import Cycle, Moved, cycle
 from gateway.sync.study import Missing
 from gateway.windows import Window
 
-log = structlog.get_logger()
+log = get_logger()
 
 Tell = Callable[[Cycle | Event], Awaitable[None]]
 

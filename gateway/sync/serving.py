@@ -7,11 +7,11 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field, replace
 from functools import partial
 
-import structlog
 from trio import CapacityLimiter
 
 from gateway.association.query import identifier
 from gateway.errors import GatewayStopping, JobFailed, UsageError, require_known
+from gateway.log import get_logger
 from gateway.settings import Settings, SyncTable
 from gateway.starts import Starts
 from gateway.sync.growth import AT_ONCE
@@ -20,7 +20,7 @@ from gateway.sync.plan import Plan, plan_of
 from gateway.sync.runner import Sync, Tell, nobody
 from gateway.windows import Window
 
-log = structlog.get_logger()
+log = get_logger()
 
 
 @dataclass

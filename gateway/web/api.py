@@ -34,12 +34,10 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict
 from functools import partial
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
-import structlog
 import trio
 from pydantic import BaseModel, ValidationError
-from sqlalchemy.engine import Connection
 from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
@@ -50,13 +48,17 @@ from gateway.domain import Action, Role, printable
 from gateway.engine import Engine
 from gateway.errors import AssociationError, GatewayError, UsageError, require_known
 from gateway.files import unusable
-from gateway.ledger import queue
-from gateway.spool import in_place
+from gateway.log import get_logger
 from gateway.web import wire
 from gateway.web.server import Emit, EventStream, while_connected
 from gateway.web.wire import Document
 
-log = structlog.get_logger()
+if TYPE_CHECKING:
+    from sqlalchemy.engine import Connection
+
+    from gateway.ledger import queue
+
+log = get_logger()
 
 BODY_S = 60.0
 """The longest time that the body of a request may take to come, in seconds."""
@@ -167,6 +169,8 @@ async def _health(engine: Engine) -> Document:
 
 
 async def _queue_list(engine: Engine, request: Request) -> Document:
+    from gateway.ledger import queue
+
     command = await _command(request, wire.QueueList)
     selection = command.where.selection()
 
@@ -181,6 +185,8 @@ async def _queue_list(engine: Engine, request: Request) -> Document:
 
 def _shown(entry: queue.Entry) -> Document:
     """Return a delivery as it crosses the socket: of where its bytes are, the path of a file that is sent in place."""
+    from gateway.spool import in_place
+
     document = asdict(entry)
     file = in_place(document.pop("location"))
     return document | {"path": None if file is None else printable(str(file.path))}
@@ -188,12 +194,16 @@ def _shown(entry: queue.Entry) -> Document:
 
 def _require_known(engine: Engine, connection: Connection, selection: queue.Selection) -> None:
     """Raise UsageError for a destination that is neither configured nor one to which the queue holds deliveries."""
+    from gateway.ledger import queue
+
     configured = engine.settings.destinations
     gone = [name for name in selection.destinations if name not in configured and queue.knows(connection, name)]
     require_known("destination", selection.destinations, [*configured, *gone])
 
 
 async def _queue_act(engine: Engine, request: Request) -> Document:
+    from gateway.ledger import queue
+
     command = await _command(request, wire.QueueAction)
     selection = command.where.selection()
     if selection.is_everything and not command.where.everything:

@@ -1,7 +1,8 @@
 """The way of a command to the gateway: over the control socket of the one that runs, or of one it runs itself.
 
 `connect` attaches to the gateway that owns the state folder. Where none does, it runs the same engine on a thread of this
-process, for as long as the ``with`` lasts, and talks to that one over the same socket. Blocking; one thread at a time.
+process, for as long as the ``with`` lasts, and asks the same API: for an answer directly, for a stream of events over the same
+socket, as everybody else does. Blocking; one thread at a time.
 """
 
 from __future__ import annotations
@@ -14,7 +15,6 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from http.client import HTTPConnection, HTTPException, HTTPResponse
 from types import TracebackType
 from typing import Any
-from urllib.parse import urlencode
 
 from gateway.errors import GatewayLost, StateFolderInUse, UsageError
 from gateway.settings import Settings
@@ -32,20 +32,24 @@ RETRY_S = 0.1
 
 _BLOCK_BYTES = 1 << 16
 
-Local = Callable[[Settings], AbstractContextManager[None]]
+Ask = Callable[[str, str, bytes], tuple[int, bytes]]
+"""Asks the API of an engine in this process: method, path and body of a request; returns the status and the body of the answer."""
+
+Local = Callable[[Settings], AbstractContextManager[Ask]]
 """Runs an engine in this process inside its ``with``; raises StateFolderInUse where another has the state folder."""
 
 
 class Client:
     """A gateway as commands see it; every method raises the error that the gateway raised."""
 
-    def __init__(self, address: str) -> None:
-        """Talk to the Unix socket at `address`, by a connection for each request."""
+    def __init__(self, address: str, ask: Ask | None = None) -> None:
+        """Talk to the Unix socket at `address`, by a connection for each request, or by `ask` to an engine in this process."""
         self._address = address
+        self._ask = ask
 
-    def get(self, path: str, **parameters: object) -> Document:
+    def get(self, path: str) -> Document:
         """Return the JSON object at `path`."""
-        return self._answered("GET", f"{path}?{urlencode(parameters)}" if parameters else path, None)
+        return self._answered("GET", path, None)
 
     def post(self, path: str, request: Request) -> Document:
         """Send `request` to `path` and return the JSON object it is answered with."""
@@ -56,10 +60,14 @@ class Client:
         return Events(self._address, path, request)
 
     def _answered(self, method: str, path: str, request: Request | None) -> Document:
+        if self._ask is not None:
+            with _mapped():
+                return _document(*self._ask(method, path, b"" if request is None else _body(request)))
         connection = _Connection(self._address)
         try:
             with _mapped():
-                return _document(connection.ask(method, path, request))
+                response = connection.ask(method, path, request)
+                return _document(response.status, response.read())
         finally:
             connection.close()
 
@@ -77,7 +85,7 @@ class Events(AbstractContextManager["Events"]):
             with _mapped():
                 self._response = self._connection.ask("POST", self._path, self._request)
                 if self._response.status >= 400:
-                    _document(self._response)
+                    _document(self._response.status, self._response.read())
                 self._connection.sock.settimeout(None)
         except BaseException:
             self._connection.close()
@@ -152,21 +160,21 @@ def _body(request: Request) -> bytes:
     return body
 
 
-def _document(response: HTTPResponse) -> Document:
+def _document(status: int, body: bytes) -> Document:
     try:
-        document = json.loads(response.read())
+        document = json.loads(body)
     except ValueError as error:
-        raise GatewayLost(f"the gateway answered {response.status} without a document") from error
-    if response.status >= 400:
+        raise GatewayLost(f"the gateway answered {status} without a document") from error
+    if status >= 400:
         raise_document(document)
     return dict(document)
 
 
 @contextmanager
-def _attached(settings: Settings) -> Iterator[Client]:
-    """Talk to whoever listens on the control socket."""
+def _attached(settings: Settings, ask: Ask | None = None) -> Iterator[Client]:
+    """Talk to whoever listens on the control socket, which may be an engine in this process, asked by `ask`."""
     with sockets.short_address(settings.gateway.state) as address:
-        yield Client(address)
+        yield Client(address, ask)
 
 
 @contextmanager
@@ -181,21 +189,21 @@ def connect(settings: Settings, *, local: Local, works: bool = False) -> Iterato
 
     """
     with ExitStack() as stack:
-        _reach(settings, local, works, stack)
-        yield stack.enter_context(_attached(settings))
+        ask = _reach(settings, local, works, stack)
+        yield stack.enter_context(_attached(settings, ask))
 
 
-def _reach(settings: Settings, local: Local, works: bool, stack: ExitStack) -> None:
+def _reach(settings: Settings, local: Local, works: bool, stack: ExitStack) -> Ask | None:
+    """Make sure that a gateway is there; returns how to ask it where it runs in this process."""
     deadline = time.monotonic() + START_S
     while not _suits(settings, works=works):
         try:
-            stack.enter_context(local(settings))
+            return stack.enter_context(local(settings))
         except StateFolderInUse:
             if time.monotonic() > deadline:
                 raise
             time.sleep(RETRY_S)
-        else:
-            return
+    return None
 
 
 def _suits(settings: Settings, *, works: bool) -> bool:

@@ -12,7 +12,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import structlog
 import trio
 from sqlalchemy import Connection
 
@@ -21,9 +20,13 @@ from gateway.files import make_private_folder, write_file
 from gateway.ledger import Ledger, detached
 from gateway.ledger.detached import DetachedJob, DetachedKind
 from gateway.ledger.retrievals import JobState
+from gateway.log import get_logger
 from gateway.web.wire import Document
 
-log = structlog.get_logger()
+log = get_logger()
+
+REPORTS_NAME = "reports"
+"""The folder of reports in the state folder."""
 
 Work = Callable[[Callable[[Document], Awaitable[None]]], Awaitable[None]]
 """Does what was left, telling its events; raises GatewayStopping where the gateway stops meanwhile."""

@@ -91,11 +91,14 @@ def request_of(settings: Settings, command: PullCommand) -> PullRequest:
 
 async def _would_pull(engine: Engine, request: PullRequest) -> Document:
     """Return what the source lists of what is asked for; nothing is moved, and nothing recorded."""
+    from gateway.web.peers import finder
+
     to = request.destinations or possible_destinations(engine.settings, request.source)
     studies: dict[str, Document] = {}
     unknown: list[str] = []
+    find = finder(engine, request.source)
     for keys in request.keys():  # noqa: SIM118 - a method of ours
-        matches = await engine.retriever.find(request.source, {**dict.fromkeys(_TOLD, ""), **keys})
+        matches = await find({**dict.fromkeys(_TOLD, ""), **keys})
         if not matches:
             unknown.append(", ".join(f"{keyword} {value}" for keyword, value in keys.items()))
         for match in matches:

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from functools import partial
 
-import structlog
 from pydantic import ValidationError
 
 from gateway.engine import Engine
 from gateway.errors import GatewayError
 from gateway.ledger.detached import DetachedJob, DetachedKind
+from gateway.log import get_logger
 from gateway.web import jobs, sending
 from gateway.web.jobs import needs_everything
 from gateway.web.server import Emit
 from gateway.web.wire import PullCommand, SendCommand
 
-log = structlog.get_logger()
+log = get_logger()
 
 
 async def pull(engine: Engine, command: PullCommand, emit: Emit) -> None:

@@ -6,12 +6,14 @@ A stream that ends early stops its migration, unless it was detached. Its last l
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import trio
 
+from gateway.domain import Role
 from gateway.engine import Engine
 from gateway.errors import AssociationError, UsageError
 from gateway.ledger import planning, starts
@@ -19,11 +21,13 @@ from gateway.ledger.detached import DetachedJob
 from gateway.ledger.planning import MigrationJob, Standing
 from gateway.ledger.progress import Scope
 from gateway.ledger.starts import Unended
-from gateway.migrate import Migration, MigrationRequest, Running, report
-from gateway.web import leaving
+from gateway.migrate.request import MigrationRequest
 from gateway.web.jobs import deliver, needs_everything
 from gateway.web.server import Emit
 from gateway.web.wire import Document, JobAction, MigrateCommand
+
+if TYPE_CHECKING:
+    from gateway.migrate import Migration, Running
 
 LOOK_S = 0.5
 """Between two looks at how far a migration is; more where one look takes long."""
@@ -131,7 +135,7 @@ async def shown(engine: Engine, job_id: int) -> Document:
     left = await engine.detached.job(job_id)
     if left is not None:
         return _left(engine, left)
-    return await _entry(engine, await engine.migrations.job(job_id))
+    return await _entry(engine, await _migration(engine, job_id))
 
 
 async def act(engine: Engine, action: JobAction) -> Document:
@@ -141,6 +145,8 @@ async def act(engine: Engine, action: JobAction) -> Document:
         if action.action == "pause":
             await engine.detached.pause(action.id)
         else:
+            from gateway.web import leaving
+
             needs_everything(engine)
             await leaving.resume(engine, left)
     elif action.action == "pause":
@@ -162,15 +168,18 @@ async def reported(engine: Engine, job_id: int, running: Running | None = None) 
         if summary is None:
             raise UsageError(f"job {job_id} has not ended (gateway jobs show {job_id})")
         return summary
-    job = await engine.migrations.job(job_id)
+    from gateway.migrate import report
+
+    job = await _migration(engine, job_id)
     request = MigrationRequest.of(job.criteria)
-    running = running or engine.migrations.running.get(job_id)
+    running = running or _under_way(engine).get(job_id)
     kept = {} if running is None else running.migration.kept
 
     destinations = engine.migrations.brought_to(request)
 
     def read() -> Document:
-        engine.recorder.flush()
+        if engine.role is Role.GATEWAY:
+            engine.recorder.flush()
         with engine.ledger.read() as connection:
             rows, done = report.lines(connection, job_id, request, destinations, kept)
             portions = planning.portions(connection, job_id)
@@ -203,7 +212,7 @@ def _left(engine: Engine, job: DetachedJob) -> Document:
 
 async def _entry(engine: Engine, job: MigrationJob) -> Document:
     request = MigrationRequest.of(job.criteria)
-    running = engine.migrations.running.get(job.id)
+    running = _under_way(engine).get(job.id)
     unended = await trio.to_thread.run_sync(_read, engine, partial(starts.get, name=starts.of_migration(job.id)))
     document = {
         "job_id": job.id,
@@ -257,6 +266,17 @@ def _counts(standing: Standing) -> Document:
 
 def _scope(job_id: int, request: MigrationRequest) -> Scope:
     return Scope(job_id=job_id, destinations=request.destinations)
+
+
+def _under_way(engine: Engine) -> Mapping[int, Running]:
+    """Return the migrations that run, by the id of their job: none on a desk."""
+    return engine.migrations.running if engine.role is Role.GATEWAY else {}
+
+
+async def _migration(engine: Engine, job_id: int) -> MigrationJob:
+    """Return a migration that the ledger knows. Raises UsageError where it knows none with this id."""
+    found: MigrationJob = await trio.to_thread.run_sync(_read, engine, partial(planning.migration, job_id=job_id))
+    return found
 
 
 def _read(engine: Engine, query: Any) -> Any:

@@ -6,24 +6,26 @@ import functools
 import os
 import ssl
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import trio
 
-from gateway.association.contexts import VERIFICATION_CONTEXTS
+from gateway.association.contexts import STUDY_ROOT_CONTEXTS, VERIFICATION_CONTEXTS
 from gateway.association.requestor import RemoteAE, associate
 from gateway.config.advice import advice
-from gateway.delivery.identity import FolderIdentity, LedgerRemembers, key_of
+from gateway.domain import Role
 from gateway.engine import Engine
 from gateway.errors import GatewayError, UsageError, WebServiceError, require_known
-from gateway.ledger import Ledger, folders
-from gateway.orthanc.client import Orthanc
 from gateway.settings import DicomDestination, FolderDestination, Settings, SourceTable, TlsTable
 from gateway.tls import requestor_context
 from gateway.web.wire import Document, FindCommand, FolderCommand, error_document
+
+if TYPE_CHECKING:
+    from gateway.ledger import Ledger
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,7 @@ async def echo(engine: Engine, names: Sequence[str]) -> list[Document]:
     results: list[Document] = [{} for _ in peers]
 
     async def ask(index: int, peer: Peer) -> None:
-        results[index] = await trio.to_thread.run_sync(_ask, engine.settings, engine.ledger, peer, abandon_on_cancel=True)
+        results[index] = await trio.to_thread.run_sync(_ask, engine, peer, abandon_on_cancel=True)
 
     async with trio.open_nursery() as nursery:
         for index, peer in enumerate(peers):
@@ -62,11 +64,11 @@ async def echo(engine: Engine, names: Sequence[str]) -> list[Document]:
     return results
 
 
-def _ask(settings: Settings, ledger: Ledger, peer: Peer) -> Document:
-    table = peer.table
+def _ask(engine: Engine, peer: Peer) -> Document:
+    settings, table = engine.settings, peer.table
     document: Document = {"kind": peer.kind, "name": peer.name, "tls": bool(getattr(table, "tls", None))}
     if isinstance(table, FolderDestination):
-        return document | {"address": str(table.path)} | (_gone(ledger, peer.name, table.path) or _writable(table.path))
+        return document | {"address": str(table.path)} | (_gone(engine.ledger, peer.name, table.path) or _writable(table.path))
     document["address"] = f"{table.ae_title}@{table.host}:{table.port or '-'}"
     if table.port is None:
         return document | {"ok": None, "detail": "no port: it sends to us and cannot be asked"}
@@ -91,6 +93,8 @@ def _transcoding(table: SourceTable | DicomDestination, ae_title: str) -> list[s
     """Return what to change at an Orthanc that may transcode what it sends us; one whose REST API does not answer tells nothing."""
     if not isinstance(table, SourceTable) or table.rest is None:
         return []
+    from gateway.orthanc.client import Orthanc
+
     try:
         with closing(Orthanc(table.rest)) as orthanc:
             names = orthanc.transcodes_for(ae_title)
@@ -122,6 +126,8 @@ def _ms(seconds: float) -> float:
 
 def _gone(ledger: Ledger, name: str, path: Path) -> Document:
     """Say why a folder is not the one that was delivered into; nothing where it is."""
+    from gateway.delivery.identity import FolderIdentity, LedgerRemembers
+
     try:
         FolderIdentity(name, path, LedgerRemembers(ledger, name)).check()
     except GatewayError as error:
@@ -137,6 +143,9 @@ async def accept_folder(engine: Engine, command: FolderCommand) -> Document:
         LedgerUnavailable: it cannot be recorded.
 
     """
+    from gateway.delivery.identity import key_of
+    from gateway.ledger import folders
+
     table = engine.settings.destinations.get(command.destination)
     if not isinstance(table, FolderDestination):
         names = [name for name, one in engine.settings.destinations.items() if isinstance(one, FolderDestination)]
@@ -144,7 +153,8 @@ async def accept_folder(engine: Engine, command: FolderCommand) -> Document:
     name, path = command.destination, key_of(table.path)
     change = functools.partial(folders.accept, destination=name, path=path, now=time.time())
     await trio.to_thread.run_sync(engine.ledger.write, change)
-    engine.dispatcher.retry(name)
+    if engine.role is Role.GATEWAY:
+        engine.dispatcher.retry(name)
     return {"destination": name, "path": path}
 
 
@@ -158,6 +168,21 @@ def _writable(path: Path) -> Document:
     return {"ok": False, "detail": f"{nearest} cannot be written"}
 
 
+def finder(engine: Engine, source: str) -> Callable[..., Awaitable[list[dict[str, str]]]]:
+    """Return what asks `source` as `gateway.retrieve.finding.find` does, given keys, level and limit.
+
+    A gateway's retriever does; a desk needs no more than associations, and waits for no other libraries.
+    """
+    if engine.role is Role.GATEWAY:
+        return functools.partial(engine.retriever.find, source)
+    from gateway.retrieve import finding
+    from gateway.retrieve.kept import Kept
+
+    connect = finding.connecting(engine.settings, source, requestor_context)
+    associations = Kept(functools.partial(connect, STUDY_ROOT_CONTEXTS))
+    return functools.partial(finding.find, associations, trio.CapacityLimiter(1))
+
+
 async def find(engine: Engine, command: FindCommand) -> Document:
     """Ask a source with C-FIND.
 
@@ -166,5 +191,5 @@ async def find(engine: Engine, command: FindCommand) -> Document:
         AssociationError: it could not be asked, or refused.
 
     """
-    matches = await engine.retriever.find(command.source, command.keys, command.level, limit=command.limit)
+    matches = await finder(engine, command.source)(command.keys, command.level, limit=command.limit)
     return {"source": command.source, "level": command.level, "matches": matches}

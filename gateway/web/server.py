@@ -2,7 +2,8 @@
 
 `EventStream` is the answer of long operations: one NDJSON line an event. The operation lives as long as its stream; when
 the client closes it, the operation is cancelled. Connections are taken here, and not by Hypercorn's own `serve`, because there an
-error in one of them ends them all. Runs on trio.
+error in one of them ends them all. Hypercorn is imported once somebody connects: to the command that runs the engine in its own
+process `answer` gives the same API without a connection. Runs on trio.
 """
 
 from __future__ import annotations
@@ -13,23 +14,18 @@ from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
-import structlog
 import trio
-from hypercorn.config import Config
-from hypercorn.trio.tcp_server import TCPServer
-from hypercorn.trio.worker_context import WorkerContext
-from hypercorn.typing import ConnectionState
-from hypercorn.utils import wrap_app
 from starlette.applications import Starlette
 from starlette.responses import Response
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from gateway.errors import GatewayError, leaf
 from gateway.files import unusable, using
+from gateway.log import get_logger
 from gateway.web import sockets
 from gateway.web.wire import INTERNAL_ERROR, NDJSON, Document, error_document, line
 
-log = structlog.get_logger()
+log = get_logger()
 
 Emit = Callable[[Document], Awaitable[None]]
 
@@ -94,13 +90,53 @@ async def while_connected(receive: Receive, answer: Callable[[], Awaitable[Docum
     return document
 
 
-def _config() -> Config:
-    config = Config()
-    config.accesslog = None
-    config.errorlog = None
-    config.graceful_timeout = GRACE_S
-    config.include_server_header = False
-    return config
+async def answer(api: Starlette, method: str, path: str, body: bytes, left: trio.Event) -> tuple[int, bytes]:
+    """Return the status and the body with which `api` answers a request of this process; `left` is set once nobody waits for it."""
+    asked, status, parts = False, 500, list[bytes]()
+
+    async def receive() -> Message:
+        nonlocal asked
+        if not asked:
+            asked = True
+            return {"type": "http.request", "body": body, "more_body": False}
+        await left.wait()
+        return {"type": "http.disconnect"}
+
+    async def send(message: Message) -> None:
+        nonlocal status
+        if message["type"] == "http.response.start":
+            status = message["status"]
+        else:
+            parts.append(message.get("body", b""))
+
+    scope = {"type": "http", "method": method, "path": path, "root_path": "", "query_string": b"", "headers": []}
+    await api(scope, receive, send)
+    return status, b"".join(parts)
+
+
+class _Hypercorn:
+    """Serves an API on connections; made, and its libraries imported, once somebody connects."""
+
+    def __init__(self, api: Starlette) -> None:
+        from hypercorn.config import Config
+        from hypercorn.trio.tcp_server import TCPServer
+        from hypercorn.trio.worker_context import WorkerContext
+        from hypercorn.typing import ConnectionState
+        from hypercorn.utils import wrap_app
+
+        config = Config()
+        config.accesslog = None
+        config.errorlog = None
+        config.graceful_timeout = GRACE_S
+        config.include_server_header = False
+        context = WorkerContext(None)
+        app = wrap_app(cast("Any", api), config.wsgi_max_body_size, "asgi")
+        self._server = partial(TCPServer, app, config, context, ConnectionState({}))
+        self.terminate = context.terminated.set
+
+    async def connection(self, stream: trio.SocketStream) -> None:
+        """Serve one connection to its end."""
+        await self._server(cast("Any", stream))
 
 
 async def serve_control(
@@ -127,12 +163,13 @@ async def _serve(
     api: Starlette, control: socket.socket, stop: trio.Event, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
 ) -> None:
     """Take connections until `stop`, then give those that are open `GRACE_S`. Closes `control`."""
-    config, context = _config(), WorkerContext(None)
-    app = wrap_app(cast("Any", api), config.wsgi_max_body_size, "asgi")
+    hypercorn: _Hypercorn | None = None
 
     async def connection(stream: trio.SocketStream) -> None:
+        nonlocal hypercorn
         try:
-            await TCPServer(app, config, context, ConnectionState({}), cast("Any", stream))
+            hypercorn = hypercorn or _Hypercorn(api)
+            await hypercorn.connection(stream)
         except Exception as error:  # noqa: BLE001 - the root of a connection: a client that leaves when it likes costs itself only
             log.warning("control_connection_failed", error=type(leaf(error)).__name__)
 
@@ -144,5 +181,6 @@ async def _serve(
             task_status.started()
             await stop.wait()
             accepting.cancel_scope.cancel()
-        await context.terminated.set()
+        if hypercorn is not None:
+            await hypercorn.terminate()
         connections.cancel_scope.deadline = trio.current_time() + GRACE_S

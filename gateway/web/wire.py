@@ -37,7 +37,8 @@ INTERNAL_ERROR = "internal error; the gateway's log says more"
 class Request(BaseModel):
     """A request's body: unknown keys are errors."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    # A command waits for the request that it makes, and not for the others.
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
 
 class QueueFilter(Request):

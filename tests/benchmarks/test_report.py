@@ -65,6 +65,13 @@ def test_a_table_has_the_columns_that_somebody_has_a_figure_in() -> None:
     assert "|  | peer | 0.0123 | 0.0123 |  |" in lines
 
 
+def test_sentences_are_broken_into_lines_that_a_page_may_have() -> None:
+    measured = [_result((1, 1), name=f"row-{number}") for number in range(30)]
+    lines = report.markdown([*measured, replace(_result((1, 1)), origin="0.1.0 (abc), 2030-01-01")], _run()).splitlines()
+    assert len(lines) > 60
+    assert [line for line in lines if len(line) > 132 and not line.startswith("|")] == []
+
+
 def test_figures_never_look_like_powers_of_ten() -> None:
     assert report.number(0.00000123) == "0.000"
 

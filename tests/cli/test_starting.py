@@ -6,12 +6,14 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from gateway import __version__, cli
 from tests.support.gateway import COMMAND, Gateway, folder_destination
+from tests.support.ports import free_port
 
 HEAVY = (
     "cryptography",
@@ -28,14 +30,20 @@ HEAVY = (
 )
 """Packages that take long to import, and that no help needs."""
 
-DECODING = ("numpy", "pydicom", "pynetdicom", "httpx")
-"""Packages that a command does not need which only reads the ledger."""
+LOOKING = {"sqlalchemy", "starlette", "trio"}
+"""Packages that a desk needs to read the ledger."""
+
+ASKING = {"numpy", "pydicom", "pynetdicom", "starlette", "trio"}
+"""Packages that a desk needs to ask a peer; pydicom imports numpy."""
+
+WATCHED = (*HEAVY, "h2", "imagecodecs", "rich.console", "wsproto")
 
 ASK = """
 import json, sys
 from gateway.cli import run
 code = run(sys.argv[1:])
-print(json.dumps([code, sorted(name for name in sys.modules if "." not in name or name.startswith("gateway."))]), file=sys.stderr)
+names = sorted(name for name in sys.modules if "." not in name or name.startswith(("gateway.", "rich.", "sqlalchemy.dialects.")))
+print(json.dumps([code, names]), file=sys.stderr)
 """
 
 
@@ -64,12 +72,56 @@ def test_the_help_of_a_command_imports_no_heavy_library(tmp_path: Path, command:
     assert modules.isdisjoint(HEAVY) or command == "init"
 
 
-@pytest.mark.parametrize("arguments", [("status",), ("queue", "list"), ("config",)])
-def test_who_only_looks_imports_nothing_that_decodes_or_calls(tmp_path: Path, arguments: tuple[str, ...]) -> None:
-    site = Gateway(tmp_path, {"destinations": {"archive": folder_destination(tmp_path / "archive")}})
-    code, modules = imported(*arguments, "--config", str(site.config), cwd=tmp_path)
-    assert code == 0
-    assert modules.isdisjoint(DECODING)
+@pytest.fixture
+def site(tmp_path: Path) -> Gateway:
+    """A gateway that does not run, with a folder, and a peer at a port where nobody listens."""
+    peer = {"ae_title": "PACS", "host": "127.0.0.1", "port": free_port()}
+    destinations = {"archive": folder_destination(tmp_path / "archive"), "pacs": {"kind": "dicom", **peer}}
+    return Gateway(tmp_path, {"sources": {"pacs": peer}, "destinations": destinations})
+
+
+def heavy(site: Gateway, *arguments: str) -> tuple[int, set[str]]:
+    """Return the exit code of a command and which of the libraries that take long it had imported in the end."""
+    code, modules = imported(*arguments, "--config", str(site.config), cwd=site.folder)
+    return code, modules.intersection(WATCHED) - {"rich"}
+
+
+@pytest.mark.parametrize("arguments", [("status",), ("queue", "list"), ("jobs", "list")])
+def test_who_looks_into_the_ledger_imports_what_reads_it(site: Gateway, arguments: tuple[str, ...]) -> None:
+    assert heavy(site, *arguments) == (0, LOOKING)
+
+
+@pytest.mark.parametrize("arguments", [("find", "pacs"), ("echo", "pacs")])
+def test_who_asks_a_peer_imports_no_ledger_and_no_stage(site: Gateway, arguments: tuple[str, ...]) -> None:
+    code, modules = imported(*arguments, "--config", str(site.config), cwd=site.folder)
+    assert code == 1
+    assert modules.intersection(WATCHED) - {"rich"} == ASKING
+    rooms = ("assembly", "ledger", "intake", "delivery", "confirm", "holdings", "sync", "planners", "codec.pool")
+    assert not modules.intersection(f"gateway.{room}" for room in rooms)
+
+
+def test_who_checks_the_configuration_imports_nothing_heavy(site: Gateway) -> None:
+    assert heavy(site, "config") == (0, set())
+
+
+@pytest.mark.parametrize(
+    "arguments", [("status",), ("queue", "list"), ("jobs", "list"), ("find", "pacs"), ("echo", "pacs"), ("echo", "archive")]
+)
+def test_who_asks_the_gateway_that_runs_imports_nothing_heavy(running: Gateway, arguments: tuple[str, ...]) -> None:
+    assert heavy(running, *arguments)[1] == set()
+
+
+@pytest.fixture
+def running(site: Gateway) -> Iterator[Gateway]:
+    """The same, and it runs."""
+    with site.serving():
+        yield site
+
+
+def test_reading_the_ledger_imports_the_words_of_one_database(site: Gateway) -> None:
+    _, modules = imported("queue", "list", "--config", str(site.config), cwd=site.folder)
+    assert "sqlalchemy.dialects.sqlite" in modules
+    assert not {name for name in modules if name.startswith("sqlalchemy.dialects.postgresql")}
 
 
 def help_of(*arguments: str, capsys: pytest.CaptureFixture[str]) -> str:

@@ -111,7 +111,7 @@ def test_no_key_or_secret_is_in_the_repository() -> None:
     assert not [name for name in files if name.endswith((".key", ".pem", ".p12")) or name == ".env"]
 
 
-@pytest.mark.parametrize("target", ["serve", "test", "check", "certs", "compose-certs"])
+@pytest.mark.parametrize("target", ["serve", "test", "check", "docs", "certs", "compose-certs"])
 def test_the_make_targets_exist(target: str) -> None:
     if shutil.which("make") is None:
         pytest.skip("no make here")

@@ -1,0 +1,106 @@
+"""A gateway in a command's own process: its API asked directly, its socket open to others, and how both end."""
+
+from __future__ import annotations
+
+import json
+import signal
+import socket
+import subprocess
+import threading
+from pathlib import Path
+
+import pytest
+
+from gateway.cli.options import settings_of
+from gateway.domain import Role
+from gateway.local import local
+from gateway.web.wire import FindCommand, JobQuery
+from tests.support.gateway import Gateway
+
+
+def test_an_answer_of_the_api_comes_without_a_connection(site: Gateway) -> None:
+    with local(settings_of(site.config), role=Role.DESK) as ask:
+        status, body = ask("GET", "/health", b"")
+    assert status == 200
+    assert json.loads(body)["role"] == "desk"
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "status"),
+    [
+        ("GET", "/nowhere", b"", 404),
+        ("GET", "/find", b"", 405),
+        ("POST", "/find", b"no JSON", 400),
+        ("POST", "/find", FindCommand(source="nobody").model_dump_json().encode(), 400),
+        ("POST", "/jobs/show", JobQuery(id=7).model_dump_json().encode(), 400),
+    ],
+)
+def test_a_refusal_is_the_same_as_over_the_socket(site: Gateway, method: str, path: str, body: bytes, status: int) -> None:
+    with local(settings_of(site.config), role=Role.DESK) as ask:
+        assert ask(method, path, body)[0] == status
+        with socket.socket(socket.AF_UNIX) as other:
+            other.settimeout(20)
+            other.connect(str(site.state / "control.sock"))
+            head = f"{method} {path} HTTP/1.1\r\nhost: gateway\r\ncontent-length: {len(body)}\r\nconnection: close\r\n\r\n"
+            other.sendall(head.encode() + body)
+            assert other.recv(64).split()[1] == str(status).encode()
+
+
+def test_another_command_attaches_to_a_desk(site: Gateway) -> None:
+    with local(settings_of(site.config), role=Role.DESK) as ask:
+        other = subprocess.run(site.command("queue", "list"), cwd=site.folder, capture_output=True, timeout=60, check=False)
+        assert ask("GET", "/health", b"")[0] == 200
+    assert other.returncode == 0, other.stderr
+
+
+def test_nothing_is_opened_that_nobody_asked_for(site: Gateway) -> None:
+    with local(settings_of(site.config), role=Role.DESK) as ask:
+        ask("GET", "/health", b"")
+        assert not (site.state / "ledger.db").exists()
+        ask("GET", "/jobs", b"")
+        assert (site.state / "ledger.db").exists()
+        assert not (site.state / "spool").exists()
+
+
+def test_a_ledger_that_cannot_be_read_is_the_answer_of_who_needs_it(site: Gateway) -> None:
+    site.state.mkdir(mode=0o700, parents=True, exist_ok=True)
+    (site.state / "ledger.db").write_bytes(b"no ledger at all" * 4096)
+    with local(settings_of(site.config), role=Role.DESK) as ask:
+        assert ask("GET", "/health", b"")[0] == 200
+        status, body = ask("GET", "/status", b"")
+    assert status >= 500
+    assert json.loads(body)["kind"] in {"LedgerDamaged", "LedgerForeign"}
+
+
+def test_who_asks_after_the_end_is_told(site: Gateway) -> None:
+    with local(settings_of(site.config), role=Role.DESK) as ask:
+        pass
+    with pytest.raises(ConnectionError):
+        ask("GET", "/health", b"")
+
+
+def test_an_interrupt_leaves_what_is_asked_and_the_gateway_ends(site: Gateway, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        silent.settimeout(60)
+        site.write(sources={"silent": {"ae_title": "SILENT", "host": "127.0.0.1", "port": silent.getsockname()[1]}})
+        heard = list[bytes]()
+
+        def interrupt() -> None:
+            peer, _ = silent.accept()
+            with peer:
+                peer.settimeout(60)
+                peer.recv(65536)
+                signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+                # The association is ended, and not left to the peer.
+                heard.append(peer.recv(65536))
+
+        waiting = threading.Thread(target=interrupt)
+        waiting.start()
+        with (
+            pytest.raises(KeyboardInterrupt),
+            local(settings_of(site.config), role=Role.DESK) as ask,
+        ):
+            ask("POST", "/find", FindCommand(source="silent").model_dump_json().encode())
+        waiting.join(60)
+    assert len(heard) == 1
+    assert not (site.state / "control.sock").exists()
