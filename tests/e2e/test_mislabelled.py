@@ -233,7 +233,7 @@ def test_what_is_not_proved_is_asked_for_in_every_order_and_held(tmp_path: Path,
 
 
 @pytest.mark.usefixtures("as_files")
-def test_an_instance_that_comes_well_later_is_delivered_and_nothing_is_held(tmp_path: Path, gateway: Gateway) -> None:
+def test_a_later_fit_instance_is_delivered_and_nothing_is_held(tmp_path: Path, gateway: Gateway) -> None:
     files = series_of(tmp_path / "in", UNPROVABLE, seed=SEED)
     script = sending_files(files, otherwise=lambda order: order.number > 1)
     pacs = Pacs({"GATEWAY": (HOST, gateway.port)}, labelled(UNPROVABLE), script)

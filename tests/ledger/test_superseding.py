@@ -216,7 +216,7 @@ def test_what_came_unfit_stays_held_where_nobody_asked_for_it_again(ledger: Ledg
     assert states(ledger) == {("bad", "a"): "held", ("good", "a"): "pending"}
 
 
-def test_other_content_that_was_fit_is_never_dropped_for_what_was_asked_for(ledger: Ledger) -> None:
+def test_fit_rival_content_is_never_dropped_for_requested_content(ledger: Ledger) -> None:
     came(ledger, "old", "a")
     asked_for(ledger, "good", "a")
     assert states(ledger) == {("old", "a"): "held", ("good", "a"): "pending"}
