@@ -44,6 +44,21 @@ def make_private_folder(path: Path) -> bool:
     return True
 
 
+def remove_files(folder: Path) -> tuple[int, int]:
+    """Remove the files in a folder of our own; return how many, and how many folders of somebody else lie there, which stay.
+
+    Raises OSError.
+    """
+    removed = foreign = 0
+    for path in folder.iterdir():
+        if path.is_dir() and not path.is_symlink():
+            foreign += 1
+        else:
+            path.unlink()
+            removed += 1
+    return removed, foreign
+
+
 def create_private(path: Path) -> BinaryIO:
     """Open the new file `path` for writing, readable by its owner only; replaces what is there. Raises OSError."""
     path.unlink(missing_ok=True)

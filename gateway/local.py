@@ -135,7 +135,7 @@ class _Local:
         with first_of_ours():
             async with trio.open_nursery() as nursery:
                 self._api = create_api(await nursery.start(running))
-                # What is asked here ends before the gateway does: it uses its parts.
+                # Requests end before the gateway does: they use its parts.
                 async with trio.open_nursery() as requests:
                     self._nursery = requests
                     self._up.set()

@@ -91,9 +91,9 @@ app = typer.Typer(
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        from gateway.cli import versions
+        from gateway.cli import render, versions
 
-        typer.echo(versions.text())
+        render.say(versions.text())
         raise typer.Exit
 
 
@@ -123,9 +123,14 @@ def run(arguments: list[str]) -> int:
     except typer.TyperException as error:
         # Of a bare command the message is its help; where that is printed already, there is none.
         if message := error.format_message():
+            from gateway.cli import render
+
             bare = message.startswith("Usage: ")
             plain = message.replace(": Value error, ", ": ", 1)
-            typer.echo(message if bare else f"gateway: {plain} (--help says what there is)", err=True)
+            if bare:
+                typer.echo(message, err=True)
+            else:
+                render.say(f"gateway: {plain} (--help says what there is)", err=True)
         return error.exit_code
     except Exception as error:  # noqa: BLE001 - the root of the process
         return _failed(error)
@@ -140,15 +145,16 @@ def _failed(error: Exception) -> int:
         # The reader of our output has left (`gateway status | head`): there is nobody to tell.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    from gateway.cli import render
     from gateway.files import unusable
     from gateway.log import raised_at
 
     known = unusable(error) if isinstance(error, OSError) else error
     if isinstance(known, GatewayError):
-        typer.echo(f"gateway: {known}", err=True)
+        render.say(f"gateway: {known}", err=True)
         return exit_code(known)
     # The text of an unknown error may hold patient data.
-    typer.echo(f"gateway: internal error {type(error).__name__} at {' < '.join(reversed(raised_at(error, depth=4)))}", err=True)
+    render.say(f"gateway: internal error {type(error).__name__} at {' < '.join(reversed(raised_at(error, depth=4)))}", err=True)
     return 1
 
 

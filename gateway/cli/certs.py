@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from gateway.cli import render
 from gateway.cli.options import JsonOption
 
 
@@ -47,5 +48,5 @@ def certs(
         typer.echo(json.dumps({"ca": str(folder / "ca.crt"), "certificates": rows}, indent=2))
         return
     for one in issued:
-        typer.echo(f"{one.certificate} and {one.key}: {', '.join(one.names)}; valid until {one.expires:%Y-%m-%d}")
-    typer.echo(f"signed by {folder / 'ca.crt'}; keep {folder / 'ca.key'} secret, it can sign for any peer")
+        render.say(f"{one.certificate} and {one.key}: {', '.join(one.names)}; valid until {one.expires:%Y-%m-%d}")
+    render.say(f"signed by {folder / 'ca.crt'}; keep {folder / 'ca.key'} secret, it can sign for any peer")

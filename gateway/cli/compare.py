@@ -134,10 +134,10 @@ def _print(summary: Document) -> None:
             render.Table(("difference", "study", "series", "instance", "what"), rows, apart=("study", "series", "instance"))
         )
     if len(found) > SHOWN:
-        typer.echo(f"  … and {len(found) - SHOWN} more (--csv has them all)")
+        render.say(f"  … and {len(found) - SHOWN} more (--csv has them all)")
     for remark in summary["remarks"]:
-        typer.echo(render.printable(remark))
-    typer.echo(conclusion(summary))
+        render.say(render.printable(remark))
+    render.say(conclusion(summary))
 
 
 def _row(one: Document) -> tuple[str, ...]:

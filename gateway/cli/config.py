@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from gateway.cli import render
 from gateway.cli.options import DEFAULT_CONFIG, ConfigOption, JsonOption
 from gateway.errors import ConfigurationError, Problem
 
@@ -32,7 +33,7 @@ def config(
         found = check_access(loaded.settings, path, os.environ)
         warnings = found.warnings
         for warning in () if as_json else warnings:
-            typer.echo(f"warning: {warning}", err=True)
+            render.say(f"warning: {warning}", err=True)
         if found.problems:
             raise ConfigurationError(found.problems)
     if show_it and as_json:
@@ -43,4 +44,4 @@ def config(
     elif as_json:
         typer.echo(json.dumps({"ok": True, "file": str(path), "warnings": [str(warning) for warning in warnings]}))
     else:
-        typer.echo(f"{path}: no problem found")
+        render.say(f"{path}: no problem found")

@@ -30,7 +30,7 @@ JobId = Annotated[int, typer.Argument(help="The number of the job (gateway jobs 
 
 @jobs.command("list")
 def list_(path: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) -> None:
-    """List the migrations, and the pulls and sends that were left to the gateway, the newest first."""
+    """List migrations and detached commands, the newest first."""
     with reach(path) as (client, _):
         found = client.get("/jobs")
     if as_json:
@@ -42,15 +42,15 @@ def list_(path: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) -> N
     if rows:
         render.show(render.Table(("id", "state", "what", "how far", "changed"), rows, apart=("what", "how far")))
     else:
-        typer.echo("no job")
+        render.say("no job")
     for job in found["jobs"]:
         if job.get("note"):
-            typer.echo(f"{job['kind']} {job['job_id']}: {job['note']}")
+            render.say(f"{job['kind']} {job['job_id']}: {job['note']}")
 
 
 @jobs.command()
 def show(job_id: JobId, path: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) -> None:
-    """Show how far a migration, or a pull or send that was left to the gateway, is."""
+    """Show how far a migration or a detached pull or send is."""
     from gateway.web.wire import JobQuery
 
     with reach(path) as (client, _):
@@ -59,7 +59,10 @@ def show(job_id: JobId, path: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption
 
 @jobs.command()
 def report(job_id: JobId, report: ReportOption = None, path: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) -> None:
-    """Report what became of every study of a migration, or of what was left to the gateway; exit code 1 where not all is done."""
+    """Report what became of each study or file of a job.
+
+    The exit code is 1 where not all of it is done.
+    """
     from gateway.web.wire import JobQuery
 
     check_report(report)
@@ -93,7 +96,10 @@ def resume(
     path: ConfigOption = DEFAULT_CONFIG,
     as_json: JsonOption = False,
 ) -> None:
-    """Carry a job on in the running gateway, also what did not come whole (retry), or begin what is not begun again."""
+    """Carry a job on in the running gateway.
+
+    That is also how to try again what did not come whole (retry), and to begin what the gateway does not begin again by itself.
+    """
     from gateway.web.wire import StartAction
 
     if job.isdecimal():
@@ -104,12 +110,15 @@ def resume(
     if as_json:
         render.print_json(begun)
     else:
-        typer.echo(f"{job}: begun")
+        render.say(f"{job}: begun")
 
 
 @jobs.command()
 def retry(job_id: JobId, path: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) -> None:
-    """Try again, in the running gateway, what did not come whole or could not be listed."""
+    """Try again what did not come whole or was not listed.
+
+    It runs in the running gateway.
+    """
     _act(path, job_id, "resume", as_json)
 
 
@@ -125,15 +134,15 @@ def _print(job: Document, as_json: bool) -> None:
         render.print_json(job)
         return
     if job["kind"] != "migrate":
-        typer.echo(f"{job['kind']} {job['job_id']}: {job['state']}: {_what(job)}")
-        typer.echo(f"what became of it, once it has ended: gateway jobs report {job['job_id']}")
+        render.say(f"{job['kind']} {job['job_id']}: {job['state']}: {_what(job)}")
+        render.say(f"what became of it, once it has ended: gateway jobs report {job['job_id']}")
         return
-    typer.echo(f"migration {job['job_id']}: {job['state']}: {_what(job)}")
-    typer.echo(words(job))
+    render.say(f"migration {job['job_id']}: {job['state']}: {_what(job)}")
+    render.say(words(job))
     if job.get("note"):
-        typer.echo(job["note"])
+        render.say(job["note"])
     for what, why in job.get("problems", {}).items():
-        typer.echo(f"  {what}: {why}")
+        render.say(f"  {what}: {why}")
 
 
 def _how_far(job: Document) -> str:

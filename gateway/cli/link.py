@@ -9,8 +9,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
-import typer
-
+from gateway.cli import render
 from gateway.cli.options import settings_of
 from gateway.domain import Role
 from gateway.errors import Interrupted, UsageError
@@ -47,7 +46,7 @@ def reach(config: Path, *, works: bool = False, detach: bool = False) -> Iterato
 
     with _interrupted_by_sigterm(), connect(settings, local=here, works=works) as client:
         if client.get("/health").get("configuration") != settings.fingerprint():
-            typer.echo(f"gateway: the running gateway does not have what {config} says now: restart it to apply that", err=True)
+            render.say(f"gateway: the running gateway does not have what {config} says now: restart it to apply that", err=True)
         try:
             yield client, settings
         except KeyboardInterrupt as error:

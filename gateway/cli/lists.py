@@ -9,8 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import typer
-
 from gateway.cli import render
 from gateway.errors import UsageError
 from gateway.files import unusable
@@ -64,11 +62,11 @@ class Listed:
         if self.found is None or not self.found.problems:
             return
         count = len(self.found.problems)
-        typer.echo(f"{render.plural(count, 'row')} of the list {'is' if count == 1 else 'are'} NOT asked for:", err=True)
+        render.say(f"{render.plural(count, 'row')} of the list {'is' if count == 1 else 'are'} NOT asked for:", err=True)
         for problem in self.found.problems[:SHOWN_ROWS]:
-            typer.echo(f"  {render.printable(str(problem))}", err=True)
+            render.say(f"  {render.printable(str(problem))}", err=True)
         if count > SHOWN_ROWS:
-            typer.echo(f"  … and {count - SHOWN_ROWS} more (--json has them all)", err=True)
+            render.say(f"  … and {count - SHOWN_ROWS} more (--json has them all)", err=True)
 
 
 def listed_in(path: Path | None, column: str | None, kind: ListKind | None) -> Listed:
@@ -81,14 +79,15 @@ def listed_in(path: Path | None, column: str | None, kind: ListKind | None) -> L
         if column is not None or kind is not None:
             raise UsageError("--column and --kind say how to read a --list")
         return Listed()
+    name = "standard input" if path == STANDARD_INPUT else str(path)
     try:
         with nullcontext(sys.stdin.buffer) if path == STANDARD_INPUT else path.open("rb") as file:
             content = file.read(MAX_LIST_BYTES + 1)
     except OSError as error:
         raise UsageError(str(unusable(error, "cannot read the list", path))) from error
     if len(content) > MAX_LIST_BYTES:
-        raise UsageError(f"{path}: larger than {render.size(MAX_LIST_BYTES)}; split it into several lists")
+        raise UsageError(f"{name}: larger than {render.size(MAX_LIST_BYTES)}; split it into several lists")
     try:
         return Listed(parse_list(decode_list(content), kind=kind, column=column))
     except UsageError as error:
-        raise UsageError(f"{path}: {error}") from error
+        raise UsageError(f"{name}: {error}") from error

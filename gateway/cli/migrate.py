@@ -120,7 +120,7 @@ def _conclude_detached(summary: Document, as_json: bool) -> None:
     if as_json:
         render.print_json(summary)
     else:
-        typer.echo(f"migration {summary['job_id']} goes on in the gateway (gateway jobs show {summary['job_id']})")
+        render.say(f"migration {summary['job_id']} goes on in the gateway (gateway jobs show {summary['job_id']})")
 
 
 def _conclude_dry(summary: Document, as_json: bool) -> None:
@@ -129,16 +129,16 @@ def _conclude_dry(summary: Document, as_json: bool) -> None:
         render.print_json(summary)
     else:
         for label, why in summary["problems"].items():
-            typer.echo(f"{label}: not listed: {why}")
+            render.say(f"{label}: not listed: {why}")
         for label, doubt in summary["doubts"].items():
-            typer.echo(f"{label}: {doubt}")
+            render.say(f"{label}: {doubt}")
         rows = [(one["label"], str(one["studies"]), str(one["instances"])) for one in summary["portions"] if one["studies"]]
         if rows:
             render.show(render.Table(("portion", "studies", "instances"), rows[:SHOWN_PORTIONS]))
         if len(rows) > SHOWN_PORTIONS:
-            typer.echo(f"  … and {len(rows) - SHOWN_PORTIONS} more (--json has them all)")
+            render.say(f"  … and {len(rows) - SHOWN_PORTIONS} more (--json has them all)")
         unsaid = ", as far as the source counts them" if summary["uncounted"] else ""
-        typer.echo(
+        render.say(
             f"{render.plural(summary['studies'], 'study', 'studies')}, {render.plural(summary['instances'], 'instance')}{unsaid}, "
             f"would be moved to {', '.join(summary['to'])} (--dry-run)"
         )
@@ -197,12 +197,12 @@ def _print(summary: Document) -> None:
         ]
         render.show(render.Table(("study", "day", "received", "verdict", "note"), rows, apart=("study", "note")))
     if len(left) > SHOWN:
-        typer.echo(f"  … and {len(left) - SHOWN} more (--report has them all)")
+        render.say(f"  … and {len(left) - SHOWN} more (--report has them all)")
     for label, doubt in summary["doubts"].items():
-        typer.echo(f"{label}: {doubt}")
+        render.say(f"{label}: {doubt}")
     for label in summary["unlisted"][:SHOWN]:
-        typer.echo(f"{label}: not listed{_why(summary, label)}")
-    typer.echo(conclusion(summary))
+        render.say(f"{label}: not listed{_why(summary, label)}")
+    render.say(conclusion(summary))
 
 
 def _why(summary: Document, label: str) -> str:

@@ -63,7 +63,7 @@ def accept_folder(
     if as_json:
         render.print_json(document)
     else:
-        typer.echo(f"{document['path']} is the folder of {document['destination']} from now on")
+        render.say(f"{document['path']} is the folder of {document['destination']} from now on")
 
 
 def tell_advice(results: Sequence[Mapping[str, Any]]) -> None:
@@ -71,9 +71,9 @@ def tell_advice(results: Sequence[Mapping[str, Any]]) -> None:
     for result in results:
         if result.get("advice"):
             table = f"[{result['kind']}s.{result['name']}]"
-            typer.echo(f"{table} {result['address']} calls itself {render.printable(result['implementation'])} (docs/peers.md):")
+            render.say(f"{table} {result['address']} calls itself {render.printable(result['implementation'])} (docs/peers.md):")
             for one in result["advice"]:
-                typer.echo(f"  - {one}")
+                render.say(f"  - {one}")
 
 
 def keys_of(pairs: Sequence[str], *, bare: bool = False) -> dict[str, str]:
@@ -157,4 +157,4 @@ def find(
         return
     if matches:
         render.show(matches_table(level, wanted, matches))
-    typer.echo(render.plural(len(matches), "match", "matches"))
+    render.say(render.plural(len(matches), "match", "matches"))

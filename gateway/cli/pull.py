@@ -76,7 +76,7 @@ def pull(
     if as_json:
         render.print_json({**summary, **listed.document()})
     elif summary["detached"]:
-        typer.echo(f"pull {summary['job_id']} goes on in the gateway (gateway jobs show {summary['job_id']}, gateway status)")
+        render.say(f"pull {summary['job_id']} goes on in the gateway (gateway jobs show {summary['job_id']}, gateway status)")
     elif dry_run:
         _print_found(summary)
     else:
@@ -174,21 +174,28 @@ class SendProgress:
 def show_pulled(summary: Document, *, waited: bool) -> None:
     """Print what became of each study of a pull, and of all of it."""
     print_studies(summary)
-    typer.echo(conclusion(summary, waited=waited))
+    render.say(conclusion(summary, waited=waited))
 
 
 def print_studies(summary: Document) -> None:
     """Print what became of each study of a summary: first what is not whole or not delivered and why, then the others."""
     if summary["error"]:
-        typer.echo(f"gateway: {summary['error']}", err=True)
+        render.say(f"gateway: {summary['error']}", err=True)
     bad = [study for study in summary["studies"] if not _is_through(study)]
     _print_table(bad, summary["studies"])
     for study in bad:
-        _print_uids(f"missing of {study['study_instance_uid'] or study['asked']}", study["missing"])
+        _print_uids(f"missing of {study['study_instance_uid'] or study['asked']}", _missing(study))
     _print_uids("not delivered", [_undelivered(item) for item in summary["undelivered"]])
     if summary["unrouted"]:
-        typer.echo(f"{render.plural(summary['unrouted'], 'instance')} matched no route and stayed here: see [[routes]]")
+        render.say(f"{render.plural(summary['unrouted'], 'instance')} matched no route and stayed here: see [[routes]]")
     _print_table([study for study in summary["studies"] if study not in bad], summary["studies"])
+
+
+def _missing(study: Document) -> list[str]:
+    """Return the SOP Instance UIDs that are missing of a study, with the reason where one came and is not as it should be."""
+    unfit = study.get("unfit", {})
+    uids = (*study["missing"], *(uid for uid in unfit if uid not in study["missing"]))
+    return [f"{uid}: it came {unfit[uid]}" if uid in unfit else uid for uid in uids]
 
 
 def _is_through(study: Document) -> bool:
@@ -210,12 +217,11 @@ def _print_found(summary: Document) -> None:
         (one["study_instance_uid"], one["date"], one["modalities"], "?" if one["instances"] is None else str(one["instances"]))
         for one in summary["studies"]
     ]
-    if summary["not_found"]:
-        typer.echo(f"the source lists nothing for {summary['not_found']} of what was asked for")
+    _print_uids("the source does not list", summary["not_listed"])
     if rows:
         render.show(render.Table(("study", "date", "modalities", "instances"), rows, apart=("study",)))
     to = ", ".join(summary["to"]) or "nowhere: no route leads anywhere from this source"
-    typer.echo(f"{render.plural(len(rows), 'study', 'studies')} would be retrieved, to {to} (--dry-run)")
+    render.say(f"{render.plural(len(rows), 'study', 'studies')} would be retrieved, to {to} (--dry-run)")
 
 
 def conclusion(summary: Document, *, waited: bool) -> str:
@@ -267,8 +273,8 @@ def _undelivered(item: Document) -> str:
 def _print_uids(title: str, lines: Sequence[str]) -> None:
     if not lines:
         return
-    typer.echo(f"{title} ({len(lines)}):")
+    render.say(f"{title} ({len(lines)}):")
     for text in lines[:SHOWN_UIDS]:
-        typer.echo(f"  {render.printable(text)}")
+        render.say(f"  {render.printable(text)}")
     if len(lines) > SHOWN_UIDS:
-        typer.echo(f"  … and {len(lines) - SHOWN_UIDS} more (--json has them all)")
+        render.say(f"  … and {len(lines) - SHOWN_UIDS} more (--json has them all)")

@@ -66,7 +66,10 @@ def list_(
     path: ConfigOption = DEFAULT_CONFIG,
     as_json: JsonOption = False,
 ) -> None:
-    """List deliveries, oldest first: what is not done yet, or what the options name."""
+    """List deliveries that are not done yet, the oldest first.
+
+    Or those that the options name.
+    """
     from gateway.web.wire import QueueList
 
     command = QueueList(where=_where(ids, destination, state, study), limit=limit)
@@ -76,13 +79,13 @@ def list_(
         render.print_json(document)
         return
     if not document["entries"]:
-        typer.echo("nothing in the queue")
+        render.say("nothing in the queue")
         return
     columns = ("id", "destination", "state", "tries", "next try", "instance", "study", "why")
     rows = [_row(entry) for entry in document["entries"]]
     render.show(render.Table(columns, rows, apart=("why", "study", "instance")))
     if document["total"] > len(document["entries"]):
-        typer.echo(f"{document['total'] - len(document['entries'])} more (--limit)")
+        render.say(f"{document['total'] - len(document['entries'])} more (--limit)")
 
 
 def _row(entry: Mapping[str, Any]) -> tuple[str, ...]:
@@ -156,13 +159,13 @@ def _act(action: Action, where: QueueFilter, path: Path, as_json: bool, *, ask: 
     if as_json:
         render.print_json(document)
     else:
-        typer.echo(f"{render.plural(document['changed'], 'delivery', 'deliveries')} {_DONE[action]}")
+        render.say(f"{render.plural(document['changed'], 'delivery', 'deliveries')} {_DONE[action]}")
         left = document.get("unchanged", [])
         for one in left:
             named = f" ({', '.join(map(str, one['ids']))})" if where.ids else ""
-            typer.echo(f"  not changed: {one['count']}{named}: {one['why']}")
+            render.say(f"  not changed: {one['count']}{named}: {one['why']}")
         if not (document["changed"] or left):
-            typer.echo("  no delivery that is not done yet meets these conditions")
+            render.say("  no delivery that is not done yet meets these conditions")
     if not document["changed"] or (where.ids and document["changed"] < len(set(where.ids))):
         raise typer.Exit(1)
 
@@ -202,9 +205,12 @@ def _steering(action: Action, text: str) -> None:
         _act(action, _where(ids, destination, state, study, everything), path, as_json)
 
 
-_steering(Action.RETRY, "Try held and deferred deliveries again now, with all attempts anew; dropped ones when they are named.")
-_steering(Action.HOLD, "Stop trying deliveries that wait, until someone retries or releases them.")
-_steering(Action.RELEASE, "Let held deliveries go on where they stood, with the attempts counted so far.")
+_steering(
+    Action.RETRY,
+    "Try held and deferred deliveries again now.\n\nAll attempts begin anew. Dropped ones are tried when they are named.",
+)
+_steering(Action.HOLD, "Stop trying deliveries until they are retried or released.")
+_steering(Action.RELEASE, "Let held deliveries go on where they stood.\n\nThe attempts so far count; retry begins anew.")
 
 
 @queue.command("export")
@@ -217,7 +223,9 @@ def export(
     path: ConfigOption = DEFAULT_CONFIG,
     as_json: JsonOption = False,
 ) -> None:
-    """Write the instances that the gateway still keeps to a folder, as DICOM files; all of them, or what the options name.
+    """Write instances that the gateway keeps to a folder.
+
+    As DICOM files: all of them, or what the options name.
 
     Nothing is overwritten, and nothing changes for their deliveries.
     """
@@ -233,9 +241,9 @@ def export(
         render.print_json(summary)
     else:
         for one in summary["failed"][:SHOWN_FAILURES]:
-            typer.echo(f"  NOT exported: {render.printable(one['sop_instance_uid'] or '?')}: {render.printable(one['reason'])}")
+            render.say(f"  NOT exported: {render.printable(one['sop_instance_uid'] or '?')}: {render.printable(one['reason'])}")
         counts = render.states({name: count for name, count in summary["counts"].items() if count})
-        typer.echo(f"{render.plural(summary['instances'], 'instance')}, {render.size(summary['size_bytes'])}: {counts}")
+        render.say(f"{render.plural(summary['instances'], 'instance')}, {render.size(summary['size_bytes'])}: {counts}")
     if not summary["done"]:
         raise typer.Exit(1)
 

@@ -195,14 +195,14 @@ def _same(entered: Any, wanted: Mapping[str, Any]) -> bool:
 
 def _print(ours: OurAddress, entries: Mapping[str, str], done: Mapping[str, Any] | None, *, by_get: bool) -> None:
     if done is not None:
-        typer.echo(f"entered at {done['url']} as modality {ours.name}: {ours.ae_title}@{ours.host}:{ours.port}")
+        render.say(f"entered at {done['url']} as modality {ours.name}: {ours.ae_title}@{ours.host}:{ours.port}")
         if done["reachable"]:
-            typer.echo("and it reaches this gateway: C-ECHO answered")
+            render.say("and it reaches this gateway: C-ECHO answered")
         elif by_get:
-            typer.echo("it does not reach this gateway, which C-GET does not need")
+            render.say("it does not reach this gateway, which C-GET does not need")
         else:
-            typer.echo("but it does NOT reach this gateway: is `gateway serve` running, is the address right (--host)?", err=True)
+            render.say("but it does NOT reach this gateway: is `gateway serve` running, is the address right (--host)?", err=True)
         return
     for kind, text in entries.items():
-        typer.echo(f"{kind}:")
-        typer.echo("".join(f"  {line}\n" for line in text.splitlines()))
+        render.say(f"{kind}:")
+        render.say("".join(f"  {line}\n" for line in text.splitlines()))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -64,13 +65,35 @@ class Table:
     """Rows of plain text under `columns`: cells hold what peers sent, and are never taken for markup.
 
     Where a line would be wider than the terminal, the columns in `apart` move to lines of their own below their row, the first
-    named first, until the rest fits. No value is ever broken: a UID can be copied.
+    named first, until the rest fits, and are continued on further lines between words. No word is ever broken: a UID can be copied.
     """
 
     columns: Sequence[str]
     rows: Sequence[Sequence[str]]
     title: str = ""
     apart: Sequence[str] = ()
+
+
+def say(text: str = "", *, err: bool = False) -> None:
+    """Print lines of prose on standard output or standard error; on a terminal they are continued between words."""
+    stream = sys.stderr if err else sys.stdout
+    width = shutil.get_terminal_size().columns if stream.isatty() else None
+    typer.echo("\n".join(part for line in text.split("\n") for part in wrapped(line, width)), err=err)
+
+
+def wrapped(line: str, width: int | None) -> list[str]:
+    """Return the lines into which `line` is to be continued between words, indented, to be `width` columns wide at most; pure."""
+    if width is None or len(line) <= width:
+        return [line]
+    indent = _GAP + " " * (len(line) - len(line.lstrip(" ")))
+    return textwrap.TextWrapper(
+        max(width, 2 * len(indent)),
+        subsequent_indent=indent,
+        break_long_words=False,
+        break_on_hyphens=False,
+        expand_tabs=False,
+        replace_whitespace=False,
+    ).wrap(line)
 
 
 def show(*tables: Table) -> None:
@@ -104,7 +127,10 @@ def layout(table: Table, width: int | None) -> list[str]:
     lines = [_line(columns, widths, kept)] if any(columns) else []
     for row in rows:
         lines.append(_line(row, widths, kept))
-        lines += [f"{_GAP}{columns[at]}: {row[at]}" for at in sorted(moved) if row[at] not in {"", "-"}]
+        for at in sorted(moved):
+            if row[at] not in {"", "-"}:
+                below = f"{_GAP}{columns[at]}: {row[at]}"
+                lines += wrapped(below, width) if " " in row[at] else [below]
     return lines
 
 

@@ -81,7 +81,7 @@ def send(
     if as_json:
         render.print_json(summary)
     elif summary["detached"]:
-        typer.echo(f"send {summary['job_id']} goes on in the gateway (gateway jobs show {summary['job_id']}, gateway status)")
+        render.say(f"send {summary['job_id']} goes on in the gateway (gateway jobs show {summary['job_id']}, gateway status)")
     else:
         show_sent(summary, waited=not no_wait)
     if not (summary["detached"] or (_taken(summary) if no_wait else summary["done"])):
@@ -128,12 +128,12 @@ def show_sent(summary: Document, *, waited: bool) -> None:
     rows = [(name, told(of)) for name, of in summary["destinations"].items()]
     if rows:
         render.show(render.Table(("destination", "instances"), rows))
-    typer.echo(totals(summary))
-    typer.echo(conclusion(summary, waited=waited))
+    render.say(totals(summary))
+    render.say(conclusion(summary, waited=waited))
     skipped = [item["reason"] for item in summary["files"] if item["outcome"] == "skipped"]
     if skipped:
         kinds = render.states(dict(Counter(skipped).most_common(SHOWN_KINDS)))
-        typer.echo(f"skipped {render.plural(len(skipped), 'file')}: {render.printable(kinds)} (--report FILE.csv has them all)")
+        render.say(f"skipped {render.plural(len(skipped), 'file')}: {render.printable(kinds)} (--report FILE.csv has them all)")
 
 
 _TITLES = {
@@ -146,13 +146,13 @@ _FILES = frozenset({"failed", "unrouted", "link", "skipped"})
 
 
 def _print_some(title: str, some: Sequence[tuple[str, ...]]) -> None:
-    typer.echo(f"{title} ({len(some)}):")
+    render.say(f"{title} ({len(some)}):")
     for file, outcome, destination, _, status, reason in some[:SHOWN_FILES]:
         where = f"{outcome} at {destination}: " if destination else ""
         code = f"[{status}] " if status else ""
-        typer.echo(f"  {render.printable(file)}: {where}{code}{render.printable(reason)}")
+        render.say(f"  {render.printable(file)}: {where}{code}{render.printable(reason)}")
     if len(some) > SHOWN_FILES:
-        typer.echo(f"  … and {len(some) - SHOWN_FILES} more (--report FILE.csv or --json has them all)")
+        render.say(f"  … and {len(some) - SHOWN_FILES} more (--report FILE.csv or --json has them all)")
 
 
 def totals(summary: Document) -> str:

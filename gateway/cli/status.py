@@ -30,9 +30,9 @@ def status(
     else:
         _print(document)
         if wanting and exit_code:
-            typer.echo("\nNeeds a person:")
+            render.say("\nNeeds a person:")
             for text in wanting:
-                typer.echo(f"  {render.printable(text)}")
+                render.say(f"  {render.printable(text)}")
     if wanting and exit_code:
         raise typer.Exit(1)
 
@@ -70,9 +70,9 @@ def _looks_that_want_one(document: Document) -> Iterator[str]:
 
 
 def _print(document: Document) -> None:
-    typer.echo(_head(document))
+    render.say(_head(document))
     for table in _tables(document):
-        typer.echo()
+        render.say()
         render.show(table)
 
 

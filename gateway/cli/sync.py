@@ -134,9 +134,9 @@ def _tell(events: Iterable[Document], *, as_json: bool) -> None:
             if as_json:
                 render.print_json(event)
             else:
-                typer.echo(line(event))
+                render.say(line(event))
         elif event["event"] == "study_ended" and event["verdict"]["kind"] != "complete" and not as_json:
-            typer.echo(f"  {event['verdict']['study_instance_uid']}: {event['verdict']['kind']}: {event['verdict']['note']}")
+            render.say(f"  {event['verdict']['study_instance_uid']}: {event['verdict']['kind']}: {event['verdict']['note']}")
 
 
 def line(cycle: Document) -> str:
@@ -172,7 +172,7 @@ def _conclude(summary: Document, *, as_json: bool, dry_run: bool) -> None:
         _print_missing(summary)
     else:
         print_studies(summary)
-        typer.echo(line(summary["cycle"]))
+        render.say(line(summary["cycle"]))
     if summary["error"] or not (dry_run or summary["done"]):
         raise typer.Exit(1)
 
@@ -184,6 +184,6 @@ def _print_missing(summary: Document) -> None:
     ]
     if rows:
         render.show(render.Table(("study", "to", "series", "instances"), rows, apart=("study", "to")))
-    typer.echo(f"{render.plural(summary['found'], 'study', 'studies')} found; {len(rows)} would be moved")
+    render.say(f"{render.plural(summary['found'], 'study', 'studies')} found; {len(rows)} would be moved")
     if summary["error"]:
-        typer.echo(f"gateway: {summary['error']}", err=True)
+        render.say(f"gateway: {summary['error']}", err=True)

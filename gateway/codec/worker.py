@@ -74,7 +74,8 @@ def _answer(message: dict[str, Any], source: int, result: int) -> dict[str, Any]
     except MemoryError:
         return {"error": "CodecFailed", "message": "the codec needed more memory than one frame may take"}
     except Exception as error:  # noqa: BLE001 - the root of one request: codecs raise what they like
-        return {"error": "CodecFailed", "message": f"the codec refused it: {error or type(error).__name__}"[:300]}
+        words = " ".join(str(error).split()) or type(error).__name__  # some tell it in several lines
+        return {"error": "CodecFailed", "message": f"the codec refused it: {words}"[:300]}
     return {"length": len(made)}
 
 

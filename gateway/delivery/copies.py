@@ -17,8 +17,11 @@ from pathlib import Path
 from gateway.delivery.destination import ContentStore, OpenBytes
 from gateway.domain import Content
 from gateway.errors import SpoolIOError, SpoolMissing
-from gateway.files import make_private_folder
+from gateway.files import make_private_folder, remove_files
+from gateway.log import get_logger
 from gateway.spool.content import OpenContent, digest_of
+
+_log = get_logger()
 
 PREFIX = "copy:"
 
@@ -48,8 +51,9 @@ class Copies:
     def begin(self) -> None:
         """Make the folder where there is none, and remove what an earlier run left in it. Raises OSError."""
         make_private_folder(self._folder)
-        for path in self._folder.iterdir():
-            path.unlink()
+        _, foreign = remove_files(self._folder)
+        if foreign:
+            _log.warning("transcoded_foreign_files", count=foreign)
 
     def open(self, content: Content) -> AbstractContextManager[OpenBytes]:
         """Open a copy, or what the spool has. Raises SpoolMissing, SpoolIOError."""

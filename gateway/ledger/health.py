@@ -107,12 +107,14 @@ def look(path: Path, before: Sight | None = None) -> Sight:
     """See from outside whether the ledger's file is still the one that was seen `before`, and no shorter.
 
     Raises:
-        LedgerDamaged: it is gone, another one, or cut short.
+        LedgerDamaged: it is gone, out of reach, another one, or cut short.
     """
     try:
         status = path.stat()
+    except FileNotFoundError as error:
+        raise damaged(path, "is gone") from error
     except OSError as error:
-        raise damaged(path, f"is gone ({error.strerror})") from error
+        raise damaged(path, f"cannot be reached ({error.strerror})") from error
     sight = Sight(status.st_dev, status.st_ino, status.st_size)
     if before is not None and (before.device, before.inode) != (sight.device, sight.inode):
         raise damaged(path, "was replaced by another file")

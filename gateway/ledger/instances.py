@@ -22,6 +22,7 @@ T = TypeVar("T")
 MISSING_REASON = "the spooled bytes are missing"
 SUPERSEDED = "superseded by other content under the same SOP Instance UID"
 SAME_CONTENT = "the same elements and pixels came in another encoding, which goes in its place"
+CAME_WELL = "its source was asked for it again and sent it as it should be, which goes in its place"
 
 _CHUNK = 500
 """Values in one ``IN``: within the limit of bound parameters of every database."""
@@ -155,6 +156,19 @@ def supersede(connection: Connection, ids: Sequence[int], now: float) -> None:
         connection.execute(update(deliveries).where(deliveries.c.id.in_(chunk)).values(superseded=True))
     waiting = {DeliveryState.PENDING, DeliveryState.DEFERRED, DeliveryState.HELD}
     transitions.move(connection, ids, DeliveryState.HELD, now=now, only_from=waiting, reason=SUPERSEDED)
+
+
+def drop_unfit(connection: Connection, instance_id: int, destinations: Sequence[str], now: float) -> None:
+    """Drop what is held of unfit contents in favour of the instance, which is of the same study and series."""
+    mine, other = instances.alias("mine"), instances.alias("other")
+    alike = (
+        column == other.c[column.name]
+        for column in (mine.c.sop_instance_uid, mine.c.study_instance_uid, mine.c.series_instance_uid)
+    )
+    unfit = select(other.c.id).where(mine.c.id == instance_id, other.c.id != instance_id, other.c.unfit.is_not(None), *alike)
+    held = and_(deliveries.c.instance_id.in_(unfit), deliveries.c.destination.in_(destinations), deliveries.c.reason == SUPERSEDED)
+    ids = delivery_ids(connection, held)
+    transitions.move(connection, ids, DeliveryState.DROPPED, now=now, only_from=[DeliveryState.HELD], reason=CAME_WELL)
 
 
 def superseded_at(connection: Connection, instance_id: int, destinations: Sequence[str]) -> tuple[str, ...]:

@@ -25,6 +25,7 @@ from gateway.ledger.instances import (
     BytesState,
     Recorded,
     delivery_ids,
+    drop_unfit,
     make_newest,
     send_again,
     supersede,
@@ -39,7 +40,8 @@ def record(connection: Connection, arrival: Arrival, *, again: bool = True, late
     The SOP Instance UID is unknown: a new instance. Known with the same content (digest and length): no second instance; what
     its destinations had settled is delivered to them again, from the new bytes where the old ones were released or are missing.
     Known with other content: both are kept; where the newer one goes, what the older one still owed there is held with the reason,
-    and elsewhere the older one goes on. An unfit one never takes the place of one that is not, and is held wherever it is to go.
+    and elsewhere the older one goes on. An unfit one never takes the place of one that is not, and is held wherever it is to go;
+    where its source was asked for it again and sends it well, it is dropped there.
 
     With ``again=False`` (``send``) the same content is only owed to destinations that have not verified it. With ``late=True``
     (recovery) the arrival may be older than what was recorded after it.
@@ -123,6 +125,8 @@ def _in_order(connection: Connection, recorded: Recorded, other_id: int, *, olde
         return replace(recorded, queued=underway(connection, mine, arrival.destinations))
     _point(connection, other_id, mine)
     make_newest(connection, mine, arrival.destinations, arrival.at)
+    if arrival.retrieval_id is not None and not arrival.unfit:
+        drop_unfit(connection, mine, arrival.destinations, arrival.at)
     return recorded
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from gateway.domain import Content
 from gateway.errors import SpoolIOError, SpoolMissing
-from gateway.files import make_private_folder
+from gateway.files import make_private_folder, remove_files
 from gateway.log import get_logger
 from gateway.spool import layout
 from gateway.spool.content import OpenContent, SpoolEntry, copy_bytes, described
@@ -123,10 +123,10 @@ class SingleFiles:
 
     def sweep(self) -> int:
         """Remove partial files and return how many there were. Raises OSError."""
-        partial = list((self._folder / layout.INCOMING).iterdir())
-        for path in partial:
-            path.unlink()
-        return len(partial)
+        removed, foreign = remove_files(self._folder / layout.INCOMING)
+        if foreign:
+            _log.warning("spool_foreign_files", folder=layout.INCOMING, count=foreign)
+        return removed
 
     def held(self) -> tuple[int, int]:
         """Return how many files are below ``instances``, and their bytes. Raises OSError."""

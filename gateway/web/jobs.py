@@ -95,11 +95,12 @@ async def _would_pull(engine: Engine, request: PullRequest) -> Document:
 
     to = request.destinations or possible_destinations(engine.settings, request.source)
     studies: dict[str, Document] = {}
-    unknown = 0
+    unknown: list[str] = []
     find = finder(engine, request.source)
     for keys in request.keys():  # noqa: SIM118 - a method of ours
         matches = await find({**dict.fromkeys(_TOLD, ""), **keys})
-        unknown += not matches
+        if not matches:
+            unknown.append(", ".join(f"{keyword} {value}" for keyword, value in keys.items()))
         for match in matches:
             studies.setdefault(match.get("StudyInstanceUID", ""), {keyword: match.get(keyword, "") for keyword in _TOLD})
     rows = [
@@ -111,7 +112,8 @@ async def _would_pull(engine: Engine, request: PullRequest) -> Document:
         }
         for uid, one in studies.items()
     ]
-    return {"event": "summary", "dry_run": True, "detached": False, "studies": rows, "to": list(to), "not_found": unknown}
+    found = {"studies": rows, "not_found": len(unknown), "not_listed": unknown}
+    return {"event": "summary", "dry_run": True, "detached": False, "to": list(to), **found}
 
 
 _TOLD = ("StudyInstanceUID", "StudyDate", "ModalitiesInStudy", "NumberOfStudyRelatedInstances")

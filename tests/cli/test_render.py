@@ -279,3 +279,49 @@ def test_the_report_has_a_line_with_the_reason_for_each_undelivered_file() -> No
         ("/in/1.dcm", "held", "a", "1.2", "A900", "no match"),
         ("/in/readme.txt", "skipped", "", "", "", "no DICOM"),
     ]
+
+
+@pytest.mark.parametrize(
+    ("line", "width", "lines"),
+    [
+        ("short", 80, ["short"]),
+        ("a line of prose that goes on", None, ["a line of prose that goes on"]),
+        ("a line of prose that goes on", 16, ["a line of prose", "  that goes on"]),
+        ("  1.2.3: it came otherwise", 16, ["  1.2.3: it came", "    otherwise"]),
+        (f"not {'1' * 40} here", 20, ["not", f"  {'1' * 40}", "  here"]),
+        ("pylibjpeg-openjpeg 2.6.0", 14, ["pylibjpeg-openjpeg", "  2.6.0"]),
+        ("", 80, [""]),
+        ("one two three", 1, ["one", "  two", "  three"]),
+    ],
+)
+def test_prose_is_continued_between_words_and_no_word_is_broken(line: str, width: int | None, lines: list[str]) -> None:
+    assert render.wrapped(line, width) == lines
+
+
+def test_a_note_is_continued_below_its_row() -> None:
+    noted = render.Table(("study", "note"), [("1.2.3", "the source answered A702 and nothing came of it")], apart=("note",))
+    assert render.layout(noted, 31) == ["study", "1.2.3", "  note: the source answered", "    A702 and nothing came of it"]
+
+
+def test_an_instance_that_came_unfit_is_named_with_the_reason(capsys: pytest.CaptureFixture[str]) -> None:
+    study = {
+        "study_instance_uid": "1.2",
+        "asked": "1.2",
+        "kind": "incomplete",
+        "basis": "uids",
+        "expected": 3,
+        "received": 1,
+        "skipped": 0,
+        "missing": ["1.2.1", "1.2.2"],
+        "unfit": {"1.2.2": "inside another study", "1.2.9": "inside another series"},
+        "destinations": {},
+        "note": "",
+    }
+    pull.print_studies({"error": "", "studies": [study], "undelivered": [], "unrouted": 0})
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-4:] == [
+        "missing of 1.2 (3):",
+        "  1.2.1",
+        "  1.2.2: it came inside another study",
+        "  1.2.9: it came inside another series",
+    ]

@@ -140,6 +140,12 @@ def test_the_help_has_one_line_within_80_columns_for_each_command(
     assert max(map(len, lines)) <= 80
 
 
+@pytest.mark.parametrize("group", ["queue", "jobs", "config", "certs"])
+def test_no_line_of_a_groups_help_is_cut(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, group: str) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    assert not [line for line in help_of(group, capsys=capsys).splitlines()[1:] if line.endswith("...")]
+
+
 @pytest.mark.parametrize("command", [(name,) for name in cli.COMMANDS] + [("queue", "list"), ("jobs", "report")])
 def test_no_help_is_wider_than_80_columns(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...]

@@ -347,6 +347,16 @@ async def test_what_the_codec_fails_at_goes_as_it_is_where_that_is_accepted(stor
     assert archive.held[uid] == of_file(ct_series(1, j2k=True)[0]).data
 
 
+def test_what_an_earlier_run_left_goes_and_a_folder_of_somebody_stays(store, tmp_path):
+    folder = tmp_path / "copies"
+    (folder / "somebody").mkdir(parents=True)
+    (folder / "left").write_bytes(b"copy")
+    (folder / "link").symlink_to(tmp_path)
+    copies.Copies(folder, store.spool).begin()
+    assert [path.name for path in folder.iterdir()] == ["somebody"]
+    assert tmp_path.is_dir()
+
+
 def test_copies_that_nobody_waits_for_go_when_they_are_many(store, tmp_path, monkeypatch):
     monkeypatch.setattr(copies, "IDLE_BYTES", 5)
     kept = copies.Copies(tmp_path / "copies", store.spool)

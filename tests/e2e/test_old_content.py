@@ -9,8 +9,8 @@ import pytest
 from pydicom import dcmread
 
 from gateway.domain import Proof
-from tests.support.dcmtk import storescu
-from tests.support.gateway import Gateway, arrivals, deliveries, dicom_destination, settled
+from tests.support.dcmtk import dcmqrscp, storescu
+from tests.support.gateway import Gateway, arrivals, deliveries, dicom_destination, settled, source
 from tests.support.orthanc import DICOMWEB_PLUGIN, HOST, Orthanc, orthanc
 from tests.support.waiting import wait_until
 
@@ -131,3 +131,60 @@ def test_without_a_way_to_fetch_the_list_is_asked(gateway: Gateway, tmp_path: Pa
         rows = deliveries(gateway)
     assert {row.proof for row in rows} == {"exists"}
     assert all(row.reason.startswith("contents not compared: ") for row in rows), rows
+
+
+@pytest.mark.parametrize("verify", ["exists", "commitment"])
+def test_a_pull_says_which_instances_were_there_before(gateway: Gateway, tmp_path: Path, ct_series: Any, verify: str) -> None:
+    files = ct_series(5)
+    old = changed(files[0], tmp_path / "old" / "old.dcm", PatientComments="older content")
+    known = {"GATEWAY": (HOST, gateway.port)}
+    with (
+        dcmqrscp(tmp_path / "archive", hosts=known, files=files) as archive,
+        orthanc(tmp_path / "o", OverwriteInstances=False, modalities=known) as peer,
+    ):
+        peer.upload([old])
+        gateway.write(
+            sources={"archive": source(archive.port, settle_s=0.3)},
+            destinations={"pacs": to(peer, verify=verify, commitment_timeout_s=10)},
+        )
+        done = gateway.run("pull", "archive", "--accession", "ACC1")
+        assert done.returncode == 0, done.stdout + done.stderr
+        again = gateway.run("pull", "archive", "--accession", "ACC1")
+        status = gateway.json("status")
+        shown = gateway.run("status").stdout
+        mine = str(dcmread(old).SOPInstanceUID)
+        document = gateway.json("queue", "show", str(numbered(gateway, mine)))
+        kept = peer.rest.get(f"/instances/{peer.instances()[mine]}/simplified-tags").json()["PatientComments"]
+    rows = {row.uid: row.proof for row in deliveries(gateway)}
+    assert rows.pop(mine) == BEFORE
+    assert set(rows.values()) == {verify}
+    for told in (done.stdout, again.stdout):
+        assert f"5/5 verified (4 {verify}, 1 {BEFORE})" in told or f"5/5 verified (1 {BEFORE}, 4 {verify})" in told, told
+    assert [one["was_there"] for one in status["destinations"]] == [1]
+    assert "5 verified; 1 instance was there before" in shown, shown
+    assert BEFORE in str(document)
+    assert kept == "older content"
+
+
+def numbered(gateway: Gateway, uid: str) -> int:
+    (entry,) = [one for one in gateway.json("queue", "list", "--state", "verified")["entries"] if one["sop_instance_uid"] == uid]
+    return int(entry["id"])
+
+
+def test_commitment_proves_what_we_brought_and_not_what_was_there(gateway: Gateway, tmp_path: Path, ct_series: Any) -> None:
+    files = ct_series(4)
+    others = [changed(path, tmp_path / "in" / path.name, PatientComments="other content") for path in files[:2]]
+    known = {"GATEWAY": (HOST, gateway.port)}
+    with orthanc(tmp_path / "o", OverwriteInstances=False, modalities=known) as peer:
+        peer.upload(files[:2])
+        gateway.write(destinations={"pacs": to(peer, verify="commitment", commitment_timeout_s=10)})
+        with gateway.serving():
+            storescu(gateway.port, *others, *files[2:])
+            rows = {row.uid: row.proof for row in settled(gateway, 4, "verified")}
+            shown = gateway.run("status").stdout
+        done = gateway.run("send", *others, *files[2:], "--to", "pacs")
+    there = [str(dcmread(path).SOPInstanceUID) for path in files]
+    assert [rows[uid] for uid in there] == [BEFORE, BEFORE, "commitment", "commitment"]
+    assert "4 verified; 2 instances were there before" in shown, shown
+    assert done.returncode == 0
+    assert BEFORE in done.stdout

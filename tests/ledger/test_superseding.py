@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from functools import partial
 from itertools import count
 from pathlib import Path
 
@@ -13,7 +15,7 @@ from hypothesis import strategies as st
 from sqlalchemy import Connection, create_engine, event, select, text
 
 from gateway.domain import Content, DeliveryState, InstanceIdentity, Provenance
-from gateway.ledger import Ledger, progress, transitions
+from gateway.ledger import Ledger, progress, retrievals, transitions
 from gateway.ledger.deliveries import claim
 from gateway.ledger.instances import SUPERSEDED, Arrival, send_again
 from gateway.ledger.migrations import MIGRATIONS, migrate
@@ -173,3 +175,48 @@ def test_what_an_older_gateway_stopped_for_nothing_goes_on(ledger: Ledger) -> No
         migrate(connection, MIGRATIONS[:8])
         assert standing(connection) == {("old", "a"): "pending", ("old", "b"): "held", ("new", "b"): "pending"}
     engine.dispose()
+
+
+def unfit_came(ledger: Ledger, content: str, *to: str) -> int:
+    one = replace(arrival(content, *to), unfit="with Pixel Data in another form")
+    return ledger.write(lambda connection: record(connection, one)).instance_id
+
+
+def asked_for(ledger: Ledger, content: str, *to: str, **changes: str) -> None:
+    """Record what came for a retrieval, with other UIDs where `changes` say so."""
+    job = ledger.write(partial(retrievals.open_job, kind="pull", fingerprint="f", criteria="{}", now=1.0))
+    opened = partial(retrievals.open_retrieval, job_id=job.id, source="archive", study_instance_uid="1.2", now=1.0)
+    one = arrival(content, *to, at=2.0)
+    one = replace(one, identity=replace(one.identity, **changes), retrieval_id=ledger.write(opened).id)
+    ledger.write(lambda connection: record(connection, one))
+
+
+def test_what_came_unfit_is_dropped_once_its_source_sent_it_well(ledger: Ledger) -> None:
+    unfit_came(ledger, "bad", "a", "b")
+    unfit_came(ledger, "worse", "a")
+    asked_for(ledger, "good", "a")
+    assert states(ledger) == {
+        ("bad", "a"): "dropped",
+        ("worse", "a"): "dropped",
+        ("bad", "b"): "held",
+        ("good", "a"): "pending",
+    }
+
+
+@pytest.mark.parametrize("changes", [{"study_instance_uid": "1.2.77"}, {"series_instance_uid": "1.2.77"}])
+def test_what_came_unfit_in_another_study_or_series_stays_held(ledger: Ledger, changes: dict[str, str]) -> None:
+    unfit_came(ledger, "bad", "a")
+    asked_for(ledger, "good", "a", **changes)
+    assert states(ledger) == {("bad", "a"): "held", ("good", "a"): "pending"}
+
+
+def test_what_came_unfit_stays_held_where_nobody_asked_for_it_again(ledger: Ledger) -> None:
+    unfit_came(ledger, "bad", "a")
+    came(ledger, "good", "a", at=2.0)
+    assert states(ledger) == {("bad", "a"): "held", ("good", "a"): "pending"}
+
+
+def test_fit_rival_content_is_never_dropped_for_requested_content(ledger: Ledger) -> None:
+    came(ledger, "old", "a")
+    asked_for(ledger, "good", "a")
+    assert states(ledger) == {("old", "a"): "held", ("good", "a"): "pending"}

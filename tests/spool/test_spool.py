@@ -340,6 +340,16 @@ def test_locations_come_by_segment_and_folder_and_skip_foreign_files(folder: Pat
     assert len(list(folder.rglob("notes.txt"))) == 2
 
 
+def test_a_folder_among_partial_files_stays_and_stops_nothing(folder: Path) -> None:
+    with Spool(folder, reserve_bytes=0):
+        pass
+    (folder / layout.INCOMING / "somebody's").mkdir()
+    (folder / layout.partial_path(layout.new_token())).write_bytes(DATA)
+    with Spool(folder, reserve_bytes=0) as spool:
+        assert spool.sweep().unfinished == 1
+    assert [path.name for path in (folder / layout.INCOMING).iterdir()] == ["somebody's"]
+
+
 def test_the_sweep_removes_partial_files_and_counts_the_rest(folder: Path) -> None:
     with Spool(folder, reserve_bytes=0) as spool:
         content = stored(spool)
