@@ -25,11 +25,11 @@ import pydicom
 
 from benchmarks.datasets import DataSet
 from benchmarks.process import Meter
-from gateway.codec.extent import Extent
-from gateway.codec.pool import Pool
-from gateway.codec.syntaxes import EXPLICIT_LITTLE, J2K_LOSSLESS
+from gateway.codec.dataset.extent import Extent
 from gateway.codec.transcode import transcode
-from gateway.codec.worker import NICENESS
+from gateway.codec.workers.pool import Pool
+from gateway.codec.workers.worker import NICENESS
+from gateway.dicom.syntaxes import EXPLICIT_LITTLE, J2K_LOSSLESS
 from tests.support.sources import dataset_of
 
 Figures = dict[str, float | None]

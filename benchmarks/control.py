@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
-from gateway.config import load
-from gateway.ledger.queue import Action
-from gateway.settings import Settings
-from gateway.web.client import Ask, Client, connect
-from gateway.web.wire import QueueAction, QueueFilter
+from gateway.config.loading import load
+from gateway.config.settings import Settings
+from gateway.control.client import Ask, Client, connect
+from gateway.control.wire import QueueAction, QueueFilter
+from gateway.ledger.deliveries.queue import Action
 from tests.support.gateway import Gateway
 from tests.support.waiting import wait_until
 

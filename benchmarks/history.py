@@ -12,10 +12,10 @@ from contextlib import closing
 from pathlib import Path
 from unittest import mock
 
-from gateway.domain import InstanceIdentity, Provenance
+from gateway.core.domain import InstanceIdentity, Provenance
 from gateway.ledger import Ledger
-from gateway.ledger.instances import Arrival
-from gateway.ledger.recording import record_many
+from gateway.ledger.received.instances import Arrival
+from gateway.ledger.received.recording import record_many
 from gateway.spool import Spool
 from tests.support.storing import CT_STORAGE, EXPLICIT_LITTLE, data_set
 
@@ -78,7 +78,7 @@ def waiting(state: Path, count: int, *, destination: str) -> None:
     state.mkdir(parents=True, mode=0o700, exist_ok=True)
     provenance = Provenance("PACS", "GATEWAY", "127.0.0.1", "history", "pacs")
     with (
-        mock.patch("gateway.spool.writer.sync_data", lambda _descriptor: None),
+        mock.patch("gateway.spool.segments.writer.sync_data", lambda _descriptor: None),
         Spool(state / "spool", reserve_bytes=1 << 24) as spool,
         Ledger(state / "ledger.db") as ledger,
     ):

@@ -17,7 +17,7 @@ from benchmarks.harness import CORE, MS, PEAK, Bench, Goal, Metrics, Row
 from benchmarks.process import Meter
 from benchmarks.receivers import Receiver
 from benchmarks.rows_send import long_lived
-from gateway.web.client import Client
+from gateway.control.client import Client
 from tests.support.gateway import dicom_destination
 from tests.support.load import Template
 from tests.support.raw import VERIFICATION, RawRequestor

@@ -23,8 +23,8 @@ from benchmarks.archives import orthanc_archive
 from benchmarks.control import client
 from benchmarks.datasets import FIRST_DAY, STUDIES_A_DAY, DataSet, DataSets, study_uid
 from benchmarks.harness import INSTANCES, MS, Bench, Goal, Metrics, Row, transfer
-from gateway.domain import Priority
-from gateway.web.wire import PullCommand
+from gateway.control.wire import PullCommand
+from gateway.core.domain import Priority
 from tests.support import orthanc as orthancs
 from tests.support.gateway import Gateway, dicom_destination, source
 from tests.support.waiting import wait_until

@@ -23,9 +23,9 @@ from benchmarks.harness import CPU_GB, GROWN, RATE, Bench, Goal, Metrics, Party,
 from benchmarks.process import Meter
 from benchmarks.rows_receive import Pick, ct
 from benchmarks.senders import Target, dcmtk
-from gateway.association.contexts import STUDY_ROOT_MOVE, plan_contexts
-from gateway.association.requestor import RemoteAE, associate, next_message_id
-from gateway.web.wire import PullCommand
+from gateway.association.scu.requestor import RemoteAE, associate, next_message_id
+from gateway.association.upper.contexts import STUDY_ROOT_MOVE, plan_contexts
+from gateway.control.wire import PullCommand
 from tests.support.certificates import Files
 from tests.support.gateway import Gateway, dicom_destination, source
 from tests.support.ports import HOST

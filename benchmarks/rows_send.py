@@ -12,7 +12,7 @@ from benchmarks.datasets import DataSet
 from benchmarks.harness import CPU_GB, RATE, Bench, Goal, Metrics, Party, Row, transfer
 from benchmarks.process import Meter
 from benchmarks.senders import NODELAY, STOCK, Target, Window, Worker, dcmtk, worker
-from gateway.ledger.queue import Action
+from gateway.ledger.deliveries.queue import Action
 from tests.support.gateway import dicom_destination
 from tests.support.ports import free_port
 

@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from gateway.domain import InstanceIdentity, Provenance
+from gateway.core.domain import InstanceIdentity, Provenance
 from gateway.spool import Spool
 
 TURNS = 5

@@ -20,10 +20,10 @@ from typing import Any
 import pynetdicom
 
 from benchmarks.process import Meter
-from gateway.association.contexts import VERIFICATION, plan_contexts
-from gateway.association.requestor import RemoteAE, Requestor, associate
-from gateway.settings import TlsTable
-from gateway.tls import requestor_context
+from gateway.association.scu.requestor import RemoteAE, Requestor, associate
+from gateway.association.upper.contexts import VERIFICATION, plan_contexts
+from gateway.config.settings import TlsTable
+from gateway.security.tls import requestor_context
 from tests.support.data import head
 from tests.support.ports import HOST
 from tests.support.sources import dataset_of

@@ -11,7 +11,7 @@ from pathlib import Path
 import hypothesis
 import pytest
 
-from gateway import certificates
+from gateway.security import certificates
 from tests.support import data, orthanc, stock
 from tests.support.certificates import MakeCertificate, TestCA
 from tests.support.data import MakeSeries

@@ -1,33 +1,5 @@
-"""Complete lists from an archive, although it gives only so many matches to a query: the one lister of the house.
+"""Archives: what a peer or a folder holds, asked in the same way of all of them.
 
-Most archives stop at a number of matches, at STUDY, SERIES or IMAGE level, and few of them say so. Deciding is pure: `evidence`
-judges from the size of an answer, and from what the archive counts, whether it was cut short; `studies` and `below` say what to ask
-next and are fed the answers; `parts` are the narrower queries. `asking` asks a peer by C-FIND, on the thread of whoever calls it,
-and `memory` keeps in the ledger for a week how many matches an archive gives.
-
-A doubt whether everything was found is told (`Listing.doubt`), and the caller must not call such a result whole.
+`lister` gets around the limits of an archive's answers, `places` are what can be asked; `orthanc` and `dicomweb` are clients of
+HTTP services, on top of `http`. Stages use the lister and `folder_identity`; what a place holds they are told.
 """
-
-from gateway.archives.asking import ask_by, go_through, list_all
-from gateway.archives.below import InstanceLister, PresenceLister, SeriesLister
-from gateway.archives.evidence import Answer, Evidence, Knowledge, Level, Lister, Listing, Match, Query, count_of
-from gateway.archives.studies import StudyLister
-
-__all__ = [
-    "Answer",
-    "Evidence",
-    "InstanceLister",
-    "Knowledge",
-    "Level",
-    "Lister",
-    "Listing",
-    "Match",
-    "PresenceLister",
-    "Query",
-    "SeriesLister",
-    "StudyLister",
-    "ask_by",
-    "count_of",
-    "go_through",
-    "list_all",
-]

@@ -2,7 +2,7 @@
 
 Contract: one blocking thread an association owns its socket from accept or connect to close; every wait has a deadline, every
 length a bound before anything is read, and what a peer sends is never trusted further than its bounds. Errors leave as those of
-`gateway.errors`. This room alone imports pynetdicom: its PDU classes read and write what sets an association up and ends it,
+`gateway.core.errors`. This room alone imports pynetdicom: its PDU classes read and write what sets an association up and ends it,
 and it negotiates; P-DATA and command sets, the data path, are ours.
 
 `acceptor` and `requestor` are the two ways in. Behind both: `stream` (a connection on which every wait ends), `message` and

@@ -18,25 +18,25 @@ from typing import Annotated
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from gateway.errors import ConfigurationError, GatewayError, Interrupted, StateFolderInUse, UsageError
+from gateway.core.errors import ConfigurationError, GatewayError, Interrupted, StateFolderInUse, UsageError
 
 COMMANDS = {
-    "init": ("gateway.cli.init:init", "Write a commented config.toml, from answers or options."),
-    "config": ("gateway.cli.config:config", "Check the configuration, or show what is in effect."),
-    "certs": ("gateway.cli.certs:certs", "Make certificates for DICOM over TLS."),
-    "serve": ("gateway.cli.serve:serve", "Receive, route and deliver until SIGTERM or Ctrl+C."),
-    "status": ("gateway.cli.status:status", "Show how the gateway and everything around it stands."),
-    "queue": ("gateway.cli.queue:queue", "See and steer deliveries that are not done yet."),
-    "echo": ("gateway.cli.peers:echo", "Ask peers with C-ECHO whether they are there."),
-    "find": ("gateway.cli.peers:find", "Ask a source with C-FIND what it has."),
-    "accept-folder": ("gateway.cli.peers:accept_folder", "Take what lies at a destination's path as its folder."),
-    "register": ("gateway.cli.register:register", "Say what a source must know of us, or enter it there."),
-    "pull": ("gateway.cli.pull:pull", "Retrieve studies from a source, deliver and prove them."),
-    "send": ("gateway.cli.send:send", "Send files and folders, and prove that they arrived."),
-    "migrate": ("gateway.cli.migrate:migrate", "Move the studies of a range of dates or a list; prove each."),
-    "compare": ("gateway.cli.compare:compare", "Compare what two places hold; bring over what is missing."),
-    "jobs": ("gateway.cli.jobs:jobs", "Migrations and detached commands: how far, pause, resume."),
-    "sync": ("gateway.cli.sync:sync", "Fetch what a source has and destinations lack, repeatedly."),
+    "init": ("gateway.cli.commands.init:init", "Write a commented config.toml, from answers or options."),
+    "config": ("gateway.cli.commands.config:config", "Check the configuration, or show what is in effect."),
+    "certs": ("gateway.cli.commands.certs:certs", "Make certificates for DICOM over TLS."),
+    "serve": ("gateway.cli.commands.serve:serve", "Receive, route and deliver until SIGTERM or Ctrl+C."),
+    "status": ("gateway.cli.commands.status:status", "Show how the gateway and everything around it stands."),
+    "queue": ("gateway.cli.commands.queue:queue", "See and steer deliveries that are not done yet."),
+    "echo": ("gateway.cli.commands.peers:echo", "Ask peers with C-ECHO whether they are there."),
+    "find": ("gateway.cli.commands.peers:find", "Ask a source with C-FIND what it has."),
+    "accept-folder": ("gateway.cli.commands.peers:accept_folder", "Take what lies at a destination's path as its folder."),
+    "register": ("gateway.cli.commands.register:register", "Say what a source must know of us, or enter it there."),
+    "pull": ("gateway.cli.commands.pull:pull", "Retrieve studies from a source, deliver and prove them."),
+    "send": ("gateway.cli.commands.send:send", "Send files and folders, and prove that they arrived."),
+    "migrate": ("gateway.cli.commands.migrate:migrate", "Move the studies of a range of dates or a list; prove each."),
+    "compare": ("gateway.cli.commands.compare:compare", "Compare what two places hold; bring over what is missing."),
+    "jobs": ("gateway.cli.commands.jobs:jobs", "Migrations and detached commands: how far, pause, resume."),
+    "sync": ("gateway.cli.commands.sync:sync", "Fetch what a source has and destinations lack, repeatedly."),
 }
 """Name of each command: where it is, ``module:function`` or ``module:group``, and its line in ``gateway --help``."""
 
@@ -91,7 +91,8 @@ app = typer.Typer(
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        from gateway.cli import render, versions
+        from gateway.cli import versions
+        from gateway.cli.output import render
 
         render.say(versions.text())
         raise typer.Exit
@@ -123,7 +124,7 @@ def run(arguments: list[str]) -> int:
     except typer.TyperException as error:
         # Of a bare command the message is its help; where that is printed already, there is none.
         if message := error.format_message():
-            from gateway.cli import render
+            from gateway.cli.output import render
 
             bare = message.startswith("Usage: ")
             plain = message.replace(": Value error, ", ": ", 1)
@@ -145,9 +146,9 @@ def _failed(error: Exception) -> int:
         # The reader of our output has left (`gateway status | head`): there is nobody to tell.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-    from gateway.cli import render
-    from gateway.files import unusable
-    from gateway.log import raised_at
+    from gateway.cli.output import render
+    from gateway.core.files import unusable
+    from gateway.core.log import raised_at
 
     known = unusable(error) if isinstance(error, OSError) else error
     if isinstance(known, GatewayError):

@@ -9,14 +9,14 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
-from gateway.cli import render
 from gateway.cli.options import settings_of
-from gateway.domain import Role
-from gateway.errors import Interrupted, UsageError
+from gateway.cli.output import render
+from gateway.core.domain import Role
+from gateway.core.errors import Interrupted, UsageError
 
 if TYPE_CHECKING:
-    from gateway.settings import Settings
-    from gateway.web.client import Ask, Client
+    from gateway.config.settings import Settings
+    from gateway.control.client import Ask, Client
 
 
 @contextmanager
@@ -31,9 +31,9 @@ def reach(config: Path, *, works: bool = False, detach: bool = False) -> Iterato
         UsageError: no gateway runs, and `detach` needs one.
         Interrupted: somebody interrupts a command that works.
 
-    Raises what `gateway.web.client.connect` and loading raise, too.
+    Raises what `gateway.control.client.connect` and loading raise, too.
     """
-    from gateway.web.client import connect
+    from gateway.control.client import connect
 
     settings = settings_of(config)
     role, own = Role.GATEWAY if works else Role.DESK, list[object]()
@@ -67,8 +67,8 @@ GOES_ON_HERE = (
 
 def _here(settings: Settings, role: Role) -> AbstractContextManager[Ask]:
     """Run a gateway in this process: only then its libraries are imported."""
-    from gateway import log
-    from gateway.local import local
+    from gateway.control.embedded import local
+    from gateway.core import log
 
     log.configure(settings.log.model_copy(update={"level": "warning"}))
     return local(settings, role=role)

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gateway.cli import render
-from gateway.errors import UsageError
-from gateway.files import unusable
-from gateway.retrieve.lists import ListKind, StudyList, decode_list, parse_list
+from gateway.cli.output import render
+from gateway.core.errors import UsageError
+from gateway.core.files import unusable
+from gateway.retrieve.study_lists import ListKind, StudyList, decode_list, parse_list
 
 STANDARD_INPUT = Path("-")
 

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from gateway.domain import Priority
+from gateway.core.domain import Priority
 
 if TYPE_CHECKING:
-    from gateway.settings import Settings
+    from gateway.config.settings import Settings
 
 ConfigOption = Annotated[
     Path, typer.Option("--config", envvar="GATEWAY_CONFIG", help="The configuration file.", show_default=True, dir_okay=False)
@@ -41,6 +41,6 @@ def settings_of(path: Path) -> Settings:
 
     Raises ConfigurationError with every problem at once.
     """
-    from gateway import config
+    from gateway.config import loading
 
-    return config.load(path, os.environ)
+    return loading.load(path, os.environ)

@@ -1,7 +1,7 @@
 """Two encodings of one instance held against each other: elements by name, and pixels (PS3.5 §7, §8). Blocking; no value gets out.
 
 Not compared: group lengths, Data Set Trailing Padding (FFFC,FFFC), offset tables, the form of sequences' lengths, padding of
-values, how numbers are written in decimal and integer strings, and with which VR an element is written (`gateway.codec.meaning`).
+values, how numbers are written in decimal and integer strings, and with which VR an element is written (`gateway.codec.dataset.meaning`).
 Pixels are the same where their bytes are, else they are decoded by the pool and compared frame by frame. Where pixels are
 compressed, Photometric Interpretation and Planar Configuration say how (PS3.5 §8.2): they may differ as long as what is decoded
 does not.
@@ -23,10 +23,11 @@ from pathlib import Path
 
 from pydicom.datadict import keyword_for_tag
 
-from gateway.codec import pixels
 from gateway.codec.available import capabilities
-from gateway.codec.convert import MAX_DEPTH
-from gateway.codec.elements import (
+from gateway.codec.dataset.convert import MAX_DEPTH
+from gateway.codec.dataset.encapsulation import Range
+from gateway.codec.dataset.extent import COPY_BYTES, Extent, Window
+from gateway.codec.dataset.headers import (
     DOUBLE_FLOAT_PIXEL_DATA,
     EXPLICIT,
     FLOAT_PIXEL_DATA,
@@ -39,19 +40,18 @@ from gateway.codec.elements import (
     inner_encoding,
     tag_name,
 )
-from gateway.codec.encapsulation import Range
-from gateway.codec.extent import COPY_BYTES, Extent, Window
+from gateway.codec.dataset.meaning import TEXT, meaning, padded
+from gateway.codec.dataset.vrs import listed
 from gateway.codec.frames import in_order, ranges_of, taken
-from gateway.codec.meaning import TEXT, meaning, padded
-from gateway.codec.order import Order
-from gateway.codec.pixels import PixelDescription
-from gateway.codec.pool import Pool
-from gateway.codec.suitable import after_decoding
-from gateway.codec.survey import survey
-from gateway.codec.syntaxes import EXPLICIT_LITTLE, TransferSyntax, syntax
+from gateway.codec.pixels import attributes
+from gateway.codec.pixels.attributes import PixelDescription
+from gateway.codec.pixels.suitable import after_decoding
+from gateway.codec.pixels.survey import survey
 from gateway.codec.transcode import run, unpacking
-from gateway.codec.vrs import listed
-from gateway.errors import CodecFailed, Incomparable, NotTranscodable
+from gateway.codec.workers.order import Order
+from gateway.codec.workers.pool import Pool
+from gateway.core.errors import CodecFailed, Incomparable, NotTranscodable
+from gateway.dicom.syntaxes import EXPLICIT_LITTLE, TransferSyntax, syntax
 
 PIXELS = "pixels"
 """The name of a difference in pixel data, of whatever kind."""
@@ -312,7 +312,7 @@ class _Pixels:
             return None
         if side.syntax.uid not in capabilities().decodable:
             raise NotTranscodable(f"{side.syntax.name} cannot be decoded here")
-        description = pixels.describe(found.values)
+        description = attributes.describe(found.values)
         return cls(side, description, after_decoding(description, side.syntax), ranges_of(found, description, side.syntax))
 
     def orders(self, pool: Pool) -> Iterator[Callable[[], Future[bytes]]]:

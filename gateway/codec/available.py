@@ -13,14 +13,7 @@ from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 
 from gateway.codec.policy import Capabilities
-from gateway.codec.syntaxes import (
-    HTJ2K_LOSSLESS,
-    J2K_LOSSLESS,
-    JPEG_LS_LOSSLESS,
-    RLE_LOSSLESS,
-    Coding,
-    known,
-)
+from gateway.dicom.syntaxes import HTJ2K_LOSSLESS, J2K_LOSSLESS, JPEG_LS_LOSSLESS, RLE_LOSSLESS, Coding, known
 
 _DECODERS = {
     Coding.NONE: "pydicom",

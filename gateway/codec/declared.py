@@ -21,30 +21,21 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 
-from gateway.codec import pixels
-from gateway.codec.codestreams import fitting_syntaxes
-from gateway.codec.deflate import inflate
-from gateway.codec.elements import EXPLICIT, IMPLICIT, Encoding
-from gateway.codec.encapsulation import Range
-from gateway.codec.extent import Extent, Output
+from gateway.codec.dataset.deflate import inflate
+from gateway.codec.dataset.encapsulation import Range
+from gateway.codec.dataset.extent import Extent, Output
+from gateway.codec.dataset.headers import EXPLICIT, IMPLICIT, Encoding
 from gateway.codec.frames import in_order, ranges_of, taken
-from gateway.codec.order import Order
-from gateway.codec.pixels import PixelDescription
-from gateway.codec.pool import Pool
-from gateway.codec.suitable import after_decoding
-from gateway.codec.survey import Survey, survey
-from gateway.codec.syntaxes import (
-    DEFLATED,
-    EXPLICIT_BIG,
-    EXPLICIT_LITTLE,
-    IMPLICIT_LITTLE,
-    Coding,
-    TransferSyntax,
-    known,
-    syntax,
-)
+from gateway.codec.pixels import attributes
+from gateway.codec.pixels.attributes import PixelDescription
+from gateway.codec.pixels.codestreams import fitting_syntaxes
+from gateway.codec.pixels.suitable import after_decoding
+from gateway.codec.pixels.survey import Survey, survey
+from gateway.codec.workers.order import Order
+from gateway.codec.workers.pool import Pool
+from gateway.core.errors import CodecError, NotTranscodable
 from gateway.dicom.elements import UNDEFINED, VRS
-from gateway.errors import CodecError, NotTranscodable
+from gateway.dicom.syntaxes import DEFLATED, EXPLICIT_BIG, EXPLICIT_LITTLE, IMPLICIT_LITTLE, Coding, TransferSyntax, known, syntax
 
 BEGINNING_BYTES = 16 * 1024
 """The number of bytes that `fits` wants of a data set: Pixel Data begins within them in nearly all data sets."""
@@ -305,7 +296,7 @@ class _Native:
         element = self.found.pixel_data
         assert element is not None
         try:
-            description = pixels.describe(self.found.values)
+            description = attributes.describe(self.found.values)
         except NotTranscodable:
             return ""
         needed = description.native_bytes
@@ -321,7 +312,7 @@ class _Native:
         element = self.found.pixel_data
         assert element is not None
         try:
-            needed = pixels.describe(self.found.values).native_bytes
+            needed = attributes.describe(self.found.values).native_bytes
         except NotTranscodable:
             return False
         return element.length == needed + needed % 2
@@ -336,7 +327,7 @@ def _encapsulated(found: Survey, encoding: Encoding, declared: TransferSyntax, p
         return Judgement(declared.uid, words)
     what = "with Pixel Data in another form"
     try:
-        description = pixels.describe(found.values)
+        description = attributes.describe(found.values)
         frames = ranges_of(found, description, _ANY_ENCAPSULATED)
         candidates = _common(found, frames)
         if candidates is None or (declared.encapsulated and declared.uid in candidates):

@@ -8,12 +8,12 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, wait
 from typing import TypeVar
 
-from gateway.codec.encapsulation import EXTENDED_OFFSET_TABLE, Range, frames_of
-from gateway.codec.pixels import PixelDescription
-from gateway.codec.pool import Pool
-from gateway.codec.survey import Survey
-from gateway.codec.syntaxes import TransferSyntax
-from gateway.errors import NotTranscodable
+from gateway.codec.dataset.encapsulation import EXTENDED_OFFSET_TABLE, Range, frames_of
+from gateway.codec.pixels.attributes import PixelDescription
+from gateway.codec.pixels.survey import Survey
+from gateway.codec.workers.pool import Pool
+from gateway.core.errors import NotTranscodable
+from gateway.dicom.syntaxes import TransferSyntax
 
 Result = TypeVar("Result")
 

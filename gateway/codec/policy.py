@@ -10,7 +10,8 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
-from gateway.codec.syntaxes import (
+from gateway.core.domain import Mode
+from gateway.dicom.syntaxes import (
     DEFLATED,
     EXPLICIT_LITTLE,
     HTJ2K_LOSSLESS,
@@ -22,7 +23,6 @@ from gateway.codec.syntaxes import (
     TransferSyntax,
     syntax,
 )
-from gateway.domain import Mode
 
 NATIVE_TARGETS = (EXPLICIT_LITTLE, IMPLICIT_LITTLE)
 COMPRESSED_TARGETS = (J2K_LOSSLESS, JPEG_LS_LOSSLESS, HTJ2K_LOSSLESS, RLE_LOSSLESS)

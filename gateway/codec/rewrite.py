@@ -8,19 +8,19 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from gateway.codec import pixels
-from gateway.codec.convert import header
-from gateway.codec.elements import PIXEL_DATA
-from gateway.codec.encapsulation import EncapsulatedWriter, Range
-from gateway.codec.extent import COPY_BYTES, Extent, Output, write_at
+from gateway.codec.dataset.convert import header
+from gateway.codec.dataset.encapsulation import EncapsulatedWriter, Range
+from gateway.codec.dataset.extent import COPY_BYTES, Extent, Output, write_at
+from gateway.codec.dataset.headers import PIXEL_DATA
 from gateway.codec.frames import in_order, ranges_of, taken
-from gateway.codec.order import Order
-from gateway.codec.pixels import PixelDescription
-from gateway.codec.pool import Pool
-from gateway.codec.suitable import after_decoding, after_encoding, lossy_flag, require_encodable
-from gateway.codec.survey import Survey, group_length, survey
-from gateway.codec.syntaxes import Coding, TransferSyntax
-from gateway.errors import CodecFailed, NotTranscodable
+from gateway.codec.pixels import attributes
+from gateway.codec.pixels.attributes import PixelDescription
+from gateway.codec.pixels.suitable import after_decoding, after_encoding, lossy_flag, require_encodable
+from gateway.codec.pixels.survey import Survey, group_length, survey
+from gateway.codec.workers.order import Order
+from gateway.codec.workers.pool import Pool
+from gateway.core.errors import CodecFailed, NotTranscodable
+from gateway.dicom.syntaxes import Coding, TransferSyntax
 
 _EXTENDED_FROM_BYTES = 0xFFFFFFFE
 _ABOUT_PIXEL_DATA = range(0x7FE00000, 0x7FE00004)
@@ -56,7 +56,7 @@ def rewrite(source: Extent, stored: TransferSyntax, target: TransferSyntax, outp
         raise NotTranscodable("the Icon Image Sequence (0088,0200) is compressed itself")
     if found.pixel_data is None:
         return _without_pixels(found, target, output)
-    pixel = pixels.describe(found.values)
+    pixel = attributes.describe(found.values)
     decoded = after_decoding(pixel, stored)
     order = Order(stored.uid, target.uid, pixel, decoded, after_encoding(decoded, target))
     if target.encapsulated:
@@ -77,19 +77,21 @@ def _without_pixels(found: Survey, target: TransferSyntax, output: Output) -> in
 
 
 def _require_room(pixel: PixelDescription) -> None:
-    if pixel.native_bytes > pixels.MAX_NATIVE_BYTES:
+    if pixel.native_bytes > attributes.MAX_NATIVE_BYTES:
         raise NotTranscodable(f"{pixel.native_bytes} bytes of pixels do not fit into uncompressed Pixel Data")
 
 
 def _attributes(found: Survey, order: Order, stored: TransferSyntax, target: TransferSyntax) -> list[_Edit]:
     """Return the changes of the elements that describe the pixels, in the order of the data set."""
-    wanted = {pixels.PHOTOMETRIC_INTERPRETATION: _padded(order.after.encode())} if order.after != order.pixel.photometric else {}
+    wanted = (
+        {attributes.PHOTOMETRIC_INTERPRETATION: _padded(order.after.encode())} if order.after != order.pixel.photometric else {}
+    )
     if order.pixel.samples > 1:
         planar = 0 if target.coding in (Coding.J2K, Coding.HTJ2K, Coding.JPEG_LS) else order.pixel.planar
-        wanted[pixels.PLANAR_CONFIGURATION] = struct.pack("<H", planar)
-    flag = lossy_flag(pixels.text(found.values.get(pixels.LOSSY_IMAGE_COMPRESSION, b"")), stored)
+        wanted[attributes.PLANAR_CONFIGURATION] = struct.pack("<H", planar)
+    flag = lossy_flag(attributes.text(found.values.get(attributes.LOSSY_IMAGE_COMPRESSION, b"")), stored)
     if flag:
-        wanted[pixels.LOSSY_IMAGE_COMPRESSION] = flag.encode()
+        wanted[attributes.LOSSY_IMAGE_COMPRESSION] = flag.encode()
     edits = [_edit(found, tag, value) for tag, value in sorted(wanted.items()) if found.value(tag) != value]
     grown = sum(len(edit.value) - (edit.end - edit.begin) for edit in edits)
     length = group_length(found)
@@ -100,7 +102,7 @@ def _attributes(found: Survey, order: Order, stored: TransferSyntax, target: Tra
 
 
 def _edit(found: Survey, tag: int, value: bytes) -> _Edit:
-    vr = b"US" if tag == pixels.PLANAR_CONFIGURATION else b"CS"
+    vr = b"US" if tag == attributes.PLANAR_CONFIGURATION else b"CS"
     place = found.places.get(tag)
     begin, end = (place[0].start, place[1]) if place else (found.inserts[tag],) * 2
     return _Edit(begin, end, header(tag, vr, len(value)) + value)

@@ -14,16 +14,16 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from gateway.codec import pixels
-from gateway.codec.convert import convert
-from gateway.codec.deflate import deflate, inflate
-from gateway.codec.elements import EXPLICIT, IMPLICIT, Encoding
-from gateway.codec.extent import Extent, Output
-from gateway.codec.pool import Pool
+from gateway.codec.dataset.convert import convert
+from gateway.codec.dataset.deflate import deflate, inflate
+from gateway.codec.dataset.extent import Extent, Output
+from gateway.codec.dataset.headers import EXPLICIT, IMPLICIT, Encoding
+from gateway.codec.pixels import attributes
+from gateway.codec.pixels.survey import Survey, survey
 from gateway.codec.rewrite import rewrite
-from gateway.codec.survey import Survey, survey
-from gateway.codec.syntaxes import TransferSyntax, syntax
-from gateway.errors import NotTranscodable
+from gateway.codec.workers.pool import Pool
+from gateway.core.errors import NotTranscodable
+from gateway.dicom.syntaxes import TransferSyntax, syntax
 
 MAX_INFLATED_BYTES = 4 * 1024**3
 
@@ -149,7 +149,7 @@ def _require_one_reading(found: Survey) -> None:
 
     PS3.5 §A.3 and §6.2 swap bytes within words; some writers reverse the whole cell, and nothing in the data set tells which.
     """
-    bits = int.from_bytes(found.values.get(pixels.BITS_ALLOCATED, b""), "little")
+    bits = int.from_bytes(found.values.get(attributes.BITS_ALLOCATED, b""), "little")
     if found.pixel_data is not None and found.pixel_data.vr == b"OW" and bits > 16:
         raise NotTranscodable(f"pixels of {bits} bits in Big Endian words of 16, which readers understand in two ways")
 

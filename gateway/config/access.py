@@ -17,8 +17,8 @@ from pathlib import Path
 
 from gateway.config.environment import FILE_SUFFIX, overlay, secret_files
 from gateway.config.schema import dotted, tables
-from gateway.errors import Problem
-from gateway.settings import FolderDestination, ListenTlsTable, Settings, TlsTable
+from gateway.config.settings import FolderDestination, ListenTlsTable, Settings, TlsTable
+from gateway.core.errors import Problem
 
 GIVEN = (Path("/run/secrets"), Path("/var/run/secrets"))
 """The folders in which container runtimes put secrets, with modes of their own."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from gateway.settings import DicomDestination, SourceTable
+from gateway.config.settings import DicomDestination, SourceTable
 
 DCMTK = "OFFIS_DCMTK_"
 """dcmqrscp and storescp of DCMTK, and every Orthanc, which is built on it."""

@@ -10,14 +10,14 @@ from collections.abc import Iterator
 from typing import Any
 
 from gateway.codec.available import capabilities
-from gateway.codec.syntaxes import HTJ2K_LOSSLESS
 from gateway.config.environment import suggestion
 from gateway.config.problems import Finding, shown, step_along
 from gateway.config.schema import KeyPath, Raw, values
-from gateway.domain import Mode
+from gateway.config.settings import MIN_RESERVE_BYTES, GatewayTable, ListenTable, ListenTlsTable, ScheduleTable, SourceTable
+from gateway.core.domain import Mode
+from gateway.core.schedule import DAYS_EXPECTED, HOURS_EXPECTED, parse_days, parse_hours
+from gateway.dicom.syntaxes import HTJ2K_LOSSLESS
 from gateway.route.rules import OPERATION_KEYS, unknown_keywords
-from gateway.schedule import DAYS_EXPECTED, HOURS_EXPECTED, parse_days, parse_hours
-from gateway.settings import MIN_RESERVE_BYTES, GatewayTable, ListenTable, ListenTlsTable, ScheduleTable, SourceTable
 
 _HERE = ("127.0.0.1", "localhost", "::1")
 

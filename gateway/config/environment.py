@@ -12,7 +12,7 @@ from difflib import get_close_matches
 from typing import Any
 
 from gateway.config.schema import ROOT, Holds, KeyPath, Raw, Shape, below, expectation
-from gateway.errors import Problem
+from gateway.core.errors import Problem
 
 PREFIX = "GATEWAY__"
 FILE_SUFFIX = "_file"

@@ -9,8 +9,8 @@ from pathlib import Path
 from gateway.config.environment import FILE_SUFFIX, secret_files
 from gateway.config.problems import Finding
 from gateway.config.schema import KeyPath, Raw, tables, values
-from gateway.settings import GatewayTable
-from gateway.values import MustExist
+from gateway.config.settings import GatewayTable
+from gateway.config.value_types import MustExist
 
 
 def read_secrets(raw: Raw, folder: Path) -> Iterator[Finding]:

@@ -14,7 +14,7 @@ from pydantic_core import ErrorDetails
 from gateway.config.environment import secret_files, suggestion
 from gateway.config.lines import line_of
 from gateway.config.schema import ROOT, Holds, KeyPath, Raw, Shape, below, dotted, expectation, step
-from gateway.errors import Problem
+from gateway.core.errors import Problem
 
 _LONGEST_VALUE = 60
 

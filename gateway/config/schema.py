@@ -17,7 +17,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from pydantic import BaseModel, SecretStr
 from pydantic.fields import FieldInfo
 
-from gateway.settings import Settings
+from gateway.config.settings import Settings
 
 KeyPath = tuple[str | int, ...]
 Raw = dict[str, Any]

@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import SecretStr
 
 from gateway.config.schema import KeyPath
-from gateway.settings import Settings
+from gateway.config.settings import Settings
 
 HIDDEN = "(hidden)"
 

@@ -8,16 +8,17 @@ from collections.abc import Callable
 import trio
 from sqlalchemy import Connection
 
-from gateway import tls
-from gateway.association.commitment import CommitmentReport
+from gateway.association.dimse.commitment import CommitmentReport
+from gateway.config.settings import DicomDestination, Settings
 from gateway.confirm.peer import Peer
 from gateway.confirm.plan import failure_words
 from gateway.confirm.watch import Store, Watch
-from gateway.domain import Proof
-from gateway.errors import LedgerUnavailable
-from gateway.ledger import Ledger, commitments, proofs
-from gateway.log import get_logger
-from gateway.settings import DicomDestination, Settings
+from gateway.core.domain import Proof
+from gateway.core.errors import LedgerUnavailable
+from gateway.core.log import get_logger
+from gateway.ledger import Ledger
+from gateway.ledger.deliveries import commitments, proofs
+from gateway.security import tls
 
 SUCCESS = 0x0000
 PROCESSING_FAILURE = 0x0110

@@ -7,15 +7,15 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from gateway.archives import Evidence, PresenceLister, list_all
-from gateway.association.commitment import CommitmentReport, InstanceReference
-from gateway.association.contexts import COMMITMENT_CONTEXTS, ProposedContext
-from gateway.association.presence import FIND_CONTEXT, instances_of_series
-from gateway.association.requestor import Deadlines, RemoteAE, Requestor, associate
+from gateway.archives.lister import Evidence, PresenceLister, list_all
+from gateway.association.dimse.commitment import CommitmentReport, InstanceReference
+from gateway.association.scu.presence import FIND_CONTEXT, instances_of_series
+from gateway.association.scu.requestor import Deadlines, RemoteAE, Requestor, associate
+from gateway.association.upper.contexts import COMMITMENT_CONTEXTS, ProposedContext
+from gateway.config.settings import DicomDestination
 from gateway.confirm.plan import by_series, refuses_find
-from gateway.errors import AssociationError, DimseFailed, NoPresentationContext
-from gateway.ledger.proofs import Unverified
-from gateway.settings import DicomDestination
+from gateway.core.errors import AssociationError, DimseFailed, NoPresentationContext
+from gateway.ledger.deliveries.proofs import Unverified
 
 MAX_BREAKS = 3
 """After so many associations in a row that broke over C-FIND, the destination counts as one that does not answer it."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
-from gateway.association.statuses import StatusKind, find_meaning
-from gateway.ledger.proofs import Unverified, WaitingStudy
+from gateway.association.dimse.statuses import StatusKind, find_meaning
+from gateway.ledger.deliveries.proofs import Unverified, WaitingStudy
 
 LONGEST_QUIET = 30
 """A study that never goes quiet is asked for after this many times the quiet time …"""

@@ -12,14 +12,16 @@ from typing import Protocol, TypeVar
 import trio
 from sqlalchemy import Connection
 
-from gateway.association.commitment import CommitmentReport, InstanceReference
+from gateway.association.dimse.commitment import CommitmentReport, InstanceReference
 from gateway.confirm import plan
 from gateway.confirm.peer import CannotAnswer, Peer
-from gateway.domain import Content, Proof
-from gateway.errors import AssociationError, GatewayError, LedgerUnavailable, WebServiceError, leaf
-from gateway.ledger import Ledger, commitments, learned, proofs
-from gateway.ledger.proofs import Unverified, WaitingStudy
-from gateway.log import get_logger
+from gateway.core.domain import Content, Proof
+from gateway.core.errors import AssociationError, GatewayError, LedgerUnavailable, WebServiceError, leaf
+from gateway.core.log import get_logger
+from gateway.ledger import Ledger
+from gateway.ledger.deliveries import commitments, proofs
+from gateway.ledger.deliveries.proofs import Unverified, WaitingStudy
+from gateway.ledger.peers import learned
 
 NO_FIND = "answers_no_find"
 """The fact about a destination that it answers no C-FIND at IMAGE level; its value says how that showed."""

@@ -10,19 +10,19 @@ already. A destination that is down costs its instances time, never attempts, an
 
 from typing import TYPE_CHECKING
 
-from gateway.exports import lazily
+from gateway.core.exports import lazily
 
 if TYPE_CHECKING:
     from gateway.delivery.build import destinations
-    from gateway.delivery.circuit import CircuitState, CircuitView
     from gateway.delivery.destination import Destination, Outcome, OutcomeKind, Session
     from gateway.delivery.dispatcher import Dispatcher
+    from gateway.delivery.lanes.circuit import CircuitState, CircuitView
 else:
     __getattr__ = lazily(
         __name__,
         {
             "build": ("destinations",),
-            "circuit": (
+            "lanes.circuit": (
                 "CircuitState",
                 "CircuitView",
             ),

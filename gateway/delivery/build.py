@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from gateway import tls
+from gateway.archives.folder_identity import LedgerRemembers, ProcessRemembers
 from gateway.codec.policy import Capabilities
-from gateway.delivery.acceptance import Acceptance
-from gateway.delivery.copies import Copies
-from gateway.delivery.cstore import CStore
+from gateway.config.settings import DestinationTable, FolderDestination, Settings
+from gateway.core.throttle import Throttle
+from gateway.delivery.adapters.acceptance import Acceptance
+from gateway.delivery.adapters.dicom import CStore
+from gateway.delivery.adapters.folder import Folder
 from gateway.delivery.destination import ContentStore, Destination
-from gateway.delivery.folder import Folder
 from gateway.delivery.forms import Forms
-from gateway.delivery.identity import LedgerRemembers, ProcessRemembers
+from gateway.delivery.transcoding.copies import Copies
 from gateway.ledger import Ledger
-from gateway.settings import DestinationTable, FolderDestination, Settings
-from gateway.throttle import Throttle
+from gateway.security import tls
 
 
 def forms(

@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
-from gateway.domain import Consignment, Content, Proof
-from gateway.schedule import Schedule
-from gateway.settings import RetryTable
-from gateway.throttle import Throttle
+from gateway.config.settings import RetryTable
+from gateway.core.domain import Consignment, Content, Proof
+from gateway.core.schedule import Schedule
+from gateway.core.throttle import Throttle
 
 
 class OutcomeKind(StrEnum):

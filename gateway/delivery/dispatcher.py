@@ -8,13 +8,14 @@ from collections.abc import Callable, Mapping, Sequence
 
 import trio
 
-from gateway.delivery.circuit import CircuitView
+from gateway.core.log import get_logger
 from gateway.delivery.destination import Destination
 from gateway.delivery.journal import Note, Sent
-from gateway.delivery.lane import BREAK_OFF_S, Lane
-from gateway.ledger import Ledger, mending
-from gateway.ledger import deliveries as table
-from gateway.log import get_logger
+from gateway.delivery.lanes.circuit import CircuitView
+from gateway.delivery.lanes.lane import BREAK_OFF_S, Lane
+from gateway.ledger import Ledger
+from gateway.ledger.deliveries import claiming as table
+from gateway.ledger.deliveries import mending
 
 LANE_PAUSE_S = 5.0
 """The rest of a destination after a fault of our own ended its lane."""

@@ -13,11 +13,11 @@ from dataclasses import dataclass, field, replace
 from pydicom.uid import UID
 
 from gateway.codec.policy import NOTHING, Capabilities, Decision, Hold, SendAsIs, candidates, decide
-from gateway.codec.syntaxes import syntax
-from gateway.delivery.acceptance import Acceptance, Pair
-from gateway.delivery.copies import Copies
+from gateway.core.domain import Consignment, InstanceIdentity, Mode
+from gateway.delivery.adapters.acceptance import Acceptance, Pair
 from gateway.delivery.destination import Outcome, OutcomeKind
-from gateway.domain import Consignment, InstanceIdentity, Mode
+from gateway.delivery.transcoding.copies import Copies
+from gateway.dicom.syntaxes import syntax
 
 
 @dataclass(frozen=True)

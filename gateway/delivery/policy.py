@@ -16,18 +16,18 @@
 | our bytes missing or damaged | held at once |
 | our bytes not readable this time | backs off; held when the attempts are used up |
 
-Statuses are those of PS3.4 §B.2.3 through `gateway.association.statuses`.
+Statuses are those of PS3.4 §B.2.3 through `gateway.association.dimse.statuses`.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from gateway.association.statuses import SUCCESS, Disposition, StatusRule, store_disposition
+from gateway.association.dimse.statuses import SUCCESS, Disposition, StatusRule, store_disposition
+from gateway.config.settings import RetryTable
+from gateway.core.domain import Consignment, DeliveryState, Proof
 from gateway.delivery.destination import Outcome, OutcomeKind
-from gateway.domain import Consignment, DeliveryState, Proof
-from gateway.ledger.deliveries import Change
-from gateway.settings import RetryTable
+from gateway.ledger.deliveries.claiming import Change
 
 TRANSCODING_PAUSE_S = 3600.0
 """The pause, in seconds, after which a delivery that waits for transcoding is looked at again even without any word of it."""

@@ -12,7 +12,7 @@ import hashlib
 import re
 from urllib.parse import unquote
 
-from gateway.domain import is_conforming_uid, is_uid
+from gateway.core.domain import is_conforming_uid, is_uid
 
 UNKNOWN = "unknown"
 """The name of what has no UID."""

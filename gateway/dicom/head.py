@@ -14,10 +14,10 @@ from functools import lru_cache
 from pydicom.charset import convert_encodings, decode_bytes, python_encoding
 from pydicom.datadict import dictionary_VR, tag_for_keyword
 
+from gateway.core.domain import UID_RULE, Attributes, Provenance, is_uid
 from gateway.dicom.elements import Element, Reader, Unread, scan, unread
 from gateway.dicom.inflating import Inflating
 from gateway.dicom.syntaxes import EXPLICIT_BIG, syntax
-from gateway.domain import UID_RULE, Attributes, Provenance, is_uid
 
 _CHARACTER_SET = 0x00080005
 _SOP_CLASS_UID = 0x00080016

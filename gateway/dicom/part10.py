@@ -11,9 +11,9 @@ import struct
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from gateway.core.domain import IMPLEMENTATION_CLASS_UID, is_conforming_uid
 from gateway.dicom.elements import LONG_VRS, UNDEFINED, VRS, Reader, behind_undefined
 from gateway.dicom.syntaxes import IMPLICIT_LITTLE
-from gateway.domain import IMPLEMENTATION_CLASS_UID, is_conforming_uid
 
 PREAMBLE_LENGTH = 128
 PREFIX = b"DICM"
@@ -215,5 +215,5 @@ def element(number: int, value: bytes) -> bytes:
 
 
 def uid_bytes(uid: str) -> bytes:
-    """Return a UID that `gateway.domain.is_uid` has seen as it stands in a file."""
+    """Return a UID that `gateway.core.domain.is_uid` has seen as it stands in a file."""
     return uid.encode("latin-1", "replace")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass
 
+from gateway.core.domain import InstanceIdentity, is_conforming_uid, is_sop_class, is_uid
 from gateway.dicom.elements import CUT, VRS, Reader
 from gateway.dicom.head import DataSetHead, read_head
 from gateway.dicom.inflating import ENDLESS
@@ -23,7 +24,6 @@ from gateway.dicom.part10 import (
     read_meta,
 )
 from gateway.dicom.syntaxes import EXPLICIT_BIG, EXPLICIT_LITTLE, IMPLICIT_LITTLE
-from gateway.domain import InstanceIdentity, is_conforming_uid, is_sop_class, is_uid
 
 MEDIA_STORAGE_DIRECTORY = "1.2.840.10008.1.3.10"
 

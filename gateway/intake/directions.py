@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from gateway.core.domain import InstanceIdentity, Mode, Provenance
 from gateway.dicom.elements import Reader
 from gateway.dicom.head import DataSetHead, read_head
-from gateway.domain import InstanceIdentity, Mode, Provenance
 from gateway.intake.storage import Route
 
 SEND_AE = "send"

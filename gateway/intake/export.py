@@ -17,13 +17,13 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 
+from gateway.core.domain import Content, InstanceIdentity, printable
+from gateway.core.errors import SpoolError, SpoolMissing, UsageError
+from gateway.core.files import make_private_folder, unusable
 from gateway.dicom.filenames import UNKNOWN, name_of
-from gateway.domain import Content, InstanceIdentity, printable
-from gateway.errors import SpoolError, SpoolMissing, UsageError
-from gateway.files import make_private_folder, unusable
 from gateway.ledger import Ledger
-from gateway.ledger.instances import MISSING_REASON, BytesState, StoredInstance, get, with_location_prefix
-from gateway.ledger.queue import Selection, instance_ids
+from gateway.ledger.deliveries.queue import Selection, instance_ids
+from gateway.ledger.received.instances import MISSING_REASON, BytesState, StoredInstance, get, with_location_prefix
 from gateway.spool import OpenContent, Spool, copy_bytes, digest_of, in_place, plain_head, sync_folder
 
 RELEASED_REASON = "nothing is kept of it any more: every delivery of it was verified or dropped"

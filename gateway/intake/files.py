@@ -18,17 +18,17 @@ from pathlib import Path
 
 from sqlalchemy import Connection
 
+from gateway.core.domain import Content, InstanceIdentity, Mode, Priority, Provenance
+from gateway.core.errors import SpoolError
+from gateway.core.walk import Found, shown, walk
 from gateway.dicom.sniff import DicomFile, NoInstance, sniff
-from gateway.domain import Content, InstanceIdentity, Mode, Priority, Provenance
-from gateway.errors import SpoolError
-from gateway.intake.archives import Unpacker, is_archive
 from gateway.intake.directions import SEND_AE, Directions
 from gateway.intake.judging import Judging, note
 from gateway.intake.oddities import Oddities
 from gateway.intake.storage import LOCAL_ADDRESS, SEND_ASSOCIATION, Route, asked
-from gateway.intake.walk import Found, shown, walk
+from gateway.intake.zips import Unpacker, is_archive
 from gateway.ledger import Ledger
-from gateway.ledger.instances import (
+from gateway.ledger.received.instances import (
     SUPERSEDED,
     Arrival,
     ArrivalOutcome,
@@ -41,7 +41,7 @@ from gateway.ledger.instances import (
     send_again,
     superseded_at,
 )
-from gateway.ledger.recording import record, record_anew
+from gateway.ledger.received.recording import record, record_anew
 from gateway.spool import Spool, digest_of, file_location
 
 BATCH_FILES = 64

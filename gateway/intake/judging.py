@@ -9,13 +9,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from gateway.codec import declared
+from gateway.codec.dataset.extent import Extent
 from gateway.codec.declared import BEGINNING_BYTES, Judgement
-from gateway.codec.extent import Extent
-from gateway.codec.pool import Pool
-from gateway.codec.syntaxes import syntax
-from gateway.domain import Content, InstanceIdentity
-from gateway.errors import GatewayStopping, SpoolIOError
-from gateway.log import get_logger
+from gateway.codec.workers.pool import Pool
+from gateway.core.domain import Content, InstanceIdentity
+from gateway.core.errors import GatewayStopping, SpoolIOError
+from gateway.core.log import get_logger
+from gateway.dicom.syntaxes import syntax
 from gateway.spool import Spool, SpoolWriter
 
 _log = get_logger()

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import threading
 
-from gateway.domain import InstanceIdentity, is_conforming_uid
-from gateway.log import get_logger
+from gateway.core.domain import InstanceIdentity, is_conforming_uid
+from gateway.core.log import get_logger
 
 _log = get_logger()
 

@@ -31,13 +31,13 @@ from typing import TypeVar
 
 from sqlalchemy import Connection
 
-from gateway.domain import Content
-from gateway.errors import LedgerUnavailable, SpoolError
+from gateway.core.domain import Content
+from gateway.core.errors import LedgerUnavailable, SpoolError
+from gateway.core.log import get_logger
 from gateway.ledger import Ledger
-from gateway.ledger.instances import Arrival, ArrivalOutcome, Recorded, get
-from gateway.ledger.keeping import mark_missing
-from gateway.ledger.recording import record, record_many
-from gateway.log import get_logger
+from gateway.ledger.received.instances import Arrival, ArrivalOutcome, Recorded, get
+from gateway.ledger.received.keeping import mark_missing
+from gateway.ledger.received.recording import record, record_many
 from gateway.spool import Spool
 
 _log = get_logger()

@@ -32,14 +32,15 @@ from dataclasses import dataclass, field, replace
 
 from sqlalchemy import Connection
 
+from gateway.core.domain import Mode
+from gateway.core.errors import SpoolIOError, SpoolMissing
+from gateway.core.log import get_logger
 from gateway.dicom.head import read_head
-from gateway.domain import Mode
-from gateway.errors import SpoolIOError, SpoolMissing
 from gateway.intake.judging import Judging
 from gateway.intake.recorder import record_spooled
 from gateway.intake.storage import LOCAL_ADDRESS, SEND_ASSOCIATION, Correlate, Route, arrival, asked, complete
 from gateway.ledger import Ledger
-from gateway.ledger.instances import (
+from gateway.ledger.received.instances import (
     BytesState,
     StoredInstance,
     at_locations,
@@ -48,8 +49,7 @@ from gateway.ledger.instances import (
     unrouted,
     with_location_prefix,
 )
-from gateway.ledger.keeping import kept_prefixes, mark_kept, mark_missing
-from gateway.log import get_logger
+from gateway.ledger.received.keeping import kept_prefixes, mark_kept, mark_missing
 from gateway.spool import LOG_PREFIX, SEGMENT_PREFIX_LENGTH, Spool, SpoolEntry
 
 _log = get_logger()

@@ -9,10 +9,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from gateway.errors import SpoolError, SpoolMissing
+from gateway.core.errors import SpoolError, SpoolMissing
+from gateway.core.log import get_logger
 from gateway.ledger import Ledger
-from gateway.ledger.instances import StoredInstance, at_locations
-from gateway.ledger.keeping import (
+from gateway.ledger.received.instances import StoredInstance, at_locations
+from gateway.ledger.received.keeping import (
     forget,
     forget_asked,
     forgettable,
@@ -23,7 +24,6 @@ from gateway.ledger.keeping import (
     relocate,
     remembered_since,
 )
-from gateway.log import get_logger
 from gateway.spool import Spool
 
 _log = get_logger()

@@ -11,25 +11,16 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
 
-from gateway.association.services import AssociationInfo, StoreRequest
+from gateway.association.dimse.services import AssociationInfo, StoreRequest
+from gateway.core.domain import Attributes, Content, InstanceIdentity, Mode, Provenance, Purpose, is_sop_class, is_uid
+from gateway.core.errors import GatewayStopping, LedgerUnavailable, Refusal, SpoolError, SpoolIOError
+from gateway.core.log import get_logger
+from gateway.core.repeats import Repeats
 from gateway.dicom.head import DataSetHead, peek_head, read_head
-from gateway.domain import (
-    Attributes,
-    Content,
-    InstanceIdentity,
-    Mode,
-    Provenance,
-    Purpose,
-    is_sop_class,
-    is_uid,
-)
-from gateway.errors import GatewayStopping, LedgerUnavailable, Refusal, SpoolError, SpoolIOError
 from gateway.intake.judging import BEGINNING, Judging, note
 from gateway.intake.oddities import Oddities
 from gateway.intake.recorder import Recorder
-from gateway.ledger.instances import Arrival
-from gateway.log import get_logger
-from gateway.repeats import Repeats
+from gateway.ledger.received.instances import Arrival
 from gateway.spool import Spool, SpoolWriter
 
 _log = get_logger()

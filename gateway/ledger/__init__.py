@@ -15,17 +15,17 @@ source), `starts` (what ended the process in the middle), `learned` (what peers 
 
 from typing import TYPE_CHECKING
 
-from gateway.exports import lazily
+from gateway.core.exports import lazily
 
 if TYPE_CHECKING:
-    from gateway.ledger.ballast import Ballast
-    from gateway.ledger.writer import Ledger
+    from gateway.ledger.database.ballast import Ballast
+    from gateway.ledger.database.writer import Ledger
 else:
     __getattr__ = lazily(
         __name__,
         {
-            "ballast": ("Ballast",),
-            "writer": ("Ledger",),
+            "database.ballast": ("Ballast",),
+            "database.writer": ("Ledger",),
         },
     )
 

@@ -11,10 +11,9 @@ associations on threads; `asking` carries out what is asked for, by either opera
 
 from typing import TYPE_CHECKING
 
-from gateway.exports import lazily
+from gateway.core.exports import lazily
 
 if TYPE_CHECKING:
-    from gateway.retrieve.engine import Retriever
     from gateway.retrieve.events import (
         Event,
         JobEnded,
@@ -29,14 +28,15 @@ if TYPE_CHECKING:
         from_json,
         to_json,
     )
-    from gateway.retrieve.lists import ListKind, StudyList, decode_list, parse_list
+    from gateway.retrieve.request import Errand, Wanted, check_single
+    from gateway.retrieve.retriever import Retriever
     from gateway.retrieve.session import Session
-    from gateway.retrieve.wanted import Errand, Wanted, check_single
+    from gateway.retrieve.study_lists import ListKind, StudyList, decode_list, parse_list
 else:
     __getattr__ = lazily(
         __name__,
         {
-            "engine": ("Retriever",),
+            "retriever": ("Retriever",),
             "events": (
                 "Event",
                 "JobEnded",
@@ -51,14 +51,14 @@ else:
                 "from_json",
                 "to_json",
             ),
-            "lists": (
+            "study_lists": (
                 "ListKind",
                 "StudyList",
                 "decode_list",
                 "parse_list",
             ),
             "session": ("Session",),
-            "wanted": (
+            "request": (
                 "Errand",
                 "Wanted",
                 "check_single",

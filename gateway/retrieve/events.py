@@ -13,10 +13,10 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar
 
-from gateway.domain import Basis, Priority, VerdictKind, is_uid
-from gateway.errors import UsageError
-from gateway.retrieve.wanted import Errand, check_single
-from gateway.single_values import SingleValue
+from gateway.core.domain import Basis, Priority, VerdictKind, is_uid
+from gateway.core.errors import UsageError
+from gateway.core.single_values import SingleValue
+from gateway.retrieve.request import Errand, check_single
 
 
 @dataclass(frozen=True)

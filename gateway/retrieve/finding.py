@@ -11,14 +11,14 @@ from typing import Any, Literal, cast
 
 import trio
 
-from gateway.association import query
-from gateway.association.contexts import ProposedContext
-from gateway.association.requestor import Deadlines, RemoteAE, Requestor, associate
-from gateway.errors import UsageError, require_known
-from gateway.retrieve.call import converse
-from gateway.retrieve.kept import Kept
-from gateway.settings import Settings, SourceTable, TlsTable
-from gateway.throttle import Throttle
+from gateway.association.scu import query
+from gateway.association.scu.requestor import Deadlines, RemoteAE, Requestor, associate
+from gateway.association.upper.contexts import ProposedContext
+from gateway.config.settings import Settings, SourceTable, TlsTable
+from gateway.core.errors import UsageError, require_known
+from gateway.core.throttle import Throttle
+from gateway.retrieve.source.association_pool import Kept
+from gateway.retrieve.source.call import converse
 
 QueryLevel = Literal["STUDY", "SERIES", "IMAGE"]
 

@@ -13,21 +13,21 @@ from functools import partial
 
 import trio
 
-from gateway.archives import Knowledge
-from gateway.association.contexts import VERIFICATION_CONTEXTS
-from gateway.association.requestor import Requestor
-from gateway.domain import Basis, VerdictKind
-from gateway.errors import AssociationError, DimseFailed, GatewayError, NoPresentationContext, UnreadableAnswer
-from gateway.ledger import retrievals
-from gateway.log import get_logger
-from gateway.retrieve import plan
-from gateway.retrieve.call import converse
+from gateway.archives.lister import Knowledge
+from gateway.association.scu.requestor import Requestor
+from gateway.association.upper.contexts import VERIFICATION_CONTEXTS
+from gateway.core.domain import Basis, VerdictKind
+from gateway.core.errors import AssociationError, DimseFailed, GatewayError, NoPresentationContext, UnreadableAnswer
+from gateway.core.log import get_logger
+from gateway.core.single_values import how_passed_over, passed_over
+from gateway.ledger.jobs import retrievals
+from gateway.retrieve import listing
+from gateway.retrieve.context import Means, Source
 from gateway.retrieve.events import Event, JobEnded, JobStarted, PullRequest, StudyEnded, Verdict
-from gateway.retrieve.kept import Kept
-from gateway.retrieve.means import Means, Source
+from gateway.retrieve.request import Wanted
 from gateway.retrieve.session import Session
-from gateway.retrieve.wanted import Wanted
-from gateway.single_values import how_passed_over, passed_over
+from gateway.retrieve.source.association_pool import Kept
+from gateway.retrieve.source.call import converse
 
 log = get_logger()
 
@@ -293,9 +293,9 @@ def _answers(keys: Sequence[Key], knowledge: Knowledge, requestor: Requestor, bu
 
 def _answer(requestor: Requestor, key: Key, knowledge: Knowledge, busy: bool) -> Answer:
     try:
-        named = plan.find_studies(requestor, key, busy=busy, knowledge=knowledge)
+        named = listing.find_studies(requestor, key, busy=busy, knowledge=knowledge)
     except DimseFailed as error:
-        if plan.is_busy(error) and not busy:
+        if listing.is_busy(error) and not busy:
             raise
         return Answer(key, (), error)
     except UnreadableAnswer as error:

@@ -10,12 +10,12 @@ from functools import partial
 
 import trio
 
-from gateway.ledger import retrievals
-from gateway.log import get_logger
+from gateway.core.log import get_logger
+from gateway.ledger.jobs import retrievals
+from gateway.retrieve.context import Means, Source
 from gateway.retrieve.events import Event, Verdict
-from gateway.retrieve.means import Means, Source
+from gateway.retrieve.request import Errand, Wanted
 from gateway.retrieve.study import StudyRetrieval
-from gateway.retrieve.wanted import Errand, Wanted
 
 log = get_logger()
 

@@ -14,23 +14,25 @@ from functools import partial
 
 import trio
 
-from gateway.association.requestor import Requestor
-from gateway.domain import VerdictKind
-from gateway.errors import AssociationError, LedgerError, SpoolFull
-from gateway.ledger import learned, retrievals
-from gateway.log import get_logger
-from gateway.retrieve import plan, remarks, repair
-from gateway.retrieve.account import Account
-from gateway.retrieve.asking import Asking
-from gateway.retrieve.call import Moved
-from gateway.retrieve.correlate import Watch
+from gateway.association.scu.requestor import Requestor
+from gateway.core.domain import VerdictKind
+from gateway.core.errors import AssociationError, LedgerError, SpoolFull
+from gateway.core.log import get_logger
+from gateway.ledger.jobs import retrievals
+from gateway.ledger.peers import learned
+from gateway.retrieve import listing, recovery
+from gateway.retrieve.arrivals.correlate import Watch
+from gateway.retrieve.arrivals.quiet import settle
+from gateway.retrieve.context import BOTH_ORDERS, Means, Signal, Source
 from gateway.retrieve.events import Event, Progress, Repairing, StudyPlanned, Verdict, Waiting
-from gateway.retrieve.means import BOTH_ORDERS, Means, Signal, Source
-from gateway.retrieve.method import Method, in_vain
-from gateway.retrieve.repair import AcceptanceOrder, End, Patience, Round, Step, Target, Way
-from gateway.retrieve.settle import settle
-from gateway.retrieve.tally import NOT_LISTED_AGAIN, Expectation, Tally, grown, judge
-from gateway.retrieve.wanted import Errand, Wanted
+from gateway.retrieve.operations.carry_out import Asking
+from gateway.retrieve.operations.method import Method, in_vain
+from gateway.retrieve.recovery import AcceptanceOrder, End, Patience, Round, Step, Target, Way
+from gateway.retrieve.request import Errand, Wanted
+from gateway.retrieve.source.call import Moved
+from gateway.retrieve.verdict import notes
+from gateway.retrieve.verdict.expectation import Account
+from gateway.retrieve.verdict.tally import NOT_LISTED_AGAIN, Expectation, Tally, grown, judge
 
 log = get_logger()
 
@@ -117,9 +119,9 @@ class StudyRetrieval:
         if not self._account.tally.whole or self._account.expectation.short:
             await self._fetch_with_progress()
         registration, account = partial(self._means.registration, self._source.table), self._account
-        trouble = remarks.trouble(self._moved, self._watch, registration)
-        notes = (*account.expectation.notes, *remarks.conflicts(account.conflicts))
-        expectation = replace(account.expectation, notes=notes)
+        trouble = notes.trouble(self._moved, self._watch, registration)
+        told = (*account.expectation.notes, *notes.conflicts(account.conflicts))
+        expectation = replace(account.expectation, notes=told)
         kind, note = judge(expectation, account.tally, skipped=len(account.skipped), trouble=trouble)
         return self._verdict(kind, note)
 
@@ -177,12 +179,12 @@ class StudyRetrieval:
         source = self._source
         encodings = source.methods[0] is Method.GET or source.encodings is not False
 
-        def listing(requestor: Requestor, busy: bool) -> Expectation:
-            return plan.list_study(
+        def listed(requestor: Requestor, busy: bool) -> Expectation:
+            return listing.list_study(
                 requestor, self._wanted, busy=busy, encodings=encodings, before=before, knowledge=source.knowledge
             )
 
-        found = await self._means.ask(source, listing, self._hint, self._study)
+        found = await self._means.ask(source, listed, self._hint, self._study)
         if encodings and before is None and found.listed and source.encodings is not (told := bool(found.transfer_syntaxes)):
             # One that does not tell them is not asked again: it may read each instance for the answer.
             source.encodings = told
@@ -315,7 +317,7 @@ class StudyRetrieval:
         step = self._next_step(rounds)
         while step is not None:
             if rounds:
-                await self._hint(self._repairing(remarks.name(step, source.order), len(rounds), rounds[-1].end))
+                await self._hint(self._repairing(notes.name(step, source.order), len(rounds), rounds[-1].end))
                 await self._pause_after(rounds)
             async with source.turns.take(step.order, for_all=step.way is not Way.FIRST):
                 rounds.append(await self._round(step))
@@ -326,7 +328,7 @@ class StudyRetrieval:
         source = self._source
         if not rounds:
             return Step(Way.FIRST, source.order)
-        return repair.next_step(
+        return recovery.next_step(
             rounds, self._account.tally.short, basis=self._account.expectation.basis, both_orders=source.both_orders
         )
 
@@ -337,7 +339,7 @@ class StudyRetrieval:
 
     async def _pause_after(self, rounds: list[Round]) -> None:
         """Give a source whose association broke some time before it is asked again."""
-        broken = repair.broken_in_a_row(rounds)
+        broken = recovery.broken_in_a_row(rounds)
         pause = self._means.backoff.delay(broken, self._means.jitter()) if broken else None
         if pause is not None:
             await self._hint(Waiting(self._study, "unreachable", pause))
@@ -347,14 +349,14 @@ class StudyRetrieval:
         before, arrivals_before = self._account.tally, self._watch.arrivals
         asked, end, stalls = list[Moved](), End.ANSWERED, 0
         by_get = self._method is Method.GET
-        for target in repair.targets(step, self._study, self._account.expectation, self._account.tally.missing):
+        for target in recovery.targets(step, self._study, self._account.expectation, self._account.tally.missing):
             moved = await self._move(target, step.order)
             asked.append(moved)
             end = moved.end
             stalls += end is End.STALLED
             alone = step.way is Way.SINGLY
             # One instance alone may be what stops a source: the others are asked for all the same.
-            passed = (alone and remarks.only_this_one(moved)) or (end is End.STALLED and stalls < MAX_STALLS and (alone or by_get))
+            passed = (alone and notes.only_this_one(moved)) or (end is End.STALLED and stalls < MAX_STALLS and (alone or by_get))
             if end is not End.ANSWERED and not passed:
                 break
         claimed = sum(one.claimed for one in asked)
@@ -428,13 +430,13 @@ class StudyRetrieval:
         return (self._account.tally.short or 0) > was_short
 
     async def _learn(self, rounds: list[Round]) -> None:
-        source, lesson = self._source, repair.lesson(rounds)
+        source, lesson = self._source, recovery.lesson(rounds)
         if lesson == "both":
             source.both_orders = True
             await self._means.remember(source, BOTH_ORDERS, "yes")
         elif lesson is not None:
             source.turns.learn(lesson)
             await self._means.remember(source, learned.ACCEPTANCE_ORDER, lesson)
-        elif by_class := repair.class_lessons(rounds):
+        elif by_class := recovery.class_lessons(rounds):
             source.turns.learn_classes(by_class)
             await self._means.remember(source, learned.CLASS_ORDERS, json.dumps(source.turns.by_class))

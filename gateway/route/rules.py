@@ -6,8 +6,8 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from gateway.domain import Attributes, Mode
-from gateway.settings import RouteTable
+from gateway.config.settings import RouteTable
+from gateway.core.domain import Attributes, Mode
 
 OPERATION_KEYS = frozenset({"calling_ae", "called_ae", "source"})
 """Keys of `when` that are no DICOM keyword: who sent the instance to whom, and its name under ``[sources]``."""

@@ -12,17 +12,17 @@ in them, `single` keeps the instances that lie in files of their own, `store` is
 
 from typing import TYPE_CHECKING
 
-from gateway.exports import lazily
+from gateway.core.exports import lazily
 
 if TYPE_CHECKING:
     from gateway.spool.content import OpenContent, SpoolEntry, SpoolUsage, copy_bytes, digest_of
     from gateway.spool.layout import LOG_PREFIX, SEGMENT_PREFIX_LENGTH, file_location, in_place
     from gateway.spool.lock import StateLock
-    from gateway.spool.pool import sync_folder
-    from gateway.spool.sealing import plain_head
+    from gateway.spool.segments.pool import sync_folder
+    from gateway.spool.segments.sealing import plain_head
+    from gateway.spool.segments.writer import SpoolWriter
     from gateway.spool.store import Spool
     from gateway.spool.survey import Swept
-    from gateway.spool.writer import SpoolWriter
 else:
     __getattr__ = lazily(
         __name__,
@@ -41,11 +41,11 @@ else:
                 "in_place",
             ),
             "lock": ("StateLock",),
-            "pool": ("sync_folder",),
-            "sealing": ("plain_head",),
+            "segments.pool": ("sync_folder",),
+            "segments.sealing": ("plain_head",),
             "store": ("Spool",),
             "survey": ("Swept",),
-            "writer": ("SpoolWriter",),
+            "segments.writer": ("SpoolWriter",),
         },
     )
 

@@ -9,9 +9,9 @@ from types import TracebackType
 
 import xxhash
 
-from gateway.domain import Content, InstanceIdentity, Provenance
-from gateway.errors import SpoolIOError, SpoolMissing
-from gateway.spool import sealing
+from gateway.core.domain import Content, InstanceIdentity, Provenance
+from gateway.core.errors import SpoolIOError, SpoolMissing
+from gateway.spool.segments import sealing
 
 _READ_BYTES = 1024 * 1024
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 
-from gateway.errors import SpoolError, SpoolFull, SpoolIOError
+from gateway.core.errors import SpoolError, SpoolFull, SpoolIOError
 
 _NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 

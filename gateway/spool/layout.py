@@ -2,7 +2,7 @@
 
 ::
 
-    spool/segments/TOKEN.log            records of instances, one after another (`gateway.spool.record`)
+    spool/segments/TOKEN.log            records of instances, one after another (`gateway.spool.segments.record`)
     spool/segments/TOKEN.spare          a segment to be written anew; nothing that it held counts any more
     spool/instances/XX/NAME.dcm         an instance in a file of its own; XX are the first two characters of NAME
     spool/incoming/NAME.part            such a file being written; swept at start

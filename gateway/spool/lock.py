@@ -7,8 +7,8 @@ import os
 from pathlib import Path
 from types import TracebackType
 
-from gateway.errors import StateFolderInUse
-from gateway.files import make_private_folder
+from gateway.core.errors import StateFolderInUse
+from gateway.core.files import make_private_folder
 
 LOCK_NAME = "gateway.lock"
 
@@ -24,7 +24,7 @@ class StateLock:
 
         """
         if make_private_folder(state):
-            from gateway.spool.pool import sync_folder
+            from gateway.spool.segments.pool import sync_folder
 
             sync_folder(str(state.absolute().parent))
         self._descriptor = os.open(state / LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)

@@ -6,7 +6,7 @@ import os
 import threading
 from collections.abc import Callable
 
-from gateway.errors import SpoolFull, SpoolIOError
+from gateway.core.errors import SpoolFull, SpoolIOError
 
 LOOK_EVERY_BYTES = 16 * 1024 * 1024
 """The bytes written between two looks at the free space, for others write to the same file system too."""

@@ -7,14 +7,14 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
-from gateway.domain import Content
-from gateway.errors import SpoolIOError, SpoolMissing
-from gateway.files import make_private_folder, remove_files
-from gateway.log import get_logger
+from gateway.core.domain import Content
+from gateway.core.errors import SpoolIOError, SpoolMissing
+from gateway.core.files import make_private_folder, remove_files
+from gateway.core.log import get_logger
 from gateway.spool import layout
 from gateway.spool.content import OpenContent, SpoolEntry, copy_bytes, described
 from gateway.spool.errors import storage_error
-from gateway.spool.pool import sync_folder
+from gateway.spool.segments.pool import sync_folder
 
 _log = get_logger()
 

@@ -8,20 +8,21 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
 
+from gateway.core.domain import Content, InstanceIdentity, Provenance
+from gateway.core.errors import SpoolIOError, SpoolMissing
+from gateway.core.files import make_private_folder
+from gateway.core.log import get_logger
 from gateway.dicom.part10 import PREAMBLE_LENGTH
-from gateway.domain import Content, InstanceIdentity, Provenance
-from gateway.errors import SpoolIOError, SpoolMissing
-from gateway.files import make_private_folder
-from gateway.log import get_logger
-from gateway.spool import layout, record
+from gateway.spool import layout
 from gateway.spool.content import OpenContent, SpoolEntry, SpoolUsage, described
-from gateway.spool.pool import Pool, sync_folder
 from gateway.spool.room import Room
-from gateway.spool.scan import read_frame
-from gateway.spool.segment import Segment
+from gateway.spool.segments import record
+from gateway.spool.segments.pool import Pool, sync_folder
+from gateway.spool.segments.scan import read_frame
+from gateway.spool.segments.segment import Segment
+from gateway.spool.segments.writer import SpoolWriter
 from gateway.spool.single import SingleFiles
 from gateway.spool.survey import Swept, survey
-from gateway.spool.writer import SpoolWriter
 
 _log = get_logger()
 

@@ -7,11 +7,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from gateway.errors import SpoolError
-from gateway.log import get_logger
-from gateway.spool import layout, scan
-from gateway.spool.pool import Pool
-from gateway.spool.segment import Segment
+from gateway.core.errors import SpoolError
+from gateway.core.log import get_logger
+from gateway.spool import layout
+from gateway.spool.segments import scan
+from gateway.spool.segments.pool import Pool
+from gateway.spool.segments.segment import Segment
 from gateway.spool.single import SingleFiles
 
 _log = get_logger()

@@ -11,10 +11,11 @@ from typing import Any
 import pytest
 import structlog
 
-from gateway import cli, log
-from gateway.domain import Role
-from gateway.local import local
-from gateway.settings import LogTable
+from gateway import cli
+from gateway.config.settings import LogTable
+from gateway.control.embedded import local
+from gateway.core import log
+from gateway.core.domain import Role
 from tests.support import gateway as support
 
 

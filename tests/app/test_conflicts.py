@@ -6,13 +6,13 @@ import pytest
 import trio
 from pydicom import dcmread
 
-from gateway.codec.pool import Pool
-from gateway.codec.syntaxes import IMPLICIT_LITTLE
-from gateway.conflicts import Conflicts
-from gateway.domain import DeliveryState
-from gateway.ledger import overview, proofs
-from gateway.ledger.instances import SAME_CONTENT, SUPERSEDED
-from gateway.ledger.transitions import move
+from gateway.app.conflicts import Conflicts
+from gateway.codec.workers.pool import Pool
+from gateway.core.domain import DeliveryState
+from gateway.dicom.syntaxes import IMPLICIT_LITTLE
+from gateway.ledger.database.transitions import move
+from gateway.ledger.deliveries import overview, proofs
+from gateway.ledger.received.instances import SAME_CONTENT, SUPERSEDED
 from tests.support import instances
 from tests.support.waiting import until
 

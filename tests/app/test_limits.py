@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from gateway.association.contexts import plan_contexts
-from gateway.association.requestor import RemoteAE, Requestor, associate
-from gateway.errors import AssociationRejected
-from gateway.throttle import Throttle
+from gateway.association.scu.requestor import RemoteAE, Requestor, associate
+from gateway.association.upper.contexts import plan_contexts
+from gateway.core.errors import AssociationRejected
+from gateway.core.throttle import Throttle
 from tests.app.conftest import Run, running
 from tests.support.gateway import Gateway, deliveries, folder_destination, settled
 from tests.support.load import Ledger as Sender

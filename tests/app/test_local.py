@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from gateway.cli.options import settings_of
-from gateway.domain import Role
-from gateway.local import local
-from gateway.web.wire import FindCommand, JobQuery
+from gateway.control.embedded import local
+from gateway.control.wire import FindCommand, JobQuery
+from gateway.core.domain import Role
 from tests.support.gateway import Gateway
 
 

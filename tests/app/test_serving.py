@@ -14,17 +14,17 @@ from pathlib import Path
 import pytest
 import trio
 
-from gateway.app import Stop
-from gateway.app import run as run_gateway
-from gateway.association.acceptor import CannotListen, ListenerSpec
+from gateway.app.engine import Engine
+from gateway.app.lifecycle import Stop
+from gateway.app.lifecycle import run as run_gateway
+from gateway.app.listener import holder_of, problem
+from gateway.association.scp.acceptor import CannotListen, ListenerSpec
 from gateway.cli.options import settings_of
-from gateway.domain import Role
-from gateway.engine import Engine
-from gateway.errors import TaskCrashed
-from gateway.listener import holder_of, problem
-from gateway.local import local
-from gateway.settings import ListenTable, ListenTlsTable
-from gateway.web.client import connect
+from gateway.config.settings import ListenTable, ListenTlsTable
+from gateway.control.client import connect
+from gateway.control.embedded import local
+from gateway.core.domain import Role
+from gateway.core.errors import TaskCrashed
 from tests.app.conftest import Run, running
 from tests.support import data
 from tests.support import gateway as support

@@ -8,7 +8,7 @@ from contextlib import ExitStack
 
 import pytest
 
-from gateway.association.stream import Stream
+from gateway.association.upper.stream import Stream
 
 Pair = tuple[Stream, socket.socket]
 

@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
-from gateway.cli.register import OurAddress, _same, instructions, orthanc_modality, our_address
-from gateway.errors import UsageError
-from gateway.settings import Settings
+from gateway.cli.commands.register import OurAddress, _same, instructions, orthanc_modality, our_address
+from gateway.config.settings import Settings
+from gateway.core.errors import UsageError
 
 OURS = OurAddress("gateway", "GATEWAY", "10.0.0.5", 11112, tls=False)
 

@@ -2,12 +2,13 @@ from typing import Any
 
 import pytest
 
-from gateway.cli import pull, render, send, status
-from gateway.cli.peers import keys_of, matches_table
-from gateway.cli.progress import Amount, detail
-from gateway.cli.pull import at, total
-from gateway.cli.send import lines
-from gateway.errors import UsageError
+from gateway.cli.commands import pull, send, status
+from gateway.cli.commands.peers import keys_of, matches_table
+from gateway.cli.commands.pull import at, total
+from gateway.cli.commands.send import lines
+from gateway.cli.output import render
+from gateway.cli.output.progress import Amount, detail
+from gateway.core.errors import UsageError
 
 
 @pytest.mark.parametrize(

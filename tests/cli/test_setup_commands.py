@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from gateway import cli
-from gateway.config import load
-from gateway.errors import AssociationAborted, ConfigurationError, Problem, StateFolderInUse, UsageError
-from gateway.settings import DicomDestination, FolderDestination
+from gateway.config.loading import load
+from gateway.config.settings import DicomDestination, FolderDestination
+from gateway.core.errors import AssociationAborted, ConfigurationError, Problem, StateFolderInUse, UsageError
 
 
 @pytest.fixture
@@ -156,7 +156,7 @@ def test_errors_become_exit_codes_without_a_traceback_or_a_name(
         raise raised
 
     (here / "config.toml").write_text("")
-    monkeypatch.setattr("gateway.config.load_with_origins", fail)
+    monkeypatch.setattr("gateway.config.loading.load_with_origins", fail)
     assert cli.run(["config"]) == code
     error = capsys.readouterr().err
     assert "Traceback" not in error

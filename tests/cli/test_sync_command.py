@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from gateway.cli.sync import line, moved, table_of
-from gateway.errors import UsageError
-from gateway.settings import Settings
-from gateway.sync.report import Cycle, cycle_json
+from gateway.cli.commands.sync import line, moved, table_of
+from gateway.config.settings import Settings
+from gateway.core.errors import UsageError
+from gateway.jobs.sync.report import Cycle, cycle_json
 
 SETTINGS = Settings.model_validate(
     {"sync": [{"name": "day", "source": "pacs", "to": ["a"], "last": "3d", "series": "fewer_than", "fewer_than": 5}]}

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from gateway.codec.pool import Pool
+from gateway.codec.workers.pool import Pool
 
 
 @pytest.fixture(scope="session")

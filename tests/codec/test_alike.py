@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 
 from gateway.codec import alike
 from gateway.codec.alike import PIXELS, Encoded
-from gateway.codec.extent import Extent
-from gateway.codec.pool import Pool
-from gateway.codec.syntaxes import (
+from gateway.codec.dataset.extent import Extent
+from gateway.codec.workers.pool import Pool
+from gateway.core.errors import Incomparable
+from gateway.dicom.syntaxes import (
     DEFLATED,
     EXPLICIT_BIG,
     EXPLICIT_LITTLE,
@@ -25,7 +26,6 @@ from gateway.codec.syntaxes import (
     JPEG_LS_LOSSLESS,
     RLE_LOSSLESS,
 )
-from gateway.errors import Incomparable
 from tests.support import comparing
 from tests.support.elements import Made, encode
 from tests.support.images import BEFORE, BEHIND, Image

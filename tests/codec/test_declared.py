@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from pydicom.encaps import encapsulate
 
 from gateway.codec import declared
+from gateway.codec.dataset.extent import Extent
 from gateway.codec.declared import BEGINNING_BYTES, Judgement
-from gateway.codec.extent import Extent
-from gateway.codec.pool import Pool
-from gateway.codec.syntaxes import (
+from gateway.codec.workers.pool import Pool
+from gateway.dicom.syntaxes import (
     DEFLATED,
     EXPLICIT_BIG,
     EXPLICIT_LITTLE,

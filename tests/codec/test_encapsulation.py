@@ -12,11 +12,11 @@ import pydicom
 import pytest
 from pydicom.encaps import encapsulate, encapsulate_extended, generate_frames, parse_basic_offsets
 
-from gateway.codec.encapsulation import EncapsulatedWriter
-from gateway.codec.extent import Output
-from gateway.codec.pool import Pool
-from gateway.codec.syntaxes import EXPLICIT_LITTLE, IMPLICIT_LITTLE, J2K_LOSSLESS, RLE_LOSSLESS
-from gateway.errors import NotTranscodable
+from gateway.codec.dataset.encapsulation import EncapsulatedWriter
+from gateway.codec.dataset.extent import Output
+from gateway.codec.workers.pool import Pool
+from gateway.core.errors import NotTranscodable
+from gateway.dicom.syntaxes import EXPLICIT_LITTLE, IMPLICIT_LITTLE, J2K_LOSSLESS, RLE_LOSSLESS
 from tests.support.elements import Made
 from tests.support.images import Image
 from tests.support.transcoding import DataSet, bring

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.codec.pool import Pool
-from gateway.codec.syntaxes import DEFLATED, EXPLICIT_BIG, EXPLICIT_LITTLE, IMPLICIT_LITTLE
-from gateway.errors import NotTranscodable
+from gateway.codec.workers.pool import Pool
+from gateway.core.errors import NotTranscodable
+from gateway.dicom.syntaxes import DEFLATED, EXPLICIT_BIG, EXPLICIT_LITTLE, IMPLICIT_LITTLE
 from tests.support.elements import Made, encode
 from tests.support.transcoding import DataSet, bring
 

@@ -17,18 +17,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydicom.encaps import encapsulate, generate_frames
 
-from gateway.codec.order import Order
-from gateway.codec.pixels import PixelDescription
-from gateway.codec.pool import Limits, Pool
-from gateway.codec.syntaxes import (
-    EXPLICIT_LITTLE,
-    J2K_LOSSLESS,
-    JPEG_BASELINE,
-    JPEG_LOSSLESS_SV1,
-    JPEG_LS_LOSSLESS,
-    RLE_LOSSLESS,
-)
-from gateway.errors import CodecError, CodecFailed, GatewayStopping, NotTranscodable, PixelsDiffer
+from gateway.codec.pixels.attributes import PixelDescription
+from gateway.codec.workers.order import Order
+from gateway.codec.workers.pool import Limits, Pool
+from gateway.core.errors import CodecError, CodecFailed, GatewayStopping, NotTranscodable, PixelsDiffer
+from gateway.dicom.syntaxes import EXPLICIT_LITTLE, J2K_LOSSLESS, JPEG_BASELINE, JPEG_LOSSLESS_SV1, JPEG_LS_LOSSLESS, RLE_LOSSLESS
 from tests.support.data import real_file
 from tests.support.images import Image
 from tests.support.processes import children_of, state_of
@@ -183,7 +176,7 @@ def test_a_worker_that_hangs_is_ended_in_time(frame_file: int, monkeypatch: pyte
         (worker,) = _workers_of(before)
         os.kill(worker, 19)  # SIGSTOP
         with monkeypatch.context() as impatient, pytest.raises(CodecFailed, match="no answer in time"):
-            impatient.setattr("gateway.codec.pool._WALL_CLOCK_FACTOR", 0.2)
+            impatient.setattr("gateway.codec.workers.pool._WALL_CLOCK_FACTOR", 0.2)
             _encode(pool, frame_file)
         _encode(pool, frame_file)
     assert _workers_of(before) == set()
@@ -191,7 +184,7 @@ def test_a_worker_that_hangs_is_ended_in_time(frame_file: int, monkeypatch: pyte
 
 def test_a_worker_that_computes_for_ever_is_ended_by_the_kernel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # One CPU second takes any number of others on a busy machine: the limit of real time must not come first.
-    monkeypatch.setattr("gateway.codec.pool._WALL_CLOCK_FACTOR", 100)
+    monkeypatch.setattr("gateway.codec.workers.pool._WALL_CLOCK_FACTOR", 100)
     pixel = PixelDescription(30_000, 30_000, 1, "MONOCHROME2", 0, 16, 16, False)
     path = tmp_path / "large"
     with path.open("wb") as file:
@@ -237,7 +230,7 @@ def test_a_worker_has_nothing_of_the_gateway(frame_file: int, monkeypatch: pytes
 
 def test_workers_end_with_a_gateway_that_is_killed(tmp_path: Path) -> None:
     code = (
-        "import os, sys, numpy; from tests.codec.test_hostile import _ORDER, _encode; from gateway.codec.pool import Pool\n"
+        "import os, sys, numpy; from tests.codec.test_hostile import _ORDER, _encode; from gateway.codec.workers.pool import Pool\n"
         "fd = os.memfd_create('frame'); os.pwrite(fd, bytes(512 * 512 * 2), 0); pool = Pool(1); _encode(pool, fd)\n"
         "print(next(iter(pool._running))._process.pid, flush=True); os.kill(os.getpid(), 9)"
     )
@@ -261,7 +254,7 @@ def test_many_callers_share_the_workers(pool: Pool) -> None:
 
 
 def test_a_codec_that_changes_pixels_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    from gateway.codec import engines, work
+    from gateway.codec.workers import engines, work
 
     honest = engines.encode
 
@@ -278,7 +271,7 @@ def test_a_codec_that_changes_pixels_is_found_out(monkeypatch: pytest.MonkeyPatc
 
 
 def test_an_encoder_that_writes_rubbish_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    from gateway.codec import engines, work
+    from gateway.codec.workers import engines, work
 
     monkeypatch.setattr(engines, "encode", lambda *_: zlib.compress(b"rubbish"))
     with pytest.raises(CodecError):

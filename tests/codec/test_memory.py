@@ -11,8 +11,8 @@ import pytest
 
 _CODE = """
 import json, resource, sys
-from gateway.codec.extent import Extent
-from gateway.codec.pool import Pool
+from gateway.codec.dataset.extent import Extent
+from gateway.codec.workers.pool import Pool
 from gateway.codec.transcode import transcode
 source, middle, back, length, stored, target = sys.argv[1:]
 with Pool(2) as pool, open(source, "rb") as a, open(middle, "w+b") as b, open(back, "w+b") as c:
@@ -28,7 +28,7 @@ _FRAMES, _SIZE = 2048, 512
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 def test_a_gibibyte_within_half_of_one(tmp_path: Path) -> None:
-    from gateway.codec.syntaxes import EXPLICIT_LITTLE, J2K_LOSSLESS
+    from gateway.dicom.syntaxes import EXPLICIT_LITTLE, J2K_LOSSLESS
     from tests.support.images import Image
 
     image = Image(rows=_SIZE, columns=_SIZE, allocated=16, stored=16, frames=_FRAMES)

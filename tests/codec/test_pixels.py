@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.codec.pool import Pool
-from gateway.codec.syntaxes import EXPLICIT_LITTLE, HTJ2K_LOSSLESS, J2K_LOSSLESS, JPEG_LS_LOSSLESS, RLE_LOSSLESS
-from gateway.errors import NotTranscodable
+from gateway.codec.workers.pool import Pool
+from gateway.core.errors import NotTranscodable
+from gateway.dicom.syntaxes import EXPLICIT_LITTLE, HTJ2K_LOSSLESS, J2K_LOSSLESS, JPEG_LS_LOSSLESS, RLE_LOSSLESS
 from tests.support import judging
 from tests.support.elements import Made
 from tests.support.images import BEFORE, BEHIND, Image

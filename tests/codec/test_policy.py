@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from gateway.codec.policy import Capabilities, Decision, Hold, Mode, SendAsIs, TranscodeTo, candidates, decide
-from gateway.codec.syntaxes import (
+from gateway.dicom.syntaxes import (
     DEFLATED,
     EXPLICIT_BIG,
     EXPLICIT_LITTLE,

@@ -11,8 +11,9 @@ import numpy as np
 import pydicom
 import pytest
 
-from gateway.codec.pool import Pool
-from gateway.codec.syntaxes import (
+from gateway.codec.workers.pool import Pool
+from gateway.core.errors import CodecError
+from gateway.dicom.syntaxes import (
     DEFLATED,
     EXPLICIT_LITTLE,
     HTJ2K_LOSSLESS,
@@ -22,7 +23,6 @@ from gateway.codec.syntaxes import (
     RLE_LOSSLESS,
     syntax,
 )
-from gateway.errors import CodecError
 from tests.support import judging
 from tests.support.data import head, real_file, real_images
 from tests.support.transcoding import DataSet, bring, of_file

@@ -8,8 +8,9 @@ import sys
 import pytest
 from pydicom.uid import UID, UID_dictionary
 
-from gateway.codec import available, syntaxes
+from gateway.codec import available
 from gateway.codec.policy import COMPRESSED_TARGETS
+from gateway.dicom import syntaxes
 
 _KNOWN_TO_PYDICOM = [uid for uid, entry in UID_dictionary.items() if entry[1] == "Transfer Syntax"]
 _NOT_FOR_INSTANCES = {"1.2.840.10008.1.2.6.1", "1.2.840.10008.1.2.6.2", "1.2.840.10008.1.20"}
@@ -48,7 +49,7 @@ def test_the_unknown_is_taken_for_lossy_and_cannot_be_decoded() -> None:
 def test_the_codecs_are_not_loaded_where_they_must_not_run() -> None:
     code = (
         "import sys; from gateway.codec import available, transcode; available.capabilities();"
-        "sys.exit(any(name in sys.modules for name in ('gateway.codec.engines', 'gateway.codec.work', 'imagecodecs')))"
+        "sys.exit(any(name in sys.modules for name in ('gateway.codec.workers.engines', 'gateway.codec.workers.work', 'imagecodecs')))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False, timeout=60).returncode == 0
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from gateway.config.advice import advice
-from gateway.settings import DicomDestination, SourceTable
+from gateway.config.settings import DicomDestination, SourceTable
 
 REST = {"url": "http://127.0.0.1:8042"}
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from gateway.config import load, load_with_origins
+from gateway.config.loading import load, load_with_origins
 from gateway.config.show import HIDDEN, as_toml, plain
-from gateway.errors import ConfigurationError
+from gateway.core.errors import ConfigurationError
 
 FILE = """
 [listen]

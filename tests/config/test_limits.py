@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from gateway.config import load
+from gateway.config.loading import load
+from gateway.config.settings import MIN_RESERVE_BYTES, Settings
 from gateway.config.show import as_toml
-from gateway.errors import ConfigurationError
-from gateway.ledger.writer import WAL_CHECKPOINT_PAGES
-from gateway.settings import MIN_RESERVE_BYTES, Settings
+from gateway.core.errors import ConfigurationError
+from gateway.ledger.database.writer import WAL_CHECKPOINT_PAGES
 
 Load = Callable[[str], Settings]
 

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from gateway.config import load
-from gateway.errors import ConfigurationError, Problem
-from gateway.settings import DicomDestination, FolderDestination, Settings
+from gateway.config.loading import load
+from gateway.config.settings import DicomDestination, FolderDestination, Settings
+from gateway.core.errors import ConfigurationError, Problem
 
 Load = Callable[..., Settings]
 Problems = Callable[..., dict[str, Problem]]

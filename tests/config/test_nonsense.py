@@ -7,10 +7,10 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway import settings
-from gateway.config import load
+from gateway.config import settings
+from gateway.config.loading import load
 from gateway.config.show import as_toml, toml_value
-from gateway.errors import ConfigurationError
+from gateway.core.errors import ConfigurationError
 
 KEYS = sorted(
     {

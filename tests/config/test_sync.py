@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from gateway.config import load
-from gateway.domain import Priority
-from gateway.errors import ConfigurationError, Problem
-from gateway.settings import Settings
-from gateway.sync.growth import TWO_LOOKS, Patience
-from gateway.sync.plan import plan_of
-from gateway.sync.series import ALL, Selection, Take
+from gateway.config.loading import load
+from gateway.config.settings import Settings
+from gateway.core.domain import Priority
+from gateway.core.errors import ConfigurationError, Problem
+from gateway.jobs.sync.growth import TWO_LOOKS, Patience
+from gateway.jobs.sync.plan import plan_of
+from gateway.jobs.sync.series import ALL, Selection, Take
 
 PEERS = """
 [sources.pacs]

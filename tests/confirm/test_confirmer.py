@@ -9,17 +9,20 @@ import pytest
 import trio
 from sqlalchemy import update
 
-from gateway.association.commitment import CommitmentReport, FailedReference, InstanceReference
+from gateway.association.dimse.commitment import CommitmentReport, FailedReference, InstanceReference
+from gateway.config.settings import Settings
 from gateway.confirm import Confirmer
 from gateway.confirm.watch import NO_COMMITMENT, NO_FIND
-from gateway.domain import DeliveryState as S
-from gateway.domain import InstanceIdentity, VerdictKind
-from gateway.ledger import commitments, learned, retrievals, transitions
-from gateway.ledger import deliveries as table
-from gateway.ledger.instances import add_deliveries
-from gateway.ledger.proofs import RIVALS
-from gateway.ledger.schema import arrivals, deliveries
-from gateway.settings import Settings
+from gateway.core.domain import DeliveryState as S
+from gateway.core.domain import InstanceIdentity, VerdictKind
+from gateway.ledger.database import transitions
+from gateway.ledger.database.schema import arrivals, deliveries
+from gateway.ledger.deliveries import claiming as table
+from gateway.ledger.deliveries import commitments
+from gateway.ledger.deliveries.proofs import RIVALS
+from gateway.ledger.jobs import retrievals
+from gateway.ledger.peers import learned
+from gateway.ledger.received.instances import add_deliveries
 from tests.support import instances
 from tests.support.archive import Archive
 from tests.support.ports import HOST, free_port

@@ -3,7 +3,7 @@
 import pytest
 
 from gateway.confirm import plan
-from gateway.ledger.proofs import Unverified, WaitingStudy
+from gateway.ledger.deliveries.proofs import Unverified, WaitingStudy
 
 STUDY = WaitingStudy("1.2", first_at=100.0, last_at=110.0, count=5, newest_id=7)
 

@@ -6,11 +6,11 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from gateway.config.settings import RetryTable
+from gateway.core.domain import Consignment, Proof
+from gateway.core.schedule import Schedule
+from gateway.core.throttle import Throttle
 from gateway.delivery.destination import Outcome, OutcomeKind
-from gateway.domain import Consignment, Proof
-from gateway.schedule import Schedule
-from gateway.settings import RetryTable
-from gateway.throttle import Throttle
 
 FAST = RetryTable(attempts=3, first_s=0.05, max_s=0.1)
 

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pydicom
 
-from gateway.delivery.cstore import CStore
+from gateway.config.settings import DicomDestination, FolderDestination
+from gateway.delivery.adapters.dicom import CStore
+from gateway.delivery.adapters.folder import Folder
 from gateway.delivery.destination import Destination
-from gateway.delivery.folder import Folder
-from gateway.settings import DicomDestination, FolderDestination
 from gateway.spool import Spool
 from tests.support.archive import Archive
 from tests.support.ports import HOST, free_port

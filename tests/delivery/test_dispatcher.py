@@ -10,17 +10,17 @@ import pytest
 import trio
 from sqlalchemy import Engine, event, update
 
-from gateway.delivery import crew, standing
-from gateway.delivery.circuit import CircuitState
+from gateway.config.settings import FolderDestination, RetryTable
+from gateway.core.domain import Consignment, Proof
+from gateway.core.errors import AssociationAborted, PeerUnreachable
+from gateway.delivery.adapters.folder import Folder
 from gateway.delivery.destination import Outcome, OutcomeKind
 from gateway.delivery.dispatcher import Dispatcher
-from gateway.delivery.folder import Folder
-from gateway.domain import Consignment, Proof
-from gateway.errors import AssociationAborted, PeerUnreachable
-from gateway.ledger import deliveries as table
-from gateway.ledger import mending
-from gateway.ledger.schema import deliveries
-from gateway.settings import FolderDestination, RetryTable
+from gateway.delivery.lanes import crew, worker_state
+from gateway.delivery.lanes.circuit import CircuitState
+from gateway.ledger.database.schema import deliveries
+from gateway.ledger.deliveries import claiming as table
+from gateway.ledger.deliveries import mending
 from tests.delivery.scripted import Scripted, ScriptedSession, states_are
 from tests.support.waiting import PATIENCE_S, until
 
@@ -339,7 +339,7 @@ async def test_after_a_crash_what_was_being_sent_is_sent_again(store):
 
 
 async def test_a_stuck_thread_is_abandoned_and_its_deliveries_are_put_back(store, monkeypatch):
-    monkeypatch.setattr("gateway.delivery.lane.BREAK_OFF_S", 0.1)
+    monkeypatch.setattr("gateway.delivery.lanes.lane.BREAK_OFF_S", 0.1)
     begun, release = threading.Event(), threading.Event()
 
     def deaf(item):
@@ -374,7 +374,7 @@ async def test_a_fault_of_our_own_ends_one_lane_which_begins_again(store, monkey
 
 
 async def test_recording_one_batch_and_claiming_the_next_is_one_transaction(store, monkeypatch):
-    monkeypatch.setattr("gateway.delivery.crew.RECORD_EVERY_S", 60.0)
+    monkeypatch.setattr("gateway.delivery.lanes.crew.RECORD_EVERY_S", 60.0)
     store.add_synthetic("a", count=3 * crew.MAX_BATCH_INSTANCES)
     commits = []
 
@@ -391,7 +391,7 @@ async def test_recording_one_batch_and_claiming_the_next_is_one_transaction(stor
 
 
 async def test_what_was_answered_is_recorded_while_the_next_instance_takes_long(store, monkeypatch):
-    monkeypatch.setattr("gateway.delivery.crew.RECORD_EVERY_S", 0.05)
+    monkeypatch.setattr("gateway.delivery.lanes.crew.RECORD_EVERY_S", 0.05)
     go_on = threading.Event()
     uids = store.add_synthetic("a", count=2)
 
@@ -420,7 +420,7 @@ async def test_folders_get_their_files(store, tmp_path):
 
 
 async def test_a_ledger_that_fails_for_a_while_costs_time_and_no_outcome(store, monkeypatch):
-    monkeypatch.setattr("gateway.delivery.crew.LEDGER_PAUSE_S", 0.02)
+    monkeypatch.setattr("gateway.delivery.lanes.crew.LEDGER_PAUSE_S", 0.02)
     real = table.apply
     failures = iter([True, True, False])
 
@@ -429,7 +429,7 @@ async def test_a_ledger_that_fails_for_a_while_costs_time_and_no_outcome(store, 
             connection.exec_driver_sql("SELECT * FROM no_such_table")
         return real(connection, changes, now=now)
 
-    monkeypatch.setattr("gateway.ledger.deliveries.apply", apply)
+    monkeypatch.setattr("gateway.ledger.deliveries.claiming.apply", apply)
     store.add_synthetic("a", count=2)
     a = Scripted("a")
     async with running(store, a):
@@ -472,7 +472,7 @@ async def test_a_peer_of_one_association_at_a_time_waits_for_no_idle_one(store):
 
 
 async def test_trickling_deliveries_are_batched_while_other_workers_are_busy(store, monkeypatch):
-    monkeypatch.setattr(standing, "GATHER_S", 2.0)
+    monkeypatch.setattr(worker_state, "GATHER_S", 2.0)
     slow = store.add_synthetic("a", count=1)[0]
     go_on = threading.Event()
 

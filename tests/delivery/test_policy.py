@@ -2,11 +2,11 @@
 
 import pytest
 
+from gateway.config.settings import RetryTable
+from gateway.core.domain import Consignment, Content, InstanceIdentity, Proof
+from gateway.core.domain import DeliveryState as S
 from gateway.delivery.destination import Outcome, OutcomeKind
 from gateway.delivery.policy import Circumstances, backoff_s, decide, wants_new_association
-from gateway.domain import Consignment, Content, InstanceIdentity, Proof
-from gateway.domain import DeliveryState as S
-from gateway.settings import RetryTable
 
 RETRY = RetryTable(attempts=3, first_s=10, max_s=60)
 NOW = 1_000.0

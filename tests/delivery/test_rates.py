@@ -7,15 +7,15 @@ import threading
 
 import pytest
 
+from gateway.archives.folder_identity import MARKER
+from gateway.config.settings import FolderDestination, Settings
+from gateway.core.domain import Consignment
+from gateway.core.throttle import CATCH_UP_S, Throttle
 from gateway.delivery import build
-from gateway.delivery.cstore import CStore
+from gateway.delivery.adapters.dicom import CStore
+from gateway.delivery.adapters.folder import Folder
 from gateway.delivery.destination import Outcome, OutcomeKind
 from gateway.delivery.dispatcher import Dispatcher
-from gateway.delivery.folder import Folder
-from gateway.delivery.identity import MARKER
-from gateway.domain import Consignment
-from gateway.settings import FolderDestination, Settings
-from gateway.throttle import CATCH_UP_S, Throttle
 from tests.delivery.outcomes import Outcomes
 from tests.delivery.scripted import Scripted, states_are
 from tests.delivery.sites import dicom_settings

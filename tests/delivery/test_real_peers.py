@@ -8,14 +8,14 @@ from contextlib import asynccontextmanager
 import pytest
 import trio
 
-from gateway.association.acceptor import Acceptor
-from gateway.association.admission import KnownSources
-from gateway.association.services import Limits, ListenerSpec
+from gateway.association.dimse.services import Limits, ListenerSpec
+from gateway.association.scp.acceptor import Acceptor
+from gateway.association.scp.admission import KnownSources
+from gateway.config.settings import Settings
 from gateway.confirm import Confirmer
 from gateway.delivery import CircuitState, Dispatcher, destinations
-from gateway.delivery import hours as hours_module
-from gateway.delivery.cstore import CStore
-from gateway.settings import Settings
+from gateway.delivery.adapters.dicom import CStore
+from gateway.delivery.lanes import hours as hours_module
 from tests.support.clocks import NIGHTS, WallClock
 from tests.support.comparing import differences
 from tests.support.dcmtk import storescp

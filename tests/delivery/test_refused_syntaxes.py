@@ -6,9 +6,9 @@ import re
 
 import pytest
 
-from gateway.codec.pool import Pool
-from gateway.codec.syntaxes import JPEG_BASELINE
-from gateway.settings import Settings
+from gateway.codec.workers.pool import Pool
+from gateway.config.settings import Settings
+from gateway.dicom.syntaxes import JPEG_BASELINE
 from tests.support import data
 from tests.support.dcmtk import only, storescp
 from tests.support.ports import HOST

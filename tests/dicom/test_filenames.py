@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gateway.core.domain import MAX_UID_LENGTH, is_uid
 from gateway.dicom.filenames import MAX_LENGTH, UNKNOWN, is_digest, name_of, uid_of
-from gateway.domain import MAX_UID_LENGTH, is_uid
 
 UIDS = st.text(st.characters(min_codepoint=0x20, max_codepoint=0xFF), min_size=1, max_size=MAX_UID_LENGTH).filter(is_uid)
 

@@ -9,7 +9,7 @@ import pytest
 import structlog
 from pydicom.uid import UID_dictionary
 
-from gateway.association.negotiation import J2K_FIRST, is_storage
+from gateway.association.upper.negotiation import J2K_FIRST, is_storage
 from tests.differential.results import tapped
 from tests.differential.stock_process import StockPynetdicom
 

@@ -8,11 +8,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from gateway.association.commitment import InstanceReference
-from gateway.association.contexts import ProposedContext
-from gateway.association.requestor import Deadlines, RemoteAE, Requestor, associate
-from gateway.association.statuses import is_pending
-from gateway.errors import AssociationError, AssociationRejected, DimseFailed
+from gateway.association.dimse.commitment import InstanceReference
+from gateway.association.dimse.statuses import is_pending
+from gateway.association.scu.requestor import Deadlines, RemoteAE, Requestor, associate
+from gateway.association.upper.contexts import ProposedContext
+from gateway.core.errors import AssociationError, AssociationRejected, DimseFailed
 from tests.differential import stock
 from tests.differential.stock import CT, LITTLE, Outcome
 from tests.support.data import ct_dataset

@@ -11,11 +11,11 @@ from typing import Any, ClassVar
 
 import pytest
 
-from gateway.association import handshake
-from gateway.association.command import CommandSet
-from gateway.association.message import Message, Receiver, Sink
-from gateway.association.services import Limits
-from gateway.association.stream import Stream
+from gateway.association.dimse.command import CommandSet
+from gateway.association.dimse.message import Message, Receiver, Sink
+from gateway.association.dimse.services import Limits
+from gateway.association.scp import handshake
+from gateway.association.upper.stream import Stream
 from tests.differential.feeding import Answers, play
 from tests.differential.stock import digest, trimmed
 from tests.differential.stock_process import StockPynetdicom

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from pydicom.dataset import Dataset
 
-from gateway.errors import DimseFailed
-from tests.archives.scripted import Archive, Image
+from gateway.core.errors import DimseFailed
+from tests.archives.lister.scripted import Archive, Image
 from tests.support import data
 from tests.support.gateway import Gateway, deliveries, folder_destination, source
 from tests.support.pacs import Pacs

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from pydicom.encaps import generate_fragments
 
-from gateway.codec.syntaxes import J2K, J2K_LOSSLESS
+from gateway.dicom.syntaxes import J2K, J2K_LOSSLESS
 from tests.support import comparing, data
 from tests.support.gateway import Gateway, deliveries, dicom_destination, source
 from tests.support.orthanc import orthanc

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.migrate.deleting import NOT_PROVED
+from gateway.jobs.migrate.deleting import NOT_PROVED
 from tests.support import data
 from tests.support.dcmtk import storescp
 from tests.support.gateway import Gateway, dicom_destination, source

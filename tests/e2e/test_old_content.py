@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from pydicom import dcmread
 
-from gateway.domain import Proof
+from gateway.core.domain import Proof
 from tests.support.dcmtk import dcmqrscp, storescu
 from tests.support.gateway import Gateway, arrivals, deliveries, dicom_destination, settled, source
 from tests.support.orthanc import DICOMWEB_PLUGIN, HOST, Orthanc, orthanc

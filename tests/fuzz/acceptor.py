@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from gateway.association.acceptor import Acceptor
-from gateway.association.services import Limits
+from gateway.association.dimse.services import Limits
+from gateway.association.scp.acceptor import Acceptor
 from tests.differential import feeding, reference
 from tests.differential.transcript import REQUESTOR, split, transcripts
 from tests.fuzz.log import watched

@@ -15,14 +15,14 @@ from pydicom.datadict import tag_for_keyword
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 
-from gateway.association.commitment import InstanceReference, commitment_report, commitment_request
-from gateway.association.identifier import decode_identifier, uids
-from gateway.association.query import RETURN_KEYS, as_values, contradicts, count_of, text
-from gateway.dicomweb.json import matches_of
-from gateway.errors import ProtocolError, WebServiceError
-from gateway.http import parsed
-from gateway.orthanc import Orthanc
-from gateway.settings import RestTable
+from gateway.archives.dicomweb.json import matches_of
+from gateway.archives.http import parsed
+from gateway.archives.orthanc import Orthanc
+from gateway.association.dimse.commitment import InstanceReference, commitment_report, commitment_request
+from gateway.association.dimse.identifier import decode_identifier, uids
+from gateway.association.scu.query import RETURN_KEYS, as_values, contradicts, count_of, text
+from gateway.config.settings import RestTable
+from gateway.core.errors import ProtocolError, WebServiceError
 from tests.fuzz import head
 
 EXPLICIT, IMPLICIT = head.EXPLICIT, head.IMPLICIT

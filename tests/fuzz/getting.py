@@ -10,12 +10,12 @@ from collections.abc import Iterator
 
 from pydicom.dataset import Dataset
 
-from gateway.association import requestor
-from gateway.association.associate import ContextResult, decode_request, encode_accept, encode_request
-from gateway.association.offers import offers
-from gateway.association.requestor import RemoteAE, associate
-from gateway.association.services import AssociationInfo
-from gateway.errors import AssociationError
+from gateway.association.dimse.services import AssociationInfo
+from gateway.association.scu import requestor
+from gateway.association.scu.offers import offers
+from gateway.association.scu.requestor import RemoteAE, associate
+from gateway.association.upper.associate import ContextResult, decode_request, encode_accept, encode_request
+from gateway.core.errors import AssociationError
 from tests.differential import reference
 from tests.differential.stock import CT
 from tests.differential.transcript import REQUESTOR, split, transcripts

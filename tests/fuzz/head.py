@@ -30,10 +30,10 @@ from pydicom.tag import BaseTag
 from pydicom.uid import ExplicitVRBigEndian
 from pydicom.valuerep import PersonName
 
+from gateway.core.domain import is_uid
 from gateway.dicom.elements import MAX_VALUE_BYTES
 from gateway.dicom.head import DataSetHead, peek_head, read_head
 from gateway.dicom.sniff import DicomFile, NoInstance, sniff
-from gateway.domain import is_uid
 from tests.support import data as real
 from tests.support.storing import part10_files
 

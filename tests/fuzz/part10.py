@@ -11,9 +11,9 @@ import random
 import struct
 from collections.abc import Iterator
 
+from gateway.core.domain import is_sop_class, is_uid
 from gateway.dicom import part10
 from gateway.dicom.sniff import MEDIA_STORAGE_DIRECTORY, DicomFile, sniff
-from gateway.domain import is_sop_class, is_uid
 from tests.support import data as real
 from tests.support import meta
 from tests.support.reading import Elements, by_pydicom

@@ -5,8 +5,8 @@ from __future__ import annotations
 import random
 import zlib
 
-from gateway.association.stream import Stream
-from gateway.errors import ConnectionLost, PeerTimeout
+from gateway.association.upper.stream import Stream
+from gateway.core.errors import ConnectionLost, PeerTimeout
 
 
 class Played(Stream):

@@ -10,11 +10,11 @@ from collections.abc import Callable, Iterator
 
 from pydicom.dataset import Dataset
 
-from gateway.association import requestor
-from gateway.association.commitment import CommitmentReport, InstanceReference
-from gateway.association.contexts import COMMITMENT_CONTEXTS, QUERY_RETRIEVE_CONTEXTS, ProposedContext
-from gateway.association.requestor import Deadlines, RemoteAE, Requestor
-from gateway.errors import AssociationError
+from gateway.association.dimse.commitment import CommitmentReport, InstanceReference
+from gateway.association.scu import requestor
+from gateway.association.scu.requestor import Deadlines, RemoteAE, Requestor
+from gateway.association.upper.contexts import COMMITMENT_CONTEXTS, QUERY_RETRIEVE_CONTEXTS, ProposedContext
+from gateway.core.errors import AssociationError
 from tests.differential import reference
 from tests.differential.stock import CT, LITTLE, abstract_syntaxes
 from tests.differential.transcript import ACCEPTOR, transcripts

@@ -15,7 +15,7 @@ import pydicom.datadict
 import pytest
 import structlog
 
-from gateway.association.message import Receiver
+from gateway.association.dimse.message import Receiver
 from gateway.dicom.head import read_head
 from tests.fuzz import acceptor, harness, head, log
 from tests.fuzz.__main__ import TARGETS

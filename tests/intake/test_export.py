@@ -5,14 +5,15 @@ from pathlib import Path
 import pytest
 from pydicom import dcmread
 
+from gateway.core.domain import DeliveryState
+from gateway.core.errors import UsageError
 from gateway.dicom.filenames import name_of
-from gateway.domain import DeliveryState
-from gateway.errors import UsageError
 from gateway.intake import Exported, ExportOutcome, Releaser, export
 from gateway.intake.export import file_name
-from gateway.ledger import Ledger, instances
-from gateway.ledger.queue import Selection
-from gateway.ledger.schema import deliveries
+from gateway.ledger import Ledger
+from gateway.ledger.database.schema import deliveries
+from gateway.ledger.deliveries.queue import Selection
+from gateway.ledger.received import instances
 from gateway.spool import Spool
 from tests.support.storing import damage, data_set, part10_parts, path_of, request, store, taking
 

@@ -11,13 +11,17 @@ import pytest
 from pydicom.uid import ImplicitVRLittleEndian
 from sqlalchemy import Connection
 
-from gateway.domain import DeliveryState
-from gateway.errors import LedgerUnavailable, SpoolMissing
+from gateway.core.domain import DeliveryState
+from gateway.core.errors import LedgerUnavailable, SpoolMissing
 from gateway.intake import FileEvent, FileOutcome, Releaser, bring, recover, register
 from gateway.intake import files as intake_files
-from gateway.ledger import Ledger, instances, progress, retrievals, transitions
-from gateway.ledger.instances import SUPERSEDED, BytesState, Recorded, StoredInstance
-from gateway.ledger.schema import deliveries
+from gateway.ledger import Ledger
+from gateway.ledger.database import transitions
+from gateway.ledger.database.schema import deliveries
+from gateway.ledger.deliveries import progress
+from gateway.ledger.jobs import retrievals
+from gateway.ledger.received import instances
+from gateway.ledger.received.instances import SUPERSEDED, BytesState, Recorded, StoredInstance
 from gateway.spool import Spool
 from tests.support import data as real
 from tests.support.storing import CT_STORAGE, data_set, element, kept, part10_files, read, states

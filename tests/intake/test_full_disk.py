@@ -15,10 +15,10 @@ import os, sys, threading
 sys.path.insert(0, ".")
 from pathlib import Path
 from sqlalchemy import update
-from gateway.errors import Refusal
+from gateway.core.errors import Refusal
 from gateway.intake import Releaser, recover
-from gateway.ledger import Ballast, Ledger, instances
-from gateway.ledger.schema import deliveries
+from gateway.ledger import Ballast, Ledger; from gateway.ledger.received import instances
+from gateway.ledger.database.schema import deliveries
 from gateway.spool import Spool
 from tests.support.storing import ASSOCIATION, data_set, read, request, store, taking
 

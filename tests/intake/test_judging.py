@@ -11,13 +11,14 @@ from sqlalchemy import select
 from structlog.testing import capture_logs
 
 from gateway.codec import declared
-from gateway.codec.pool import Pool
-from gateway.codec.syntaxes import EXPLICIT_LITTLE, IMPLICIT_LITTLE, J2K_LOSSLESS, JPEG_BASELINE, JPEG_LOSSLESS_SV1
-from gateway.errors import Refusal
+from gateway.codec.workers.pool import Pool
+from gateway.core.errors import Refusal
+from gateway.dicom.syntaxes import EXPLICIT_LITTLE, IMPLICIT_LITTLE, J2K_LOSSLESS, JPEG_BASELINE, JPEG_LOSSLESS_SV1
 from gateway.intake import FileOutcome, Judging, StorageIntake, recover, register
-from gateway.ledger import Ledger, instances
-from gateway.ledger.schema import deliveries
-from gateway.ledger.schema import instances as table
+from gateway.ledger import Ledger
+from gateway.ledger.database.schema import deliveries
+from gateway.ledger.database.schema import instances as table
+from gateway.ledger.received import instances
 from gateway.spool import Spool
 from tests.support.data import real_file
 from tests.support.storing import read, request, states, store, taking

@@ -11,12 +11,13 @@ import pytest
 from sqlalchemy import Connection, event, select, text
 from structlog.testing import capture_logs
 
-from gateway.domain import Purpose
-from gateway.errors import LedgerUnavailable, Refusal
+from gateway.core.domain import Purpose
+from gateway.core.errors import LedgerUnavailable, Refusal
 from gateway.intake import RecoveryReport, StorageIntake, recorder, recover
-from gateway.ledger import Ledger, instances
-from gateway.ledger.instances import ArrivalOutcome, Recorded
-from gateway.ledger.schema import arrivals
+from gateway.ledger import Ledger
+from gateway.ledger.database.schema import arrivals
+from gateway.ledger.received import instances
+from gateway.ledger.received.instances import ArrivalOutcome, Recorded
 from gateway.spool import Spool
 from tests.support.storing import ASSOCIATION, answer, data_set, kept, path_of, read, request, states, store, taking
 from tests.support.waiting import PATIENCE_S, wait_until

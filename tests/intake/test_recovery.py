@@ -6,14 +6,16 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Connection, select
 
-from gateway.domain import Attributes, Basis, Content, Mode, Provenance
-from gateway.errors import SpoolIOError, SpoolMissing
+from gateway.core.domain import Attributes, Basis, Content, Mode, Provenance
+from gateway.core.errors import SpoolIOError, SpoolMissing
 from gateway.intake import RecoveryReport, Releaser, StorageIntake, recover
 from gateway.intake.release import MOVE_AFTER_S
-from gateway.ledger import Ledger, instances, retrievals
-from gateway.ledger.instances import MISSING_REASON, BytesState, StoredInstance
-from gateway.ledger.keeping import mark_released, relocate
-from gateway.ledger.schema import arrivals, deliveries
+from gateway.ledger import Ledger
+from gateway.ledger.database.schema import arrivals, deliveries
+from gateway.ledger.jobs import retrievals
+from gateway.ledger.received import instances
+from gateway.ledger.received.instances import MISSING_REASON, BytesState, StoredInstance
+from gateway.ledger.received.keeping import mark_released, relocate
 from gateway.spool import Spool, SpoolEntry, layout
 from tests.support.storing import (
     ASSOCIATION,

@@ -10,12 +10,16 @@ import pytest
 from sqlalchemy import Connection, select
 from structlog.testing import capture_logs
 
-from gateway.domain import UID_RULE, Attributes, Basis, DeliveryState, Mode
-from gateway.errors import Refusal
+from gateway.core.domain import UID_RULE, Attributes, Basis, DeliveryState, Mode
+from gateway.core.errors import Refusal
 from gateway.intake import Releaser, StorageIntake, recover
-from gateway.ledger import Ledger, commitments, instances, queue, retrievals, schema, transitions
-from gateway.ledger.instances import SUPERSEDED, ArrivalOutcome, BytesState, Recorded, StoredInstance
-from gateway.ledger.schema import arrivals, deliveries
+from gateway.ledger import Ledger
+from gateway.ledger.database import schema, transitions
+from gateway.ledger.database.schema import arrivals, deliveries
+from gateway.ledger.deliveries import commitments, queue
+from gateway.ledger.jobs import retrievals
+from gateway.ledger.received import instances
+from gateway.ledger.received.instances import SUPERSEDED, ArrivalOutcome, BytesState, Recorded, StoredInstance
 from gateway.spool import Spool
 from tests.support import data as real
 from tests.support.storing import (
@@ -243,7 +247,7 @@ def broken_fsync(monkeypatch: pytest.MonkeyPatch, number: int = errno.EIO) -> No
     def fail(_descriptor: int) -> None:
         raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr("gateway.spool.writer.sync_data", fail)
+    monkeypatch.setattr("gateway.spool.segments.writer.sync_data", fail)
 
 
 @pytest.mark.parametrize("number", [errno.EIO, errno.ENOSPC, errno.EDQUOT])

@@ -11,13 +11,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from gateway.config.settings import FolderDestination
+from gateway.core.domain import Consignment, Proof
+from gateway.delivery.adapters.folder import Folder, relative_path
 from gateway.delivery.destination import Outcome, OutcomeKind
-from gateway.delivery.folder import Folder, relative_path
-from gateway.domain import Consignment, Proof
 from gateway.intake import FileEvent, FileOutcome, register
 from gateway.ledger import Ledger
-from gateway.ledger.instances import find
-from gateway.settings import FolderDestination
+from gateway.ledger.received.instances import find
 from gateway.spool import Spool
 from tests.fuzz import part10 as fuzz
 from tests.support import meta

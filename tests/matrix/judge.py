@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pydicom
 
-from gateway.codec.syntaxes import syntax
+from gateway.dicom.syntaxes import syntax
 from tests.matrix.running import Cell
 from tests.support import comparing, judging
 from tests.support.transcoding import DataSet, of_file

@@ -8,14 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from string import ascii_lowercase
 
-from gateway.codec.syntaxes import (
-    EXPLICIT_LITTLE,
-    IMPLICIT_LITTLE,
-    J2K_LOSSLESS,
-    JPEG_LS_LOSSLESS,
-    known,
-    syntax,
-)
+from gateway.dicom.syntaxes import EXPLICIT_LITTLE, IMPLICIT_LITTLE, J2K_LOSSLESS, JPEG_LS_LOSSLESS, known, syntax
 from tests.matrix.judge import REASONS, TRUNCATED, Facts, facts, reason_of
 from tests.matrix.peers import KINDS, MODES
 from tests.matrix.running import Cell

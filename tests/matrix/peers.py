@@ -9,7 +9,7 @@ from itertools import product
 from pathlib import Path
 from typing import Protocol
 
-from gateway.domain import Mode
+from gateway.core.domain import Mode
 from tests.support.dcmtk import StoreScp, only, storescp
 from tests.support.orthanc import Orthanc, orthanc
 

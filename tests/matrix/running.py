@@ -1,6 +1,6 @@
 """Every real file through the gateway's delivery to every destination: what became of each, and what came there.
 
-One ledger, spool and transcoder for all of them, put together as `gateway.assembly` does. Files that share a SOP Instance UID
+One ledger, spool and transcoder for all of them, put together as `gateway.app.assembly` does. Files that share a SOP Instance UID
 cannot be at a destination side by side, so they come in rounds; between two rounds the peers are emptied.
 """
 
@@ -14,9 +14,9 @@ from typing import Any
 
 import trio
 
-from gateway.codec.pool import Pool
-from gateway.domain import Mode
-from gateway.settings import Settings
+from gateway.codec.workers.pool import Pool
+from gateway.config.settings import Settings
+from gateway.core.domain import Mode
 from tests.matrix.peers import Peer
 from tests.support import data, instances
 from tests.support.ports import HOST

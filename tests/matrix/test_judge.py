@@ -8,9 +8,9 @@ from pathlib import Path
 import pydicom
 import pytest
 
-from gateway.codec.pool import Pool
-from gateway.codec.syntaxes import EXPLICIT_LITTLE, J2K_LOSSLESS
-from gateway.domain import Mode
+from gateway.codec.workers.pool import Pool
+from gateway.core.domain import Mode
+from gateway.dicom.syntaxes import EXPLICIT_LITTLE, J2K_LOSSLESS
 from tests.matrix.judge import Judge
 from tests.matrix.running import Cell, rounds
 from tests.support import data

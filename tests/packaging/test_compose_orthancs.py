@@ -10,7 +10,7 @@ import httpx
 import pytest
 import yaml
 
-from gateway.certificates import make, request
+from gateway.security.certificates import make, request
 from tests.support.orthanc import PROGRAM
 from tests.support.ports import HOST, free_port
 from tests.support.processes import Running

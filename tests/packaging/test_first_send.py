@@ -10,7 +10,7 @@ import pydicom
 import pytest
 from pydicom.data import get_testdata_file
 
-from gateway.certificates import make, request
+from gateway.security.certificates import make, request
 from tests.support.gateway import COMMAND
 from tests.support.ports import HOST
 from tests.support.processes import Running

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 import yaml
 
-from gateway import tls
-from gateway.certificates import make, request
-from gateway.config import load
+from gateway.config.loading import load
+from gateway.config.settings import DicomDestination, FolderDestination
 from gateway.config.template import SHIPPED, render
-from gateway.settings import DicomDestination, FolderDestination
+from gateway.security import tls
+from gateway.security.certificates import make, request
 
 REPOSITORY = Path(__file__).parents[2]
 ORTHANCS = ("orthanc-a", "orthanc-b", "orthanc-c")

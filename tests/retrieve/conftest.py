@@ -15,11 +15,12 @@ import trio
 from pydicom import dcmread
 from pydicom.dataset import Dataset
 
-from gateway.domain import VerdictKind
-from gateway.ledger import Ledger, retrievals
+from gateway.config.settings import Settings
+from gateway.core.domain import VerdictKind
+from gateway.ledger import Ledger
+from gateway.ledger.jobs import retrievals
 from gateway.retrieve import Event, JobEnded, PullRequest, Retriever, StudyEnded, Verdict
-from gateway.retrieve.repair import Backoff
-from gateway.settings import Settings
+from gateway.retrieve.recovery import Backoff
 from tests.support import data
 from tests.support.pacs import Pacs
 from tests.support.ports import HOST

@@ -11,13 +11,13 @@ import pytest
 import trio
 from pydicom.dataset import Dataset
 
-from gateway.association import matches
-from gateway.errors import AssociationError, ProtocolError
+from gateway.association.scu import matches
+from gateway.config.settings import Settings
+from gateway.core.errors import AssociationError, ProtocolError
 from gateway.ledger import Ledger
 from gateway.retrieve import Retriever
-from gateway.retrieve.means import QUERIES_AT_A_TIME
-from gateway.retrieve.repair import Backoff
-from gateway.settings import Settings
+from gateway.retrieve.context import QUERIES_AT_A_TIME
+from gateway.retrieve.recovery import Backoff
 from tests.support.finding import Endless, Finder
 from tests.support.ports import HOST
 from tests.support.waiting import wait_until

@@ -8,11 +8,11 @@ from collections.abc import Iterator
 
 import trio
 
-from gateway.association.requests import SubOperations
-from gateway.retrieve.call import Move
-from gateway.retrieve.correlate import Watch
-from gateway.retrieve.kept import Kept
-from gateway.retrieve.repair import End
+from gateway.association.dimse.requests import SubOperations
+from gateway.retrieve.arrivals.correlate import Watch
+from gateway.retrieve.recovery import End
+from gateway.retrieve.source.association_pool import Kept
+from gateway.retrieve.source.call import Move
 from tests.support.waiting import PATIENCE_S
 
 PROGRESS_TIMEOUT_S = 0.5

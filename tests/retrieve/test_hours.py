@@ -12,16 +12,16 @@ import pytest
 import trio
 from sqlalchemy import select
 
-from gateway import windows
-from gateway.compare.hours import Hours
-from gateway.compare.repair import Fetch
-from gateway.compare.runner import fetch_all
-from gateway.domain import DeliveryState, VerdictKind
-from gateway.ledger import transitions
-from gateway.ledger.schema import deliveries
+from gateway.core.domain import DeliveryState, VerdictKind
+from gateway.core.schedule import Schedule, Span
+from gateway.jobs import working_hours
+from gateway.jobs.compare.hours import Hours
+from gateway.jobs.compare.repair import Fetch
+from gateway.jobs.compare.runner import fetch_all
+from gateway.jobs.working_hours import Window
+from gateway.ledger.database import transitions
+from gateway.ledger.database.schema import deliveries
 from gateway.retrieve import Errand, Verdict, Wanted
-from gateway.schedule import Schedule, Span
-from gateway.windows import Window
 from tests.retrieve.conftest import Bench
 from tests.support.pacs import Order, honest
 
@@ -39,7 +39,7 @@ def deliver(here: Bench) -> None:
 async def test_a_repair_is_stopped_at_the_end_of_its_hours_and_carried_on(
     bench: Callable[..., Bench], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(windows, "LOOK_EVERY_S", 0.01)
+    monkeypatch.setattr(working_hours, "LOOK_EVERY_S", 0.01)
     night, verdicts, cancelled = [True], list[Verdict](), list[int]()
 
     def until_morning(order: Order) -> None:

@@ -11,10 +11,10 @@ import trio
 from pydicom.dataset import Dataset
 from pynetdicom.dsutils import encode
 
-from gateway.domain import VerdictKind
-from gateway.errors import UsageError
-from gateway.ledger import retrievals
-from gateway.ledger.schema import jobs
+from gateway.core.domain import VerdictKind
+from gateway.core.errors import UsageError
+from gateway.ledger.database.schema import jobs
+from gateway.ledger.jobs import retrievals
 from gateway.retrieve import (
     Event,
     JobEnded,
@@ -26,7 +26,7 @@ from gateway.retrieve import (
     StudyPlanned,
     Verdict,
     Waiting,
-    means,
+    context,
 )
 from tests.retrieve.conftest import DEADLINE_S, Bench, retriever, study
 from tests.support.pacs import Order, honest
@@ -269,7 +269,7 @@ async def test_an_unknown_query_keyword_is_a_usage_error_and_starts_no_job(bench
 
 
 async def test_nothing_is_moved_until_there_is_room(bench: Start, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(means, "ROOM_LOOK_S", 0.01)
+    monkeypatch.setattr(context, "ROOM_LOOK_S", 0.01)
     room = [False, False, True]
     desk = bench(has_room=lambda: room.pop(0) if len(room) > 1 else room[0])
     before: list[int] = []

@@ -8,8 +8,8 @@ from collections.abc import Callable
 import pytest
 from pydicom.uid import JPEG2000Lossless
 
-from gateway.domain import Basis, VerdictKind
-from gateway.ledger import learned
+from gateway.core.domain import Basis, VerdictKind
+from gateway.ledger.peers import learned
 from gateway.retrieve import JobEnded, Repairing, Waiting
 from tests.retrieve.conftest import Bench, as_read, study
 from tests.support import data

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from gateway.domain import VerdictKind
-from gateway.ledger import learned
+from gateway.core.domain import VerdictKind
+from gateway.ledger.peers import learned
 from gateway.retrieve import JobEnded, StudyEnded
 from tests.support import data
 from tests.support.dcmtk import by_option, dcmqrscp

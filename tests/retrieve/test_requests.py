@@ -6,8 +6,8 @@ import json
 
 import pytest
 
-from gateway.domain import Basis, VerdictKind
-from gateway.errors import UsageError
+from gateway.core.domain import Basis, VerdictKind
+from gateway.core.errors import UsageError
 from gateway.retrieve import (
     JobEnded,
     JobStarted,

@@ -12,11 +12,11 @@ import pytest
 import trio
 from sqlalchemy import select
 
-from gateway.domain import DeliveryState, Priority, Provenance, Purpose, VerdictKind
-from gateway.errors import UsageError
-from gateway.ledger import retrievals
-from gateway.ledger.schema import deliveries, instances, jobs
-from gateway.ledger.transitions import move
+from gateway.core.domain import DeliveryState, Priority, Provenance, Purpose, VerdictKind
+from gateway.core.errors import UsageError
+from gateway.ledger.database.schema import deliveries, instances, jobs
+from gateway.ledger.database.transitions import move
+from gateway.ledger.jobs import retrievals
 from gateway.retrieve import Errand, Verdict, Wanted
 from tests.retrieve.conftest import DEADLINE_S, Bench, study
 from tests.support.pacs import Order, honest

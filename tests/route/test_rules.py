@@ -2,9 +2,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.domain import Attributes, Mode
+from gateway.config.settings import RouteTable
+from gateway.core.domain import Attributes, Mode
 from gateway.route import compile_routes, route, unknown_keywords
-from gateway.settings import RouteTable
 
 
 def table(to: tuple[str, ...] = ("a",), **when: str | tuple[str, ...]) -> RouteTable:

@@ -19,8 +19,8 @@ from unittest.mock import patch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from gateway.domain import Content, InstanceIdentity, Provenance
-from gateway.errors import SpoolMissing
+from gateway.core.domain import Content, InstanceIdentity, Provenance
+from gateway.core.errors import SpoolMissing
 from gateway.spool import Spool, layout
 from tests.support.storing import read
 
@@ -49,9 +49,12 @@ class Disk:
 
     def __enter__(self) -> Disk:
         patches = [patch.object(os, "fsync", self._fsync), patch.object(os, "rename", self._rename)]
-        patches += [patch.object(os, "unlink", self._unlink), patch("gateway.spool.writer.sync_data", self._sync_data)]
-        patches += [patch("gateway.spool.pool.sync_data", self._sync_data)]
-        patches += [patch("gateway.spool.pool.SEGMENT_BYTES", SEGMENT_BYTES), patch("gateway.spool.pool.FIRST_BYTES", 16 * 1024)]
+        patches += [patch.object(os, "unlink", self._unlink), patch("gateway.spool.segments.writer.sync_data", self._sync_data)]
+        patches += [patch("gateway.spool.segments.pool.sync_data", self._sync_data)]
+        patches += [
+            patch("gateway.spool.segments.pool.SEGMENT_BYTES", SEGMENT_BYTES),
+            patch("gateway.spool.segments.pool.FIRST_BYTES", 16 * 1024),
+        ]
         for one in patches:
             self._stack.enter_context(one)
         return self

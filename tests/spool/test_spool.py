@@ -12,8 +12,8 @@ import pytest
 import xxhash
 from pydicom import dcmread
 
-from gateway.domain import IMPLEMENTATION_CLASS_UID, Content, InstanceIdentity, Provenance
-from gateway.errors import SpoolFull, SpoolIOError, SpoolMissing, StateFolderInUse
+from gateway.core.domain import IMPLEMENTATION_CLASS_UID, Content, InstanceIdentity, Provenance
+from gateway.core.errors import SpoolFull, SpoolIOError, SpoolMissing, StateFolderInUse
 from gateway.spool import Spool, StateLock, layout
 from tests.support.meta import IMPLICIT, explicit, implicit
 from tests.support.storing import kept, path_of
@@ -153,7 +153,7 @@ def test_a_commit_syncs_the_segment_once_after_its_last_write(
         return real_write(descriptor, buffers, offset)
 
     stored(spool)
-    monkeypatch.setattr("gateway.spool.writer.sync_data", sync)
+    monkeypatch.setattr("gateway.spool.segments.writer.sync_data", sync)
     monkeypatch.setattr(os, "pwritev", write)
     assert read(spool, stored(spool, data)) == data
     assert calls == ["pwritev"] * writes + ["fdatasync .log"]
@@ -182,7 +182,7 @@ def test_a_sync_error_is_final_and_its_segment_is_not_written_again(
     writer = spool.create(IDENTITY, PROVENANCE)
     writer.write([memoryview(DATA)])
     with monkeypatch.context() as patch:
-        patch.setattr("gateway.spool.writer.sync_data", fail)
+        patch.setattr("gateway.spool.segments.writer.sync_data", fail)
         with pytest.raises(SpoolIOError):
             writer.commit()
     assert calls == 1
@@ -367,9 +367,9 @@ def test_the_sweep_removes_partial_files_and_counts_the_rest(folder: Path) -> No
 
 def test_a_large_instance_is_on_its_way_to_disk_before_its_end(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
     begun: list[tuple[int, int]] = []
-    monkeypatch.setattr("gateway.spool.writer.EARLY_BYTES", 1000)
+    monkeypatch.setattr("gateway.spool.segments.writer.EARLY_BYTES", 1000)
     monkeypatch.setattr(
-        "gateway.spool.writer.begin_writeback", lambda _descriptor, offset, length: begun.append((offset, offset + length))
+        "gateway.spool.segments.writer.begin_writeback", lambda _descriptor, offset, length: begun.append((offset, offset + length))
     )
     writer = spool.create(IDENTITY, PROVENANCE)
     for _ in range(5):
@@ -464,8 +464,8 @@ def test_the_lock_goes_with_the_process(tmp_path: Path) -> None:
 FULL_DISK = """
 import io, os, sys
 from pathlib import Path
-from gateway.domain import InstanceIdentity, Provenance
-from gateway.errors import SpoolFull
+from gateway.core.domain import InstanceIdentity, Provenance
+from gateway.core.errors import SpoolFull
 from gateway.spool import Spool
 folder = Path(sys.argv[1])
 spool = Spool(folder, reserve_bytes=0)

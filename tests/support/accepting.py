@@ -9,12 +9,12 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from gateway.association.acceptor import Acceptor
-from gateway.association.commitment import CommitmentReport
-from gateway.association.negotiation import J2K_FIRST
-from gateway.association.pdu import rejection
-from gateway.association.services import Admitted, AssociationInfo, Limits, ListenerSpec, StoreRequest
-from gateway.throttle import Throttle
+from gateway.association.dimse.commitment import CommitmentReport
+from gateway.association.dimse.services import Admitted, AssociationInfo, Limits, ListenerSpec, StoreRequest
+from gateway.association.scp.acceptor import Acceptor
+from gateway.association.upper.negotiation import J2K_FIRST
+from gateway.association.upper.pdu import rejection
+from gateway.core.throttle import Throttle
 from tests.support.ports import HOST
 
 

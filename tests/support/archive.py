@@ -14,7 +14,7 @@ from pynetdicom.presentation import AllStoragePresentationContexts
 from pynetdicom.sop_class import StorageCommitmentPushModel, StudyRootQueryRetrieveInformationModelFind, Verification
 from pynetdicom.transport import ThreadedAssociationServer
 
-from gateway.domain import InstanceIdentity
+from gateway.core.domain import InstanceIdentity
 from tests.support.ports import HOST
 
 _config.LOG_HANDLER_LEVEL = "none"

@@ -16,7 +16,7 @@ import pydicom.data
 from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.uid import UID, CTImageStorage, ExplicitVRLittleEndian, JPEG2000Lossless
 
-from gateway.domain import is_conforming_uid as is_uid
+from gateway.core.domain import is_conforming_uid as is_uid
 
 MakeSeries = Callable[..., list[Path]]
 

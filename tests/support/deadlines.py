@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from gateway.association.requestor import Deadlines
+from gateway.association.scu.requestor import Deadlines
 from tests.support.waiting import PATIENCE_S
 
 PATIENT = Deadlines(connect_s=PATIENCE_S, associate_s=PATIENCE_S, response_s=PATIENCE_S, send_s=PATIENCE_S, release_s=PATIENCE_S)

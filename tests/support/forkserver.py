@@ -13,7 +13,7 @@ import sys
 from typing import NoReturn
 
 import gateway.cli
-from gateway.spool import pool
+from gateway.spool.segments import pool
 
 # So that a few instances fill a segment, and gateways that are killed were freeing and renewing some.
 SEGMENT_BYTES = 64 * 1024
@@ -21,18 +21,18 @@ FIRST_BYTES = 16 * 1024
 
 # Modules that `serve` imports only when it runs.
 PRELOADED = (
-    "gateway.app",
-    "gateway.assembly",
-    "gateway.stages",
-    "gateway.cli.serve",
+    "gateway.app.lifecycle",
+    "gateway.app.assembly",
+    "gateway.app.stages",
+    "gateway.cli.commands.serve",
     "gateway.config",
-    "gateway.log",
-    "gateway.engine",
-    "gateway.web.server",
-    "gateway.web.api",
-    "gateway.web.status",
-    "gateway.web.leaving",
-    "gateway.web.migrating",
+    "gateway.core.log",
+    "gateway.app.engine",
+    "gateway.control.server",
+    "gateway.control.api",
+    "gateway.control.commands.status",
+    "gateway.control.commands.detaching",
+    "gateway.control.commands.migrating",
     "sqlalchemy.dialects.sqlite",
     "pydicom",
     "zipfile",

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gateway.codec.syntaxes import EXPLICIT_LITTLE
+from gateway.dicom.syntaxes import EXPLICIT_LITTLE
 from tests.support.elements import Made, encode
 from tests.support.transcoding import DataSet
 

@@ -14,11 +14,11 @@ from typing import Any
 import pydicom
 from sqlalchemy import select
 
-from gateway.domain import Content, InstanceIdentity, Provenance
+from gateway.core.domain import Content, InstanceIdentity, Provenance
 from gateway.ledger import Ledger
-from gateway.ledger.instances import Arrival
-from gateway.ledger.recording import record
-from gateway.ledger.schema import deliveries, instances
+from gateway.ledger.database.schema import deliveries, instances
+from gateway.ledger.received.instances import Arrival
+from gateway.ledger.received.recording import record
 from gateway.spool import Spool
 
 PROVENANCE = Provenance(calling_ae="PACS", called_ae="GATEWAY", address="127.0.0.1", association="test")

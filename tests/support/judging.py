@@ -13,7 +13,7 @@ from pathlib import Path
 import gdcm
 import numpy as np
 
-from gateway.codec.syntaxes import HTJ2K_LOSSLESS, RLE_LOSSLESS
+from gateway.dicom.syntaxes import HTJ2K_LOSSLESS, RLE_LOSSLESS
 from tests.support import comparing
 from tests.support.transcoding import DataSet
 

@@ -9,17 +9,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from gateway.association.acceptor import Acceptor
-from gateway.association.admission import KnownSources
-from gateway.association.commitment import CommitmentReport
-from gateway.association.services import AssociationInfo, ListenerSpec, StorageService, StoreRequest
-from gateway.association.services import Reception as Receiving
-from gateway.domain import Provenance, Purpose
-from gateway.errors import Refusal
+from gateway.association.dimse.commitment import CommitmentReport
+from gateway.association.dimse.services import AssociationInfo, ListenerSpec, StorageService, StoreRequest
+from gateway.association.dimse.services import Reception as Receiving
+from gateway.association.scp.acceptor import Acceptor
+from gateway.association.scp.admission import KnownSources
+from gateway.config.settings import Settings
+from gateway.core.domain import Provenance, Purpose
+from gateway.core.errors import Refusal
 from gateway.intake import Recorder, StorageIntake
 from gateway.ledger import Ledger
-from gateway.ledger.instances import Recorded
-from gateway.settings import Settings
+from gateway.ledger.received.instances import Recorded
 from gateway.spool import Spool
 from tests.support.ports import HOST
 

@@ -10,9 +10,10 @@ from typing import Any
 
 import trio
 
-from gateway.ledger import Ledger, learned
+from gateway.config.settings import Settings
+from gateway.ledger import Ledger
+from gateway.ledger.peers import learned
 from gateway.retrieve import Event, PullRequest, Retriever
-from gateway.settings import Settings
 from tests.support import data
 from tests.support.ports import HOST
 from tests.support.reception import Reception, reception

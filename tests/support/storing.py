@@ -13,13 +13,13 @@ import pydicom
 from pydicom.filereader import read_preamble
 from sqlalchemy import select
 
-from gateway.association.services import AssociationInfo, StoreRequest
-from gateway.domain import Content
+from gateway.association.dimse.services import AssociationInfo, StoreRequest
+from gateway.core.domain import Content
 from gateway.intake import Recorder, StorageIntake
 from gateway.ledger import Ledger
-from gateway.ledger.schema import deliveries
+from gateway.ledger.database.schema import deliveries
 from gateway.spool import Spool, layout
-from gateway.spool.scan import scan
+from gateway.spool.segments.scan import scan
 
 EXPLICIT_LITTLE = "1.2.840.10008.1.2.1"
 CT_STORAGE = "1.2.840.10008.5.1.4.1.1.2"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
-from gateway.throttle import Throttle
+from gateway.core.throttle import Throttle
 
 
 class Counting(Throttle):

@@ -9,16 +9,16 @@ from functools import partial
 
 import trio
 
-from gateway import assembly
+from gateway.app import assembly
 from gateway.codec.available import capabilities
-from gateway.codec.pool import Pool
+from gateway.codec.workers.pool import Pool
+from gateway.config.settings import Settings
 from gateway.delivery import Dispatcher
-from gateway.delivery.acceptance import Acceptance
+from gateway.delivery.adapters.acceptance import Acceptance
 from gateway.delivery.build import destinations, forms
-from gateway.delivery.copies import Copies
 from gateway.delivery.forms import Forms
-from gateway.delivery.transcoder import Transcoder
-from gateway.settings import Settings
+from gateway.delivery.transcoding.copies import Copies
+from gateway.delivery.transcoding.transcoder import Transcoder
 from tests.support.instances import Store
 
 

@@ -14,9 +14,9 @@ import pydicom.pixels
 from pydicom.filebase import DicomBytesIO
 from pydicom.filereader import _read_file_meta_info, read_preamble
 
-from gateway.codec.extent import Extent
-from gateway.codec.pool import Pool
+from gateway.codec.dataset.extent import Extent
 from gateway.codec.transcode import Transcoded, transcode
+from gateway.codec.workers.pool import Pool
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,250 @@
+"""The life of a gateway: how it starts and drains; `gateway.app.assembly` makes it, `gateway.app.stages` starts its parts.
+
+Start: lock of the state folder, ledger, spool, recorder, recovery, delivery, confirm, housekeeping, control API, and the listener
+last, so that nothing is accepted before everything behind it stands. Stop: the listener first; running associations and the
+instances at hand finish within ``[serve] drain_timeout_s``, clients with a long operation are told, then the rest ends; the
+recorder after the last association and before the ledger, so that what was answered is recorded. A part that crashes ends the
+gateway, because a gateway that runs without one of its parts would only look alive; a look at a peer or a file that fails is tried
+again (`gateway.jobs.starts`), because what it failed over is not ours.
+
+A short command that only asks opens a `Desk`: lock and API, and nothing more before it is asked for more.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from functools import cache, partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import trio
+
+from gateway.app.engine import Desk, Engine
+from gateway.config.settings import Settings
+from gateway.control.api import create_api
+from gateway.control.server import serve_control
+from gateway.core.domain import Role
+from gateway.core.errors import GatewayError, StateFolderInUse, leaf
+from gateway.core.files import using
+from gateway.core.log import get_logger
+from gateway.spool.lock import StateLock
+
+if TYPE_CHECKING:
+    from gateway.app.detached import Detached
+    from gateway.association.scp.acceptor import Acceptor
+    from gateway.ledger import Ballast, Ledger
+    from gateway.spool import Spool
+
+log = get_logger()
+
+LEDGER_NAME = "ledger.db"
+BALLAST_NAME = "ledger.ballast"
+SPOOL_NAME = "spool"
+
+LOCK_S = 3.0
+"""A short command may have the state folder open; `serve` waits this long for it."""
+
+
+class Stop:
+    """Tells a gateway to stop: `request` drains, and once more means now. Methods are for the trio thread."""
+
+    def __init__(self) -> None:
+        self.requested = trio.Event()
+        self.hurried = trio.Event()
+
+    def request(self) -> None:
+        """Drain; the second time, break off what still runs."""
+        if self.requested.is_set():
+            self.hurried.set()
+        self.requested.set()
+
+
+async def serve(settings: Settings, drained: Callable[[], None]) -> None:
+    """Run a gateway until SIGTERM or SIGINT, then drain; a second signal breaks off what still runs.
+
+    `drained` is called once nothing but control connections is left to end.
+
+    Raises:
+        StateFolderInUse: another gateway owns the state folder.
+        ConfigurationError: a port, certificate or folder cannot be used.
+        TaskCrashed: a part failed in a way that nobody foresaw; the log says where.
+
+    """
+    stop = Stop()
+
+    async def heed_signals(task_status: trio.TaskStatus[None]) -> None:
+        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+            task_status.started()
+            async for number in signals:
+                log.info("signal", signal=signal.Signals(number).name)
+                stop.request()
+
+    with first_of_ours():
+        async with trio.open_nursery() as nursery:
+            await nursery.start(heed_signals)
+            await run(settings, role=Role.GATEWAY, stop=stop, by_itself=True, lock_s=LOCK_S, drained=drained)
+            nursery.cancel_scope.cancel()
+
+
+async def run(
+    settings: Settings,
+    *,
+    role: Role,
+    stop: Stop,
+    listens: bool = True,
+    by_itself: bool = False,
+    lock_s: float = 0.0,
+    drain_s: float | None = None,
+    drained: Callable[[], None] = lambda: None,
+    task_status: trio.TaskStatus[Engine] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Run a gateway in `role` until `stop` is requested; started once it answers on its control socket, and listens if `listens`.
+
+    Without `listens` it opens its ports once an operation needs a caller. `by_itself` has it do what the configuration asks
+    without a command (``[[sync]]``), which is for `serve` alone. `lock_s` is how long to wait for the state folder; `drain_s`
+    overrides ``[serve] drain_timeout_s``; `drained` is called once nothing but control connections is left to end. Raises as
+    `serve` does.
+    """
+    with first_of_ours(), ExitStack() as stack:
+        stack.enter_context(await _locked(settings, lock_s))
+        engine = stack.enter_context(_opened(settings, role))
+        async with trio.open_nursery() as control:
+            closing = trio.Event()
+            try:
+                async with trio.open_nursery() as parts:
+                    await _start(engine, parts, control, closing, listens=listens)
+                    if by_itself:
+                        from gateway.app.stages import start_planners
+
+                        start_planners(engine, parts)
+                    task_status.started(engine)
+                    await stop.requested.wait()
+                    await _drain(engine, stop, drain_s or settings.serve.drain_timeout_s)
+                    parts.cancel_scope.cancel()
+                drained()
+            finally:
+                closing.set()
+    if role is Role.GATEWAY:
+        log.info("gateway_stopped")
+
+
+async def _locked(settings: Settings, lock_s: float) -> StateLock:
+    deadline = trio.current_time() + lock_s
+    while True:
+        try:
+            with using(settings.gateway.state, "cannot use the state folder"):
+                return StateLock(settings.gateway.state)
+        except StateFolderInUse:
+            if trio.current_time() >= deadline:
+                raise
+        await trio.sleep(0.1)
+
+
+@contextmanager
+def _opened(settings: Settings, role: Role) -> Iterator[Engine]:
+    """Open the state folder; what a desk is not asked for is not made, and its libraries are not imported."""
+    state = settings.gateway.state
+    with ExitStack() as stack:
+
+        @cache
+        def ballast() -> Ballast:
+            from gateway.ledger import Ballast
+
+            kept = Ballast(state / BALLAST_NAME)
+            if role is Role.GATEWAY:
+                kept.take()
+            return kept
+
+        @cache
+        def spool() -> Spool:
+            from gateway.spool import Spool
+
+            withheld, reserve_bytes = ballast(), settings.spool.reserve_bytes
+            with using(state, "cannot use the state folder"):
+                opened = Spool(state / SPOOL_NAME, reserve_bytes=reserve_bytes, withheld=lambda: withheld.missing_bytes)
+            return stack.enter_context(opened)
+
+        @cache
+        def ledger() -> Ledger:
+            from gateway.ledger import Ledger
+
+            with using(state, "cannot use the state folder"):
+                opened = Ledger(state / LEDGER_NAME, ballast=ballast(), begun=_begun(state / SPOOL_NAME))
+            return stack.enter_context(opened)
+
+        def detached() -> Detached:
+            from gateway.app.detached import REPORTS_NAME, Detached
+
+            return Detached(ledger(), state / REPORTS_NAME)
+
+        def assemble() -> Engine:
+            from gateway.app.assembly import assembled
+            from gateway.codec.workers.pool import Pool
+
+            engine = assembled(settings, role, spool(), ledger(), stack.enter_context(Pool()))
+            stack.enter_context(engine.recorder)
+            return engine
+
+        alone: dict[str, Callable[[], object]] = {"spool": spool, "ledger": ledger, "detached": detached}
+        yield assemble() if role is Role.GATEWAY else Desk(settings, alone, assemble)
+
+
+def _begun(spool: Path) -> bool:
+    """Tell whether the spool ever had instances in it."""
+    from gateway.spool.layout import LOG_SUFFIX, SEGMENTS
+
+    return any((spool / SEGMENTS).glob(f"*{LOG_SUFFIX}"))
+
+
+async def _start(engine: Engine, parts: trio.Nursery, control: trio.Nursery, closing: trio.Event, *, listens: bool) -> None:
+    """Start the parts in their order. The API, in `control`, outlives them until `closing`: its clients hear the end."""
+    if engine.role is Role.GATEWAY:
+        from gateway.app.stages import start_stages
+
+        await start_stages(engine, parts)
+    await control.start(partial(serve_control, create_api(engine), engine.settings.gateway.state, stop=closing))
+    if engine.role is Role.GATEWAY and listens:
+        await engine.listener.open()
+    if engine.role is Role.GATEWAY:
+        listening = [f"{host}:{port}" for host, port in engine.acceptor.endpoints]
+        log.info("gateway_started", role=engine.role, process_id=os.getpid(), listening=listening)
+
+
+async def _drain(engine: Engine, stop: Stop, drain_s: float) -> None:
+    """Let what runs finish within `drain_s` seconds, less once `stop` is hurried; then nothing of the network is left."""
+    if engine.role is Role.DESK:
+        engine.jobs.stop()
+        return
+    log.info("draining", associations=engine.acceptor.association_count, jobs=len(engine.jobs), timeout_s=drain_s)
+    engine.acceptor.stop_accepting()
+    engine.jobs.stop()
+    async with trio.open_nursery() as nursery:
+
+        async def hurry() -> None:
+            await stop.hurried.wait()
+            log.warning("draining_cut_short")
+            nursery.cancel_scope.cancel()
+
+        nursery.start_soon(hurry)
+        async with trio.open_nursery() as draining:
+            draining.start_soon(_finish_associations, engine.acceptor, drain_s)
+            draining.start_soon(engine.dispatcher.drain, drain_s)
+        nursery.cancel_scope.cancel()
+    await trio.to_thread.run_sync(engine.acceptor.close)
+
+
+async def _finish_associations(acceptor: Acceptor, timeout_s: float) -> None:
+    if not await trio.to_thread.run_sync(acceptor.drain, timeout_s, abandon_on_cancel=True):
+        log.warning("associations_aborted")
+
+
+@contextmanager
+def first_of_ours() -> Iterator[None]:
+    """Raise, instead of a group of errors, the first of ours in it, or the first at all: tasks fall together for one reason."""
+    try:
+        yield
+    except BaseExceptionGroup as group:
+        raise leaf(group.subgroup(GatewayError) or group) from group

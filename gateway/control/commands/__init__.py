@@ -1,0 +1,1 @@
+"""Operations behind the control API, one module a command; they run on trio."""

@@ -1,0 +1,195 @@
+"""Asking peers for a person: C-ECHO of sources and destinations, C-FIND of sources. Runs on trio, associations on threads."""
+
+from __future__ import annotations
+
+import functools
+import os
+import ssl
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import trio
+
+from gateway.app.engine import Engine
+from gateway.association.scu.requestor import RemoteAE, associate
+from gateway.association.upper.contexts import STUDY_ROOT_CONTEXTS, VERIFICATION_CONTEXTS
+from gateway.config.advice import advice
+from gateway.config.settings import DicomDestination, FolderDestination, Settings, SourceTable, TlsTable
+from gateway.control.wire import Document, FindCommand, FolderCommand, error_document
+from gateway.core.domain import Role
+from gateway.core.errors import GatewayError, UsageError, WebServiceError, require_known
+from gateway.security.tls import requestor_context
+
+if TYPE_CHECKING:
+    from gateway.ledger import Ledger
+
+
+@dataclass(frozen=True)
+class Peer:
+    """A name of the configuration that can be asked whether it is there."""
+
+    kind: str
+    name: str
+    table: SourceTable | DicomDestination | FolderDestination
+
+
+def peers_of(settings: Settings, names: Sequence[str]) -> list[Peer]:
+    """Return the sources and destinations with these names; none means all.
+
+    Raises:
+        UsageError: a name is neither.
+
+    """
+    known = [Peer("source", name, source) for name, source in settings.sources.items()]
+    known += [Peer("destination", name, to) for name, to in settings.destinations.items()]
+    require_known("source or destination", names, list(dict.fromkeys(peer.name for peer in known)))
+    return [peer for peer in known if not names or peer.name in names]
+
+
+async def echo(engine: Engine, names: Sequence[str]) -> list[Document]:
+    """Ask the named peers, or all, with C-ECHO, side by side; a folder is asked whether it can be written."""
+    peers = peers_of(engine.settings, names)
+    results: list[Document] = [{} for _ in peers]
+
+    async def ask(index: int, peer: Peer) -> None:
+        results[index] = await trio.to_thread.run_sync(_ask, engine, peer, abandon_on_cancel=True)
+
+    async with trio.open_nursery() as nursery:
+        for index, peer in enumerate(peers):
+            nursery.start_soon(ask, index, peer)
+    return results
+
+
+def _ask(engine: Engine, peer: Peer) -> Document:
+    settings, table = engine.settings, peer.table
+    document: Document = {"kind": peer.kind, "name": peer.name, "tls": bool(getattr(table, "tls", None))}
+    if isinstance(table, FolderDestination):
+        return document | {"address": str(table.path)} | (_gone(engine.ledger, peer.name, table.path) or _writable(table.path))
+    document["address"] = f"{table.ae_title}@{table.host}:{table.port or '-'}"
+    if table.port is None:
+        return document | {"ok": None, "detail": "no port: it sends to us and cannot be asked"}
+    calling = getattr(table, "calling_ae_title", None) or settings.gateway.ae_title
+    try:
+        answered = _echo(RemoteAE(table.ae_title, table.host, table.port, _tls(table.tls), _name(table.tls)), calling)
+        told = [*advice(table, answered["implementation"]), *_transcoding(table, calling)]
+        return document | answered | {"advice": told}
+    except GatewayError as error:
+        return document | {"ok": False, "detail": str(error), "error": error_document(error)}
+
+
+def _tls(table: TlsTable | None) -> ssl.SSLContext | None:
+    return requestor_context(table) if table else None
+
+
+def _name(table: TlsTable | None) -> str | None:
+    return table.server_name if table else None
+
+
+def _transcoding(table: SourceTable | DicomDestination, ae_title: str) -> list[str]:
+    """Return what to change at an Orthanc that may transcode what it sends us; one whose REST API does not answer tells nothing."""
+    if not isinstance(table, SourceTable) or table.rest is None:
+        return []
+    from gateway.archives.orthanc.client import Orthanc
+
+    try:
+        with closing(Orthanc(table.rest)) as orthanc:
+            names = orthanc.transcodes_for(ae_title)
+    except WebServiceError:
+        return []
+    words = 'lets it transcode what it sends us, with loss too: "AllowTranscoding": false (gateway register does that)'
+    return [f"its modality {name} {words}" for name in names]
+
+
+def _echo(remote: RemoteAE, calling_ae: str) -> Document:
+    started = time.monotonic()
+    with associate(remote, calling_ae, VERIFICATION_CONTEXTS) as association:
+        associated = time.monotonic()
+        association.echo()
+        answered = time.monotonic()
+        implementation = association.implementation_version
+    return {
+        "ok": True,
+        "detail": "",
+        "implementation": implementation,
+        "associate_ms": _ms(associated - started),
+        "echo_ms": _ms(answered - associated),
+    }
+
+
+def _ms(seconds: float) -> float:
+    return round(seconds * 1000, 2)
+
+
+def _gone(ledger: Ledger, name: str, path: Path) -> Document:
+    """Say why a folder is not the one that was delivered into; nothing where it is."""
+    from gateway.archives.folder_identity import FolderIdentity, LedgerRemembers
+
+    try:
+        FolderIdentity(name, path, LedgerRemembers(ledger, name)).check()
+    except GatewayError as error:
+        return {"ok": False, "detail": str(error), "error": error_document(error)}
+    return {}
+
+
+async def accept_folder(engine: Engine, command: FolderCommand) -> Document:
+    """Have what lies at the path of a folder destination now taken for its folder, and made where nothing does; then try it.
+
+    Raises:
+        UsageError: no destination of this name is a folder.
+        LedgerUnavailable: it cannot be recorded.
+
+    """
+    from gateway.archives.folder_identity import key_of
+    from gateway.ledger.peers import folders
+
+    table = engine.settings.destinations.get(command.destination)
+    if not isinstance(table, FolderDestination):
+        names = [name for name, one in engine.settings.destinations.items() if isinstance(one, FolderDestination)]
+        raise UsageError(f"{command.destination} is no destination with a folder (known: {', '.join(names) or 'none'})")
+    name, path = command.destination, key_of(table.path)
+    change = functools.partial(folders.accept, destination=name, path=path, now=time.time())
+    await trio.to_thread.run_sync(engine.ledger.write, change)
+    if engine.role is Role.GATEWAY:
+        engine.dispatcher.retry(name)
+    return {"destination": name, "path": path}
+
+
+def _writable(path: Path) -> Document:
+    """Tell whether a folder destination can be written; one that is not there yet is made on the first delivery."""
+    nearest = path.absolute()
+    while not nearest.exists() and nearest != nearest.parent:
+        nearest = nearest.parent
+    if nearest.is_dir() and os.access(nearest, os.W_OK | os.X_OK):
+        return {"ok": True, "detail": "" if nearest == path.absolute() else "made on the first delivery"}
+    return {"ok": False, "detail": f"{nearest} cannot be written"}
+
+
+def finder(engine: Engine, source: str) -> Callable[..., Awaitable[list[dict[str, str]]]]:
+    """Return what asks `source` as `gateway.retrieve.finding.find` does, given keys, level and limit.
+
+    A gateway's retriever does; a desk needs no more than associations, and waits for no other libraries.
+    """
+    if engine.role is Role.GATEWAY:
+        return functools.partial(engine.retriever.find, source)
+    from gateway.retrieve import finding
+    from gateway.retrieve.source.association_pool import Kept
+
+    connect = finding.connecting(engine.settings, source, requestor_context)
+    associations = Kept(functools.partial(connect, STUDY_ROOT_CONTEXTS))
+    return functools.partial(finding.find, associations, trio.CapacityLimiter(1))
+
+
+async def find(engine: Engine, command: FindCommand) -> Document:
+    """Ask a source with C-FIND.
+
+    Raises:
+        UsageError: no such source or key.
+        AssociationError: it could not be asked, or refused.
+
+    """
+    matches = await finder(engine, command.source)(command.keys, command.level, limit=command.limit)
+    return {"source": command.source, "level": command.level, "matches": matches}

@@ -1,0 +1,1 @@
+"""Words of the field, errors, schedules, rates, small files and logs. Imports nothing else of the gateway."""

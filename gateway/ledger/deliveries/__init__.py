@@ -1,0 +1,1 @@
+"""Queries about deliveries: claiming, proofs, what people see of them and do about them."""

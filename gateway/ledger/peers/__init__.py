@@ -1,0 +1,1 @@
+"""Facts that peers taught the ledger, and the folders of folder destinations."""

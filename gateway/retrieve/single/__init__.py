@@ -1,0 +1,1 @@
+"""Single instances of a source that go to whoever asked for them."""

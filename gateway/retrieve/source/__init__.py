@@ -1,0 +1,1 @@
+"""A source as retrievals use it: associations kept open, move slots, acceptance orders."""

@@ -1,0 +1,1 @@
+"""Security: TLS contexts for DICOM, and a private certificate authority."""

@@ -1,0 +1,76 @@
+"""Consequences of each DIMSE status."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.association.dimse.statuses import Disposition, StatusKind, find_meaning, is_pending, move_meaning, store_disposition
+
+STORE = {
+    Disposition.DELIVERED: [0x0000],
+    Disposition.WARNING: [0xB000, 0xB006, 0xB007],
+    Disposition.CHECK_EXISTS: [0x0111],
+    Disposition.BACK_OFF: [0xA700, 0xA701, 0xA7FF],
+    Disposition.RETRY_ONCE: [0x0110, 0xC000, 0xC211, 0xCFFF, 0xA900, 0xA9FF],
+    Disposition.HOLD: [0x0117, 0x0122, 0x0124, 0x0210, 0x0211, 0x0212],
+}
+"""The table of the field notes, row by row."""
+
+
+@pytest.mark.parametrize(("status", "disposition"), [(status, key) for key, row in STORE.items() for status in row])
+def test_a_store_status_leads_to_what_its_row_says(status: int, disposition: Disposition) -> None:
+    assert store_disposition(status).disposition is disposition
+
+
+@pytest.mark.parametrize(
+    ("status", "disposition"),
+    [(0x0001, Disposition.WARNING), (0xB123, Disposition.WARNING), (0x0213, Disposition.BACK_OFF)]
+    + [(status, Disposition.RETRY_ONCE) for status in (0x0105, 0xA600, 0xA800, 0xD000, 0xFE00, 0xFF00)],
+)
+def test_a_status_in_no_row_is_judged_by_its_class(status: int, disposition: Disposition) -> None:
+    assert store_disposition(status).disposition is disposition
+
+
+@given(st.integers(0x0001, 0xFFFF))
+def test_every_status_means_something_and_only_0000_is_success(status: int) -> None:
+    assert store_disposition(status).disposition is not Disposition.DELIVERED
+    assert find_meaning(status).kind is not StatusKind.SUCCESS
+    assert move_meaning(status).kind is not StatusKind.SUCCESS
+    assert store_disposition(status).meaning
+    assert find_meaning(status).meaning
+    assert move_meaning(status).meaning
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [
+        (0x0000, StatusKind.SUCCESS),
+        (0xFF00, StatusKind.PENDING),
+        (0xFF01, StatusKind.PENDING),
+        (0xFE00, StatusKind.CANCELLED),
+        (0xA700, StatusKind.OUT_OF_RESOURCES),
+        (0xA701, StatusKind.OUT_OF_RESOURCES),
+        (0xA702, StatusKind.OUT_OF_RESOURCES),
+        (0xA801, StatusKind.FAILURE),
+        (0xA900, StatusKind.FAILURE),
+        (0xB000, StatusKind.WARNING),
+        (0xC000, StatusKind.FAILURE),
+        (0xC512, StatusKind.FAILURE),
+        (0x0122, StatusKind.FAILURE),
+        (0x0124, StatusKind.FAILURE),
+        (0x9999, StatusKind.FAILURE),
+    ],
+)
+def test_a_move_status_says_how_the_move_stands(status: int, kind: StatusKind) -> None:
+    assert move_meaning(status).kind is kind
+    assert find_meaning(status).kind is kind
+
+
+def test_an_unknown_move_destination_is_called_that() -> None:
+    assert "move destination unknown" in move_meaning(0xA801).meaning
+
+
+def test_only_ff00_and_ff01_are_pending() -> None:
+    assert [status for status in range(0x10000) if is_pending(status)] == [0xFF00, 0xFF01]
