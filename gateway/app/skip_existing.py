@@ -10,11 +10,12 @@ from collections.abc import Collection
 from contextlib import closing
 from typing import TYPE_CHECKING
 
+from gateway.config.routing_keys import OPERATION_KEYS
 from gateway.config.settings import Settings
 from gateway.core.domain import Attributes
 from gateway.core.errors import AssociationError, ConfigurationError, DestinationUnavailable, LedgerError, WebServiceError
 from gateway.core.log import get_logger
-from gateway.route import OPERATION_KEYS, Rule, compile_routes
+from gateway.route import Rule, compile_routes
 
 if TYPE_CHECKING:
     from gateway.ledger import Ledger

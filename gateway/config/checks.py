@@ -12,12 +12,12 @@ from typing import Any
 from gateway.codec.available import capabilities
 from gateway.config.environment import suggestion
 from gateway.config.problems import Finding, shown, step_along
+from gateway.config.routing_keys import OPERATION_KEYS, unknown_keywords
 from gateway.config.schema import KeyPath, Raw, values
 from gateway.config.settings import MIN_RESERVE_BYTES, GatewayTable, ListenTable, ListenTlsTable, ScheduleTable, SourceTable
 from gateway.core.domain import Mode
 from gateway.core.schedule import DAYS_EXPECTED, HOURS_EXPECTED, parse_days, parse_hours
 from gateway.dicom.syntaxes import HTJ2K_LOSSLESS
-from gateway.route.rules import OPERATION_KEYS, unknown_keywords
 
 _HERE = ("127.0.0.1", "localhost", "::1")
 

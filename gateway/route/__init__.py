@@ -5,6 +5,6 @@ route matches is kept and shown as unrouted. `when` asks for DICOM keywords of t
 ``called_ae`` and ``source``. All entries of a `when` must match; of several patterns for one key, one suffices.
 """
 
-from gateway.route.rules import OPERATION_KEYS, Rule, Rules, compile_routes, route, unknown_keywords
+from gateway.route.rules import Rule, Rules, compile_routes, route
 
-__all__ = ["OPERATION_KEYS", "Rule", "Rules", "compile_routes", "route", "unknown_keywords"]
+__all__ = ["Rule", "Rules", "compile_routes", "route"]

@@ -3,18 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from gateway.config.routing_keys import OPERATION_KEYS
 from gateway.config.settings import RouteTable
 from gateway.core.domain import Attributes, Mode
-
-OPERATION_KEYS = frozenset({"calling_ae", "called_ae", "source"})
-"""Keys of `when` that are no DICOM keyword: who sent the instance to whom, and its name under ``[sources]``."""
-
-_FIRST_DATA_SET_GROUP = 0x0008
-_PIXEL_GROUP = 0x7FE0
-_UNROUTABLE_VRS = frozenset({"SQ", "OB", "OD", "OF", "OL", "OV", "OW", "UN", "AT"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +34,7 @@ class Rules:
 
 
 def compile_routes(routes: Iterable[RouteTable]) -> Rules:
-    """Compile the configuration's routes; keywords that do not exist are `unknown_keywords`'s to report, and match nothing."""
+    """Compile the configuration's routes; keywords that do not exist are reported by `gateway.config`, and match nothing."""
     rules = tuple(_compile(table) for table in routes)
     asked = {key for rule in rules for key, _ in rule.conditions}
     return Rules(rules, frozenset(asked - OPERATION_KEYS))
@@ -57,25 +51,6 @@ def route(rules: Rules, attributes: Attributes) -> dict[str, Mode | None]:
             for name in rule.destinations:
                 found[name] = found.get(name) or rule.mode
     return found
-
-
-def unknown_keywords(when: Mapping[str, str | Sequence[str]]) -> list[str]:
-    """Return the keys of `when` that no instance can be routed by, in their order.
-
-    Routable are ``calling_ae``, ``called_ae``, ``source`` and the keywords (PS3.6) of data set elements that hold text or
-    numbers: no sequences, no bulk data, nothing of the File Meta Information.
-    """
-    return [key for key in when if key not in OPERATION_KEYS and not _is_routable(key)]
-
-
-def _is_routable(keyword: str) -> bool:
-    # Here, since a command reads the configuration before it does anything: only keywords need the dictionary.
-    from pydicom.datadict import dictionary_VR, tag_for_keyword
-
-    tag = tag_for_keyword(keyword)
-    if tag is None or not _FIRST_DATA_SET_GROUP <= tag >> 16 < _PIXEL_GROUP:
-        return False
-    return not any(vr in _UNROUTABLE_VRS for vr in dictionary_VR(tag).split(" or "))
 
 
 def _compile(table: RouteTable) -> Rule:

@@ -4,7 +4,7 @@ from hypothesis import strategies as st
 
 from gateway.config.settings import RouteTable
 from gateway.core.domain import Attributes, Mode
-from gateway.route import compile_routes, route, unknown_keywords
+from gateway.route import compile_routes, route
 
 
 def table(to: tuple[str, ...] = ("a",), **when: str | tuple[str, ...]) -> RouteTable:
@@ -75,18 +75,6 @@ def test_one_of_several_values_suffices() -> None:
 def test_the_rules_name_the_dicom_keywords_that_they_ask_for() -> None:
     rules = compile_routes([table(Modality="CT", calling_ae="A"), table(BodyPartExamined="HEAD", source="s", called_ae="B")])
     assert rules.keywords == {"Modality", "BodyPartExamined"}
-
-
-def test_keywords_that_no_instance_can_be_routed_by_are_reported() -> None:
-    when = {
-        "Modalty": "CT",
-        "Modality": "CT",
-        "PixelData": "x",
-        "calling_ae": "A",
-        "TransferSyntaxUID": "1",
-        "OtherPatientIDsSequence": "x",
-    }
-    assert unknown_keywords(when) == ["Modalty", "PixelData", "TransferSyntaxUID", "OtherPatientIDsSequence"]
 
 
 @pytest.mark.parametrize("pattern", ["*" * 50 + "x", "*a" * 30 + "*x", "a*" * 30 + "x"])
