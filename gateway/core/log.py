@@ -13,12 +13,11 @@ import sys
 import warnings
 from collections.abc import Callable, Mapping, MutableMapping
 from functools import partial
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any, Protocol, TextIO
 
 if TYPE_CHECKING:
     from structlog.typing import EventDict, Processor
 
-    from gateway.config.settings import LogTable
 
 _MUTE = ("pydicom", "pynetdicom", "pylibjpeg", "openjpeg")
 """Loggers whose text may hold element values: everything below a warning is dropped, and the text of the rest."""
@@ -48,11 +47,23 @@ def get_logger() -> Any:
     return _Logger()
 
 
-def configure(table: LogTable, stream: TextIO | None = None) -> None:
+class LogSettings(Protocol):
+    """The level and the form of what is logged, as ``[log]`` says them."""
+
+    @property
+    def level(self) -> str:
+        """The least level that is logged: ``debug``, ``info``, ``warning`` or ``error``."""
+
+    @property
+    def format(self) -> str:
+        """``text``, ``json``, or ``auto`` for text on a terminal."""
+
+
+def configure(settings: LogSettings, stream: TextIO | None = None) -> None:
     """Set up logging for this process: text where `stream` (standard error) is a terminal, JSON otherwise."""
     output = stream if stream is not None else sys.stderr
-    level = _LEVELS[table.level]
-    _unconfigured[:] = [partial(_configure_structlog, table.format, level, output)]
+    level = _LEVELS[settings.level]
+    _unconfigured[:] = [partial(_configure_structlog, settings.format, level, output)]
     if "structlog" in sys.modules:
         _unconfigured.pop()()
     _route_standard_library(level)
