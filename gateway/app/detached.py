@@ -15,7 +15,6 @@ from typing import Any
 import trio
 from sqlalchemy import Connection
 
-from gateway.control.wire import Document
 from gateway.core.errors import GatewayError, GatewayStopping, UsageError
 from gateway.core.files import make_private_folder, write_file
 from gateway.core.log import get_logger
@@ -28,6 +27,9 @@ log = get_logger()
 
 REPORTS_NAME = "reports"
 """The folder of reports in the state folder."""
+
+Document = dict[str, Any]
+"""An event, or what a command came to, as plain data."""
 
 Work = Callable[[Callable[[Document], Awaitable[None]]], Awaitable[None]]
 """Does what was left, telling its events; raises GatewayStopping where the gateway stops meanwhile."""

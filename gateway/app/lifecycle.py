@@ -1,4 +1,4 @@
-"""The life of a gateway: how it starts and drains; `gateway.app.assembly` makes it, `gateway.app.stages` starts its parts.
+"""The life of a gateway: how it starts and drains; `assembly` makes it, `stages` starts its parts, `control` is given to it.
 
 Start: lock of the state folder, ledger, spool, recorder, recovery, delivery, confirm, housekeeping, control API, and the listener
 last, so that nothing is accepted before everything behind it stands. Stop: the listener first; running associations and the
@@ -14,18 +14,16 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import cache, partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import trio
 
 from gateway.app.engine import Desk, Engine
 from gateway.config.settings import Settings
-from gateway.control.api import create_api
-from gateway.control.server import serve_control
 from gateway.core.domain import Role
 from gateway.core.errors import GatewayError, StateFolderInUse, leaf
 from gateway.core.files import using
@@ -48,6 +46,18 @@ LOCK_S = 3.0
 """A short command may have the state folder open; `serve` waits this long for it."""
 
 
+class Control(Protocol):
+    """The control API in the life of a gateway: `gateway.control` is above this room and hands itself in."""
+
+    async def serve(
+        self, engine: Engine, *, stop: trio.Event, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    ) -> None:
+        """Answer clients on the control socket until `stop`; started once it answers."""
+
+    async def carry_on(self, engine: Engine) -> None:
+        """Begin again the commands that were left to an earlier process and did not come to their end."""
+
+
 class Stop:
     """Tells a gateway to stop: `request` drains, and once more means now. Methods are for the trio thread."""
 
@@ -62,7 +72,7 @@ class Stop:
         self.requested.set()
 
 
-async def serve(settings: Settings, drained: Callable[[], None]) -> None:
+async def serve(settings: Settings, drained: Callable[[], None], *, control: Control) -> None:
     """Run a gateway until SIGTERM or SIGINT, then drain; a second signal breaks off what still runs.
 
     `drained` is called once nothing but control connections is left to end.
@@ -85,7 +95,7 @@ async def serve(settings: Settings, drained: Callable[[], None]) -> None:
     with first_of_ours():
         async with trio.open_nursery() as nursery:
             await nursery.start(heed_signals)
-            await run(settings, role=Role.GATEWAY, stop=stop, by_itself=True, lock_s=LOCK_S, drained=drained)
+            await run(settings, role=Role.GATEWAY, stop=stop, control=control, by_itself=True, lock_s=LOCK_S, drained=drained)
             nursery.cancel_scope.cancel()
 
 
@@ -94,6 +104,7 @@ async def run(
     *,
     role: Role,
     stop: Stop,
+    control: Control,
     listens: bool = True,
     by_itself: bool = False,
     lock_s: float = 0.0,
@@ -111,15 +122,17 @@ async def run(
     with first_of_ours(), ExitStack() as stack:
         stack.enter_context(await _locked(settings, lock_s))
         engine = stack.enter_context(_opened(settings, role))
-        async with trio.open_nursery() as control:
+        async with trio.open_nursery() as clients:
             closing = trio.Event()
             try:
                 async with trio.open_nursery() as parts:
-                    await _start(engine, parts, control, closing, listens=listens)
+                    await _start(
+                        engine, parts, listens=listens, answer=partial(clients.start, partial(control.serve, engine, stop=closing))
+                    )
                     if by_itself:
                         from gateway.app.stages import start_planners
 
-                        start_planners(engine, parts)
+                        start_planners(engine, parts, partial(control.carry_on, engine))
                     task_status.started(engine)
                     await stop.requested.wait()
                     await _drain(engine, stop, drain_s or settings.serve.drain_timeout_s)
@@ -199,13 +212,13 @@ def _begun(spool: Path) -> bool:
     return any((spool / SEGMENTS).glob(f"*{LOG_SUFFIX}"))
 
 
-async def _start(engine: Engine, parts: trio.Nursery, control: trio.Nursery, closing: trio.Event, *, listens: bool) -> None:
-    """Start the parts in their order. The API, in `control`, outlives them until `closing`: its clients hear the end."""
+async def _start(engine: Engine, parts: trio.Nursery, *, listens: bool, answer: Callable[[], Awaitable[None]]) -> None:
+    """Start the parts in their order. The API, which `answer` starts, outlives them: its clients hear the end."""
     if engine.role is Role.GATEWAY:
         from gateway.app.stages import start_stages
 
         await start_stages(engine, parts)
-    await control.start(partial(serve_control, create_api(engine), engine.settings.gateway.state, stop=closing))
+    await answer()
     if engine.role is Role.GATEWAY and listens:
         await engine.listener.open()
     if engine.role is Role.GATEWAY:

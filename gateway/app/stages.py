@@ -11,7 +11,6 @@ import trio
 
 from gateway.app import housekeeping
 from gateway.app.engine import Engine
-from gateway.control.commands.detaching import carry_on
 from gateway.core.domain import Provenance, Purpose
 from gateway.core.errors import TaskCrashed
 from gateway.core.log import get_logger
@@ -48,14 +47,17 @@ async def start_stages(engine: Engine, parts: trio.Nursery) -> None:
     parts.start_soon(keep, "room", partial(housekeeping.watch_room, engine.spool, engine.ledger, room, engine.intake.refused.rest))
 
 
-def start_planners(engine: Engine, parts: trio.Nursery) -> None:
-    """Start what the configuration asks for by itself; the listener is open by now, so that sources can call back."""
+def start_planners(engine: Engine, parts: trio.Nursery, carry_on: Callable[[], Awaitable[None]]) -> None:
+    """Start what the configuration asks for by itself, and `carry_on`, which begins detached commands again.
+
+    The listener is open by now, so that sources can call back.
+    """
     for table in engine.settings.sync:
         parts.start_soon(keep, f"sync {table.name}", partial(engine.syncs.run, table, engine.jobs.running))
     for compared in engine.settings.compare:
         parts.start_soon(keep, f"compare {compared.name}", partial(engine.daily.run, compared, engine.jobs.running))
     parts.start_soon(keep, "migrations carried on", engine.migrations.carry_on)
-    parts.start_soon(keep, "detached carried on", partial(carry_on, engine))
+    parts.start_soon(keep, "detached carried on", carry_on)
 
 
 def _purpose(ledger: Ledger, provenance: Provenance, sop_instance_uid: str) -> Purpose | None:

@@ -14,6 +14,7 @@ from gateway.app.lifecycle import Stop, first_of_ours, run
 from gateway.config.settings import Settings
 from gateway.control.api import create_api
 from gateway.control.client import ANSWER_S, Ask
+from gateway.control.running import CONTROL
 from gateway.control.server import GRACE_S, answer
 from gateway.core.domain import Role
 from gateway.core.errors import leaf
@@ -131,7 +132,9 @@ class _Local:
         self._token = trio.lowlevel.current_trio_token()
         self._stop, self._left = Stop(), trio.Event()
         self._begun.set()
-        running = partial(run, self._settings, role=self._role, listens=self._listens, stop=self._stop, drain_s=DRAIN_S)
+        running = partial(
+            run, self._settings, control=CONTROL, role=self._role, listens=self._listens, stop=self._stop, drain_s=DRAIN_S
+        )
         with first_of_ours():
             async with trio.open_nursery() as nursery:
                 self._api = create_api(await nursery.start(running))

@@ -23,6 +23,7 @@ from gateway.cli.options import settings_of
 from gateway.config.settings import ListenTable, ListenTlsTable
 from gateway.control.client import connect
 from gateway.control.embedded import local
+from gateway.control.running import CONTROL
 from gateway.core.domain import Role
 from gateway.core.errors import TaskCrashed
 from tests.app.conftest import Run, running
@@ -163,7 +164,9 @@ def test_a_part_that_crashes_ends_the_gateway_with_a_clear_error(site: Gateway, 
         stop = Stop()
         async with trio.open_nursery() as nursery:
             engine = await nursery.start(
-                lambda task_status: run_gateway(settings_of(site.config), role=Role.GATEWAY, stop=stop, task_status=task_status)
+                lambda task_status: run_gateway(
+                    settings_of(site.config), control=CONTROL, role=Role.GATEWAY, stop=stop, task_status=task_status
+                )
             )
             break_confirmer(engine)
             with trio.fail_after(DEADLINE_S):

@@ -24,7 +24,7 @@ def serve(
     """Receive, route and deliver until SIGTERM or Ctrl+C, then finish what runs and stop."""
     import trio
 
-    from gateway.app.lifecycle import serve as run
+    from gateway.control.running import serve as run
     from gateway.core import log
 
     settings = settings_of(path)
