@@ -1,4 +1,4 @@
-"""The parts of a running gateway: those of all rooms on one state folder, as the control API and `app` see them."""
+"""The parts of a running gateway: those of all rooms on one state folder, as `lifecycle` and the control API see them."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ class Jobs:
 
 @dataclass(frozen=True)
 class Engine:
-    """The parts of a gateway, open. `gateway.app.assembly` makes it, `gateway.app.lifecycle` moves it, `gateway.control` asks it."""
+    """The parts of a gateway, open. `assembly` makes it, `lifecycle` starts and drains it, `gateway.control` asks it."""
 
     settings: Settings
     role: Role

@@ -103,7 +103,7 @@ def comparisons(
 
 
 class Capturer:
-    """Has `source` send single instances by C-MOVE for the threads that compare them; see `gateway.archives.places.dicom.Capture`."""
+    """Has `source` send single instances by C-MOVE for the threads that compare them (`gateway.archives.places.dicom.Capture`)."""
 
     def __init__(self, retriever: Retriever, source: str) -> None:
         self._retriever = retriever

@@ -2,8 +2,8 @@
 
 A share that is not mounted leaves its empty mount point, and a disk may be replaced by another: what is written there then is not
 at the destination. So a folder that is delivered into gets a marker file with an id, and the ledger remembers the id
-(`gateway.ledger.peers.folders`). A folder is made, or taken for the first time, only where none was known at its path; a known one that
-is gone, or another one in its place, is a destination that is down, until it is back or a person accepts what lies there.
+(`gateway.ledger.peers.folders`). A folder is made, or taken for the first time, only where none was known at its path; a known one
+that is gone, or another one in its place, is a destination that is down, until it is back or a person accepts what lies there.
 
 The consequences of a finding are decided by `judge`, which is pure. Blocking; thread-safe.
 """

@@ -5,8 +5,7 @@ length a bound before anything is read, and what a peer sends is never trusted f
 `gateway.core.errors`. This room alone imports pynetdicom: its PDU classes read and write what sets an association up and ends it,
 and it negotiates; P-DATA and command sets, the data path, are ours.
 
-`acceptor` and `requestor` are the two ways in. Behind both: `stream` (a connection on which every wait ends), `message` and
-`sender` (P-DATA in and out), `storing` (instances on their way to a storage service, whoever asked for the association: a C-GET's
-come on ours), and the pure modules `pdu`, `items`, `associate`, `negotiation`, `contexts`, `offers`, `command`, `state` and
-`statuses`.
+`scp` (acceptor) and `scu` (requestor) are the two ways in. Both stand on `dimse`: messages in and out, command sets, statuses, and
+instances on their way to a storage service, whoever asked for the association (a C-GET's come on ours); and that on `upper`: a
+connection on which every wait ends, PDUs, presentation contexts, and what a peer may send when.
 """

@@ -4,7 +4,7 @@ Exit codes: 0 all of it was done; 1 some of it was not; 2 usage or configuration
 error, never as a traceback. A command that did only part of its work raises ``typer.Exit(1)``.
 
 A command's module is imported when that command is named, and a room when a command uses it: `COMMANDS` says where each is, so
-that ``--help`` and ``--version`` import no room at all. The modules beside this one import at their top only what is light: no
+that ``--help`` and ``--version`` import no room at all. The modules of `commands` import at their top only what is light: no
 library but typer, and of ours what declares words, requests and errors.
 """
 

@@ -1,7 +1,7 @@
 """Two encodings of one instance held against each other: elements by name, and pixels (PS3.5 §7, §8). Blocking; no value gets out.
 
 Not compared: group lengths, Data Set Trailing Padding (FFFC,FFFC), offset tables, the form of sequences' lengths, padding of
-values, how numbers are written in decimal and integer strings, and with which VR an element is written (`gateway.codec.dataset.meaning`).
+values, how numbers are written in decimal and integer strings, and with which VR an element is written (`dataset.meaning`).
 Pixels are the same where their bytes are, else they are decoded by the pool and compared frame by frame. Where pixels are
 compressed, Photometric Interpretation and Planar Configuration say how (PS3.5 §8.2): they may differ as long as what is decoded
 does not.

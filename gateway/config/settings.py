@@ -89,7 +89,7 @@ class ListenTable(Table):
 
 
 MIN_RESERVE_BYTES = 16 * 1024 * 1024
-"""The room that the ledger's write-ahead log may need before a checkpoint (`gateway.ledger.database.writer.WAL_CHECKPOINT_PAGES`)."""
+"""The room that the ledger's write-ahead log may need before a checkpoint (`ledger.database.writer.WAL_CHECKPOINT_PAGES`)."""
 
 
 class SpoolTable(Table):

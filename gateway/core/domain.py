@@ -59,7 +59,7 @@ def is_ae_title(value: str) -> bool:
 
 
 class DeliveryState(StrEnum):
-    """The state of one delivery, of an instance to a destination; the allowed changes are in `gateway.ledger.database.transitions`."""
+    """The state of one delivery, of an instance to a destination; the allowed changes are in `ledger.database.transitions`."""
 
     PENDING = "pending"
     SENDING = "sending"

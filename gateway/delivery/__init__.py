@@ -4,8 +4,9 @@ Contract: at least once, and known. A delivery leaves `sending` by an outcome th
 outcome nobody knows (a broken association, a crash) is sent again after asking, where that can be asked, whether it is there
 already. A destination that is down costs its instances time, never attempts, and costs other destinations nothing.
 
-`destination` is the protocol of the adapters (`cstore`, `folder`), `policy` and `circuit` decide without I/O,
-`standing` decides what a worker does next, `crew` is the threads of one destination, `lane` and `dispatcher` supervise them.
+`destination` is the protocol of `adapters`, one a kind, and `build` makes them of settings. `dispatcher` has all destinations
+work, each in a lane of its own (`lanes`: its threads, its circuit, and what a worker does next); `policy` decides without I/O what
+follows from an outcome. `forms` says in which transfer syntax an instance goes, and `transcoding` makes the copies for it.
 """
 
 from typing import TYPE_CHECKING

@@ -5,12 +5,10 @@ connections; every change goes through `Ledger.write`, whose single writer threa
 transaction and answers each caller only after the commit is durable. SQLite 3.40 corrupts its WAL when two connections
 write or checkpoint at once, so the writer's connection alone writes and checkpoints.
 
-`ballast` keeps room for the ledger on a disk that runs full; `recording` and `changeset` take in what arrives. The other modules
-hold the queries, grouped by what they are about:
-`instances` (what arrived), `keeping` (whose bytes are kept), `deliveries` (instance × destination), `mending` (when the
-configuration or the clock changed), `proofs`, `commitments` (Storage Commitment transactions), `retrievals` (what was asked of a
-source), `starts` (what ended the process in the middle), `learned` (what peers taught us), `overview` (what `status` shows),
-`queue` and `progress` (what people and commands see of deliveries).
+`database` is the engine: schema, migrations, the writer, the allowed transitions, and room of its own on a disk that runs full.
+The other folders hold the queries, by what they are about: `received` (what arrived, and whose bytes are kept), `deliveries`
+(instance × destination: claims, proofs, what people see of them and do about them), `jobs` (what was asked of a source, migrations,
+detached commands, starts that ended the process), `peers` (what peers taught us).
 """
 
 from typing import TYPE_CHECKING

@@ -5,8 +5,10 @@ alone, for with real sources each of these lies. The plan lists by C-FIND what t
 sent to our own AE, or C-GET on the association on which it is asked; intake counts each arrival to its retrieval through
 `Retriever.correlate`; once arrivals went quiet the sets are compared and what is missing is asked for again in other ways.
 
-`events` (requests, events, verdicts), `lists`, `tally`, `repair`, `method` and `getting` are pure; `plan` and `call` drive
-associations on threads; `asking` carries out what is asked for, by either operation; `engine` is the trio orchestration.
+`retriever` runs jobs (`job`) of studies (`study`); both work with the `context`. `listing` asks what there is, `source` holds
+associations and move slots, `operations` ask for instances by C-MOVE or C-GET, `arrivals` count what comes, `verdict` compares,
+`recovery` decides what to try next, and `single` fetches one instance for whoever asks. `events` (requests, events, verdicts),
+`study_lists`, `recovery`, `verdict.tally` and `operations.method` are pure.
 """
 
 from typing import TYPE_CHECKING

@@ -108,7 +108,7 @@ def list_study(
     With `busy` a level refused for being out of resources is taken for one that is refused for good. With `encodings` the source is
     asked for SOP classes and transfer syntaxes too, for which some have to read each instance. A series in which it counts as many
     instances as it listed `before` is not listed once more. `knowledge` is what is known of the source's limits: where it lists
-    fewer than it counts, or cuts its answers short, it is asked further (`gateway.archives.lister.below`), and what stays open is the
+    fewer than it counts, or cuts its answers short, it is asked further (`gateway.archives.lister`), and what stays open is the
     expectation's `doubt`.
 
     Raises:

@@ -1,7 +1,7 @@
 """The retrieval of one study: plan, move, settle, compare, repair, look again for growth, verdict. Runs in trio.
 
 Nothing here believes the source: the expectation is what it lists, the result is what the ledger holds. Everything that
-decides is in `plan`, `tally` and `repair`; this module carries it out.
+decides is in `listing`, `verdict` and `recovery`; this module carries it out.
 """
 
 from __future__ import annotations

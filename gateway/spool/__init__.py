@@ -5,8 +5,8 @@ removes at start. Names are opaque, never made of what a peer sent; files are 06
 spool never deletes or changes a file sent in place. Synchronous and thread-safe: called directly from association threads, through
 ``trio.to_thread`` from trio.
 
-Instances are records of a log (`segment`, `record`): preallocated files that are written one record after another, with one
-``fdatasync`` an instance. `pool` lends segments to writers and readers and frees them, `scan` and `survey` find at start what is
+Instances are records of a log (`segments`): preallocated files that are written one record after another, with one
+``fdatasync`` an instance. `segments.pool` lends segments to writers and readers and frees them, `survey` finds at start what is
 in them, `single` keeps the instances that lie in files of their own, `store` is the one face of it all.
 """
 

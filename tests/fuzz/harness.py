@@ -112,7 +112,7 @@ def main() -> None:
     import atheris
 
     name, *arguments = sys.argv[1:]
-    rooms = ("association", "dicom", "intake", "domain", "http", "dicomweb", "orthanc")
+    rooms = ("association", "dicom", "intake", "core.domain", "archives.http", "archives.dicomweb", "archives.orthanc")
     with atheris.instrument_imports(include=[f"gateway.{room}" for room in rooms]):
         target = importlib.import_module(f"tests.fuzz.{name}")
     quieten()

@@ -2,8 +2,8 @@
 
 Most archives stop at a number of matches, at STUDY, SERIES or IMAGE level, and few of them say so. Deciding is pure: `evidence`
 judges from the size of an answer, and from what the archive counts, whether it was cut short; `studies` and `below` say what to ask
-next and are fed the answers; `parts` are the narrower queries. `asking` asks a peer by C-FIND, on the thread of whoever calls it,
-and `memory` keeps in the ledger for a week how many matches an archive gives.
+next and are fed the answers; `parts` and `narrowing` are the narrower queries. `c_find` asks a peer by C-FIND, on the thread of
+whoever calls it, and `memory` keeps in the ledger for a week how many matches an archive gives.
 
 A doubt whether everything was found is told (`Listing.doubt`), and the caller must not call such a result whole.
 """

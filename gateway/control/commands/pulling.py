@@ -1,4 +1,4 @@
-"""Long operations for a client: a pull as a stream of events, and what it has in common with a send (`gateway.control.commands.sending`).
+"""Long operations for a client: a pull as a stream of events, and what it has in common with a send (`sending`).
 
 Both end in the same way: once everything is here, they wait until each delivery in their scope is verified, held or dropped,
 telling how far it is, and close with ``summary``. Runs on trio; files and ledger on threads. Leaving early loses nothing: what

@@ -1,7 +1,7 @@
 """The presentation contexts that a destination accepts or refuses, remembered so that it is asked once and not by every batch.
 
-A refusal is remembered for a day, also over a restart (`gateway.ledger.peers.learned`), so that it costs one association and not one
-for each instance; a person who retries has everything asked anew. An acceptance is remembered while the process lives.
+A refusal is remembered for a day, also over a restart (`gateway.ledger.peers.learned`), so that it costs one association and not
+one for each instance; a person who retries has everything asked anew. An acceptance is remembered while the process lives.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The threads that deliver to one destination: its workers, each with a session, and a clerk. All of them block, none polls.
 
 A worker claims, sends, and records with its next claim, in one transaction of the ledger and without another thread in between.
-`standing` decides what it does next from what the workers share under one lock; an idle worker sleeps until it is woken or
+`worker_state` decides what it does next from what the workers share under one lock; an idle worker sleeps until it is woken or
 until the time comes that it keeps an eye on. The one that had work last is woken first, so that no more associations are open
 than there is work for. The clerk records the outcomes of batches whose next instance takes long: after a crash, what was
 answered is not sent again.

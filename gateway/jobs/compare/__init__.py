@@ -1,7 +1,7 @@
 """Comparing what two places hold: studies, series, instances, and what is in them; and bringing to the one what only the other has.
 
-A planner on top of `gateway.archives.places`, which says what a place holds, and of `gateway.retrieve`, which brings what is missing.
-`request`, `differences` and `repair` are pure; `contents` reads files; `walk` and `runner` are the trio orchestration.
+A planner on top of `gateway.archives.places`, which says what a place holds, and of `gateway.retrieve`, which brings what is
+missing. `request`, `differences` and `repair` are pure; `gateway.codec.contents` compares files; `runner` asks and acts, on trio.
 """
 
 from typing import TYPE_CHECKING

@@ -3,7 +3,7 @@
 A planner on top of `gateway.retrieve`: it decides which studies are moved when; each is retrieved with its verdict by a session.
 Its plan is in the ledger (`gateway.ledger.jobs.planning`), so that it survives anything.
 
-`request`, `pacing`, `estimate` and `split` are pure; `runner` is the trio orchestration, `service` the migrations of a gateway.
+`request`, `pacing` and `estimate` are pure; `runner` is the trio orchestration, `service` the migrations of a gateway.
 """
 
 from typing import TYPE_CHECKING

@@ -4,6 +4,6 @@ A look asks the source for the studies of a window, the destinations for what th
 way; what is lacking, and has stopped growing, is retrieved by `gateway.retrieve`, and delivered as everything else. A destination
 lacks what it does not hold by SOP Instance UID; equal counts save asking for UIDs at every look, and are confirmed now and then.
 
-`window`, `series`, `growth`, `pauses`, `compare` and `memory` decide, and are pure; `study`, `look` and `runner` ask and act, on
+`window`, `series`, `growth`, `pauses`, `shortfall` and `memory` decide, and are pure; `study`, `look` and `runner` ask and act, on
 trio.
 """

@@ -1,6 +1,6 @@
 """A batch of arrivals in memory: what the ledger knows of their SOP Instance UIDs, and what is to be changed.
 
-`Changeset` reads with two statements all that a batch needs, is changed by `gateway.ledger.received.recording` arrival by arrival, and is
+`Changeset` reads with two statements all that a batch needs, is changed by `recording` arrival by arrival, and is
 written with one ``executemany`` for each kind of change. So an instance that comes again costs no more than a new one: SQLAlchemy
 takes ten times as long to build and carry out a statement as SQLite takes for the row. To be made, changed and written inside one
 transaction of the ledger's only writer, so that nothing changes in between.

@@ -1,7 +1,7 @@
 """The fitness of instances that came: of the study, series, SOP class and transfer syntax that the source lists. Pure.
 
 An *unfit* instance does not count as received: it stays missing, is asked for again in other ways, and the verdict names it
-with the reason. Instances that were recorded as unfit when they came are unfit too (`gateway.ledger.received.instances.Arrival`).
+with the reason. Instances that were recorded as unfit when they came are unfit too (`ledger.received.instances`).
 """
 
 from __future__ import annotations
