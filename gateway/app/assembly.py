@@ -16,9 +16,9 @@ from gateway.app.conflicts import Conflicts
 from gateway.app.detached import REPORTS_NAME, Detached
 from gateway.app.engine import Engine, Jobs
 from gateway.app.listener import Listener
-from gateway.app.skip_existing import Existing
+from gateway.app.skip_existing import SkipExisting
 from gateway.app.stored import Stored
-from gateway.app.wake_ups import Hints
+from gateway.app.wake_ups import WakeUps
 from gateway.archives.orthanc.encodings import Encodings
 from gateway.association.dimse.services import StorageService
 from gateway.association.scp.acceptor import Acceptor, Limits, ListenerSpec
@@ -52,11 +52,11 @@ PROVING_NAME = "proving"
 
 def assembled(settings: Settings, role: Role, spool: Spool, ledger: Ledger, pool: Pool) -> Engine:
     """Make every part and give each the others' hints; nothing runs yet. On the trio thread."""
-    hints, jobs, starts = Hints(), Jobs(), Starts(ledger)
-    recorder = Recorder(spool, ledger, recorded=hints.recorded)
+    wake_ups, jobs, starts = WakeUps(), Jobs(), Starts(ledger)
+    recorder = Recorder(spool, ledger, recorded=wake_ups.recorded)
     # Each shared by whatever its source sends, on associations of ours and of its own.
     throttles = {name: throttle for name, table in settings.sources.items() if (throttle := Throttle.of(table.max_rate))}
-    admission = KnownSources(settings, **_learned_orders(ledger), throttles=throttles, turned_away=hints.turned_away)
+    admission = KnownSources(settings, **_learned_orders(ledger), throttles=throttles, turned_away=wake_ups.turned_away)
 
     async def listening_for_callers() -> None:
         await listener.open()
@@ -70,28 +70,28 @@ def assembled(settings: Settings, role: Role, spool: Spool, ledger: Ledger, pool
         barrier=recorder.flush,
         storage=lambda: intake,
         has_room=spool.has_room,
-        existing=Existing(settings, ledger),
+        existing=SkipExisting(settings, ledger),
         throttles=throttles,
         listening=listening_for_callers,
     )
     copies = Copies(settings.gateway.state / COPIES_NAME, spool)
     wanted = forms(settings, copies, capabilities(), acceptance=partial(_acceptance, ledger))
-    transcoder = Transcoder(ledger, spool, copies, pool, wanted, changed=hints.transcoded, has_room=spool.has_room)
+    transcoder = Transcoder(ledger, spool, copies, pool, wanted, changed=wake_ups.transcoded, has_room=spool.has_room)
     journal = Journal()
     dispatcher = Dispatcher(
         ledger,
         destinations(settings, copies, wanted, ledger),
-        changed=hints.deliveries_changed,
+        changed=wake_ups.deliveries_changed,
         to_transcode=transcoder.nudge,
         sent=journal.note,
     )
     stored = Stored(settings, spool, pool, settings.gateway.state / PROVING_NAME)
-    confirmer = Confirmer(ledger, settings, changed=hints.proofs_changed, store=stored)
+    confirmer = Confirmer(ledger, settings, changed=wake_ups.proofs_changed, store=stored)
     rules, judging = compile_routes(settings.routes), Judging(pool)
     taking = partial(StorageIntake, spool, recorder, route=partial(route, rules), keywords=rules.keywords)
     intake = taking(correlate=retriever.correlate, judging=judging)
-    conflicts = Conflicts(ledger, spool, pool, settings.gateway.state / PROVING_NAME, settled=hints.settled.give)
-    hints.connect(retriever, dispatcher, confirmer, transcoder, conflicts.found)
+    conflicts = Conflicts(ledger, spool, pool, settings.gateway.state / PROVING_NAME, settled=wake_ups.settled.give)
+    wake_ups.connect(retriever, dispatcher, confirmer, transcoder, conflicts.found)
     scratch = settings.gateway.state / COMPARE_NAME
     comparisons = planners.comparisons(
         settings, ledger, spool, retriever, scratch, pool=pool, nudge=dispatcher.nudge, listens=role is Role.GATEWAY
@@ -125,7 +125,7 @@ def assembled(settings: Settings, role: Role, spool: Spool, ledger: Ledger, pool
         ),
         starts=starts,
         judging=judging,
-        settled=hints.settled,
+        settled=wake_ups.settled,
         jobs=jobs,
     )
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import trio
 
-from gateway.app.housekeeping import Hint
+from gateway.app.housekeeping import WakeUp
 from gateway.codec import alike
 from gateway.codec.dataset.extent import Extent
 from gateway.codec.workers.pool import Pool
@@ -53,7 +53,7 @@ class Conflicts:
         self._ledger, self._spool, self._pool, self._scratch = ledger, spool, pool, scratch
         self._settled = settled
         self._clock = clock
-        self._hint = Hint()
+        self._hint = WakeUp()
         self._different: set[tuple[int, int]] = set()
 
     def found(self) -> None:

@@ -17,7 +17,7 @@ from gateway.core.errors import GatewayStopping
 if TYPE_CHECKING:
     from gateway.app.conflicts import Conflicts
     from gateway.app.detached import Detached
-    from gateway.app.housekeeping import Hint
+    from gateway.app.housekeeping import WakeUp
     from gateway.app.listener import Listener
     from gateway.association.scp.acceptor import Acceptor
     from gateway.config.settings import Settings
@@ -99,13 +99,13 @@ class Engine:
     starts: Starts
     judging: Judging
     # Given a hint whenever deliveries may have settled, so that their bytes can go.
-    settled: Hint
+    settled: WakeUp
 
     jobs: Jobs = field(default_factory=Jobs)
     started_at: float = field(default_factory=time.time)
 
 
-class Desk(Engine):
+class LazyEngine(Engine):
     """An engine for a short command: a part is made, and its libraries are imported, once it is asked for. Nothing of it runs."""
 
     def __init__(self, settings: Settings, alone: Mapping[str, Callable[[], object]], assemble: Callable[[], Engine]) -> None:

@@ -36,7 +36,7 @@ STUDIES_EVERY_S = 1.0
 LEDGER_EVERY_S = 2.0
 
 
-class Hint:
+class WakeUp:
     """Wakes a trio task from any thread; several hints before it looks are one. To be made on the trio thread."""
 
     def __init__(self) -> None:
@@ -60,7 +60,7 @@ class Hint:
         self._event = trio.Event()
 
 
-async def release_bytes(releaser: Releaser, hint: Hint, released: Callable[[], None] = lambda: None) -> None:
+async def release_bytes(releaser: Releaser, hint: WakeUp, released: Callable[[], None] = lambda: None) -> None:
     """Walk through the kept instances and release settled ones, whenever `hint` says that some may have settled; then tidy up.
 
     `released` is called when some were.
@@ -165,7 +165,7 @@ async def watch_ledger(ledger: Ledger) -> None:
         await trio.sleep(LEDGER_EVERY_S)
 
 
-async def watch_room(spool: Spool, ledger: Ledger, hint: Hint, rest: Callable[[], int] = lambda: 0) -> None:
+async def watch_room(spool: Spool, ledger: Ledger, hint: WakeUp, rest: Callable[[], int] = lambda: 0) -> None:
     """Log when the spool runs out of room and when it has room again, and have the ledger take back its own.
 
     Looks whenever `hint` says that something was released, and every few seconds. Intake and retrieve see room by themselves.

@@ -7,7 +7,7 @@ recorder after the last association and before the ledger, so that what was answ
 gateway, because a gateway that runs without one of its parts would only look alive; a look at a peer or a file that fails is tried
 again (`gateway.jobs.starts`), because what it failed over is not ours.
 
-A short command that only asks opens a `Desk`: lock and API, and nothing more before it is asked for more.
+A short command that only asks opens a `LazyEngine`: lock and API, and nothing more before it is asked for more.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import trio
 
-from gateway.app.engine import Desk, Engine
+from gateway.app.engine import Engine, LazyEngine
 from gateway.config.settings import Settings
 from gateway.core.domain import Role
 from gateway.core.errors import GatewayError, StateFolderInUse, leaf
@@ -202,7 +202,7 @@ def _opened(settings: Settings, role: Role) -> Iterator[Engine]:
             return engine
 
         alone: dict[str, Callable[[], object]] = {"spool": spool, "ledger": ledger, "detached": detached}
-        yield assemble() if role is Role.GATEWAY else Desk(settings, alone, assemble)
+        yield assemble() if role is Role.GATEWAY else LazyEngine(settings, alone, assemble)
 
 
 def _begun(spool: Path) -> bool:

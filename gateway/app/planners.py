@@ -27,7 +27,7 @@ from gateway.jobs.migrate import Migrations
 from gateway.jobs.migrate.listing import list_studies
 from gateway.jobs.migrate.room import Room
 from gateway.jobs.starts import Starts
-from gateway.jobs.sync.context import Means
+from gateway.jobs.sync.context import SyncContext
 from gateway.jobs.sync.service import Syncs
 from gateway.jobs.working_hours import Window, utc_now
 from gateway.ledger import Ledger
@@ -54,7 +54,7 @@ def migrations(
 ) -> Migrations:
     """Return what makes migrations; `whole` is entered for as long as one runs, and cancels it when the gateway stops."""
     room = Room(settings, has_room, partial(_stored_bytes, settings))
-    means = migrate.Means(
+    context = migrate.MigrateContext(
         retriever,
         ledger,
         barrier,
@@ -62,7 +62,7 @@ def migrations(
         crowded=room.crowded,
         original=partial(_original, settings),
     )
-    return Migrations(settings, means, possible=partial(possible_destinations, settings), whole=whole)
+    return Migrations(settings, context, possible=partial(possible_destinations, settings), whole=whole)
 
 
 def comparisons(
@@ -205,7 +205,7 @@ def syncs(settings: Settings, ledger: Ledger, retriever: Retriever, *, barrier: 
     def verified(name: str) -> Place:
         return VerifiedPlace(name, ledger)
 
-    means = Means(
+    context = SyncContext(
         retriever,
         ledger,
         barrier,
@@ -213,4 +213,4 @@ def syncs(settings: Settings, ledger: Ledger, retriever: Retriever, *, barrier: 
         destination=partial(place, destinations, ledger=ledger),
         verified=verified,
     )
-    return Syncs(settings, means, possible=partial(possible_destinations, settings), starts=starts)
+    return Syncs(settings, context, possible=partial(possible_destinations, settings), starts=starts)

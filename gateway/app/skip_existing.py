@@ -34,7 +34,7 @@ def possible_destinations(settings: Settings, source: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name for rule in known if rule.matches(sent_by) for name in rule.destinations))
 
 
-class Existing:
+class SkipExisting:
     """Asks destinations which instances they hold."""
 
     def __init__(self, settings: Settings, ledger: Ledger | None = None) -> None:

@@ -37,7 +37,7 @@ async def start_stages(engine: Engine, parts: trio.Nursery) -> None:
     await parts.start(_part("confirm", engine.confirmer.run))
     await parts.start(_part("migrations", engine.migrations.run))
     await parts.start(_part("detached", engine.detached.run))
-    room = housekeeping.Hint()
+    room = housekeeping.WakeUp()
     parts.start_soon(_chore("conflicts", engine.conflicts.run))
     parts.start_soon(_chore("release", partial(housekeeping.release_bytes, engine.releaser, engine.settled, room.give)))
     parts.start_soon(_chore("forget", partial(housekeeping.forget_history, engine.releaser)))

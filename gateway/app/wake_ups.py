@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from gateway.app.housekeeping import Hint
+from gateway.app.housekeeping import WakeUp
 from gateway.confirm import Confirmer
 from gateway.core.domain import Priority
 from gateway.delivery import Dispatcher
@@ -13,11 +13,11 @@ from gateway.ledger.received.instances import ArrivalOutcome, Recorded
 from gateway.retrieve import Retriever
 
 
-class Hints:
+class WakeUps:
     """Carries each stage's hints to the others, from whatever thread they are given on."""
 
     def __init__(self) -> None:
-        self.settled = Hint()
+        self.settled = WakeUp()
 
     def connect(
         self,

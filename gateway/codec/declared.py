@@ -111,7 +111,7 @@ def fits(beginning: bytes, length: int, declared: str, read: Read) -> bool:
         return b"\0" not in beginning[:2]  # as the number of a first group has in either order, and few deflated data sets
     if as_declared.big_endian or beginning[1:2] not in (b"", b"\0") or (beginning[4:6] in VRS) is not as_declared.explicit:
         return False
-    return _Glance(beginning, length, as_declared, read).fits()
+    return _QuickCheck(beginning, length, as_declared, read).fits()
 
 
 def _begins(beginning: bytes, encoding: Encoding) -> bool:
@@ -126,7 +126,7 @@ def _begins(beginning: bytes, encoding: Encoding) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class _Glance:
+class _QuickCheck:
     """A look at a data set, of which `beginning` is at hand, for what speaks against its transfer syntax."""
 
     beginning: bytes
@@ -236,8 +236,8 @@ def _unread(extent: Extent, declared: TransferSyntax) -> Judgement:
     looks_right = declared.deflated or _begins(extent.read(0, 16), Encoding(declared.explicit, declared.big_endian))
     if not looks_right:
         return Judgement(declared.uid, f"with headers that are not those of {declared.name}")
-    glance = _Glance(extent.read(0, BEGINNING_BYTES), extent.length, declared, extent.read)
-    return Judgement(declared.uid, f"with Pixel Data that is not in {declared.name}" if glance.contradicts() else "")
+    quick = _QuickCheck(extent.read(0, BEGINNING_BYTES), extent.length, declared, extent.read)
+    return Judgement(declared.uid, f"with Pixel Data that is not in {declared.name}" if quick.contradicts() else "")
 
 
 def _walked_through(encoding: Encoding, found: Survey, declared: TransferSyntax, pool: Pool) -> Judgement:

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
         from_json,
         to_json,
     )
-    from gateway.retrieve.request import Errand, Wanted, check_single
+    from gateway.retrieve.request import JobSpec, Wanted, check_single
     from gateway.retrieve.retriever import Retriever
     from gateway.retrieve.session import Session
     from gateway.retrieve.study_lists import ListKind, StudyList, decode_list, parse_list
@@ -61,7 +61,7 @@ else:
             ),
             "session": ("Session",),
             "request": (
-                "Errand",
+                "JobSpec",
                 "Wanted",
                 "check_single",
             ),
@@ -69,9 +69,9 @@ else:
     )
 
 __all__ = [
-    "Errand",
     "Event",
     "JobEnded",
+    "JobSpec",
     "JobStarted",
     "ListKind",
     "Progress",

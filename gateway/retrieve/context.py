@@ -29,8 +29,8 @@ from gateway.retrieve.arrivals.correlate import Arrivals
 from gateway.retrieve.events import Waiting
 from gateway.retrieve.operations.method import Method, methods
 from gateway.retrieve.recovery import AcceptanceOrder, Backoff
-from gateway.retrieve.source.acceptance_orders import Turns
-from gateway.retrieve.source.association_pool import Kept
+from gateway.retrieve.source.acceptance_orders import AcceptanceOrders
+from gateway.retrieve.source.association_pool import AssociationPool
 from gateway.retrieve.source.call import converse, tell_trio
 from gateway.retrieve.source.move_slots import Slots
 
@@ -58,7 +58,7 @@ QUERIES_AT_A_TIME = 16
 MAX_MOVES = 80
 """C-MOVEs and C-GETs of one source at a time: as many as it may be configured to have, and some that are being given up."""
 
-Existing = Callable[[str, str, Collection[str], Collection[str]], set[str]]
+HeldByAll = Callable[[str, str, Collection[str], Collection[str]], set[str]]
 """Given the name of a source, a study, its series and destinations: the SOP Instance UIDs that all of those hold.
 
 Without destinations those are meant that the routes may lead to from the source. Blocking; called on a thread.
@@ -79,10 +79,10 @@ class Source:
     name: str
     table: SourceTable
     connect: Callable[[tuple[ProposedContext, ...]], Requestor]
-    associations: Kept
+    associations: AssociationPool
     """Those for C-FIND and C-MOVE."""
     moves: Slots
-    turns: Turns
+    orders: AcceptanceOrders
     both_orders: bool = False
     asynchronous: bool = False
     anonymous: bool = False
@@ -108,7 +108,7 @@ class Source:
     @property
     def order(self) -> AcceptanceOrder:
         """The order of transfer syntaxes that works for it, as far as is known."""
-        return self.turns.usual
+        return self.orders.usual
 
     def flowed_at(self) -> float:
         """Return when it last sent anything, monotonic seconds; 0.0 where that is not known."""
@@ -131,7 +131,7 @@ class Source:
 
 
 @dataclass(frozen=True)
-class Means:
+class RetrieveContext:
     """The services that every retrieval works with.
 
     `registration` tells a person what to register in a source. `barrier` returns once the ledger has, and the arrivals count,
@@ -146,7 +146,7 @@ class Means:
     threads: trio.CapacityLimiter
     barrier: Callable[[], None]
     has_room: Callable[[], bool]
-    existing: Existing | None
+    existing: HeldByAll | None
     storage: Callable[[], StorageService]
     encodings: Encodings | None = None
     backoff: Backoff = field(default_factory=Backoff)

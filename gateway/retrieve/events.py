@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 from gateway.core.domain import Basis, Priority, VerdictKind, is_uid
 from gateway.core.errors import UsageError
 from gateway.core.single_values import SingleValue
-from gateway.retrieve.request import Errand, check_single
+from gateway.retrieve.request import JobSpec, check_single
 
 
 @dataclass(frozen=True)
@@ -74,9 +74,9 @@ class PullRequest:
         """Return what identifies the same command given again (64 hexadecimal digits)."""
         return hashlib.sha256(f"pull {self.criteria()}".encode()).hexdigest()
 
-    def errand(self) -> Errand:
+    def spec(self) -> JobSpec:
         """Return what the job is done for."""
-        return Errand("pull", self.fingerprint(), self.criteria(), self.destinations, self.priority)
+        return JobSpec("pull", self.fingerprint(), self.criteria(), self.destinations, self.priority)
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from gateway.association.upper.contexts import ProposedContext
 from gateway.config.settings import Settings, SourceTable, TlsTable
 from gateway.core.errors import UsageError, require_known
 from gateway.core.throttle import Throttle
-from gateway.retrieve.source.association_pool import Kept
+from gateway.retrieve.source.association_pool import AssociationPool
 from gateway.retrieve.source.call import converse
 
 QueryLevel = Literal["STUDY", "SERIES", "IMAGE"]
@@ -57,7 +57,7 @@ def _associate(
 
 
 async def find(
-    associations: Kept,
+    associations: AssociationPool,
     queries: trio.CapacityLimiter,
     keys: Mapping[str, str],
     level: QueryLevel = "STUDY",

@@ -22,11 +22,11 @@ from gateway.core.log import get_logger
 from gateway.core.single_values import how_passed_over, passed_over
 from gateway.ledger.jobs import retrievals
 from gateway.retrieve import listing
-from gateway.retrieve.context import Means, Source
+from gateway.retrieve.context import RetrieveContext, Source
 from gateway.retrieve.events import Event, JobEnded, JobStarted, PullRequest, StudyEnded, Verdict
 from gateway.retrieve.request import Wanted
 from gateway.retrieve.session import Session
-from gateway.retrieve.source.association_pool import Kept
+from gateway.retrieve.source.association_pool import AssociationPool
 from gateway.retrieve.source.call import converse
 
 log = get_logger()
@@ -62,8 +62,10 @@ class Answer:
 class Job:
     """A request being carried out; `run` is its root task."""
 
-    def __init__(self, means: Means, source: Source, request: PullRequest, events: trio.MemorySendChannel[Event]) -> None:
-        self._means = means
+    def __init__(
+        self, context: RetrieveContext, source: Source, request: PullRequest, events: trio.MemorySendChannel[Event]
+    ) -> None:
+        self._context = context
         self._source = source
         self._request = request
         self._events = events
@@ -109,19 +111,19 @@ class Job:
 
     async def _started(self) -> Session:
         await self._echo()
-        session = self._session = await Session.open(self._means, self._source, self._request.errand())
+        session = self._session = await Session.open(self._context, self._source, self._request.spec())
         if session.resumed:
-            now = self._means.clock()
-            await self._means.write(partial(retrievals.forget_unfound, job_id=session.job_id))
-            earlier = await self._means.read(partial(retrievals.retrievals_of, job_id=session.job_id))
-            unproved = await self._means.read(partial(retrievals.unproved, job_id=session.job_id))
+            now = self._context.clock()
+            await self._context.write(partial(retrievals.forget_unfound, job_id=session.job_id))
+            earlier = await self._context.read(partial(retrievals.retrievals_of, job_id=session.job_id))
+            unproved = await self._context.read(partial(retrievals.unproved, job_id=session.job_id))
             self._earlier = {one.study_instance_uid: one for one in earlier if one.id not in unproved and _holds(one, now)}
         await self._events.send(JobStarted(session.job_id, self._source.name, session.resumed))
         return session
 
     async def _echo(self) -> None:
         """Ask whether the source is there; one that has no Verification service is asked all the same."""
-        once = Kept(partial(self._source.connect, VERIFICATION_CONTEXTS), keep_s=0.0)
+        once = AssociationPool(partial(self._source.connect, VERIFICATION_CONTEXTS), keep_s=0.0)
         try:
             await converse(once, Requestor.echo, self._source.queries)
         except NoPresentationContext:
@@ -156,7 +158,7 @@ class Job:
             return []
         if self._unasked < GIVE_UP_AFTER:
             try:
-                answers = await self._means.ask(self._source, partial(_answers, keys, self._source.knowledge), self._hint)
+                answers = await self._context.ask(self._source, partial(_answers, keys, self._source.knowledge), self._hint)
             except AssociationError as error:
                 self._fail(error)
                 self._unasked += GIVE_UP_AFTER if error.retryable else 1  # what may pass was waited for already
@@ -189,7 +191,7 @@ class Job:
             return False
         if study not in self._seen:
             self._seen.add(study)
-            listed, skipped = await self._means.read(partial(retrievals.expected, retrieval_id=earlier.id))
+            listed, skipped = await self._context.read(partial(retrievals.expected, retrieval_id=earlier.id))
             count = earlier.expected_count or 0
             seconds = round((earlier.ended_at or earlier.started_at) - earlier.started_at, 3)
             verdict = Verdict(
@@ -231,8 +233,8 @@ class Job:
             log.debug("event_dropped", job=self._id, name=event.name)
 
     async def _record(self, session: Session, verdict: Verdict) -> None:
-        now = self._means.clock()
-        opened = await self._means.write(
+        now = self._context.clock()
+        opened = await self._context.write(
             partial(
                 retrievals.open_retrieval,
                 job_id=session.job_id,
@@ -241,7 +243,7 @@ class Job:
                 now=now,
             )
         )
-        await self._means.write(
+        await self._context.write(
             partial(retrievals.settle, retrieval_id=opened.id, verdict=verdict.kind, note=verdict.note, now=now)
         )
         await self._ended(verdict)

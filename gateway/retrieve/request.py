@@ -34,7 +34,7 @@ class Wanted:
 
 
 @dataclass(frozen=True)
-class Errand:
+class JobSpec:
     """The job that studies are retrieved for: the same `fingerprint` given again carries on where the job stopped.
 
     `criteria` is canonical JSON for people and recovery. `destinations` are names of ``[destinations]`` to which everything that

@@ -29,18 +29,18 @@ from gateway.ledger.jobs.retrievals import JobState
 from gateway.ledger.peers import learned
 from gateway.retrieve import finding
 from gateway.retrieve.arrivals.correlate import Arrivals
-from gateway.retrieve.context import BOTH_ORDERS, Encodings, Existing, Means, Source
+from gateway.retrieve.context import BOTH_ORDERS, Encodings, HeldByAll, RetrieveContext, Source
 from gateway.retrieve.events import Event, PullRequest
 from gateway.retrieve.finding import QueryLevel, connecting
 from gateway.retrieve.job import Job
 from gateway.retrieve.operations.method import Method
 from gateway.retrieve.recovery import USUAL_ORDERS, Backoff, Level, Target, class_orders
-from gateway.retrieve.request import Errand
+from gateway.retrieve.request import JobSpec
 from gateway.retrieve.session import Session, nobody
 from gateway.retrieve.single.c_move import capture
 from gateway.retrieve.single.captures import Capturing
-from gateway.retrieve.source.acceptance_orders import Turns
-from gateway.retrieve.source.association_pool import Kept
+from gateway.retrieve.source.acceptance_orders import AcceptanceOrders
+from gateway.retrieve.source.association_pool import AssociationPool
 from gateway.retrieve.source.move_slots import Slots
 from gateway.retrieve.source.reachable import address_towards
 
@@ -76,7 +76,7 @@ class Retriever:
         barrier: Callable[[], None],
         storage: Callable[[], StorageService],
         has_room: Callable[[], bool] = lambda: True,
-        existing: Existing | None = None,
+        existing: HeldByAll | None = None,
         encodings: Encodings | None = None,
         throttles: Mapping[str, Throttle] | None = None,
         backoff: Backoff | None = None,
@@ -86,10 +86,10 @@ class Retriever:
 
         `tls` makes a requestor's context; `set_order` changes the order in which transfer syntaxes are accepted from a source on
         its next associations, and by a third argument those of single SOP classes; `barrier` blocks until the ledger has all that
-        was answered 0000 (`Means`); `storage` gives what takes in the instances that come by C-GET; `has_room` says whether the
-        spool takes more; `existing` is asked for `skip_existing`, `encodings` for what instances are stored as; `throttles` are
-        those of the sources that have one; `backoff` is how a source that is busy or out of reach is waited for; `listening` is
-        awaited before a source may be asked to call us by C-MOVE, and raises where nobody can.
+        was answered 0000 (`RetrieveContext`); `storage` gives what takes in the instances that come by C-GET; `has_room` says
+        whether the spool takes more; `existing` is asked for `skip_existing`, `encodings` for what instances are stored as;
+        `throttles` are those of the sources that have one; `backoff` is how a source that is busy or out of reach is waited for;
+        `listening` is awaited before a source may be asked to call us by C-MOVE, and raises where nobody can.
         """
         self._settings = settings
         self._ledger = ledger
@@ -100,7 +100,7 @@ class Retriever:
         self._arrivals = Arrivals(settings.gateway.ae_title)
         self._sources: dict[str, Source] = {}
         self._running: set[str] = set()
-        self._means = Means(
+        self._context = RetrieveContext(
             ledger=ledger,
             arrivals=self._arrivals,
             ae_title=settings.gateway.ae_title,
@@ -133,7 +133,7 @@ class Retriever:
         failure: Exception | None = None
         with self._once(request.fingerprint(), "pull"), events:
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(Job(self._means, source, request, tell).run)
+                nursery.start_soon(Job(self._context, source, request, tell).run)
                 try:
                     yield events
                 except Exception as error:  # noqa: BLE001 - the caller's own: raised again, outside the nursery, as it was
@@ -143,7 +143,7 @@ class Retriever:
             raise failure
 
     @asynccontextmanager
-    async def job(self, source: str, errand: Errand) -> AsyncIterator[Session]:
+    async def job(self, source: str, spec: JobSpec) -> AsyncIterator[Session]:
         """Open a job for a planner that retrieves its studies one by one: ``async with retriever.job(…) as session: …``.
 
         Leaving the block has the ledger say that the job is done, and that it was stopped when an error or a cancellation ends it.
@@ -154,10 +154,10 @@ class Retriever:
             LedgerError: the ledger cannot be used.
         """
         asked = self._source(source)
-        require_known("destination", errand.destinations, self._settings.destinations)
+        require_known("destination", spec.destinations, self._settings.destinations)
         await self._reachable(asked)
-        with self._once(errand.fingerprint, errand.kind):
-            session = await Session.open(self._means, asked, errand)
+        with self._once(spec.fingerprint, spec.kind):
+            session = await Session.open(self._context, asked, spec)
             state: JobState = "stopped"
             try:
                 yield session
@@ -212,7 +212,7 @@ class Retriever:
         """
         asked = self._source(source)
         lister = StudyLister(keys, asked.knowledge.at("STUDY"), wanted)
-        await self._means.ask(asked, partial(go_through, lister), nobody)
+        await self._context.ask(asked, partial(go_through, lister), nobody)
         found = lister.listing
         log.debug("studies_listed", source=source, studies=len(found.found), queries=found.queries, doubt=found.doubt)
         return found
@@ -237,7 +237,7 @@ class Retriever:
         """
         await self._reachable(self._source(source))
         target = Target(Level.IMAGE, *uids[:2], uids[2:])
-        return await capture(self._means, self._source(source), target, storage)
+        return await capture(self._context, self._source(source), target, storage)
 
     def arrived(self, retrieval_id: int | None, sop_instance_uid: str, size_bytes: int) -> None:
         """Hint that an instance is durable and recorded; a lost hint costs time, never an instance. Thread-safe, never raises."""
@@ -257,7 +257,7 @@ class Retriever:
         throttle = self._throttles.get(name)
         connect = connecting(self._settings, name, self._tls, throttle)
         table = self._settings.sources[name]
-        now, subject = self._means.clock(), learned.source_subject(name)
+        now, subject = self._context.clock(), learned.source_subject(name)
         with self._ledger.read() as connection:
             taught = {fact: learned.get(connection, subject, fact, now=now) for fact in _TAUGHT}
             knowledge = memory.recall(connection, subject, now=now, max_results=table.max_results)
@@ -267,9 +267,9 @@ class Retriever:
             name,
             table,
             connect,
-            Kept(partial(connect, STUDY_ROOT_CONTEXTS)),
+            AssociationPool(partial(connect, STUDY_ROOT_CONTEXTS)),
             Slots(table.moves),
-            Turns(usual, partial(self._set_order, name), by_class),
+            AcceptanceOrders(usual, partial(self._set_order, name), by_class),
             both_orders=taught[BOTH_ORDERS] == "yes",
             asynchronous=taught[learned.ASYNCHRONOUS] == "yes",
             anonymous=taught[learned.ANONYMOUS] == "yes",

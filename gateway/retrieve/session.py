@@ -12,9 +12,9 @@ import trio
 
 from gateway.core.log import get_logger
 from gateway.ledger.jobs import retrievals
-from gateway.retrieve.context import Means, Source
+from gateway.retrieve.context import RetrieveContext, Source
 from gateway.retrieve.events import Event, Verdict
-from gateway.retrieve.request import Errand, Wanted
+from gateway.retrieve.request import JobSpec, Wanted
 from gateway.retrieve.study import StudyRetrieval
 
 log = get_logger()
@@ -29,43 +29,43 @@ async def nobody(_event: Event) -> None:
     """Tell nobody."""
 
 
-def opening(errand: Errand) -> Callable[..., retrievals.Job]:
-    """Return the change of the ledger that opens the job of `errand`; it wants the time as ``now``."""
+def opening(spec: JobSpec) -> Callable[..., retrievals.Job]:
+    """Return the change of the ledger that opens the job of `spec`; it wants the time as ``now``."""
     return partial(
         retrievals.open_job,
-        kind=errand.kind,
-        fingerprint=errand.fingerprint,
-        criteria=errand.criteria,
-        destinations=errand.destinations,
-        priority=errand.priority,
-        reopen=errand.reopen,
+        kind=spec.kind,
+        fingerprint=spec.fingerprint,
+        criteria=spec.criteria,
+        destinations=spec.destinations,
+        priority=spec.priority,
+        reopen=spec.reopen,
     )
 
 
 class Session:
     """A job of retrievals at one source. `retrieve` may run several times at once."""
 
-    def __init__(self, means: Means, source: Source, errand: Errand, job: retrievals.Job) -> None:
+    def __init__(self, context: RetrieveContext, source: Source, spec: JobSpec, job: retrievals.Job) -> None:
         self.job_id = job.id
         self.resumed = job.resumed
         self.reopened = job.reopened
         self.source = source.name
-        self._means = means
+        self._context = context
         self._source = source
-        self._errand = errand
+        self._spec = spec
         self._closed = False
 
     @classmethod
-    async def open(cls, means: Means, source: Source, errand: Errand) -> Session:
-        """Open the job of `errand` in the ledger, or carry on the one of the same fingerprint that was not done.
+    async def open(cls, context: RetrieveContext, source: Source, spec: JobSpec) -> Session:
+        """Open the job of `spec` in the ledger, or carry on the one of the same fingerprint that was not done.
 
         Raises:
             LedgerError: the ledger cannot be used.
 
         """
-        job = await means.write(partial(opening(errand), now=means.clock()))
-        log.info("job_started", job=job.id, kind=errand.kind, source=source.name, resumed=job.resumed)
-        return cls(means, source, errand, job)
+        job = await context.write(partial(opening(spec), now=context.clock()))
+        log.info("job_started", job=job.id, kind=spec.kind, source=source.name, resumed=job.resumed)
+        return cls(context, source, spec, job)
 
     async def retrieve(
         self,
@@ -89,7 +89,7 @@ class Session:
 
         """
         retrieval = StudyRetrieval(
-            self._means, self._source, self._errand, self.job_id, wanted, asked=asked, tell=tell, hint=hint or tell
+            self._context, self._source, self._spec, self.job_id, wanted, asked=asked, tell=tell, hint=hint or tell
         )
         return await retrieval.run(skip_existing=skip_existing, fresh=fresh)
 
@@ -99,5 +99,5 @@ class Session:
             return
         self._closed = True
         with trio.CancelScope(shield=True, deadline=trio.current_time() + STOP_S):
-            await self._means.write(partial(retrievals.set_job_state, job_id=self.job_id, state=state, now=self._means.clock()))
+            await self._context.write(partial(retrievals.set_job_state, job_id=self.job_id, state=state, now=self._context.clock()))
         log.info("job_ended", job=self.job_id, source=self.source, state=state)

@@ -23,15 +23,15 @@ from gateway.ledger.peers import learned
 from gateway.retrieve import listing, recovery
 from gateway.retrieve.arrivals.correlate import Watch
 from gateway.retrieve.arrivals.quiet import settle
-from gateway.retrieve.context import BOTH_ORDERS, Means, Signal, Source
+from gateway.retrieve.context import BOTH_ORDERS, RetrieveContext, Signal, Source
 from gateway.retrieve.events import Event, Progress, Repairing, StudyPlanned, Verdict, Waiting
 from gateway.retrieve.operations.carry_out import Asking
 from gateway.retrieve.operations.method import Method, in_vain
 from gateway.retrieve.recovery import AcceptanceOrder, End, Patience, Round, Step, Target, Way
-from gateway.retrieve.request import Errand, Wanted
+from gateway.retrieve.request import JobSpec, Wanted
 from gateway.retrieve.source.call import Moved
 from gateway.retrieve.verdict import notes
-from gateway.retrieve.verdict.expectation import Account
+from gateway.retrieve.verdict.expectation import RetrievalRecord
 from gateway.retrieve.verdict.tally import NOT_LISTED_AGAIN, Expectation, Tally, grown, judge
 
 log = get_logger()
@@ -51,9 +51,9 @@ class StudyRetrieval:
 
     def __init__(
         self,
-        means: Means,
+        context: RetrieveContext,
         source: Source,
-        errand: Errand,
+        spec: JobSpec,
         job_id: int,
         wanted: Wanted,
         *,
@@ -62,10 +62,10 @@ class StudyRetrieval:
         hint: Callable[[Event], Awaitable[None]],
     ) -> None:
         """`tell` waits for a slow listener; `hint`, for what is told while a source is busy with us, never does."""
-        self._means = means
+        self._context = context
         self._source = source
         self._job_id = job_id
-        self._errand = errand
+        self._spec = spec
         self._wanted = wanted
         self._study = wanted.study_instance_uid
         self._asked = asked
@@ -85,8 +85,8 @@ class StudyRetrieval:
             LedgerError: the ledger cannot be used.
 
         """
-        now = self._means.clock()
-        opened = await self._means.write(
+        now = self._context.clock()
+        opened = await self._context.write(
             partial(
                 retrievals.open_retrieval,
                 job_id=self._job_id,
@@ -97,18 +97,18 @@ class StudyRetrieval:
             )
         )
         self._resumed = opened.started_at != now
-        self._account = Account(opened.id, self._study, self._errand)
-        errand, source = self._errand, self._source
-        self._watch = Watch(opened.id, source.name, self._signal.give, errand.directed, errand.priority, flowed_at=source.flowed_at)
-        self._means.arrivals.open(self._watch)
+        self._record = RetrievalRecord(opened.id, self._study, self._spec)
+        spec, source = self._spec, self._source
+        self._watch = Watch(opened.id, source.name, self._signal.give, spec.directed, spec.priority, flowed_at=source.flowed_at)
+        self._context.arrivals.open(self._watch)
         try:
             verdict = await self._judged(skip_existing)
         finally:
-            self._means.arrivals.close(self._watch)
+            self._context.arrivals.close(self._watch)
         settled = partial(
-            retrievals.settle, retrieval_id=opened.id, verdict=verdict.kind, note=verdict.note, now=self._means.clock()
+            retrievals.settle, retrieval_id=opened.id, verdict=verdict.kind, note=verdict.note, now=self._context.clock()
         )
-        await self._means.write(settled)
+        await self._context.write(settled)
         return verdict
 
     async def _judged(self, skip_existing: bool) -> Verdict:
@@ -116,30 +116,30 @@ class StudyRetrieval:
             await self._plan(skip_existing)
         except AssociationError as error:
             return self._verdict(VerdictKind.FAILED, f"the source could not be asked what it has: {error}")
-        if not self._account.tally.whole or self._account.expectation.short:
+        if not self._record.tally.whole or self._record.expectation.short:
             await self._fetch_with_progress()
-        registration, account = partial(self._means.registration, self._source.table), self._account
+        registration, record = partial(self._context.registration, self._source.table), self._record
         trouble = notes.trouble(self._moved, self._watch, registration)
-        told = (*account.expectation.notes, *notes.conflicts(account.conflicts))
-        expectation = replace(account.expectation, notes=told)
-        kind, note = judge(expectation, account.tally, skipped=len(account.skipped), trouble=trouble)
+        told = (*record.expectation.notes, *notes.conflicts(record.conflicts))
+        expectation = replace(record.expectation, notes=told)
+        kind, note = judge(expectation, record.tally, skipped=len(record.skipped), trouble=trouble)
         return self._verdict(kind, note)
 
     def _verdict(self, kind: VerdictKind, note: str) -> Verdict:
-        account = self._account
+        record = self._record
         verdict = Verdict(
             kind=kind,
             study_instance_uid=self._study,
-            basis=account.expectation.basis,
-            expected=account.expectation.count,
-            received=account.tally.received,
-            skipped=len(account.skipped),
-            missing=account.tally.missing,
+            basis=record.expectation.basis,
+            expected=record.expectation.count,
+            received=record.tally.received,
+            skipped=len(record.skipped),
+            missing=record.tally.missing,
             note=note,
             seconds=round(time.monotonic() - self._began, 3),
             bytes=self._watch.bytes,
             asked=self._asked,
-            unfit=dict(account.tally.unfit),
+            unfit=dict(record.tally.unfit),
             retrieval_id=self._watch.retrieval_id,
         )
         counts = {"expected": verdict.expected, "received": verdict.received, "missing": len(verdict.missing)}
@@ -149,23 +149,23 @@ class StudyRetrieval:
     # Planning
 
     async def _plan(self, skip_existing: bool) -> None:
-        account, where = self._account, self._errand.destinations
-        account.expectation = await self._with_encodings(await self._list())
-        if skip_existing and self._means.existing is not None and account.expectation.listed:
-            existing = partial(self._means.existing, self._source.name, self._study, account.expectation.series, where)
+        record, where = self._record, self._spec.destinations
+        record.expectation = await self._with_encodings(await self._list())
+        if skip_existing and self._context.existing is not None and record.expectation.listed:
+            existing = partial(self._context.existing, self._source.name, self._study, record.expectation.series, where)
             held = await trio.to_thread.run_sync(existing, limiter=self._source.queries, abandon_on_cancel=True)
-            account.skipped = held & set(account.expectation.listed)
+            record.skipped = held & set(record.expectation.listed)
         if self._resumed:
-            await self._means.caught_up()
+            await self._context.caught_up()
         for uid, size in (await self._expect()).items():
             self._watch.note(uid, size)
-        basis, count = account.expectation.basis, account.expectation.count
-        planned = StudyPlanned(self._study, account.retrieval_id, basis, count, len(account.skipped), account.tally.received)
+        basis, count = record.expectation.basis, record.expectation.count
+        planned = StudyPlanned(self._study, record.retrieval_id, basis, count, len(record.skipped), record.tally.received)
         await self._tell(planned)
 
     async def _with_encodings(self, found: Expectation) -> Expectation:
         """Add what the source has its instances in, where it tells that otherwise than by C-FIND."""
-        ask = self._means.encodings
+        ask = self._context.encodings
         if ask is None or found.transfer_syntaxes or not found.listed:
             return found
         told = await trio.to_thread.run_sync(
@@ -184,33 +184,33 @@ class StudyRetrieval:
                 requestor, self._wanted, busy=busy, encodings=encodings, before=before, knowledge=source.knowledge
             )
 
-        found = await self._means.ask(source, listed, self._hint, self._study)
+        found = await self._context.ask(source, listed, self._hint, self._study)
         if encodings and before is None and found.listed and source.encodings is not (told := bool(found.transfer_syntaxes)):
             # One that does not tell them is not asked again: it may read each instance for the answer.
             source.encodings = told
-            await self._means.remember(source, learned.ENCODINGS, "yes" if told else "no")
+            await self._context.remember(source, learned.ENCODINGS, "yes" if told else "no")
         return found
 
     async def _expect(self) -> Mapping[str, int]:
         """Have the ledger know what is expected; return what of it is here, by UID with lengths in bytes."""
-        here = await self._means.write(self._account.expect)
-        self._means.arrivals.expect(self._watch, self._account.wanted)
-        self._account.take(here)
+        here = await self._context.write(self._record.expect)
+        self._context.arrivals.expect(self._watch, self._record.wanted)
+        self._record.take(here)
         return here.came.fit
 
     async def _compare(self) -> Tally:
         # Where all of it was seen to be recorded, nothing else has to be waited for.
-        account = self._account
+        record = self._record
         seen = self._outstanding() == 0
-        if not (seen and account.take(await self._means.read(account.here, caught_up=False)).whole):
-            account.take(await self._means.read(account.here))
-        if account.tally.unfit:
-            self._means.arrivals.forget(self._watch, account.tally.unfit)
-        return account.tally
+        if not (seen and record.take(await self._context.read(record.here, caught_up=False)).whole):
+            record.take(await self._context.read(record.here))
+        if record.tally.unfit:
+            self._context.arrivals.forget(self._watch, record.tally.unfit)
+        return record.tally
 
     def _outstanding(self) -> int | None:
         """Return how many instances are still to arrive, also of those that are counted and not listed; None where nobody knows."""
-        watch, expectation = self._watch, self._account.expectation
+        watch, expectation = self._watch, self._record.expectation
         outstanding = watch.outstanding(expectation.count)
         if outstanding == 0 and expectation.short:
             counted = expectation.counted or 0
@@ -242,7 +242,7 @@ class StudyRetrieval:
 
     def _progress(self) -> Progress:
         watch = self._watch
-        return Progress(self._study, watch.retrieval_id, self._account.expectation.count, watch.present, watch.bytes)
+        return Progress(self._study, watch.retrieval_id, self._record.expectation.count, watch.present, watch.bytes)
 
     async def _fetch(self) -> None:
         for _ in range(MAX_GROWTH):
@@ -256,17 +256,17 @@ class StudyRetrieval:
         """Fetch what is missing in a slot of the source, and carry on in another where that one is asked back."""
         number: int | None = None
         begun = False
-        while not self._account.tally.whole or (self._account.expectation.short and not begun):
+        while not self._record.tally.whole or (self._record.expectation.short and not begun):
             begun = True
             rounds = list[Round]()
-            async with self._source.moves.take(self._errand.priority, number=number) as slot:
+            async with self._source.moves.take(self._spec.priority, number=number) as slot:
                 number = slot.number
                 with slot.scope:
                     rounds = await self._by_what_works()
                 if not slot.asked_back:
                     return rounds
                 log.info("study_made_way", study=self._study, source=self._source.name)
-                await self._means.caught_up()
+                await self._context.caught_up()
                 await self._compare()
         return []
 
@@ -289,7 +289,7 @@ class StudyRetrieval:
 
     async def _get_unfit(self, number: int) -> None:
         """Ask by C-GET for what came by C-MOVE otherwise than the source has it: some transcode in the one and not in the other."""
-        if self._method is Method.GET or not self._account.tally.unfit:
+        if self._method is Method.GET or not self._record.tally.unfit:
             return
         usual, moved = self._method, self._moved
         self._method = Method.GET
@@ -308,7 +308,7 @@ class StudyRetrieval:
         """Tell whether anything came by the operation, which is learned then."""
         came = any(one.gained for one in rounds)
         if came:
-            await self._means.worked(self._source, self._method)
+            await self._context.worked(self._source, self._method)
         return came
 
     async def _rounds(self, rounds: list[Round], *, persist: bool) -> list[Round]:
@@ -319,7 +319,7 @@ class StudyRetrieval:
             if rounds:
                 await self._hint(self._repairing(notes.name(step, source.order), len(rounds), rounds[-1].end))
                 await self._pause_after(rounds)
-            async with source.turns.take(step.order, for_all=step.way is not Way.FIRST):
+            async with source.orders.take(step.order, for_all=step.way is not Way.FIRST):
                 rounds.append(await self._round(step))
             step = self._next_step(rounds) if persist or not self._in_vain(rounds) else None
         return rounds
@@ -329,27 +329,27 @@ class StudyRetrieval:
         if not rounds:
             return Step(Way.FIRST, source.order)
         return recovery.next_step(
-            rounds, self._account.tally.short, basis=self._account.expectation.basis, both_orders=source.both_orders
+            rounds, self._record.tally.short, basis=self._record.expectation.basis, both_orders=source.both_orders
         )
 
     def _repairing(self, step: str, number: int, after: End = End.ANSWERED) -> Repairing:
-        missing = self._account.tally.short if self._account.tally.short is not None else 0
+        missing = self._record.tally.short if self._record.tally.short is not None else 0
         log.info("study_repair", study=self._study, source=self._source.name, step=step, round=number, missing=missing)
         return Repairing(self._study, self._watch.retrieval_id, step, number, missing, str(after))
 
     async def _pause_after(self, rounds: list[Round]) -> None:
         """Give a source whose association broke some time before it is asked again."""
         broken = recovery.broken_in_a_row(rounds)
-        pause = self._means.backoff.delay(broken, self._means.jitter()) if broken else None
+        pause = self._context.backoff.delay(broken, self._context.jitter()) if broken else None
         if pause is not None:
             await self._hint(Waiting(self._study, "unreachable", pause))
             await trio.sleep(pause)
 
     async def _round(self, step: Step) -> Round:
-        before, arrivals_before = self._account.tally, self._watch.arrivals
+        before, arrivals_before = self._record.tally, self._watch.arrivals
         asked, end, stalls = list[Moved](), End.ANSWERED, 0
         by_get = self._method is Method.GET
-        for target in recovery.targets(step, self._study, self._account.expectation, self._account.tally.missing):
+        for target in recovery.targets(step, self._study, self._record.expectation, self._record.tally.missing):
             moved = await self._move(target, step.order)
             asked.append(moved)
             end = moved.end
@@ -363,7 +363,7 @@ class StudyRetrieval:
         if self._method is Method.MOVE:
             await self._settle(lambda: claimed > self._watch.arrivals - arrivals_before, answered=end is End.ANSWERED)
         now = await self._compare()
-        classes = frozenset(self._account.classes.get(uid, "") for uid in set(before.missing).difference(now.missing))
+        classes = frozenset(self._record.classes.get(uid, "") for uid in set(before.missing).difference(now.missing))
         failed, unfit = sum(one.failed for one in asked), sum(uid in now.unfit for uid in now.missing)
         return Round(step, end, now.received - before.received, failed, unfit, classes - {""})
 
@@ -381,7 +381,7 @@ class StudyRetrieval:
         )
         if answered and settled.arrived and not source.asynchronous:
             source.asynchronous = True
-            await self._means.remember(self._source, learned.ASYNCHRONOUS, "yes")
+            await self._context.remember(self._source, learned.ASYNCHRONOUS, "yes")
         elif settled.in_vain:
             self._disproved = True
 
@@ -390,11 +390,11 @@ class StudyRetrieval:
         attempt = 0
         while True:
             attempt += 1
-            if not await self._means.room(self._hint, self._study):
+            if not await self._context.room(self._hint, self._study):
                 full = SpoolFull("the spool has no room for further instances")
                 return self._note(Moved(End.REFUSED, error=full, method=self._method))
             moved = self._note(await self._ask(target, order))
-            pause = self._means.backoff.delay(attempt, self._means.jitter()) if moved.end is End.BUSY else None
+            pause = self._context.backoff.delay(attempt, self._context.jitter()) if moved.end is End.BUSY else None
             if pause is None:
                 return moved
             await self._hint(Waiting(self._study, "busy", pause))
@@ -406,37 +406,37 @@ class StudyRetrieval:
         return moved
 
     async def _ask(self, target: Target, order: AcceptanceOrder) -> Moved:
-        asking = Asking(self._means, self._source, self._watch, stalled=self._stalled)
+        asking = Asking(self._context, self._source, self._watch, stalled=self._stalled)
         if self._method is Method.GET:
-            return await asking.get(target, order, self._account.expectation)
+            return await asking.get(target, order, self._record.expectation)
         return await asking.move(target)
 
     # Growing and learning
 
     async def _grew(self) -> bool:
         """List the study again; tell whether there is more to fetch than was asked for."""
-        before = self._account.expectation
+        before = self._record.expectation
         try:
             again = await self._list(before)
         except AssociationError as error:
             log.warning("study_not_listed_again", study=self._study, source=self._source.name, error=str(error))
-            self._account.expectation = replace(before, notes=(*before.notes, NOT_LISTED_AGAIN))
+            self._record.expectation = replace(before, notes=(*before.notes, NOT_LISTED_AGAIN))
             return False
-        self._account.expectation = grown(before, again)
-        if self._account.expectation == before:
+        self._record.expectation = grown(before, again)
+        if self._record.expectation == before:
             return False
-        was_short = self._account.tally.short or 0
+        was_short = self._record.tally.short or 0
         await self._expect()
-        return (self._account.tally.short or 0) > was_short
+        return (self._record.tally.short or 0) > was_short
 
     async def _learn(self, rounds: list[Round]) -> None:
         source, lesson = self._source, recovery.lesson(rounds)
         if lesson == "both":
             source.both_orders = True
-            await self._means.remember(source, BOTH_ORDERS, "yes")
+            await self._context.remember(source, BOTH_ORDERS, "yes")
         elif lesson is not None:
-            source.turns.learn(lesson)
-            await self._means.remember(source, learned.ACCEPTANCE_ORDER, lesson)
+            source.orders.learn(lesson)
+            await self._context.remember(source, learned.ACCEPTANCE_ORDER, lesson)
         elif by_class := recovery.class_lessons(rounds):
-            source.turns.learn_classes(by_class)
-            await self._means.remember(source, learned.CLASS_ORDERS, json.dumps(source.turns.by_class))
+            source.orders.learn_classes(by_class)
+            await self._context.remember(source, learned.CLASS_ORDERS, json.dumps(source.orders.by_class))

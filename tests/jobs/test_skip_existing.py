@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 
-from gateway.app.skip_existing import Existing, possible_destinations
+from gateway.app.skip_existing import SkipExisting, possible_destinations
 from gateway.config.settings import Settings
 from tests.support.ports import free_port
 
@@ -44,17 +44,17 @@ def test_a_destination_is_possible_unless_a_route_is_for_other_sources(
 def test_only_what_every_possible_destination_holds_is_skipped(tmp_path: Path) -> None:
     hold(tmp_path / "a", "1.2.1.1", "1.2.1.2")
     hold(tmp_path / "b", "1.2.1.2", "1.2.1.3")
-    existing = Existing(settings(tmp_path, [{"name": "r", "to": ["a", "b"]}]))
+    existing = SkipExisting(settings(tmp_path, [{"name": "r", "to": ["a", "b"]}]))
     assert existing("archive", "1.2", ["1.2.1"]) == {"1.2.1.2"}
 
 
 def test_nothing_is_skipped_where_no_route_leads_anywhere(tmp_path: Path) -> None:
     hold(tmp_path / "a", "1.2.1.1")
-    assert Existing(settings(tmp_path, []))("archive", "1.2", ["1.2.1"]) == set()
+    assert SkipExisting(settings(tmp_path, []))("archive", "1.2", ["1.2.1"]) == set()
 
 
 def test_nothing_is_skipped_when_a_destination_cannot_be_asked(tmp_path: Path) -> None:
     hold(tmp_path / "a", "1.2.1.1")
     down = {"kind": "dicom", "ae_title": "DOWN", "host": "127.0.0.1", "port": free_port()}
-    existing = Existing(settings(tmp_path, [{"name": "r", "to": ["a", "down"]}], down=down))
+    existing = SkipExisting(settings(tmp_path, [{"name": "r", "to": ["a", "down"]}], down=down))
     assert existing("archive", "1.2", ["1.2.1"]) == set()

@@ -21,7 +21,7 @@ from gateway.jobs.compare.runner import fetch_all
 from gateway.jobs.working_hours import Window
 from gateway.ledger.database import transitions
 from gateway.ledger.database.schema import deliveries
-from gateway.retrieve import Errand, Verdict, Wanted
+from gateway.retrieve import JobSpec, Verdict, Wanted
 from tests.retrieve.conftest import Bench
 from tests.support.pacs import Order, honest
 
@@ -61,9 +61,9 @@ async def test_a_repair_is_stopped_at_the_end_of_its_hours_and_carried_on(
 
     here = bench(script=until_morning)
     hours = Hours(Window(NIGHTS, clock=lambda: datetime(2026, 11, 25, 22 if night[0] else 12, tzinfo=UTC)), evening)
-    errand = Errand("compare", "fingerprint", "{}", ("copy",))
+    spec = JobSpec("compare", "fingerprint", "{}", ("copy",))
     with trio.fail_after(60):
-        _, verdicts = await fetch_all(here.retriever, "archive", errand, [Fetch(Wanted(here.study))], hours, at_a_time=1)
+        _, verdicts = await fetch_all(here.retriever, "archive", spec, [Fetch(Wanted(here.study))], hours, at_a_time=1)
 
     (verdict,) = verdicts
     assert (verdict.kind, verdict.received) == (VerdictKind.COMPLETE, 5)

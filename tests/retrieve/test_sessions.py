@@ -17,7 +17,7 @@ from gateway.core.errors import UsageError
 from gateway.ledger.database.schema import deliveries, instances, jobs
 from gateway.ledger.database.transitions import move
 from gateway.ledger.jobs import retrievals
-from gateway.retrieve import Errand, Verdict, Wanted
+from gateway.retrieve import JobSpec, Verdict, Wanted
 from tests.retrieve.conftest import DEADLINE_S, Bench, study
 from tests.support.pacs import Order, honest
 
@@ -25,11 +25,11 @@ Start = Callable[..., Bench]
 COMPLETE, EMPTY = VerdictKind.COMPLETE, VerdictKind.EMPTY
 
 
-def errand(*destinations: str, name: str = "night", priority: Priority = Priority.NORMAL) -> Errand:
-    return Errand("sync", name, json.dumps({"name": name}), destinations, priority)
+def spec(*destinations: str, name: str = "night", priority: Priority = Priority.NORMAL) -> JobSpec:
+    return JobSpec("sync", name, json.dumps({"name": name}), destinations, priority)
 
 
-async def retrieved(desk: Bench, wanted: Wanted, what: Errand, **how: bool) -> Verdict:
+async def retrieved(desk: Bench, wanted: Wanted, what: JobSpec, **how: bool) -> Verdict:
     with trio.fail_after(DEADLINE_S):
         async with desk.retriever.job("archive", what) as session:
             return await session.retrieve(wanted, **how)
@@ -65,7 +65,7 @@ def series_of(desk: Bench, number: int) -> tuple[str, list[str]]:
 async def test_what_comes_for_a_job_goes_where_the_job_says(bench: Start) -> None:
     desk = bench()
 
-    verdict = await retrieved(desk, Wanted(desk.study), errand("copy", "second", priority=Priority.LOW))
+    verdict = await retrieved(desk, Wanted(desk.study), spec("copy", "second", priority=Priority.LOW))
 
     assert (verdict.kind, verdict.received) == (COMPLETE, 5)
     assert owed(desk) == {uid: {"copy", "second"} for uid in desk.pacs.uids()}
@@ -78,7 +78,7 @@ async def test_of_some_series_only_those_are_moved_and_judged(bench: Start) -> N
     desk = bench()
     series, uids = series_of(desk, 2)
 
-    verdict = await retrieved(desk, Wanted(desk.study, series=frozenset({series})), errand())
+    verdict = await retrieved(desk, Wanted(desk.study, series=frozenset({series})), spec())
 
     assert (verdict.kind, verdict.expected, verdict.received, verdict.note) == (COMPLETE, 2, 2, "")
     assert sorted(desk.reception.arrived) == sorted(uids)
@@ -89,7 +89,7 @@ async def test_of_some_instances_only_those_are_moved_and_judged(bench: Start) -
     desk = bench()
     wanted = {series_of(desk, 1)[1][0], series_of(desk, 2)[1][1]}
 
-    verdict = await retrieved(desk, Wanted(desk.study, instances=frozenset(wanted)), errand())
+    verdict = await retrieved(desk, Wanted(desk.study, instances=frozenset(wanted)), spec())
 
     assert (verdict.kind, verdict.expected) == (COMPLETE, 2)
     assert set(desk.reception.arrived) == wanted
@@ -101,7 +101,7 @@ async def test_all_named_instances_of_a_series_are_not_asked_for_as_a_series(ben
     desk = bench()
     _, uids = series_of(desk, 2)
 
-    verdict = await retrieved(desk, Wanted(desk.study, instances=frozenset(uids)), errand())
+    verdict = await retrieved(desk, Wanted(desk.study, instances=frozenset(uids)), spec())
 
     assert (verdict.kind, verdict.received) == (COMPLETE, 2)
     assert {order.level for order in desk.pacs.orders} == {"IMAGE"}
@@ -110,7 +110,7 @@ async def test_all_named_instances_of_a_series_are_not_asked_for_as_a_series(ben
 async def test_a_part_that_the_source_does_not_have_is_empty(bench: Start) -> None:
     desk = bench()
 
-    verdict = await retrieved(desk, Wanted(desk.study, series=frozenset({"1.2.3.4"})), errand())
+    verdict = await retrieved(desk, Wanted(desk.study, series=frozenset({"1.2.3.4"})), spec())
 
     assert (verdict.kind, verdict.expected, desk.pacs.orders) == (EMPTY, 0, [])
 
@@ -119,7 +119,7 @@ async def test_a_part_is_never_judged_by_counts_without_image_level(bench: Start
     desk = bench(refuse_find=lambda level, _finds: 0xA900 if level == "IMAGE" else None)
     uid = series_of(desk, 1)[1][0]
 
-    verdict = await retrieved(desk, Wanted(desk.study, instances=frozenset({uid})), errand())
+    verdict = await retrieved(desk, Wanted(desk.study, instances=frozenset({uid})), spec())
 
     assert verdict.kind is VerdictKind.INCOMPLETE
 
@@ -127,12 +127,12 @@ async def test_a_part_is_never_judged_by_counts_without_image_level(bench: Start
 async def test_what_a_destination_lost_since_is_moved_again_and_delivered_again(bench: Start) -> None:
     desk = bench()
     uids = desk.pacs.uids()
-    await retrieved(desk, Wanted(desk.study), errand("copy"))
+    await retrieved(desk, Wanted(desk.study), spec("copy"))
     settle(desk, uids)
     desk.reception.arrived.clear()
 
     wanted = Wanted(desk.study, instances=frozenset(uids[:1]))
-    verdict = await retrieved(desk, wanted, errand("copy", name="next night"))
+    verdict = await retrieved(desk, wanted, spec("copy", name="next night"))
 
     assert (verdict.kind, desk.reception.arrived) == (COMPLETE, uids[:1])
     with desk.ledger.read() as connection:
@@ -142,24 +142,24 @@ async def test_what_a_destination_lost_since_is_moved_again_and_delivered_again(
 
 async def test_what_is_on_its_way_to_the_destination_is_not_moved_again(bench: Start) -> None:
     desk = bench()
-    await retrieved(desk, Wanted(desk.study), errand("copy"))
+    await retrieved(desk, Wanted(desk.study), spec("copy"))
     desk.reception.arrived.clear()
 
-    verdict = await retrieved(desk, Wanted(desk.study), errand("copy", name="next night"))
+    verdict = await retrieved(desk, Wanted(desk.study), spec("copy", name="next night"))
 
     assert (verdict.kind, verdict.received, desk.reception.arrived) == (COMPLETE, 5, [])
 
 
 async def test_the_same_job_carries_on_and_a_fresh_retrieval_begins_anew(bench: Start) -> None:
     desk = bench()
-    first = await retrieved(desk, Wanted(desk.study), errand("copy"))
+    first = await retrieved(desk, Wanted(desk.study), spec("copy"))
     settle(desk, desk.pacs.uids())
     desk.reception.arrived.clear()
     with pytest.raises(RuntimeError):
-        async with desk.retriever.job("archive", errand("copy", name="crashing")):
+        async with desk.retriever.job("archive", spec("copy", name="crashing")):
             raise RuntimeError("a planner's own")
 
-    async with desk.retriever.job("archive", errand("copy", name="crashing")) as session:
+    async with desk.retriever.job("archive", spec("copy", name="crashing")) as session:
         assert session.resumed
         again = await session.retrieve(Wanted(desk.study), fresh=True)
         once_more = await session.retrieve(Wanted(desk.study))
@@ -171,12 +171,12 @@ async def test_the_same_job_carries_on_and_a_fresh_retrieval_begins_anew(bench: 
 async def test_a_job_runs_once_at_a_time_and_names_destinations_that_there_are(bench: Start) -> None:
     desk = bench()
 
-    async with desk.retriever.job("archive", errand()):
+    async with desk.retriever.job("archive", spec()):
         with pytest.raises(UsageError, match="running already"):
-            async with desk.retriever.job("archive", errand()):
+            async with desk.retriever.job("archive", spec()):
                 raise AssertionError("never here")
     with pytest.raises(UsageError, match="no destination is called 'nowhere'"):
-        async with desk.retriever.job("archive", errand("nowhere")):
+        async with desk.retriever.job("archive", spec("nowhere")):
             raise AssertionError("never here")
 
 
@@ -185,7 +185,7 @@ async def test_studies_of_one_job_are_retrieved_side_by_side(bench: Start) -> No
     desk = bench(datasets=datasets, source={"moves": 2})
     kinds = list[VerdictKind]()
 
-    async with desk.retriever.job("archive", errand()) as session:
+    async with desk.retriever.job("archive", spec()) as session:
 
         async def one(uid: str) -> None:
             kinds.append((await session.retrieve(Wanted(uid))).kind)
@@ -200,7 +200,7 @@ async def test_studies_of_one_job_are_retrieved_side_by_side(bench: Start) -> No
 
 async def test_an_instance_found_without_a_row_is_its_open_retrievals(bench: Start) -> None:
     desk = bench()
-    async with desk.retriever.job("archive", errand("copy")) as session:
+    async with desk.retriever.job("archive", spec("copy")) as session:
         verdict = await session.retrieve(Wanted(desk.study))
     uid = desk.pacs.uids()[0]
 
@@ -237,7 +237,7 @@ async def test_an_urgent_study_preempts_a_migration_that_then_resumes(bench: Sta
     ended = list[str]()
 
     async def migrate() -> None:
-        async with desk.retriever.job("archive", errand("copy", priority=Priority.LOW)) as session:
+        async with desk.retriever.job("archive", spec("copy", priority=Priority.LOW)) as session:
             assert (await session.retrieve(Wanted(big))).kind is COMPLETE
         ended.append("migration")
 
@@ -245,7 +245,7 @@ async def test_an_urgent_study_preempts_a_migration_that_then_resumes(bench: Sta
         async with trio.open_nursery() as nursery:
             nursery.start_soon(migrate)
             await trio.to_thread.run_sync(under_way.wait)
-            async with desk.retriever.job("archive", errand("copy", name="now", priority=Priority.HIGH)) as session:
+            async with desk.retriever.job("archive", spec("copy", name="now", priority=Priority.HIGH)) as session:
                 assert (await session.retrieve(Wanted(urgent))).kind is COMPLETE
             ended.append("urgent")
 
@@ -258,10 +258,10 @@ async def test_an_urgent_study_preempts_a_migration_that_then_resumes(bench: Sta
 
 async def test_an_urgent_request_raises_the_priority_of_waiting_deliveries(bench: Start) -> None:
     desk = bench()
-    await retrieved(desk, Wanted(desk.study), errand("copy", priority=Priority.LOW))
+    await retrieved(desk, Wanted(desk.study), spec("copy", priority=Priority.LOW))
     desk.reception.arrived.clear()
 
-    await retrieved(desk, Wanted(desk.study), errand("copy", name="now", priority=Priority.HIGH))
+    await retrieved(desk, Wanted(desk.study), spec("copy", name="now", priority=Priority.HIGH))
 
     assert desk.reception.arrived == []
     with desk.ledger.read() as connection:

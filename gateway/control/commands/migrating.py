@@ -23,7 +23,7 @@ from gateway.jobs.migrate.request import MigrationRequest
 from gateway.ledger.deliveries.progress import Scope
 from gateway.ledger.jobs import planning, starts
 from gateway.ledger.jobs.detached import DetachedJob
-from gateway.ledger.jobs.planning import MigrationJob, Standing
+from gateway.ledger.jobs.planning import MigrationCounts, MigrationJob
 from gateway.ledger.jobs.starts import Unended
 
 if TYPE_CHECKING:
@@ -110,14 +110,14 @@ async def _follow(running: Running, emit: Emit) -> None:
 
 
 async def _progress(migration: Migration) -> Document:
-    standing = await migration.standing()
+    counts = await migration.counts()
     listed, of = migration.portions
     return {
-        **_counts(standing),
+        **_counts(counts),
         "portions": {"listed": listed, "of": of},
         "at_a_time": migration.pace.limit,
         "waiting": migration.waiting,
-        "seconds_left": migration.seconds_left(standing),
+        "seconds_left": migration.seconds_left(counts),
         "problems": migration.problems,
     }
 
@@ -226,8 +226,8 @@ async def _entry(engine: Engine, job: MigrationJob) -> Document:
     if running is not None:
         return document | await _progress(running.migration)
     portions = await trio.to_thread.run_sync(_read, engine, partial(planning.portions, job_id=job.id))
-    standing = await trio.to_thread.run_sync(_read, engine, partial(planning.standing, job_id=job.id))
-    return document | {**_counts(standing), "portions": {"listed": len(portions), "of": len(request.portions())}}
+    counts = await trio.to_thread.run_sync(_read, engine, partial(planning.counts, job_id=job.id))
+    return document | {**_counts(counts), "portions": {"listed": len(portions), "of": len(request.portions())}}
 
 
 def _described(request: MigrationRequest) -> Document:
@@ -260,8 +260,8 @@ def _state(job: MigrationJob, running: Running | None, unended: Unended) -> str:
     return "carried on at the next start" if job.detached else "paused"
 
 
-def _counts(standing: Standing) -> Document:
-    return {"studies": {**asdict(standing), "ended": standing.ended}}
+def _counts(counts: MigrationCounts) -> Document:
+    return {"studies": {**asdict(counts), "ended": counts.ended}}
 
 
 def _scope(job_id: int, request: MigrationRequest) -> Scope:

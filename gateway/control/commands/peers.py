@@ -176,10 +176,10 @@ def finder(engine: Engine, source: str) -> Callable[..., Awaitable[list[dict[str
     if engine.role is Role.GATEWAY:
         return functools.partial(engine.retriever.find, source)
     from gateway.retrieve import finding
-    from gateway.retrieve.source.association_pool import Kept
+    from gateway.retrieve.source.association_pool import AssociationPool
 
     connect = finding.connecting(engine.settings, source, requestor_context)
-    associations = Kept(functools.partial(connect, STUDY_ROOT_CONTEXTS))
+    associations = AssociationPool(functools.partial(connect, STUDY_ROOT_CONTEXTS))
     return functools.partial(finding.find, associations, trio.CapacityLimiter(1))
 
 

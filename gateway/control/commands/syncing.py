@@ -78,10 +78,10 @@ class _Told:
 
 
 async def _would_move(made: Sync) -> Document:
-    glance = await made.look()
-    studies = [missing_json(one) for one in glance.missing]
-    states = {str(state): count for state, count in glance.states.items()}
-    return {"event": "summary", "found": glance.found, "states": states, "studies": studies, "error": glance.error}
+    result = await made.look()
+    studies = [missing_json(one) for one in result.missing]
+    states = {str(state): count for state, count in result.states.items()}
+    return {"event": "summary", "found": result.found, "states": states, "studies": studies, "error": result.error}
 
 
 def _joined(outcomes: Sequence[Outcome]) -> Outcome:

@@ -28,7 +28,7 @@ from gateway.delivery.lanes.batch import Batch
 from gateway.delivery.lanes.circuit import Circuit, CircuitState, CircuitView
 from gateway.delivery.lanes.hours import Hours
 from gateway.delivery.lanes.outbox import Outbox
-from gateway.delivery.lanes.worker_state import LINGER_S, LONGEST_SLEEP_S, Act, Standing, Step, is_probe, next_step
+from gateway.delivery.lanes.worker_state import LINGER_S, LONGEST_SLEEP_S, Act, Step, WorkerState, is_probe, next_step
 from gateway.ledger import Ledger
 from gateway.ledger.deliveries import claiming as table
 from gateway.ledger.deliveries import mending
@@ -104,7 +104,7 @@ class Crew:
         self._outbox = Outbox(ledger, clock, self._recorded)
         self._lock = threading.Lock()
         self._unavailable = Repeats()
-        self._standing = Standing(circuit=circuit)
+        self._shared = WorkerState(circuit=circuit)
         self._workers = [_Worker(destination.open(), threading.Condition(self._lock)) for _ in range(destination.workers)]
         self._idle: list[_Worker] = []
         self._working = 0
@@ -118,11 +118,11 @@ class Crew:
     @property
     def circuit(self) -> Circuit:
         """The recent state of the way to the destination."""
-        return self._standing.circuit
+        return self._shared.circuit
 
     def view(self) -> CircuitView:
         """Return how the circuit stands."""
-        return circuits.view(self._standing.circuit, time.monotonic())
+        return circuits.view(self._shared.circuit, time.monotonic())
 
     def start(self, *, over: Callable[[], None], ended: Callable[[], None]) -> None:
         """Begin to deliver. `over` is called when a fault of our own breaks it off or all is done, `ended` when all is done."""
@@ -150,14 +150,14 @@ class Crew:
         """Try the destination at once even where the circuit is open."""
         with self._lock:
             now = time.monotonic()
-            self._standing.circuit = circuits.probe_now(self._standing.circuit, now)
-            self._standing.look_at = min(self._standing.look_at, now)
+            self._shared.circuit = circuits.probe_now(self._shared.circuit, now)
+            self._shared.look_at = min(self._shared.look_at, now)
             self._wake()
 
     def stop(self) -> None:
         """Begin nothing more; the crew ends once the instances at hand are done."""
         with self._lock:
-            self._standing.stopping = True
+            self._shared.stopping = True
             for worker in self._workers:
                 worker.session.stop()
                 worker.awake.notify()
@@ -233,7 +233,7 @@ class Crew:
                 if worker in self._idle:
                     self._idle.remove(worker)
             if step.act is Act.CLAIM:
-                self._standing.looking, self._standing.look_at = True, math.inf
+                self._shared.looking, self._shared.look_at = True, math.inf
             elif step.act is Act.CLOSE:
                 worker.connected = False
                 self._wake_for_what_comes(now)
@@ -241,11 +241,11 @@ class Crew:
 
     def _next_step(self, now: float, close_at: float) -> Step:
         """Return what to do next, with the hours as they are by the wall clock, which may be set."""
-        was_shut, shut_s = self._standing.shut_until > -math.inf, self._hours.shut_s()
-        self._standing.shut_until = now + shut_s if shut_s else -math.inf
+        was_shut, shut_s = self._shared.shut_until > -math.inf, self._hours.shut_s()
+        self._shared.shut_until = now + shut_s if shut_s else -math.inf
         if was_shut != (shut_s > 0):
             _log.info("hours_ended" if shut_s else "hours_began", destination=self._destination.name)
-        return next_step(self._standing, now, close_at)
+        return next_step(self._shared, now, close_at)
 
     def _patience_s(self) -> float:
         """Return for how long an idle session stays open."""
@@ -260,32 +260,32 @@ class Crew:
 
     def _wake_for_what_comes(self, now: float) -> None:
         """Wake a worker where there is work, or a time on which nobody keeps an eye."""
-        step = next_step(self._standing, now)
+        step = next_step(self._shared, now)
         if step.act is not Act.WAIT or step.until < min((worker.until for worker in self._idle), default=math.inf):
             self._wake()
 
     def _look(self, at: float) -> None:
         """Have a worker look for work at `at`, monotonic."""
-        if at < self._standing.look_at:
-            self._standing.look_at = at
+        if at < self._shared.look_at:
+            self._shared.look_at = at
             self._wake_for_what_comes(time.monotonic())
 
     def _claim(self, worker: _Worker) -> Batch | None:
         """Record what there is to record and return a batch of what is due; None where nothing is."""
         with self._lock:
             now = time.monotonic()
-            self._standing.settled_at, self._record_at = math.inf, math.inf
-            probe = is_probe(self._standing, now)
+            self._shared.settled_at, self._record_at = math.inf, math.inf
+            probe = is_probe(self._shared, now)
         try:
             claim = self._outbox.record_with(lambda connection, at: self._claim_in(connection, at, now, probe=probe))
         except LedgerUnavailable as error:
             self._bear(error)
             return None
         with self._lock:
-            standing, now = self._standing, time.monotonic()
-            standing.looking, standing.claimed = False, len(claim.consignments)
+            shared, now = self._shared, time.monotonic()
+            shared.looking, shared.claimed = False, len(claim.consignments)
             due_at = math.inf if claim.next_due is None else self._monotonic(claim.next_due, now)
-            standing.look_at = min(standing.look_at, due_at, now + LONGEST_SLEEP_S)
+            shared.look_at = min(shared.look_at, due_at, now + LONGEST_SLEEP_S)
             batch = self._begin(worker, claim, probe=probe) if claim.consignments else None
             self._wake_for_what_comes(now)
             return batch
@@ -302,40 +302,40 @@ class Crew:
     def _begin(self, worker: _Worker, claim: Claim, *, probe: bool) -> Batch:
         worker.batch = batch = Batch(self._destination, claim.consignments, self._clock, self._note, self._hours.is_open)
         worker.connected = True
-        self._standing.at_work += 1
-        self._standing.probing = probe
+        self._shared.at_work += 1
+        self._shared.probing = probe
         return batch
 
     def _deliver(self, worker: _Worker, batch: Batch) -> None:
-        if not self._standing.stopping:
+        if not self._shared.stopping:
             batch.carry_out(worker.session)
             self._sent(self._destination.name, batch.taken)
         with self._lock:
-            standing, now = self._standing, time.monotonic()
+            shared, now = self._shared, time.monotonic()
             if batch.answered:
-                standing.circuit = circuits.after_success()
-            down = batch.failure is not None and not batch.answered and not standing.stopping
+                shared.circuit = circuits.after_success()
+            down = batch.failure is not None and not batch.answered and not shared.stopping
             if down:
                 self._open_circuit(str(batch.failure), now)
-            open_s = max(0.0, standing.circuit.open_until - now)
+            open_s = max(0.0, shared.circuit.open_until - now)
         if down:
             batch.leave(due_at=self._clock() + open_s, reason=str(batch.failure))
         left = batch.leave(uncertain=self._cancelled)
         with self._lock:
             worker.batch = None
-            standing.at_work -= 1
-            standing.probing = False
-            standing.settled_at = min(standing.settled_at, now)
+            shared.at_work -= 1
+            shared.probing = False
+            shared.settled_at = min(shared.settled_at, now)
             if left:
                 self._look(now)
 
     def _open_circuit(self, reason: str, now: float) -> None:
-        standing, retry = self._standing, self._destination.retry
-        if circuits.state_of(standing.circuit, now) is CircuitState.OPEN:
+        shared, retry = self._shared, self._destination.retry
+        if circuits.state_of(shared.circuit, now) is CircuitState.OPEN:
             return  # another worker found out at the same time
         jitter = random.random()  # noqa: S311 - spreads attempts over time, no secret
-        standing.circuit = circuits.after_failure(standing.circuit, now=now, retry=retry, jitter=jitter, reason=reason)
-        failures, wait_s = standing.circuit.failures, round(standing.circuit.open_until - now, 3)
+        shared.circuit = circuits.after_failure(shared.circuit, now=now, retry=retry, jitter=jitter, reason=reason)
+        failures, wait_s = shared.circuit.failures, round(shared.circuit.open_until - now, 3)
         name = self._destination.name
         _log.warning("destination_down", destination=name, reason=reason, failures=failures, retry_in_s=wait_s)
 
@@ -361,7 +361,7 @@ class Crew:
 
     def _record(self) -> None:
         with self._lock:
-            self._standing.settled_at, self._record_at = math.inf, math.inf
+            self._shared.settled_at, self._record_at = math.inf, math.inf
         try:
             self._outbox.record()
         except LedgerUnavailable as error:
@@ -372,10 +372,10 @@ class Crew:
         if count := self._unavailable.due("ledger"):
             _log.warning("ledger_unavailable", destination=self._destination.name, error=str(error), count=count)
         with self._lock:
-            now, standing = time.monotonic(), self._standing
-            standing.looking, standing.look_at = False, min(standing.look_at, now)
-            standing.rest_until = now + LEDGER_PAUSE_S
-            self._record_at = standing.rest_until
+            now, shared = time.monotonic(), self._shared
+            shared.looking, shared.look_at = False, min(shared.look_at, now)
+            shared.rest_until = now + LEDGER_PAUSE_S
+            self._record_at = shared.rest_until
             self._wake()
 
     def _keep_books(self) -> None:

@@ -54,7 +54,7 @@ class Step:
 
 
 @dataclass(slots=True)
-class Standing:
+class WorkerState:
     """The state that the workers of a destination share; a thread that reads or writes it holds their lock."""
 
     circuit: Circuit = CLOSED
@@ -84,34 +84,34 @@ class Standing:
     """The destination is not to be delivered to before, by its hours."""
 
 
-def next_step(standing: Standing, now: float, close_at: float = math.inf) -> Step:
+def next_step(shared: WorkerState, now: float, close_at: float = math.inf) -> Step:
     """Return what a worker without work does at `now`; its session, where it is open, is to be closed at `close_at`."""
-    if standing.stopping:
+    if shared.stopping:
         return Step(Act.LEAVE)
-    claim_at, record_at = _claim_at(standing), _record_at(standing)
+    claim_at, record_at = _claim_at(shared), _record_at(shared)
     if claim_at <= now:
         return Step(Act.CLAIM)
     if record_at <= now:
         return Step(Act.RECORD)
-    if close_at <= now < max(standing.look_at, standing.shut_until):
+    if close_at <= now < max(shared.look_at, shared.shut_until):
         return Step(Act.CLOSE)
     return Step(Act.WAIT, min(claim_at, record_at, close_at if close_at > now else math.inf))
 
 
-def is_probe(standing: Standing, now: float) -> bool:
+def is_probe(shared: WorkerState, now: float) -> bool:
     """Tell whether what is claimed at `now` is the one instance that finds out whether the destination is back."""
-    return circuits.state_of(standing.circuit, now) is CircuitState.HALF_OPEN
+    return circuits.state_of(shared.circuit, now) is CircuitState.HALF_OPEN
 
 
-def _claim_at(standing: Standing) -> float:
-    if standing.looking or standing.probing:
+def _claim_at(shared: WorkerState) -> float:
+    if shared.looking or shared.probing:
         return math.inf
-    gather_s = GATHER_S if standing.at_work and standing.claimed < LITTLE else 0.0
-    return max(standing.look_at + gather_s, standing.circuit.open_until, standing.rest_until, standing.shut_until)
+    gather_s = GATHER_S if shared.at_work and shared.claimed < LITTLE else 0.0
+    return max(shared.look_at + gather_s, shared.circuit.open_until, shared.rest_until, shared.shut_until)
 
 
-def _record_at(standing: Standing) -> float:
-    gathered_at = standing.settled_at + (GATHER_S if standing.at_work else 0.0)
-    claim_at = _claim_at(standing)
+def _record_at(shared: WorkerState) -> float:
+    gathered_at = shared.settled_at + (GATHER_S if shared.at_work else 0.0)
+    claim_at = _claim_at(shared)
     # The next claim records it in passing.
-    return max(claim_at if claim_at <= standing.settled_at + LINGER_S else gathered_at, standing.rest_until)
+    return max(claim_at if claim_at <= shared.settled_at + LINGER_S else gathered_at, shared.rest_until)

@@ -26,7 +26,7 @@ from gateway.jobs.compare.hours import Hours
 from gateway.jobs.compare.repair import Fetch
 from gateway.ledger import Ledger
 from gateway.ledger.jobs import retrievals
-from gateway.retrieve import Errand, Verdict, Wanted
+from gateway.retrieve import JobSpec, Verdict, Wanted
 from gateway.retrieve.session import STOP_S, opening
 from gateway.retrieve.verdict import notes
 from gateway.retrieve.verdict.tally import Expectation, judge, tally
@@ -53,9 +53,9 @@ class Filing:
     clock: Callable[[], float] = time.time
 
     async def bring(
-        self, folder: FolderPlace, other: Place, errand: Errand, fetches: Sequence[Fetch], hours: Hours
+        self, folder: FolderPlace, other: Place, spec: JobSpec, fetches: Sequence[Fetch], hours: Hours
     ) -> tuple[int, list[Verdict]]:
-        """Take in, within `hours`, what `fetches` name of `folder` for the one destination of `errand`, the place `other`.
+        """Take in, within `hours`, what `fetches` name of `folder` for the one destination of `spec`, the place `other`.
 
         Returns the id of the job and a verdict for each study or part of one. When cancelled, it stops between files; what was
         taken in stays queued.
@@ -64,8 +64,8 @@ class Filing:
             AssociationError, WebServiceError: `other` cannot be asked what it holds already.
             LedgerError: the ledger cannot be used.
         """
-        job = await self.write(opening(errand))
-        (destination,) = errand.destinations
+        job = await self.write(opening(spec))
+        (destination,) = spec.destinations
         state: retrievals.JobState = "stopped"
         try:
             verdicts = []

@@ -26,7 +26,7 @@ from gateway.jobs.compare.differences import Difference, Kind
 from gateway.jobs.compare.hours import Hours
 from gateway.jobs.compare.repair import Fetch
 from gateway.jobs.compare.request import CompareRequest, Level
-from gateway.retrieve import Errand, Event, Retriever, Session, StudyPlanned, Verdict
+from gateway.retrieve import Event, JobSpec, Retriever, Session, StudyPlanned, Verdict
 
 T = TypeVar("T")
 log = get_logger()
@@ -176,7 +176,7 @@ class Comparison:
 
 
 async def fetch_all(
-    retriever: Retriever, source: str, errand: Errand, fetches: Sequence[Fetch], hours: Hours, *, at_a_time: int
+    retriever: Retriever, source: str, spec: JobSpec, fetches: Sequence[Fetch], hours: Hours, *, at_a_time: int
 ) -> tuple[int, list[Verdict]]:
     """Retrieve what repairs a side within `hours`; return the id of the job and a verdict for each study or part of one.
 
@@ -196,7 +196,7 @@ async def fetch_all(
                 verdicts.append(await _fetched_or_failed(session, fetch, hours))
 
     try:
-        async with retriever.job(source, errand) as session, trio.open_nursery() as nursery:
+        async with retriever.job(source, spec) as session, trio.open_nursery() as nursery:
             for _ in range(at_a_time):
                 nursery.start_soon(work, session)
     except* GatewayError as group:

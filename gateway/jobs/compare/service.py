@@ -20,7 +20,7 @@ from gateway.jobs.compare.repair import directions, fetches
 from gateway.jobs.compare.request import CompareRequest, Repair
 from gateway.jobs.compare.runner import Comparison, Outcome, Tell, fetch_all
 from gateway.jobs.working_hours import Window
-from gateway.retrieve import Errand, Retriever, Verdict
+from gateway.retrieve import JobSpec, Retriever, Verdict
 
 
 @dataclass(frozen=True)
@@ -106,14 +106,14 @@ class Comparisons:
                 continue
             source, destination = self._way(request, kind)
             fingerprint = request.fingerprint(f"{destination} {self.clock()}")
-            errand = Errand("compare", fingerprint, request.criteria(), (destination,))
+            spec = JobSpec("compare", fingerprint, request.criteria(), (destination,))
             giving, taking = (comparison.a, comparison.b) if kind is Kind.ONLY_A else (comparison.b, comparison.a)
             if source is not None:
                 at_a_time = self.settings.sources[source].moves + 1
-                job_id, verdicts = await fetch_all(self.retriever, source, errand, wanted, comparison.hours, at_a_time=at_a_time)
+                job_id, verdicts = await fetch_all(self.retriever, source, spec, wanted, comparison.hours, at_a_time=at_a_time)
             else:
                 assert isinstance(giving, FolderPlace)
-                job_id, verdicts = await self.filing.bring(giving, taking, errand, wanted, comparison.hours)
+                job_id, verdicts = await self.filing.bring(giving, taking, spec, wanted, comparison.hours)
             done.append(Repaired(job_id, destination, verdicts))
         return done
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from gateway.core.exports import lazily
 
 if TYPE_CHECKING:
-    from gateway.jobs.migrate.context import Listed, Means
+    from gateway.jobs.migrate.context import Listed, MigrateContext
     from gateway.jobs.migrate.request import MigrationRequest
     from gateway.jobs.migrate.runner import Migration
     from gateway.jobs.migrate.service import Migrations, Running
@@ -21,7 +21,7 @@ else:
         {
             "context": (
                 "Listed",
-                "Means",
+                "MigrateContext",
             ),
             "request": ("MigrationRequest",),
             "runner": ("Migration",),
@@ -32,4 +32,4 @@ else:
         },
     )
 
-__all__ = ["Listed", "Means", "Migration", "MigrationRequest", "Migrations", "Running"]
+__all__ = ["Listed", "MigrateContext", "Migration", "MigrationRequest", "Migrations", "Running"]

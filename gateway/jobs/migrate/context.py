@@ -43,7 +43,7 @@ class Original(Protocol):
 
 
 @dataclass(frozen=True)
-class Means:
+class MigrateContext:
     """The services that every migration works with.
 
     `barrier` returns once the ledger has everything that was answered 0000. `crowded` tells why nothing more is to be brought to

@@ -14,7 +14,7 @@ import trio
 
 from gateway.core.errors import GatewayError
 from gateway.core.log import get_logger
-from gateway.jobs.migrate.context import Means
+from gateway.jobs.migrate.context import MigrateContext
 from gateway.ledger.jobs import planning
 
 log = get_logger()
@@ -33,8 +33,8 @@ def may_delete(held: Mapping[str, Collection[str]], proved: Collection[str]) -> 
 class Deleter:
     """Deletes from `source` what job `job_id` has moved, as it is proved to be at `destinations`, else wherever it was routed."""
 
-    def __init__(self, means: Means, source: str, destinations: Sequence[str], job_id: int) -> None:
-        self._means = means
+    def __init__(self, context: MigrateContext, source: str, destinations: Sequence[str], job_id: int) -> None:
+        self._context = context
         self._source = source
         self._destinations = destinations
         self._job_id = job_id
@@ -54,11 +54,11 @@ class Deleter:
     async def _look(self) -> bool:
         """Delete what is proved; tell whether more may become so."""
         waits = False
-        for study, retrieval in await self._means.read(partial(planning.to_delete, job_id=self._job_id)):
+        for study, retrieval in await self._context.read(partial(planning.to_delete, job_id=self._job_id)):
             if study in self.remarks:
                 continue
             query = partial(planning.proved, retrieval_id=retrieval, destinations=self._destinations)
-            proved, waiting = await self._means.read(query)
+            proved, waiting = await self._context.read(query)
             if waiting:
                 waits = True
             else:
@@ -67,13 +67,13 @@ class Deleter:
 
     async def _delete(self, study: str, proved: Collection[str]) -> None:
         try:
-            done = await trio.to_thread.run_sync(self._delete_at_source, study, proved, limiter=self._means.threads)
+            done = await trio.to_thread.run_sync(self._delete_at_source, study, proved, limiter=self._context.threads)
         except GatewayError as error:
             self._keep(study, f"could not be deleted: {error}")
             return
         if done:
-            change = partial(planning.deleted, job_id=self._job_id, study_instance_uid=study, now=self._means.clock())
-            await self._means.write(change)
+            change = partial(planning.deleted, job_id=self._job_id, study_instance_uid=study, now=self._context.clock())
+            await self._context.write(change)
             log.info("study_deleted_from_source", study=study, source=self._source, job=self._job_id)
         else:
             self._keep(study, NOT_PROVED)
@@ -83,7 +83,7 @@ class Deleter:
         log.warning("study_not_deleted", study=study, source=self._source, job=self._job_id, reason=why)
 
     def _delete_at_source(self, study: str, proved: Collection[str]) -> bool:
-        with closing(self._means.original(self._source)) as original:
+        with closing(self._context.original(self._source)) as original:
             held = original.instances(study)
             if not may_delete(held, proved):
                 return False

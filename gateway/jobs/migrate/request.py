@@ -15,7 +15,7 @@ from typing import Any
 from gateway.core.domain import Priority, is_uid
 from gateway.core.errors import UsageError
 from gateway.core.single_values import SingleValue
-from gateway.retrieve import Errand, check_single
+from gateway.retrieve import JobSpec, check_single
 
 _KEYWORDS = {"study_uids": "StudyInstanceUID", "accession_numbers": "AccessionNumber", "patient_ids": "PatientID"}
 
@@ -104,6 +104,6 @@ class MigrationRequest:
         what = replace(self, moves=None, max_used=None, when=None, priority=Priority.LOW, delete_from_source=False)
         return hashlib.sha256(f"migrate {what.criteria()}".encode()).hexdigest()
 
-    def errand(self) -> Errand:
+    def spec(self) -> JobSpec:
         """Return what the job is done for."""
-        return Errand("migrate", self.fingerprint(), self.criteria(), self.destinations, self.priority, reopen=True)
+        return JobSpec("migrate", self.fingerprint(), self.criteria(), self.destinations, self.priority, reopen=True)

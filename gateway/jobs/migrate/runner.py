@@ -16,14 +16,14 @@ from gateway.core.domain import VerdictKind
 from gateway.core.errors import AssociationError, GatewayError
 from gateway.core.log import get_logger
 from gateway.core.single_values import how_passed_over
-from gateway.jobs.migrate.context import Means
+from gateway.jobs.migrate.context import MigrateContext
 from gateway.jobs.migrate.deleting import Deleter
 from gateway.jobs.migrate.estimate import Progress, seconds_left
 from gateway.jobs.migrate.pacing import Pace
 from gateway.jobs.migrate.request import MigrationRequest
 from gateway.jobs.working_hours import Window
 from gateway.ledger.jobs import planning, starts
-from gateway.ledger.jobs.planning import PlannedStudy, Standing
+from gateway.ledger.jobs.planning import MigrationCounts, PlannedStudy
 from gateway.retrieve import Event, Repairing, Session, Verdict, Waiting, Wanted
 
 log = get_logger()
@@ -46,7 +46,7 @@ class Migration:
     """One migration. Its public fields say how it goes; `changed` is set, and replaced, whenever they do."""
 
     request: MigrationRequest
-    means: Means
+    context: MigrateContext
     hours: Window
     most: int
     by_itself: bool = False
@@ -80,7 +80,7 @@ class Migration:
             UsageError: as `Retriever.job`.
             LedgerError: the ledger cannot be used.
         """
-        async with self.means.retriever.job(self.request.source, self.request.errand()) as session:
+        async with self.context.retriever.job(self.request.source, self.request.spec()) as session:
             self.job_id = session.job_id
             await self._begin(session.job_id)
             await self._remember(session)
@@ -93,18 +93,16 @@ class Migration:
                     await self._all(session)
                     over = True
 
-    async def standing(self) -> Standing:
+    async def counts(self) -> MigrationCounts:
         """Return how far it is."""
         if self.job_id is None:
-            return Standing()
-        return await self.means.read(partial(planning.standing, job_id=self.job_id))
+            return MigrationCounts()
+        return await self.context.read(partial(planning.counts, job_id=self.job_id))
 
-    def seconds_left(self, standing: Standing) -> float | None:
+    def seconds_left(self, counts: MigrationCounts) -> float | None:
         """Return the estimate of the time left."""
         seconds = trio.current_time() - self._began
-        return seconds_left(
-            Progress(len(self._portions), self._listed, standing.instances, standing.moved, self._this_run, seconds)
-        )
+        return seconds_left(Progress(len(self._portions), self._listed, counts.instances, counts.moved, self._this_run, seconds))
 
     @property
     def portions(self) -> tuple[int, int]:
@@ -113,8 +111,8 @@ class Migration:
 
     async def _begin(self, job_id: int) -> None:
         """Count the start before anything is done. After one that came to no end, one study moves at a time until one is whole."""
-        begin = partial(starts.begin, name=starts.of_migration(job_id), by_itself=self.by_itself, now=self.means.clock())
-        self._unended = await self.means.write(begin) + 1
+        begin = partial(starts.begin, name=starts.of_migration(job_id), by_itself=self.by_itself, now=self.context.clock())
+        self._unended = await self.context.write(begin) + 1
         if self._unended > 1:
             self._set(replace(self.pace, limit=1))
 
@@ -122,13 +120,13 @@ class Migration:
         """Count the start no more: what was in its way before is not in its way now."""
         if self._unended and self.job_id is not None:
             self._unended = 0
-            await self.means.write(partial(starts.end, name=starts.of_migration(self.job_id), now=self.means.clock()))
+            await self.context.write(partial(starts.end, name=starts.of_migration(self.job_id), now=self.context.clock()))
 
     async def _remember(self, session: Session) -> None:
         """Take up what an earlier run listed; one that had come to its end is listed again, for the source may have more now."""
         if session.reopened:
-            await self.means.write(partial(planning.forget_portions, job_id=session.job_id))
-        portions = await self.means.read(partial(planning.portions, job_id=session.job_id))
+            await self.context.write(partial(planning.forget_portions, job_id=session.job_id))
+        portions = await self.context.read(partial(planning.portions, job_id=session.job_id))
         self._listed = len(portions)
         self.doubts = {label: portion.doubt for label, portion in portions.items() if portion.doubt}
 
@@ -146,14 +144,14 @@ class Migration:
             moved.set()
 
     async def _delete(self, job_id: int, moved: trio.Event) -> None:
-        deleter = Deleter(self.means, self.request.source, self.request.destinations, job_id)
+        deleter = Deleter(self.context, self.request.source, self.request.destinations, job_id)
         try:
             await deleter.run(moved)
         finally:
             self.kept = deleter.remarks
 
     async def _undone(self, job_id: int) -> list[PlannedStudy]:
-        return await self.means.read(partial(planning.undone, job_id=job_id))
+        return await self.context.read(partial(planning.undone, job_id=job_id))
 
     async def _left(self, job_id: int) -> bool:
         """Tell whether portions could not be listed, or studies did not come whole."""
@@ -166,7 +164,7 @@ class Migration:
             async with todo:
                 for study in await self._undone(session.job_id):
                     await todo.send(study)
-                known = await self.means.read(partial(planning.portions, job_id=session.job_id))
+                known = await self.context.read(partial(planning.portions, job_id=session.job_id))
                 for label in self._portions:
                     if label not in known:
                         for study in await self._list(session.job_id, label):
@@ -183,7 +181,7 @@ class Migration:
         """List a portion, keep it, and return what is new in it."""
         try:
             keys = self.request.keys(label)
-            listed = await self.means.lists(self.request.source, keys)
+            listed = await self.context.lists(self.request.source, keys)
         except AssociationError as error:
             self.problems[label] = str(error)
             log.warning("portion_not_listed", job=job_id, source=self.request.source, portion=label, error=str(error))
@@ -193,8 +191,8 @@ class Migration:
         doubt = "; ".join(filter(None, (listed.doubt, "" if studies else how_passed_over(keys)))) or None
         if doubt:
             self.doubts[label] = doubt
-        change = partial(planning.plan, job_id=job_id, label=label, studies=studies, doubt=doubt, now=self.means.clock())
-        new = await self.means.write(change)
+        change = partial(planning.plan, job_id=job_id, label=label, studies=studies, doubt=doubt, now=self.context.clock())
+        new = await self.context.write(change)
         self._listed += 1
         log.info("portion_listed", job=job_id, source=self.request.source, portion=label, found=len(studies), new=len(new))
         self._change()
@@ -247,8 +245,8 @@ class Migration:
     async def _room(self) -> None:
         """Wait while the spool or a destination is too full."""
         while trio.current_time() >= self._roomy_until:
-            crowded = partial(self.means.crowded, self.request.destinations, self.request.max_used)
-            why = await trio.to_thread.run_sync(crowded, limiter=self.means.threads, abandon_on_cancel=True)
+            crowded = partial(self.context.crowded, self.request.destinations, self.request.max_used)
+            why = await trio.to_thread.run_sync(crowded, limiter=self.context.threads, abandon_on_cancel=True)
             self._wait(why)
             if not why:
                 self._roomy_until = trio.current_time() + CROWDED_LOOK_S

@@ -18,7 +18,7 @@ from gateway.config.settings import DicomDestination, Settings
 from gateway.core.errors import GatewayError, GatewayStopping, JobFailed, LedgerError, UsageError, leaf, require_known
 from gateway.core.log import get_logger
 from gateway.jobs.migrate import report
-from gateway.jobs.migrate.context import Listed, Means
+from gateway.jobs.migrate.context import Listed, MigrateContext
 from gateway.jobs.migrate.request import MigrationRequest
 from gateway.jobs.migrate.runner import Migration
 from gateway.jobs.working_hours import Window
@@ -53,11 +53,13 @@ class Running:
 class Migrations:
     """Starts, follows and stops migrations. `running` are those under way, by the id of their job."""
 
-    def __init__(self, settings: Settings, means: Means, *, possible: Callable[[str], tuple[str, ...]], whole: Whole) -> None:
+    def __init__(
+        self, settings: Settings, context: MigrateContext, *, possible: Callable[[str], tuple[str, ...]], whole: Whole
+    ) -> None:
         """`possible` names where the routes may lead to from a source."""
         self.running: dict[int, Running] = {}
         self._settings = settings
-        self._means = means
+        self._context = context
         self._possible = possible
         self._whole = whole
         self._nursery: trio.Nursery | None = None
@@ -71,12 +73,12 @@ class Migrations:
 
     async def carry_on(self) -> None:
         """Start what was detached and did not come to its end."""
-        for job in await self._means.read(planning.jobs_of_kind):
+        for job in await self._context.read(planning.jobs_of_kind):
             if job.state == "done" and self._nursery is not None:
                 self._nursery.start_soon(self._keep_outcomes, job.id, MigrationRequest.of(job.criteria))
             if not job.detached or job.state == "done" or job.id in self.running:
                 continue
-            unended = await self._means.read(partial(starts.get, name=starts.of_migration(job.id)))
+            unended = await self._context.read(partial(starts.get, name=starts.of_migration(job.id)))
             if unended.parked:
                 log.error("migration_not_carried_on", job=job.id, error=f"it ended the gateway at its last {unended.count} starts")
                 continue
@@ -111,7 +113,7 @@ class Migrations:
     async def detach(self, running: Running, detached: bool) -> None:
         """Have a migration go on without its command, or no longer."""
         running.detached = detached
-        await self._means.write(partial(planning.detach, job_id=running.migration.job_id or 0, detached=detached))
+        await self._context.write(partial(planning.detach, job_id=running.migration.job_id or 0, detached=detached))
 
     @asynccontextmanager
     async def followed(self, running: Running) -> AsyncIterator[None]:
@@ -130,9 +132,9 @@ class Migrations:
         Raises:
             UsageError: there is no such migration.
         """
-        await self._means.read(partial(planning.migration, job_id=job_id))
+        await self._context.read(partial(planning.migration, job_id=job_id))
         running = self.running.get(job_id)
-        await self._means.write(partial(planning.detach, job_id=job_id, detached=False))
+        await self._context.write(partial(planning.detach, job_id=job_id, detached=False))
         if running is not None:
             running.detached = False
             running.scope.cancel()
@@ -152,7 +154,7 @@ class Migrations:
         Raises:
             UsageError: there is no such migration, or it asks for what is not configured any more.
         """
-        job = await self._means.read(partial(planning.migration, job_id=job_id))
+        job = await self._context.read(partial(planning.migration, job_id=job_id))
         running = self.running.get(job_id)
         if running is not None:
             await self.detach(running, True)
@@ -195,20 +197,20 @@ class Migrations:
         destinations = self.brought_to(request)
 
         def keep() -> bool:
-            self._means.barrier()
-            with self._means.ledger.read() as connection:
+            self._context.barrier()
+            with self._context.ledger.read() as connection:
                 if not planning.has_open_outcomes(connection, job_id):
                     return True
                 settled = report.is_settled(connection, job_id, destinations)
                 _, done = report.lines(connection, job_id, request, destinations, {})
             if done:
-                self._means.ledger.write(partial(planning.keep_outcomes, job_id=job_id, outcomes=done))
+                self._context.ledger.write(partial(planning.keep_outcomes, job_id=job_id, outcomes=done))
             return settled
 
         while job_id not in self.running:
             began = trio.current_time()
             try:
-                if await trio.to_thread.run_sync(keep, limiter=self._means.threads):
+                if await trio.to_thread.run_sync(keep, limiter=self._context.threads):
                     return
             except GatewayError as error:
                 log.warning("outcomes_not_kept", job=job_id, error=str(error))
@@ -222,7 +224,9 @@ class Migrations:
         why = "" if error is None or isinstance(error, GatewayStopping) else str(error)
         with trio.CancelScope(shield=True, deadline=trio.current_time() + RECORD_S):
             try:
-                await self._means.write(partial(starts.end, name=starts.of_migration(job_id), error=why, now=self._means.clock()))
+                await self._context.write(
+                    partial(starts.end, name=starts.of_migration(job_id), error=why, now=self._context.clock())
+                )
             except LedgerError as unwritten:
                 log.warning("end_not_recorded", job=job_id, error=str(unwritten))
 
@@ -245,12 +249,12 @@ class Migrations:
 
     async def listed(self, request: MigrationRequest, label: str) -> Listed:
         """Return what the source lists of one of the request's portions. Raises as `Lister` does."""
-        return await self._means.lists(request.source, request.keys(label))
+        return await self._context.lists(request.source, request.keys(label))
 
     def _make(self, request: MigrationRequest) -> Migration:
         self.destinations(request)
         most = self._settings.sources[request.source].moves
-        return Migration(request, self._means, Window(self._settings.hours(request.when)), min(request.moves or most, most))
+        return Migration(request, self._context, Window(self._settings.hours(request.when)), min(request.moves or most, most))
 
     def _may_delete(self, request: MigrationRequest, destinations: Collection[str]) -> None:
         if self._settings.sources[request.source].rest is None:

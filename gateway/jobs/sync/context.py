@@ -12,7 +12,7 @@ import trio
 
 from gateway.archives.places import Place
 from gateway.ledger import Ledger
-from gateway.ledger.deliveries.underway import Standing, standing
+from gateway.ledger.deliveries.underway import Underway, underway
 from gateway.retrieve import Retriever
 
 T = TypeVar("T")
@@ -25,7 +25,7 @@ OpenPlace = Callable[[str], Place]
 
 
 @dataclass(frozen=True)
-class Means:
+class SyncContext:
     """The services that all syncs share.
 
     `source` and `destination` give what is to be asked; `verified` gives a destination as our own ledger knows it. `barrier`
@@ -47,16 +47,16 @@ class Means:
         """Ask on a thread; when cancelled, the answer is no longer waited for."""
         return await trio.to_thread.run_sync(question, limiter=self.threads, abandon_on_cancel=True)
 
-    async def standing(self, study: str, destination: str, *, by_routes: bool) -> Standing:
+    async def underway(self, study: str, destination: str, *, by_routes: bool) -> Underway:
         """Return how a study stands at a destination as far as the gateway had to do with it.
 
         Raises:
             LedgerUnavailable: the ledger cannot be read, or does not take what was answered.
 
         """
-        return await self.ask(partial(self._standing, study, destination, by_routes))
+        return await self.ask(partial(self._underway, study, destination, by_routes))
 
-    def _standing(self, study: str, destination: str, by_routes: bool) -> Standing:
+    def _underway(self, study: str, destination: str, by_routes: bool) -> Underway:
         self.barrier()
         with self.ledger.read() as connection:
-            return standing(connection, study, destination, by_routes=by_routes)
+            return underway(connection, study, destination, by_routes=by_routes)

@@ -15,7 +15,7 @@ import trio
 from gateway.archives.places import Place, StudyHeld
 from gateway.core.errors import DimseFailed, GatewayError, UnreadableAnswer
 from gateway.core.log import get_logger
-from gateway.jobs.sync.context import Means, OpenPlace
+from gateway.jobs.sync.context import OpenPlace, SyncContext
 from gateway.jobs.sync.memory import Memory
 from gateway.jobs.sync.pauses import may_try
 from gateway.jobs.sync.plan import Plan
@@ -34,7 +34,7 @@ Studies = dict[str, StudyHeld]
 
 
 @dataclass
-class Glance:
+class LookResult:
     """The result of a look: studies by state, and those to retrieve.
 
     `error` is why a destination or a study could not be asked, or why the source may have more than it lists; `remarks` what is to
@@ -62,42 +62,42 @@ class Glance:
         self.error = self.error or why
 
 
-async def look(plan: Plan, means: Means, memories: dict[str, Memory]) -> Glance:
+async def look(plan: Plan, context: SyncContext, memories: dict[str, Memory]) -> LookResult:
     """Take a look and return what it came to; `memories` of studies are brought up to date, and forgotten with the studies.
 
     Raises:
         GatewayError: the source, or all destinations, cannot be asked.
 
     """
-    at_hand = _Look(plan, means, memories)
+    at_hand = _Look(plan, context, memories)
     try:
         await at_hand.take()
     finally:
         await at_hand.close()
-    return at_hand.glance
+    return at_hand.result
 
 
 class _Look:
     """A look under way, with the places that it has open."""
 
-    def __init__(self, plan: Plan, means: Means, memories: dict[str, Memory]) -> None:
-        self.glance = Glance()
+    def __init__(self, plan: Plan, context: SyncContext, memories: dict[str, Memory]) -> None:
+        self.result = LookResult()
         self._plan = plan
-        self._means = means
+        self._context = context
         self._memories = memories
         self._opened: list[Place] = []
 
     async def take(self) -> None:
-        source = await self._open(self._means.source, self._plan.source)
+        source = await self._open(self._context.source, self._plan.source)
         found = await self._found(source)
         destinations, held = await self._held(found)
         for study in self._memories.keys() - found.keys():
             del self._memories[study]
-        self.glance.found = len(found)
+        self.result.found = len(found)
         await self._compare(Sides(source, destinations), found, held)
-        self.glance.remarks = [remark for place in self._opened for remark in place.remarks()]
+        self.result.remarks = [remark for place in self._opened for remark in place.remarks()]
         for doubt in source.doubts():
-            self.glance.doubt(doubt)
+            self.result.doubt(doubt)
 
     async def close(self) -> None:
         """Close what was asked, also when the look is cancelled; what is being asked then ends."""
@@ -106,13 +106,13 @@ class _Look:
                 await trio.to_thread.run_sync(place.close, abandon_on_cancel=True)
 
     async def _open(self, opener: OpenPlace, name: str) -> Place:
-        place = await self._means.ask(partial(opener, name))
+        place = await self._context.ask(partial(opener, name))
         self._opened.append(place)
         return place
 
     async def _found(self, source: Place) -> Studies:
         """Return the studies of the window, the newest first."""
-        now, window = self._means.clock(), self._plan.window
+        now, window = self._context.clock(), self._plan.window
         found = await self._studies(source, window.keys(now))
         within = [(uid, one) for uid, one in found.items() if window.admits(one.study_date, one.study_time, now)]
         return dict(sorted(within, key=lambda item: (item[1].study_date, item[1].study_time), reverse=True))
@@ -124,9 +124,9 @@ class _Look:
             GatewayError: none can be asked.
 
         """
-        plan, means = self._plan, self._means
-        opener = means.verified if plan.from_ledger else means.destination
-        keys = ({"StudyInstanceUID": "\\".join(found)},) if plan.from_ledger else plan.window.keys(means.clock())
+        plan, context = self._plan, self._context
+        opener = context.verified if plan.from_ledger else context.destination
+        keys = ({"StudyInstanceUID": "\\".join(found)},) if plan.from_ledger else plan.window.keys(context.clock())
         places, held, failure = dict[str, Place](), dict[str, Studies](), None
         for name in plan.to if found else ():
             try:
@@ -135,7 +135,7 @@ class _Look:
                 places[name] = place
             except GatewayError as error:
                 log.warning("sync_destination_not_asked", sync=plan.name, destination=name, error=str(error))
-                self.glance.fail(error)
+                self.result.fail(error)
                 failure = error
         if failure is not None and not places:
             raise failure
@@ -144,7 +144,7 @@ class _Look:
     async def _studies(self, place: Place, keys: Iterable[Mapping[str, str]]) -> Studies:
         found = Studies()
         for one in keys:
-            found |= await self._means.ask(partial(place.studies, one))
+            found |= await self._context.ask(partial(place.studies, one))
         return found
 
     async def _compare(self, sides: Sides, found: Studies, held: Mapping[str, Studies]) -> None:
@@ -156,13 +156,13 @@ class _Look:
                 finding = await self._asked(sides, study, sight, confirm=budget > 0)
                 budget -= finding.state is State.SAME
             self._memories[study] = finding.memory
-            self.glance.note(finding)
+            self.result.note(finding)
 
     def _unasked(self, study: str, sight: Sight, *, confirm: bool) -> Finding | None:
         """Return what can be said of a study without asking about it; None where it has to be asked about."""
         now, plan = trio.current_time(), self._plan
         memory = self._memories.get(study, Memory())
-        if (plan.source, study) in self._means.busy:
+        if (plan.source, study) in self._context.busy:
             return Finding(State.UNDERWAY, memory)
         if memory.is_settled(sight, now):
             return Finding(State.SAME, memory)
@@ -175,12 +175,12 @@ class _Look:
     async def _asked(self, sides: Sides, study: str, sight: Sight, *, confirm: bool) -> Finding:
         """Compare a study; one that a side refuses to answer about waits for its next try, and keeps no other from its turn."""
         memory = self._memories.get(study, Memory())
-        at_hand = StudyLook(self._plan, self._means, sides, study=study, sight=sight, memory=memory)
+        at_hand = StudyLook(self._plan, self._context, sides, study=study, sight=sight, memory=memory)
         try:
             return await at_hand.run(trio.current_time(), confirm=confirm)
         except (DimseFailed, UnreadableAnswer) as error:
             log.warning("sync_study_not_asked", sync=self._plan.name, study=study, error=str(error))
-            self.glance.fail(error)
+            self.result.fail(error)
             return Finding(State.PAUSED, memory.tried("asked", trio.current_time(), complete=False))
 
 

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
 
 from gateway.core.domain import VerdictKind
-from gateway.jobs.sync.look import Glance
+from gateway.jobs.sync.look import LookResult
 from gateway.jobs.sync.study import Missing, State
 from gateway.retrieve import Verdict
 
@@ -69,9 +69,11 @@ class Cycle:
         return round(self.instances / self.over_s * 60.0, 1) if self.over_s > 0 else 0.0
 
 
-def cycle(glance: Glance, moved: Moved, *, sync: str, source: str, number: int, at: float, look_s: float, over_s: float) -> Cycle:
+def cycle(
+    result: LookResult, moved: Moved, *, sync: str, source: str, number: int, at: float, look_s: float, over_s: float
+) -> Cycle:
     """Return the report of a cycle."""
-    started = len(glance.missing)
+    started = len(result.missing)
     return Cycle(
         sync=sync,
         source=source,
@@ -79,19 +81,19 @@ def cycle(glance: Glance, moved: Moved, *, sync: str, source: str, number: int, 
         at=at,
         look_s=round(look_s, 3),
         over_s=round(over_s, 3),
-        found=glance.found,
-        missing=started + glance.states[State.PAUSED],
+        found=result.found,
+        missing=started + result.states[State.PAUSED],
         started=started,
-        paused=glance.states[State.PAUSED],
-        underway=glance.states[State.UNDERWAY],
-        growing=glance.states[State.GROWING],
+        paused=result.states[State.PAUSED],
+        underway=result.states[State.UNDERWAY],
+        growing=result.states[State.GROWING],
         moved=moved.studies,
         unfinished=moved.unfinished,
         series=moved.series,
         instances=moved.instances,
         bytes=moved.bytes,
-        error=glance.error,
-        remarks=tuple(glance.remarks),
+        error=result.error,
+        remarks=tuple(result.remarks),
     )
 
 

@@ -14,14 +14,14 @@ import trio
 from gateway.core.domain import Basis, VerdictKind
 from gateway.core.errors import GatewayError, JobFailed
 from gateway.core.log import get_logger
-from gateway.jobs.sync.context import Means
-from gateway.jobs.sync.look import Glance, look
+from gateway.jobs.sync.context import SyncContext
+from gateway.jobs.sync.look import LookResult, look
 from gateway.jobs.sync.memory import Memory
 from gateway.jobs.sync.plan import Plan
 from gateway.jobs.sync.report import Cycle, Moved, cycle
 from gateway.jobs.sync.study import Missing
 from gateway.jobs.working_hours import Window
-from gateway.retrieve import Errand, Event, Session, StudyEnded, Verdict
+from gateway.retrieve import Event, JobSpec, Session, StudyEnded, Verdict
 
 log = get_logger()
 
@@ -53,7 +53,7 @@ class Sync:
     """One sync. `tell` hears each cycle, what happens to the studies, and their verdicts; `last` is the last cycle."""
 
     plan: Plan
-    means: Means
+    context: SyncContext
     hours: Window
     moves: int
     tell: Tell = nobody
@@ -81,11 +81,11 @@ class Sync:
         async with trio.open_nursery() as nursery:
             while True:
                 began = trio.current_time()
-                glance = await self.look()
-                for batch in self._reserved(glance.missing):
+                result = await self.look()
+                for batch in self._reserved(result.missing):
                     nursery.start_soon(self._move, batch, [])
                 ended = trio.current_time()
-                await self.report(glance, ended - began)
+                await self.report(result, ended - began)
                 if not self._moving:
                     await self._well()
                 # A look that takes long is followed by as long a pause: a slow source has other things to do too.
@@ -94,42 +94,42 @@ class Sync:
     async def once(self, job_ids: list[int]) -> None:
         """Take one look, move what is missing, and report when that is done; the jobs it takes are added to `job_ids`."""
         began = trio.current_time()
-        glance = await self.look()
+        result = await self.look()
         looked = trio.current_time() - began
         async with trio.open_nursery() as nursery:
-            for batch in self._reserved(glance.missing):
+            for batch in self._reserved(result.missing):
                 nursery.start_soon(self._move, batch, job_ids)
-        await self.report(glance, looked)
+        await self.report(result, looked)
 
-    async def look(self) -> Glance:
+    async def look(self) -> LookResult:
         """Take one look; an error that ends it is in what it came to."""
         try:
-            return await look(self.plan, self.means, self._memories)
+            return await look(self.plan, self.context, self._memories)
         except GatewayError as error:
             failure = error
         except Exception as error:  # the root of a look: it fails, and there is another one
             failure = JobFailed.of(error)
             log.exception("sync_look_broke", sync=self.plan.name, source=self.plan.source)
         log.warning("sync_look_failed", sync=self.plan.name, source=self.plan.source, error=str(failure))
-        glance = Glance()
-        glance.fail(failure)
-        return glance
+        result = LookResult()
+        result.fail(failure)
+        return result
 
     async def _well(self) -> None:
         if self.goes_well is not None:
             await self.goes_well()
 
-    async def report(self, glance: Glance, look_s: float) -> None:
+    async def report(self, result: LookResult, look_s: float) -> None:
         """Tell and log what the cycle came to, and begin to count anew."""
         now, moved = trio.current_time(), self._moved
         self._number += 1
         self.last = cycle(
-            glance,
+            result,
             moved,
             sync=self.plan.name,
             source=self.plan.source,
             number=self._number,
-            at=self.means.clock(),
+            at=self.context.clock(),
             look_s=look_s,
             over_s=now - self._told_at,
         )
@@ -139,8 +139,8 @@ class Sync:
 
     def _reserved(self, missing: Sequence[Missing]) -> list[Batch]:
         """Take the studies for ourselves before anyone looks again, but those that another sync took meanwhile."""
-        ours = [one for one in missing if (self.plan.source, one.wanted.study_instance_uid) not in self.means.busy]
-        self.means.busy.update((self.plan.source, one.wanted.study_instance_uid) for one in ours)
+        ours = [one for one in missing if (self.plan.source, one.wanted.study_instance_uid) not in self.context.busy]
+        self.context.busy.update((self.plan.source, one.wanted.study_instance_uid) for one in ours)
         found = batches(ours)
         self._moving += len(found)
         return found
@@ -149,7 +149,7 @@ class Sync:
         """Retrieve the studies of a batch, in its order; an error costs those that are left a try, and nothing else."""
         left = list(batch.studies)
         try:
-            async with self.means.retriever.job(self.plan.source, self._errand(batch)) as session, trio.open_nursery() as nursery:
+            async with self.context.retriever.job(self.plan.source, self._spec(batch)) as session, trio.open_nursery() as nursery:
                 job_ids.append(session.job_id)
                 for _ in range(min(self.moves + 1, len(left))):
                     nursery.start_soon(self._work, session, left)
@@ -165,11 +165,11 @@ class Sync:
             for missing in left:
                 self._release(missing)
 
-    def _errand(self, batch: Batch) -> Errand:
+    def _spec(self, batch: Batch) -> JobSpec:
         plan = self.plan
-        fingerprint = plan.fingerprint(self.means.clock(), batch.destinations)
+        fingerprint = plan.fingerprint(self.context.clock(), batch.destinations)
         criteria = json.dumps({"sync": plan.name, "source": plan.source, "to": batch.destinations})
-        return Errand("sync", fingerprint, criteria, batch.destinations, plan.priority)
+        return JobSpec("sync", fingerprint, criteria, batch.destinations, plan.priority)
 
     async def _work(self, session: Session, left: list[Missing]) -> None:
         while left:
@@ -205,7 +205,7 @@ class Sync:
         await self.tell(StudyEnded(verdict))
 
     def _release(self, missing: Missing) -> None:
-        self.means.busy.discard((self.plan.source, missing.wanted.study_instance_uid))
+        self.context.busy.discard((self.plan.source, missing.wanted.study_instance_uid))
 
 
 def _failed(missing: Missing, note: str) -> Verdict:

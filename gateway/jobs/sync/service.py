@@ -14,7 +14,7 @@ from gateway.config.settings import Settings, SyncTable
 from gateway.core.errors import GatewayStopping, JobFailed, UsageError, require_known
 from gateway.core.log import get_logger
 from gateway.jobs.starts import Starts
-from gateway.jobs.sync.context import MAX_THREADS, Means
+from gateway.jobs.sync.context import MAX_THREADS, SyncContext
 from gateway.jobs.sync.growth import AT_ONCE
 from gateway.jobs.sync.plan import Plan, plan_of
 from gateway.jobs.sync.runner import Sync, Tell, nobody
@@ -28,7 +28,7 @@ class Syncs:
     """Makes syncs, and knows those that run by configuration; `possible` names where the routes may lead to from a source."""
 
     settings: Settings
-    means: Means
+    context: SyncContext
     possible: Callable[[str], tuple[str, ...]]
     running: dict[str, Sync] = field(default_factory=dict)
     starts: Starts | None = None
@@ -46,8 +46,8 @@ class Syncs:
             plan = replace(plan, patience=AT_ONCE)
         hours = Window(self.settings.hours(plan.hours))
         # Threads of its own: a source that never answers holds up no other sync.
-        means = replace(self.means, threads=CapacityLimiter(MAX_THREADS))
-        return Sync(plan, means, hours, self.settings.sources[plan.source].moves, tell)
+        context = replace(self.context, threads=CapacityLimiter(MAX_THREADS))
+        return Sync(plan, context, hours, self.settings.sources[plan.source].moves, tell)
 
     async def run(self, table: SyncTable, running: Callable[[], AbstractAsyncContextManager[None]]) -> None:
         """Run a configured sync until the gateway stops; `running` is entered for as long, and cancels it then.

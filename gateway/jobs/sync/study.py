@@ -12,14 +12,14 @@ from functools import partial
 
 from gateway.archives.places import Place
 from gateway.jobs.sync import shortfall
-from gateway.jobs.sync.context import Means
+from gateway.jobs.sync.context import SyncContext
 from gateway.jobs.sync.growth import observe
 from gateway.jobs.sync.memory import Memory
 from gateway.jobs.sync.pauses import may_try
 from gateway.jobs.sync.plan import Plan
 from gateway.jobs.sync.series import Series, counts
 from gateway.jobs.sync.shortfall import By, Lack, Sight
-from gateway.ledger.deliveries.underway import Standing
+from gateway.ledger.deliveries.underway import Underway
 from gateway.retrieve import Wanted
 
 
@@ -74,9 +74,9 @@ class Finding:
 class StudyLook:
     """A look at one study."""
 
-    def __init__(self, plan: Plan, means: Means, sides: Sides, *, study: str, sight: Sight, memory: Memory) -> None:
+    def __init__(self, plan: Plan, context: SyncContext, sides: Sides, *, study: str, sight: Sight, memory: Memory) -> None:
         self._plan = plan
-        self._means = means
+        self._context = context
         self._sides = sides
         self._study = study
         self._sight = sight
@@ -114,13 +114,13 @@ class StudyLook:
             return self._memory.agree_by_counts(self._sight, now)
         return self._memory.agree(self._sight, now, self._plan.interval_s, self._plan.compare_every_s)
 
-    async def _standings(self) -> dict[str, Standing]:
+    async def _standings(self) -> dict[str, Underway]:
         by_routes = self._plan.by_routes
-        return {name: await self._means.standing(self._study, name, by_routes=by_routes) for name in self._sides.destinations}
+        return {name: await self._context.underway(self._study, name, by_routes=by_routes) for name in self._sides.destinations}
 
     async def _series(self) -> dict[str, Series]:
         """Return what the source has; a series that it does not count is listed."""
-        found = await self._means.ask(partial(self._sides.source.series, self._study))
+        found = await self._context.ask(partial(self._sides.source.series, self._study))
         series = dict[str, Series]()
         for uid, held in found.items():
             count = len(await self._list(uid)) if held.instances is None else held.instances
@@ -129,7 +129,7 @@ class StudyLook:
 
     async def _list(self, series: str) -> frozenset[str]:
         if series not in self._listed:
-            self._listed[series] = frozenset(await self._means.ask(partial(self._sides.source.instances, self._study, series)))
+            self._listed[series] = frozenset(await self._context.ask(partial(self._sides.source.instances, self._study, series)))
         return self._listed[series]
 
     def _ready(self, series: Mapping[str, Series], chosen: Mapping[str, Series], now: float) -> dict[str, Series]:
@@ -140,22 +140,22 @@ class StudyLook:
             return {}
         return {uid: one for uid, one in chosen.items() if uid in settled}
 
-    async def _lack(self, destination: str, standing: Standing, ready: Mapping[str, Series], *, confirm: bool) -> Lack:
+    async def _lack(self, destination: str, underway: Underway, ready: Mapping[str, Series], *, confirm: bool) -> Lack:
         place, lack = self._sides.destinations[destination], dict[str, frozenset[str] | None]()
         if not ready:
             return lack
-        held = await self._means.ask(partial(place.series, self._study))
+        held = await self._context.ask(partial(place.series, self._study))
         for uid, one in ready.items():
             there = [held[uid].instances] if uid in held else []
-            match shortfall.by_counts(one.count, there, confirm=confirm, excused=bool(standing.excused)):
+            match shortfall.by_counts(one.count, there, confirm=confirm, excused=bool(underway.excused)):
                 case By.ABSENT:
                     lack[uid] = None
                 case By.UIDS:
-                    has = await self._means.ask(partial(place.instances, self._study, uid)) if uid in held else set()
-                    missing = await self._list(uid) - has - standing.excused
+                    has = await self._context.ask(partial(place.instances, self._study, uid)) if uid in held else set()
+                    missing = await self._list(uid) - has - underway.excused
                     if missing and has:
                         # A list may be cut short: nothing is lacking that the place has when it is asked for it.
-                        missing -= await self._means.ask(partial(place.holds, self._study, uid, missing, sorted(has)[:1]))
+                        missing -= await self._context.ask(partial(place.holds, self._study, uid, missing, sorted(has)[:1]))
                     if missing:
                         lack[uid] = missing
         return lack

@@ -15,7 +15,7 @@ BY_HAND = "send"
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class Underway:
     """The state of a study at one destination as far as the gateway itself had to do with it.
 
     `working` says that deliveries are still worked on, so that what the destination holds is about to change. `excused` are SOP
@@ -26,7 +26,7 @@ class Standing:
     excused: frozenset[str]
 
 
-def standing(connection: Connection, study_instance_uid: str, destination: str, *, by_routes: bool) -> Standing:
+def underway(connection: Connection, study_instance_uid: str, destination: str, *, by_routes: bool) -> Underway:
     """Return how a study stands at `destination`.
 
     With `by_routes` what came and was routed elsewhere is excused too: the routes decide what goes there, and they did.
@@ -40,7 +40,7 @@ def standing(connection: Connection, study_instance_uid: str, destination: str, 
     excused = {uid for uid, state in states if state in undone}
     if by_routes:
         excused |= _elsewhere(connection, study_instance_uid, destination)
-    return Standing(any(state in WORKING for _, state in states), frozenset(excused))
+    return Underway(any(state in WORKING for _, state in states), frozenset(excused))
 
 
 def _elsewhere(connection: Connection, study_instance_uid: str, destination: str) -> set[str]:

@@ -61,7 +61,7 @@ class MigrationJob:
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class MigrationCounts:
     """The progress of a migration, in studies and instances of what was listed so far."""
 
     studies: int = 0
@@ -166,7 +166,7 @@ def undone(connection: Connection, job_id: int) -> list[PlannedStudy]:
     return [PlannedStudy(*row) for row in connection.execute(statement)]
 
 
-def standing(connection: Connection, job_id: int) -> Standing:
+def counts(connection: Connection, job_id: int) -> MigrationCounts:
     """Return how far a migration is."""
     known = func.coalesce(retrievals.c.expected_count, planned_studies.c.instance_count, 0)
     statement = (
@@ -177,7 +177,7 @@ def standing(connection: Connection, job_id: int) -> Standing:
     )
     rows = connection.execute(statement).all()
     counts = {str(verdict): int(count) for verdict, count, _, _ in rows if verdict is not None}
-    return Standing(
+    return MigrationCounts(
         studies=sum(count for _, count, _, _ in rows),
         instances=sum(int(number) for _, _, number, _ in rows),
         moved=sum(int(number) for verdict, _, number, _ in rows if verdict is not None),

@@ -18,11 +18,11 @@ from gateway.core.errors import NoPresentationContext
 from gateway.core.log import get_logger
 from gateway.retrieve import listing
 from gateway.retrieve.arrivals.correlate import Watch
-from gateway.retrieve.context import Means, Source
+from gateway.retrieve.context import RetrieveContext, Source
 from gateway.retrieve.operations import c_get
 from gateway.retrieve.operations.method import Method
 from gateway.retrieve.recovery import AcceptanceOrder, End, Target
-from gateway.retrieve.source.association_pool import Kept
+from gateway.retrieve.source.association_pool import AssociationPool
 from gateway.retrieve.source.call import GET_QUIET_S, Move, Moved
 from gateway.retrieve.verdict.tally import Expectation
 
@@ -33,7 +33,7 @@ log = get_logger()
 class Asking:
     """Asks `source` for what `watch` waits for; `stalled` says that it stopped in the middle of an earlier C-GET of the study."""
 
-    means: Means
+    context: RetrieveContext
     source: Source
     watch: Watch
     stalled: bool = False
@@ -41,7 +41,7 @@ class Asking:
     async def move(self, target: Target) -> Moved:
         """Carry out one C-MOVE of `target`."""
         message_id = self._message_id()
-        identifier, destination = listing.move_identifier(target), self.means.ae_title
+        identifier, destination = listing.move_identifier(target), self.context.ae_title
         move = Move(
             self.source.associations,
             lambda requestor: requestor.move(identifier, destination_ae=destination, message_id=message_id),
@@ -66,9 +66,9 @@ class Asking:
 
     async def _get_once(self, target: Target, contexts: tuple[ProposedContext, ...]) -> Moved:
         message_id, identifier = self._message_id(), listing.move_identifier(target)
-        heard, info = c_get.Heard(self.means.storage()), self._info()
+        heard, info = c_get.Heard(self.context.storage()), self._info()
         get = Move(
-            Kept(partial(self.source.connect, contexts), keep_s=0.0),
+            AssociationPool(partial(self.source.connect, contexts), keep_s=0.0),
             lambda requestor: requestor.get(identifier, storage=heard, info=info, message_id=message_id),
             message_id=message_id,
             watch=self.watch,
@@ -80,12 +80,12 @@ class Asking:
     def _info(self) -> AssociationInfo:
         """Return who sends on an association of a C-GET: the source, as if it had called us."""
         table = self.source.table
-        return AssociationInfo(secrets.token_hex(6), table.ae_title, self.means.ae_title, table.host, source=self.source.name)
+        return AssociationInfo(secrets.token_hex(6), table.ae_title, self.context.ae_title, table.host, source=self.source.name)
 
     def _message_id(self) -> int:
         """Return a Message ID under which what comes is counted to the study."""
         message_id = next_message_id()
-        self.means.arrivals.register(self.watch, message_id)
+        self.context.arrivals.register(self.watch, message_id)
         return message_id
 
     async def _carried_out(self, move: Move, message_id: int, target: Target, method: Method) -> Moved:
@@ -95,7 +95,7 @@ class Asking:
             quiet_s = min(quiet_s, GET_QUIET_S)
         moved = replace(await move.result(self.source.retrieving, quiet_s), method=method)
         # Instances that came before the final response must not count as come after it.
-        await self.means.caught_up()
+        await self.context.caught_up()
         if moved.end is End.BUSY and self.watch.arrivals > before:
             moved = replace(moved, end=End.ANSWERED)  # it sent some, and says nothing of how many: it was not too busy to begin
         log.debug(

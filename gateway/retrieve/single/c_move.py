@@ -19,7 +19,7 @@ from gateway.ledger.peers import learned
 from gateway.retrieve import listing
 from gateway.retrieve.arrivals.correlate import Watch
 from gateway.retrieve.arrivals.quiet import settle
-from gateway.retrieve.context import Means, Signal, Source
+from gateway.retrieve.context import RetrieveContext, Signal, Source
 from gateway.retrieve.operations.c_get import Heard
 from gateway.retrieve.recovery import End, Patience, Target
 from gateway.retrieve.single.captures import Capture
@@ -34,8 +34,8 @@ ANONYMOUS = "the source does not say for which C-MOVE it sends, so that what com
 class _Asking:
     """One instance being asked for."""
 
-    def __init__(self, means: Means, source: Source, target: Target, storage: StorageService) -> None:
-        self._means = means
+    def __init__(self, context: RetrieveContext, source: Source, target: Target, storage: StorageService) -> None:
+        self._context = context
         self._source = source
         self._target = target
         self._heard = Heard(storage)
@@ -51,13 +51,13 @@ class _Asking:
 
     async def run(self) -> Moved:
         """Ask, again and again while the source is too busy; return how the last C-MOVE ended."""
-        captures, attempt = self._means.arrivals.captures, 0
+        captures, attempt = self._context.arrivals.captures, 0
         captures.open(self.capture)
         try:
             while True:
                 attempt += 1
                 moved = await self._once()
-                pause = self._means.backoff.delay(attempt, self._means.jitter()) if moved.end is End.BUSY else None
+                pause = self._context.backoff.delay(attempt, self._context.jitter()) if moved.end is End.BUSY else None
                 if pause is None or self.capture.came:
                     return moved
                 await trio.sleep(pause)
@@ -65,7 +65,7 @@ class _Asking:
             captures.close(self.capture)
 
     async def _once(self) -> Moved:
-        identifier, destination = listing.move_identifier(self._target), self._means.ae_title
+        identifier, destination = listing.move_identifier(self._target), self._context.ae_title
         number, table = self.capture.message_id, self._source.table
         move = Move(
             self._source.associations,
@@ -87,7 +87,7 @@ class _Asking:
         return moved
 
 
-async def capture(means: Means, source: Source, target: Target, storage: StorageService) -> str:
+async def capture(context: RetrieveContext, source: Source, target: Target, storage: StorageService) -> str:
     """Ask `source` for the one instance of `target`, and hand it to `storage`; return why it did not come, nothing where it did.
 
     It takes a slot of the source, after all else that waits for one.
@@ -97,16 +97,16 @@ async def capture(means: Means, source: Source, target: Target, storage: Storage
     """
     if source.anonymous:
         return ANONYMOUS
-    asking = _Asking(means, source, target, storage)
+    asking = _Asking(context, source, target, storage)
     wanted = asking.capture
-    async with source.moves.take(Priority.LOW), source.turns.take(source.order):
+    async with source.moves.take(Priority.LOW), source.orders.take(source.order):
         moved = await asking.run()
     if wanted.came:
         return ""
     log.info("not_captured", sop_instance_uid=wanted.sop_instance_uid, source=source.name, end=str(moved.end))
     if wanted.anonymous and moved.end is End.ANSWERED and not moved.failed:
         source.anonymous = True
-        await means.remember(source, learned.ANONYMOUS, "yes")
+        await context.remember(source, learned.ANONYMOUS, "yes")
         return ANONYMOUS
-    words = notes.trouble(moved, asking.watch, partial(means.registration, source.table))
+    words = notes.trouble(moved, asking.watch, partial(context.registration, source.table))
     return next(filter(None, words), "it did not come by C-MOVE")

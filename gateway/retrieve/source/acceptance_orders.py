@@ -1,4 +1,4 @@
-"""The turns of retrievals with different orders of transfer syntaxes at one source. Runs in trio.
+"""The acceptance orders of one source, which retrievals take in turn. Runs in trio.
 
 The order is one for all associations of a source, while several studies may be retrieved from it at a time: a round that
 needs another order than those under way waits until they ended, and so do all that come after it.
@@ -14,7 +14,7 @@ import trio
 from gateway.retrieve.recovery import AcceptanceOrder
 
 
-class Turns:
+class AcceptanceOrders:
     """The acceptance orders of one source, in turn; `usual` holds while nobody has one, with those of single SOP classes."""
 
     def __init__(

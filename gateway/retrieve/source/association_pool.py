@@ -17,7 +17,7 @@ KEEP_S = 2.0
 """The time one is kept: far less than any peer waits before it ends an idle association, and few peers take many at a time."""
 
 
-class Kept:
+class AssociationPool:
     """The associations of one kind with one AE."""
 
     def __init__(self, connect: Callable[[], Requestor], keep_s: float = KEEP_S) -> None:

@@ -30,7 +30,7 @@ from gateway.core.log import get_logger
 from gateway.retrieve.arrivals.correlate import Watch
 from gateway.retrieve.operations.method import Method
 from gateway.retrieve.recovery import End
-from gateway.retrieve.source.association_pool import Kept
+from gateway.retrieve.source.association_pool import AssociationPool
 
 T = TypeVar("T")
 log = get_logger()
@@ -57,7 +57,7 @@ JOIN_S = 5.0
 class Call(Generic[T]):
     """An association and the work done on it. `run` is for one thread; `kill` and `cancel` may come from any."""
 
-    def __init__(self, associations: Kept, work: Callable[[Requestor], T]) -> None:
+    def __init__(self, associations: AssociationPool, work: Callable[[Requestor], T]) -> None:
         self._associations = associations
         self._work = work
         self._lock = threading.Lock()
@@ -156,7 +156,7 @@ class Call(Generic[T]):
         return self._ended.is_set()
 
 
-async def converse(associations: Kept, work: Callable[[Requestor], T], limiter: trio.CapacityLimiter) -> T:
+async def converse(associations: AssociationPool, work: Callable[[Requestor], T], limiter: trio.CapacityLimiter) -> T:
     """Return what `work` returns for an association that nobody else uses meanwhile.
 
     Raises:
@@ -217,7 +217,7 @@ class Move:
 
     def __init__(
         self,
-        associations: Kept,
+        associations: AssociationPool,
         request: Callable[[Requestor], Iterator[SubOperations]],
         *,
         message_id: int,
@@ -296,7 +296,7 @@ class Move:
 class _MoveCall(Call[None]):
     """A call that is stopped by C-CANCEL, and by abort only when the source does not end it then."""
 
-    def __init__(self, associations: Kept, work: Callable[[Requestor], None], message_id: int) -> None:
+    def __init__(self, associations: AssociationPool, work: Callable[[Requestor], None], message_id: int) -> None:
         super().__init__(associations, work)
         self._message_id = message_id
         self.grace_s = CANCEL_GRACE_S

@@ -1,4 +1,4 @@
-"""The ledger's account of the retrieval of one study: the instances that are expected, and those of them that are here.
+"""The ledger's record of the retrieval of one study: the instances that are expected, and those of them that are here.
 
 The functions that are given a connection run in transactions.
 """
@@ -12,7 +12,7 @@ from sqlalchemy import Connection
 
 from gateway.core.domain import Basis, Priority
 from gateway.ledger.jobs import retrievals
-from gateway.retrieve.request import Errand
+from gateway.retrieve.request import JobSpec
 from gateway.retrieve.verdict.fitness import Sorted, sort
 from gateway.retrieve.verdict.tally import Expectation, Tally, tally
 
@@ -26,12 +26,12 @@ class Here:
 
 
 @dataclass
-class Account:
-    """The retrieval `retrieval_id` of `study` on behalf of `errand`. `skipped` are listed instances that need not come."""
+class RetrievalRecord:
+    """The retrieval `retrieval_id` of `study` on behalf of `spec`. `skipped` are listed instances that need not come."""
 
     retrieval_id: int
     study: str
-    errand: Errand
+    spec: JobSpec
     expectation: Expectation = field(default_factory=lambda: Expectation(Basis.UIDS, None, {}))
     skipped: set[str] = field(default_factory=set)
     tally: Tally = field(default_factory=lambda: Tally((), 0, (), None))
@@ -54,16 +54,16 @@ class Account:
             listed=self.expectation.listed,
             skipped=self.skipped,
         )
-        if self.errand.priority is Priority.HIGH:
-            retrievals.hasten(connection, self.retrieval_id, self.errand.priority)
+        if self.spec.priority is Priority.HIGH:
+            retrievals.hasten(connection, self.retrieval_id, self.spec.priority)
         return self.here(connection)
 
     def here(self, connection: Connection) -> Here:
         """Return what is here."""
         if self.expectation.basis is Basis.COUNTS:
             came = retrievals.came_of_study(connection, self.retrieval_id, self.study)
-        elif self.errand.destinations:
-            came = retrievals.came_for(connection, self.retrieval_id, self.errand.destinations)
+        elif self.spec.destinations:
+            came = retrievals.came_for(connection, self.retrieval_id, self.spec.destinations)
         else:
             came = retrievals.came(connection, self.retrieval_id)
         return Here(sort(came, self.study, self.expectation), retrievals.conflicts(connection, self.retrieval_id))

@@ -5,24 +5,24 @@ from __future__ import annotations
 import math
 
 from gateway.delivery.lanes.circuit import Circuit
-from gateway.delivery.lanes.worker_state import GATHER_S, LITTLE, Act, Standing, Step, is_probe, next_step
+from gateway.delivery.lanes.worker_state import GATHER_S, LITTLE, Act, Step, WorkerState, is_probe, next_step
 
 NOW = 1000.0
 WAIT = Step(Act.WAIT)
 
 
 def act(now: float = NOW, *, close_at: float = math.inf, **values) -> Act:
-    return next_step(Standing(**({"look_at": math.inf} | values)), now, close_at).act
+    return next_step(WorkerState(**({"look_at": math.inf} | values)), now, close_at).act
 
 
 def until(now: float = NOW, *, close_at: float = math.inf, **values) -> float:
-    step = next_step(Standing(**({"look_at": math.inf} | values)), now, close_at)
+    step = next_step(WorkerState(**({"look_at": math.inf} | values)), now, close_at)
     assert step.act is Act.WAIT
     return step.until
 
 
 def test_a_new_lane_looks_at_once():
-    assert next_step(Standing(), NOW).act is Act.CLAIM
+    assert next_step(WorkerState(), NOW).act is Act.CLAIM
 
 
 def test_without_a_reason_to_look_there_is_nothing_to_wait_for():
@@ -65,11 +65,11 @@ def test_an_open_circuit_lets_nothing_be_claimed_before_its_time():
 
 
 def test_while_one_instance_finds_out_nothing_else_is_claimed():
-    half_open = Standing(circuit=Circuit(failures=1, open_until=NOW), look_at=NOW)
+    half_open = WorkerState(circuit=Circuit(failures=1, open_until=NOW), look_at=NOW)
     assert is_probe(half_open, NOW)
     half_open.probing = True
     assert next_step(half_open, NOW) == WAIT
-    assert not is_probe(Standing(), NOW)
+    assert not is_probe(WorkerState(), NOW)
 
 
 def test_a_ledger_that_could_not_be_written_is_left_alone_for_a_while():

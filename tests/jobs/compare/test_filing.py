@@ -26,7 +26,7 @@ from gateway.ledger import Ledger
 from gateway.ledger.deliveries import progress
 from gateway.ledger.deliveries.progress import Scope
 from gateway.ledger.jobs import retrievals
-from gateway.retrieve import Errand, Wanted
+from gateway.retrieve import JobSpec, Wanted
 from gateway.spool import Spool
 from tests.support import data
 from tests.support.waiting import PATIENCE_S
@@ -71,8 +71,8 @@ def other(tmp_path: Path) -> DeliveredFolder:
     return DeliveredFolder("copy", tmp_path / "copy")
 
 
-def errand(number: int = 1) -> Errand:
-    return Errand("compare", f"fingerprint {number}", json.dumps({}), ("copy",))
+def spec(number: int = 1) -> JobSpec:
+    return JobSpec("compare", f"fingerprint {number}", json.dumps({}), ("copy",))
 
 
 def queued(ledger: Ledger, job_id: int) -> int:
@@ -91,7 +91,7 @@ def queued(ledger: Ledger, job_id: int) -> int:
 async def test_a_study_or_a_part_of_it_is_on_its_way_and_the_verdict_says_so(
     filing: Filing, ledger: Ledger, place: FilesPlace, other: DeliveredFolder, wanted: Wanted, count: int
 ) -> None:
-    job_id, (verdict,) = await filing.bring(place, other, errand(), [Fetch(wanted)], Hours())
+    job_id, (verdict,) = await filing.bring(place, other, spec(), [Fetch(wanted)], Hours())
 
     assert (verdict.kind, verdict.expected, verdict.received, verdict.missing) == (VerdictKind.COMPLETE, count, count, ())
     assert queued(ledger, job_id) == count
@@ -108,7 +108,7 @@ async def test_what_the_other_side_has_is_left_out_where_only_counts_differ(
     there.mkdir(parents=True)
     (there / f"{FIRST}.1.dcm").write_bytes(files[f"{FIRST}.1"].read_bytes())
 
-    job_id, (verdict,) = await filing.bring(place, other, errand(), [Fetch(Wanted(STUDY), skip_existing=True)], Hours())
+    job_id, (verdict,) = await filing.bring(place, other, spec(), [Fetch(Wanted(STUDY), skip_existing=True)], Hours())
 
     assert (verdict.kind, verdict.skipped, verdict.received) == (VerdictKind.COMPLETE, 1, 4)
     assert queued(ledger, job_id) == 4
@@ -120,7 +120,7 @@ async def test_a_file_that_is_gone_is_missing_and_the_verdict_says_why(
     place.studies({})
     files[f"{FIRST}.2"].unlink()
 
-    job_id, (verdict,) = await filing.bring(place, other, errand(), [Fetch(Wanted(STUDY))], Hours())
+    job_id, (verdict,) = await filing.bring(place, other, spec(), [Fetch(Wanted(STUDY))], Hours())
 
     assert (verdict.kind, verdict.received, verdict.missing) == (VerdictKind.INCOMPLETE, 4, (f"{FIRST}.2",))
     assert verdict.note == "1 of its files cannot be taken in: No such file or directory"
@@ -128,7 +128,7 @@ async def test_a_file_that_is_gone_is_missing_and_the_verdict_says_why(
 
 
 async def test_a_study_that_is_not_there_any_more_is_empty(filing: Filing, place: FilesPlace, other: DeliveredFolder) -> None:
-    _, (verdict,) = await filing.bring(place, other, errand(), [Fetch(Wanted("1.2.3"))], Hours())
+    _, (verdict,) = await filing.bring(place, other, spec(), [Fetch(Wanted("1.2.3"))], Hours())
     assert (verdict.kind, verdict.expected) == (VerdictKind.EMPTY, 0)
 
 
@@ -158,7 +158,7 @@ async def test_what_is_broken_off_at_the_end_of_its_hours_is_carried_on(
 
     nights = Schedule.weekly(ZoneInfo("UTC"), [(day, Span(19 * 60, 30 * 60)) for day in range(7)])
     hours = Hours(Window(nights, clock=clock), evening)
-    job_id, (verdict,) = await Filing(ledger, until_morning).bring(place, other, errand(), [Fetch(Wanted(STUDY))], hours)
+    job_id, (verdict,) = await Filing(ledger, until_morning).bring(place, other, spec(), [Fetch(Wanted(STUDY))], hours)
 
     assert (verdict.kind, verdict.received, len(taken), len(set(taken))) == (VerdictKind.COMPLETE, 5, 5, 5)
     with ledger.read() as connection:
@@ -178,7 +178,7 @@ async def test_nothing_that_comes_meanwhile_is_counted_to_a_folder(
         yield ""
 
     with pytest.raises(LedgerUnavailable):
-        await Filing(ledger, broken).bring(place, other, errand(), [Fetch(Wanted(STUDY))], Hours())
+        await Filing(ledger, broken).bring(place, other, spec(), [Fetch(Wanted(STUDY))], Hours())
     assert purposes == [None] * 5
     with ledger.read() as connection:
         assert retrievals.purpose_of(connection, Provenance("A", "B", "", ""), f"{FIRST}.1") is None
@@ -187,7 +187,7 @@ async def test_nothing_that_comes_meanwhile_is_counted_to_a_folder(
 async def test_what_was_delivered_and_lost_is_brought_again(
     filing: Filing, ledger: Ledger, place: FilesPlace, other: DeliveredFolder
 ) -> None:
-    _, (first,) = await filing.bring(place, other, errand(1), [Fetch(Wanted(STUDY))], Hours())
-    job_id, (again,) = await filing.bring(place, other, errand(2), [Fetch(Wanted(STUDY))], Hours())
+    _, (first,) = await filing.bring(place, other, spec(1), [Fetch(Wanted(STUDY))], Hours())
+    job_id, (again,) = await filing.bring(place, other, spec(2), [Fetch(Wanted(STUDY))], Hours())
     assert (first.kind, again.kind, again.received) == (VerdictKind.COMPLETE, VerdictKind.COMPLETE, 5)
     assert queued(ledger, job_id) == 5

@@ -23,7 +23,7 @@ from gateway.jobs.compare.hours import Hours
 from gateway.jobs.compare.repair import Fetch
 from gateway.jobs.compare.runner import AT_A_TIME, fetch_all
 from gateway.jobs.working_hours import Window
-from gateway.retrieve import Errand, Wanted
+from gateway.retrieve import JobSpec, Wanted
 from tests.jobs.sync.places import Shelf
 from tests.support.waiting import PATIENCE_S, until
 
@@ -148,7 +148,7 @@ class Retrieving:
     job_id: int = 1
 
     @asynccontextmanager
-    async def job(self, _source: str, _errand: Errand) -> AsyncIterator[Retrieving]:
+    async def job(self, _source: str, _spec: JobSpec) -> AsyncIterator[Retrieving]:
         yield self
 
     async def retrieve(self, wanted: Wanted, **_how: object) -> str:
@@ -162,8 +162,8 @@ class Retrieving:
 async def test_parts_of_a_study_are_retrieved_in_turn_and_studies_in_parallel() -> None:
     """A part that was broken off resumes as the newest retrieval of its study: another part's must not be newer."""
     wanted = [Wanted(study, series=frozenset({part})) for study in ("1.1", "1.2") for part in ("1", "2")]
-    retriever, errand = Retrieving(), Errand("compare", "fingerprint", "{}", ("copy",))
-    _, verdicts = await fetch_all(cast(Any, retriever), "pacs", errand, list(map(Fetch, wanted)), Hours(), at_a_time=4)
+    retriever, spec = Retrieving(), JobSpec("compare", "fingerprint", "{}", ("copy",))
+    _, verdicts = await fetch_all(cast(Any, retriever), "pacs", spec, list(map(Fetch, wanted)), Hours(), at_a_time=4)
     assert sorted(cast(Any, verdicts)) == ["1.1", "1.1", "1.2", "1.2"]
     assert ("1.1", "1.2") in retriever.together
     assert all(len(set(studies)) == len(studies) for studies in retriever.together)

@@ -16,7 +16,7 @@ import trio
 from gateway.app.engine import Jobs
 from gateway.core.domain import VerdictKind
 from gateway.core.errors import JobFailed, PeerUnreachable, UsageError
-from gateway.jobs.migrate import Listed, Means, MigrationRequest, Migrations, Running
+from gateway.jobs.migrate import Listed, MigrateContext, MigrationRequest, Migrations, Running
 from gateway.jobs.migrate import runner as runners
 from gateway.ledger.jobs import planning, starts
 from tests.retrieve.conftest import DEADLINE_S, Bench, study
@@ -40,7 +40,7 @@ class Office:
     jobs: Jobs = field(default_factory=Jobs)
 
     def __post_init__(self) -> None:
-        means = Means(
+        context = MigrateContext(
             self.desk.retriever,
             self.desk.ledger,
             self.desk.reception.recorder.flush,
@@ -48,7 +48,7 @@ class Office:
             crowded=lambda _to, _share: self.why,
             original=lambda _name: pytest.fail("nothing is to be deleted"),
         )
-        self.migrations = Migrations(self.desk.settings, means, possible=lambda _source: ("copy",), whole=self._whole)
+        self.migrations = Migrations(self.desk.settings, context, possible=lambda _source: ("copy",), whole=self._whole)
 
     async def _list(self, _source: str, keys: Mapping[str, str]) -> Listed:
         day = datetime.strptime(keys["StudyDate"], "%Y%m%d").replace(tzinfo=UTC).date().isoformat()

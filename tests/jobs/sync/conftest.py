@@ -12,8 +12,8 @@ from typing import Any, cast
 import pytest
 
 from gateway.core.domain import DeliveryState, InstanceIdentity
-from gateway.jobs.sync.context import Means
-from gateway.jobs.sync.look import Glance, look
+from gateway.jobs.sync.context import SyncContext
+from gateway.jobs.sync.look import LookResult, look
 from gateway.jobs.sync.memory import Memory
 from gateway.jobs.sync.plan import Plan
 from gateway.jobs.sync.window import StudyWindow
@@ -33,7 +33,7 @@ class Desk:
     memories: dict[str, Memory] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.means = Means(
+        self.context = SyncContext(
             retriever=cast(Any, None),
             ledger=self.kept.ledger,
             barrier=lambda: None,
@@ -47,11 +47,11 @@ class Desk:
         """The first destination."""
         return next(iter(self.destinations.values()))
 
-    async def look(self) -> Glance:
+    async def look(self) -> LookResult:
         """Take a look."""
-        return await look(self.plan, self.means, self.memories)
+        return await look(self.plan, self.context, self.memories)
 
-    async def settled(self) -> Glance:
+    async def settled(self) -> LookResult:
         """Take two looks, so that everything has stopped growing."""
         await self.look()
         return await self.look()

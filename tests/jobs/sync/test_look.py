@@ -11,7 +11,7 @@ import trio.testing
 from gateway.core.domain import DeliveryState
 from gateway.core.errors import PeerUnreachable, UnreadableAnswer
 from gateway.jobs.sync.growth import AT_ONCE
-from gateway.jobs.sync.look import CONFIRMED_A_LOOK, Glance
+from gateway.jobs.sync.look import CONFIRMED_A_LOOK, LookResult
 from gateway.jobs.sync.series import Selection, Take
 from gateway.jobs.sync.study import State
 from gateway.retrieve import Wanted
@@ -22,11 +22,11 @@ Clock = trio.testing.MockClock
 INTERVAL_S, COMPARE_S = 60.0, 6 * 3600.0
 
 
-def states(glance: Glance) -> dict[State, int]:
+def states(glance: LookResult) -> dict[State, int]:
     return {state: count for state, count in glance.states.items() if count}
 
 
-def wanted(glance: Glance) -> list[Wanted]:
+def wanted(glance: LookResult) -> list[Wanted]:
     return [one.wanted for one in glance.missing]
 
 
@@ -224,7 +224,7 @@ async def test_where_destinations_are_named_they_get_it_whatever_the_routes_did(
 async def test_a_study_that_is_being_retrieved_is_skipped(desk: MakeDesk) -> None:
     here = desk(patience=AT_ONCE)
     here.source.put("1", "1.1", 1)
-    here.means.busy.add(("archive", "1"))
+    here.context.busy.add(("archive", "1"))
     assert states(await here.look()) == {State.UNDERWAY: 1}
 
 

@@ -19,7 +19,7 @@ from gateway.jobs.sync.growth import AT_ONCE
 from gateway.jobs.sync.report import Cycle
 from gateway.jobs.sync.runner import Sync
 from gateway.jobs.working_hours import Window
-from gateway.retrieve import Errand, Event, StudyEnded, Verdict, Wanted
+from gateway.retrieve import Event, JobSpec, StudyEnded, Verdict, Wanted
 from tests.jobs.sync.conftest import Desk
 
 MakeDesk = Callable[..., Desk]
@@ -33,17 +33,17 @@ class Scripted:
     """A retriever that does `script` with each study, and by it says how its retrieval ended."""
 
     script: Callable[[Wanted], Awaitable[VerdictKind]]
-    errands: list[Errand] = field(default_factory=list)
+    specs: list[JobSpec] = field(default_factory=list)
     begun: list[str] = field(default_factory=list)
     refuses: Exception | None = None
     job_id: int = 0
 
     @asynccontextmanager
-    async def job(self, _source: str, errand: Errand) -> AsyncIterator[Any]:
+    async def job(self, _source: str, spec: JobSpec) -> AsyncIterator[Any]:
         if self.refuses is not None:
             raise self.refuses
-        assert errand.fingerprint not in {one.fingerprint for one in self.errands}
-        self.errands.append(errand)
+        assert spec.fingerprint not in {one.fingerprint for one in self.specs}
+        self.specs.append(spec)
         self.job_id += 1
         yield self
 
@@ -67,8 +67,8 @@ class Run:
     verdicts: list[Verdict] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self.desk.means, "retriever", cast(Any, self.retriever))
-        self.sync = Sync(self.desk.plan, self.desk.means, self.hours, self.moves, self.tell)
+        object.__setattr__(self.desk.context, "retriever", cast(Any, self.retriever))
+        self.sync = Sync(self.desk.plan, self.desk.context, self.hours, self.moves, self.tell)
 
     async def tell(self, event: Cycle | Event) -> None:
         if isinstance(event, Cycle):
@@ -143,7 +143,7 @@ async def test_what_is_missing_is_moved_and_counted(desk: MakeDesk, mock_clock: 
         assert (moved.moved, moved.series, moved.instances, moved.bytes, moved.missing) == (2, 2, 4, 2000, 0)
         assert moved.instances_a_minute == 4.0
         assert (await run.cycle()).moved == 0
-    assert [one.destinations for one in run.retriever.errands] == [("a",)]
+    assert [one.destinations for one in run.retriever.specs] == [("a",)]
 
 
 async def test_a_look_waits_for_no_retrieval_and_skips_what_is_under_way(desk: MakeDesk, mock_clock: Clock) -> None:
@@ -161,7 +161,7 @@ async def test_a_look_waits_for_no_retrieval_and_skips_what_is_under_way(desk: M
         assert (second.underway, second.started) == (1, 1)
         assert (await run.cycle()).moved == 1
         go_on.set()
-        await comes_about(lambda: not here.means.busy, "nothing under way")
+        await comes_about(lambda: not here.context.busy, "nothing under way")
         assert (await run.cycle()).moved == 1
     assert run.retriever.begun == ["1", "2"]
 
@@ -177,7 +177,7 @@ async def test_newest_studies_start_first_up_to_one_more_than_the_moves(desk: Ma
         await run.cycle()
         assert run.retriever.begun == ["5", "4", "3"]
         go_on.set()
-        await comes_about(lambda: not here.means.busy, "nothing under way")
+        await comes_about(lambda: not here.context.busy, "nothing under way")
     assert run.retriever.begun == ["5", "4", "3", "2", "1"]
 
 
@@ -234,8 +234,8 @@ async def test_cancelling_leaves_nothing_taken(desk: MakeDesk, mock_clock: Clock
 
     async with running(here, mock_clock, for_ever) as run:
         await run.cycle()
-        assert len(here.means.busy) == 3
-    assert here.means.busy == set()
+        assert len(here.context.busy) == 3
+    assert here.context.busy == set()
 
 
 async def test_an_error_that_ends_a_job_costs_its_studies_a_try_and_no_more(desk: MakeDesk, mock_clock: Clock) -> None:
@@ -244,7 +244,7 @@ async def test_an_error_that_ends_a_job_costs_its_studies_a_try_and_no_more(desk
         run.retriever.refuses = LedgerUnavailable("the disk is full")
         await run.cycle()
         assert (await run.cycle()).unfinished == 2
-        assert here.means.busy == set()
+        assert here.context.busy == set()
         run.retriever.refuses = None
         await run.cycle(3600.0)
         assert (await run.cycle()).moved == 2
@@ -284,7 +284,7 @@ async def test_two_syncs_do_not_retrieve_the_same_study(desk: MakeDesk, mock_clo
 
     async with running(here, mock_clock, held_up) as run:
         await run.cycle()
-        other = Sync(here.plan, here.means, Window(None), 1, run.tell)
+        other = Sync(here.plan, here.context, Window(None), 1, run.tell)
         await other.once([])
         assert (run.cycles[-1].underway, run.cycles[-1].started) == (1, 0)
         assert run.retriever.begun == ["1"]

@@ -13,7 +13,7 @@ from sqlalchemy import Connection, update
 from gateway.core.domain import DeliveryState, InstanceIdentity
 from gateway.ledger.database import transitions
 from gateway.ledger.database.schema import arrivals, instances
-from gateway.ledger.deliveries.underway import Standing, standing
+from gateway.ledger.deliveries.underway import Underway, underway
 from gateway.ledger.jobs import retrievals
 from tests.support.instances import Store, store
 
@@ -38,9 +38,9 @@ def add(kept: Store, number: int, *to: str, states: tuple[DeliveryState, ...] = 
     return uid
 
 
-def stands(kept: Store, destination: str, *, by_routes: bool = False) -> Standing:
+def stands(kept: Store, destination: str, *, by_routes: bool = False) -> Underway:
     with kept.ledger.read() as connection:
-        return standing(connection, STUDY, destination, by_routes=by_routes)
+        return underway(connection, STUDY, destination, by_routes=by_routes)
 
 
 @pytest.mark.parametrize(
@@ -58,7 +58,7 @@ def stands(kept: Store, destination: str, *, by_routes: bool = False) -> Standin
 def test_what_is_worked_on_is_under_way(kept: Store, states: tuple[DeliveryState, ...], working: bool) -> None:
     add(kept, 1, "a", states=states)
     assert stands(kept, "a").working is working
-    assert stands(kept, "b") == Standing(working=False, excused=frozenset())
+    assert stands(kept, "b") == Underway(working=False, excused=frozenset())
 
 
 def test_what_is_held_or_dropped_is_excused_at_that_destination(kept: Store) -> None:
@@ -93,7 +93,7 @@ def test_what_no_route_was_asked_about_is_not_excused_by_routes(kept: Store) -> 
 def test_of_a_content_that_a_newer_one_superseded_nothing_counts(kept: Store) -> None:
     add(kept, 1, "a", states=(S.HELD,))
     add(kept, 1, "a", states=(S.SENDING, S.VERIFIED), data=b"other content")
-    assert stands(kept, "a") == Standing(working=False, excused=frozenset())
+    assert stands(kept, "a") == Underway(working=False, excused=frozenset())
 
 
 def test_what_is_missing_here_has_to_come_again(kept: Store) -> None:

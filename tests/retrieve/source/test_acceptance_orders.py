@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import trio
 
-from gateway.retrieve.source.acceptance_orders import Turns
+from gateway.retrieve.source.acceptance_orders import AcceptanceOrders
 
 
 async def test_the_usual_order_holds_again_when_nobody_needs_another() -> None:
     orders: list[str] = []
-    turns = Turns("j2k-first", orders.append)
+    turns = AcceptanceOrders("j2k-first", orders.append)
 
     async with turns.take("uncompressed-first"):
         assert orders == ["uncompressed-first"]
@@ -23,7 +23,7 @@ async def test_another_order_waits_for_running_studies_and_later_ones_for_it(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     told: list[str] = []
-    turns = Turns("j2k-first", lambda order: told.append(f"accept {order}"))
+    turns = AcceptanceOrders("j2k-first", lambda order: told.append(f"accept {order}"))
 
     async def study(name: str, order: str, after_s: float) -> None:
         await trio.sleep(after_s)
@@ -46,7 +46,7 @@ async def test_another_order_waits_for_running_studies_and_later_ones_for_it(
 
 async def test_what_is_learned_while_a_turn_lasts_holds_after_it() -> None:
     orders: list[str] = []
-    turns = Turns("j2k-first", orders.append)
+    turns = AcceptanceOrders("j2k-first", orders.append)
 
     async with turns.take("j2k-first"):
         turns.learn("uncompressed-first")
@@ -57,7 +57,7 @@ async def test_what_is_learned_while_a_turn_lasts_holds_after_it() -> None:
 
 
 async def test_a_turn_that_is_given_up_while_it_is_waited_for_blocks_nobody(autojump_clock: trio.testing.MockClock) -> None:
-    turns = Turns("j2k-first", lambda _order: None)
+    turns = AcceptanceOrders("j2k-first", lambda _order: None)
 
     async with turns.take("j2k-first"):
         with trio.move_on_after(1):
@@ -69,7 +69,7 @@ async def test_a_turn_that_is_given_up_while_it_is_waited_for_blocks_nobody(auto
 
 async def test_sop_classes_keep_their_own_order_unless_a_step_is_for_all() -> None:
     told: list[tuple[object, ...]] = []
-    turns = Turns("j2k-first", lambda *orders: told.append(orders), {"1.2": "as-proposed"})
+    turns = AcceptanceOrders("j2k-first", lambda *orders: told.append(orders), {"1.2": "as-proposed"})
 
     async with turns.take("j2k-first"):
         pass
