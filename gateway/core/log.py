@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import sys
+import threading
 import warnings
 from collections.abc import Callable, Mapping, MutableMapping
 from functools import partial
@@ -27,19 +28,36 @@ _LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARN
 WITHHELD = "text withheld: it may hold element values"
 
 
+class _Once:
+    """Does something once, and has whoever comes meanwhile wait until it is done. Thread-safe."""
+
+    def __init__(self, action: Callable[[], None]) -> None:
+        self._action = action
+        self._lock = threading.RLock()
+        self._begun = self._done = False
+
+    def __call__(self) -> None:
+        if self._done:
+            return
+        with self._lock:
+            if not self._begun:
+                self._begun = True
+                self._action()
+                self._done = True
+
+
+_set_up = _Once(lambda: None)
+"""Configures structlog before the first line: without it, structlog writes everything to standard output."""
+
+
 class _Logger:
     """structlog's logger, as it is configured when something is logged."""
 
     def __getattr__(self, name: str) -> Any:
         import structlog
 
-        if _unconfigured:
-            _unconfigured.pop()()
+        _set_up()
         return getattr(structlog.get_logger(), name)
-
-
-_unconfigured: list[Callable[[], None]] = []
-"""Configures structlog once it is imported; empty once that is done."""
 
 
 def get_logger() -> Any:
@@ -61,11 +79,12 @@ class LogSettings(Protocol):
 
 def configure(settings: LogSettings, stream: TextIO | None = None) -> None:
     """Set up logging for this process: text where `stream` (standard error) is a terminal, JSON otherwise."""
+    global _set_up  # noqa: PLW0603 - there is one log in a process
     output = stream if stream is not None else sys.stderr
     level = _LEVELS[settings.level]
-    _unconfigured[:] = [partial(_configure_structlog, settings.format, level, output)]
+    _set_up = _Once(partial(_configure_structlog, settings.format, level, output))
     if "structlog" in sys.modules:
-        _unconfigured.pop()()
+        _set_up()
     _route_standard_library(level)
     warnings.showwarning = _warned
 

@@ -3,6 +3,8 @@
 import io
 import json
 import logging
+import subprocess
+import sys
 import warnings
 from collections.abc import Iterator
 from typing import Any
@@ -124,3 +126,26 @@ def test_configuring_twice_writes_once(stream: io.StringIO) -> None:
     log.configure(LogTable(), stream)
     logging.getLogger("sqlalchemy").warning("once")
     assert len(events(stream)) == 1
+
+
+FIRST_LINES_AT_ONCE = """
+import sys, threading, types
+from gateway.core import log
+log.configure(types.SimpleNamespace(level="warning", format="json"))
+assert "structlog" not in sys.modules
+together = threading.Barrier(16)
+def first() -> None:
+    together.wait()
+    log.get_logger().debug("not_to_be_seen")
+    log.get_logger().warning("to_be_seen")
+threads = [threading.Thread(target=first) for _ in range(16)]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+"""
+
+
+def test_no_line_goes_out_before_logs_are_set_up() -> None:
+    done = subprocess.run([sys.executable, "-c", FIRST_LINES_AT_ONCE], capture_output=True, text=True, check=True)
+
+    assert done.stdout == ""
+    assert [json.loads(line)["event"] for line in done.stderr.splitlines()] == ["to_be_seen"] * 16
