@@ -22,9 +22,10 @@ certs/gateway.crt: | .venv/installed
 compose-certs: certs/gateway.crt
 	for name in orthanc-a orthanc-b orthanc-c; do test -f certs/$$name.crt || $(BIN)/gateway certs --for $$name || exit; done
 
+# Two files at a time: tests with real peers mostly wait for them, and those of one file share theirs.
 test: check
 	sh tests/install-peers.sh
-	$(BIN)/pytest -m "peers or slow"
+	$(BIN)/pytest -m "peers or slow" -n 2 --dist loadfile
 
 check: lint docs fast
 
@@ -37,7 +38,7 @@ lint: .venv/tested
 docs: .venv/documented
 	$(BIN)/mkdocs build --strict --quiet
 
-# Side by side: these tests wait more than they compute. Those with real peers want the machine for themselves.
+# Side by side: these tests wait more than they compute.
 # Continuous integration measures branch coverage here and keeps its floor; it costs half as much CPU again.
 COVERAGE ?= $(if $(CI),--cov --cov-report=)
 

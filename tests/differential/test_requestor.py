@@ -97,7 +97,7 @@ def unexcused(stock: StockPynetdicom, case: Case, *, timeout_s: float, tries: in
     # Neither path may understand another result. But stock pynetdicom takes a second answer to the operation before for one to this
     # operation, where it came too late to be dropped between the two.
     same = all(
-        one == other or ("response" in kinds and number and is_end_of(ours["results"][number - 1], other))
+        one == other or (kinds and number and is_end_of(ours["results"][number - 1], other))
         for number, (one, other) in enumerate(zip(ours["results"][:least], theirs["results"][:least], strict=True))
     )
     same = same and (ours == theirs or bool(kinds & set(DELIBERATE)))
