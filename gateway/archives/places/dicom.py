@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Protocol, TypeVar
@@ -199,10 +200,8 @@ class DicomPlace:
         with self._lock:
             kept = self._idle.pop() if self._idle else None
         if kept is not None:
-            try:
+            with suppress(AssociationAborted):  # its peer had ended it
                 return self._on(kept, question)
-            except AssociationAborted:
-                pass
         return self._on(self._connect(), question)
 
     def _on(self, requestor: Requestor, question: Callable[[Requestor], T]) -> T:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import mmap
 import ssl
+from contextlib import suppress
 
 WIRE_BYTES = 128 * 1024
 """Taken off the socket at a time: what is decrypted from it is still in the processor's cache when it is used."""
@@ -80,7 +81,8 @@ class RecordLayer:
                     raise ssl.SSLZeroReturnError(ssl.SSL_ERROR_ZERO_RETURN, "the peer ended the TLS session")
                 got += int(count)
         except ssl.SSLWantReadError:
-            pass
+            # The next record is not whole yet: what was read before it is returned.
+            return got
         except ssl.SSLError as error:
             self._end = error
             if not got:
@@ -94,11 +96,8 @@ class RecordLayer:
 
     def farewell(self) -> bytes:
         """Return the alert that ends the session in order (close_notify), empty where it has failed or was ended before."""
-        try:
+        with suppress(ssl.SSLError):  # nobody waits for the peer's own close_notify
             self._object.unwrap()
-        except ssl.SSLError:
-            # For the peer's own close_notify nobody waits.
-            pass
         return self._outgoing.read()
 
     @property
