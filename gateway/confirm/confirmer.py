@@ -9,6 +9,7 @@ import trio
 from sqlalchemy import Connection
 
 from gateway.association.dimse.commitment import CommitmentReport
+from gateway.association.dimse.statuses import INVALID_ARGUMENT, PROCESSING_FAILURE, SUCCESS
 from gateway.config.settings import DicomDestination, Settings
 from gateway.confirm.peer import Peer
 from gateway.confirm.plan import failure_words
@@ -19,11 +20,6 @@ from gateway.core.log import get_logger
 from gateway.ledger import Ledger
 from gateway.ledger.deliveries import commitments, proofs
 from gateway.security import tls
-
-SUCCESS = 0x0000
-PROCESSING_FAILURE = 0x0110
-INVALID_ARGUMENT = 0x0115
-"""The report names a transaction that we never made (PS3.7 §C.5.10)."""
 
 WATCH_PAUSE_S = 5.0
 
@@ -98,7 +94,7 @@ class Confirmer:
             return PROCESSING_FAILURE
         if destination is None:
             _log.warning("commitment_unknown", transaction_uid=report.transaction_uid)
-            return INVALID_ARGUMENT
+            return INVALID_ARGUMENT  # the report names a transaction that we never made (PS3.7 §C.5.10)
         name, committed, failed = destination, len(report.committed), len(report.failed)
         say = _log.warning if failed else _log.debug
         say("commitment_reported", destination=name, transaction_uid=report.transaction_uid, committed=committed, failed=failed)

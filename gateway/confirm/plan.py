@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
-from gateway.association.dimse.statuses import StatusKind, find_meaning
+from gateway.association.dimse.statuses import StatusKind, find_kind
 from gateway.ledger.deliveries.proofs import Unverified, WaitingStudy
 
 LONGEST_QUIET = 30
@@ -87,7 +87,7 @@ def askable(items: Sequence[Unverified]) -> tuple[list[Unverified], list[Unverif
 
 def refuses_find(status: int) -> bool:
     """Tell whether a final C-FIND status means that the peer does not answer such questions, rather than not now."""
-    return find_meaning(status).kind is StatusKind.FAILURE
+    return find_kind(status) is StatusKind.FAILURE
 
 
 def retry_in_s(failures: int) -> float:

@@ -23,7 +23,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from gateway.association.dimse.statuses import SUCCESS, Disposition, StatusRule, store_disposition
+from gateway.association.dimse.statuses import PROCESSING_FAILURE, SUCCESS, Disposition, StatusRule, store_disposition
 from gateway.config.settings import RetryTable
 from gateway.core.domain import Consignment, DeliveryState, Proof
 from gateway.delivery.destination import Outcome, OutcomeKind
@@ -89,7 +89,7 @@ class _Decision:
     def change(self) -> Change:
         match self.outcome.kind:
             case OutcomeKind.ANSWERED:
-                return self._answered(self.outcome.status if self.outcome.status is not None else 0x0110)
+                return self._answered(self.outcome.status if self.outcome.status is not None else PROCESSING_FAILURE)
             case OutcomeKind.STORED | OutcomeKind.FOUND:
                 return self._delivered(self.outcome.reason)
             case OutcomeKind.UNKNOWN:

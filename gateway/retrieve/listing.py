@@ -23,7 +23,7 @@ from gateway.archives.lister import (
     count_of,
     list_all,
 )
-from gateway.association.dimse.statuses import StatusKind, find_meaning
+from gateway.association.dimse.statuses import StatusKind, find_kind
 from gateway.association.scu.query import Finder
 from gateway.core.domain import Basis, is_sop_class, is_uid
 from gateway.core.errors import DimseFailed
@@ -182,7 +182,7 @@ def _only(listing: SeriesListing, instances: Collection[str]) -> SeriesListing:
 
 def is_busy(error: DimseFailed) -> bool:
     """Tell whether a query was refused only for now (A700: out of resources, PS3.4 §C.4.1.1.4)."""
-    return find_meaning(error.status).kind is StatusKind.OUT_OF_RESOURCES
+    return find_kind(error.status) is StatusKind.OUT_OF_RESOURCES
 
 
 def _find_series(finder: Finder, wanted: Wanted, busy: bool, before: Expectation | None, knowledge: Knowledge) -> Listing:

@@ -12,6 +12,7 @@ from pydicom.dataset import Dataset
 
 from gateway.archives.places.place import Unheld
 from gateway.association.dimse.services import AssociationInfo, StoreRequest
+from gateway.association.dimse.statuses import CANNOT_UNDERSTAND, OUT_OF_RESOURCES
 from gateway.association.scu.offers import offers
 from gateway.association.scu.requestor import Requestor, next_message_id
 from gateway.association.upper.contexts import ProposedContext
@@ -22,9 +23,6 @@ from gateway.dicom import part10
 
 LONGEST_S = 600.0
 """One instance may take so long to come."""
-
-OUT_OF_RESOURCES = 0xA700
-CANNOT_UNDERSTAND = 0xC000
 
 
 class NoGet(Unheld):

@@ -91,11 +91,6 @@ def decode_header(buffer: Buffer, offset: int, *, max_pdu_bytes: int) -> tuple[P
     return kind, length
 
 
-def encode_header(kind: PduType, length: int) -> bytes:
-    """Return the header of a PDU in which `length` bytes follow."""
-    return _HEADER.pack(kind, length)
-
-
 def encode_reject(result: int, source: int, reason: int) -> bytes:
     """Return an A-ASSOCIATE-RJ PDU (PS3.8 §9.3.4)."""
     return _encoded(A_ASSOCIATE_RJ(), result=result, source=source, reason_diagnostic=reason)

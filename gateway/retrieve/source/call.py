@@ -16,6 +16,7 @@ from typing import Generic, TypeVar
 
 import trio
 
+from gateway.association.dimse import statuses
 from gateway.association.scu.requestor import Requestor, SubOperations
 from gateway.core.errors import (
     AssociationAborted,
@@ -196,9 +197,19 @@ class Moved:
         return f"the source answered {self.last.status:04X} (completed {self.last.completed or 0}, failed {self.failed})"
 
 
-UNKNOWN_DESTINATION = 0xA801
-_BUSY = frozenset({0xA700, 0xA701, 0xA702, 0x0213})
-_NEVER = frozenset({UNKNOWN_DESTINATION, 0x0122, 0x0124, 0x0210, 0x0211, 0x0212})
+_BUSY = frozenset(
+    {statuses.OUT_OF_RESOURCES, statuses.UNABLE_TO_COUNT_MATCHES, statuses.UNABLE_TO_SEND, statuses.RESOURCE_LIMITATION}
+)
+_NEVER = frozenset(
+    {
+        statuses.MOVE_DESTINATION_UNKNOWN,
+        statuses.SOP_CLASS_NOT_SUPPORTED,
+        statuses.NOT_AUTHORIZED,
+        statuses.DUPLICATE_INVOCATION,
+        statuses.UNRECOGNIZED_OPERATION,
+        statuses.MISTYPED_ARGUMENT,
+    }
+)
 
 
 def end_of(last: SubOperations) -> End:
