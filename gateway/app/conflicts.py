@@ -14,13 +14,13 @@ from pathlib import Path
 
 import trio
 
-from gateway.app.housekeeping import WakeUp
 from gateway.codec import alike
 from gateway.codec.dataset.extent import Extent
 from gateway.codec.workers.pool import Pool
 from gateway.core.errors import GatewayStopping, LedgerUnavailable, SpoolError
 from gateway.core.files import make_private_folder
 from gateway.core.log import get_logger
+from gateway.core.wake_ups import WakeUp
 from gateway.ledger import Ledger
 from gateway.ledger.received import conflicts
 from gateway.ledger.received.conflicts import Pair

@@ -14,6 +14,7 @@ from gateway.core.domain import DeliveryState
 from gateway.core.errors import ConfigurationError, LedgerDamaged, LedgerUnavailable, SpoolError
 from gateway.core.log import get_logger
 from gateway.core.repeats import Repeats
+from gateway.core.wake_ups import WakeUp
 from gateway.delivery.journal import Journal, Key, Sent
 from gateway.intake import Releaser
 from gateway.ledger import Ledger
@@ -34,30 +35,6 @@ CERTIFICATES_EVERY_S = 86_400.0
 ROOM_EVERY_S = 5.0
 STUDIES_EVERY_S = 1.0
 LEDGER_EVERY_S = 2.0
-
-
-class WakeUp:
-    """Wakes a trio task from any thread; several hints before it looks are one. To be made on the trio thread."""
-
-    def __init__(self) -> None:
-        self._token = trio.lowlevel.current_trio_token()
-        self._event = trio.Event()
-
-    def give(self) -> None:
-        """Say that there may be something to do. Thread-safe; after the end of trio it does nothing."""
-        try:
-            self._token.run_sync_soon(self._set, idempotent=True)
-        except trio.RunFinishedError:
-            return
-
-    def _set(self) -> None:
-        self._event.set()
-
-    async def wait(self, at_most_s: float) -> None:
-        """Wait for a hint since the last `wait`, or for `at_most_s`."""
-        with trio.move_on_after(at_most_s):
-            await self._event.wait()
-        self._event = trio.Event()
 
 
 async def release_bytes(releaser: Releaser, hint: WakeUp, released: Callable[[], None] = lambda: None) -> None:

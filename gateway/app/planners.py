@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import AbstractAsyncContextManager, closing, suppress
+from contextlib import AbstractAsyncContextManager, closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -18,6 +18,7 @@ from gateway.archives.places.verified import VerifiedPlace
 from gateway.association.dimse.services import StorageService
 from gateway.codec.workers.pool import Pool
 from gateway.config.settings import DicomDestination, Settings
+from gateway.core.wake_ups import tell_trio
 from gateway.intake import FileOutcome, Judging, bring
 from gateway.jobs import migrate
 from gateway.jobs.compare import Comparisons, Repaired
@@ -117,8 +118,7 @@ class Capturer:
 
     def close(self) -> None:
         """Give up what is asked for: a thread that nobody waits for any more would wait for it all the same."""
-        with suppress(trio.RunFinishedError):
-            self._token.run_sync_soon(self._cancel)
+        tell_trio(self._token, self._cancel)
 
     async def _capture(self, uids: tuple[str, str, str], storage: StorageService) -> str:
         with trio.CancelScope() as scope:

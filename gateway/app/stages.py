@@ -14,6 +14,7 @@ from gateway.app.engine import Engine
 from gateway.core.domain import Provenance, Purpose
 from gateway.core.errors import TaskCrashed
 from gateway.core.log import get_logger
+from gateway.core.wake_ups import WakeUp
 from gateway.intake import recover
 from gateway.jobs.starts import keep
 from gateway.ledger import Ledger
@@ -37,7 +38,7 @@ async def start_stages(engine: Engine, parts: trio.Nursery) -> None:
     await parts.start(_part("confirm", engine.confirmer.run))
     await parts.start(_part("migrations", engine.migrations.run))
     await parts.start(_part("detached", engine.detached.run))
-    room = housekeeping.WakeUp()
+    room = WakeUp()
     parts.start_soon(_chore("conflicts", engine.conflicts.run))
     parts.start_soon(_chore("release", partial(housekeeping.release_bytes, engine.releaser, engine.settled, room.give)))
     parts.start_soon(_chore("forget", partial(housekeeping.forget_history, engine.releaser)))

@@ -52,7 +52,6 @@ class Confirmer:
         self._ledger = ledger
         self._changed = changed
         self._clock = clock
-        self._token: trio.lowlevel.TrioToken | None = None
         self._watches = {
             peer.name: Watch(peer, ledger, report=self.report, changed=changed, clock=clock, store=store)
             for peer in _peers(settings)
@@ -60,26 +59,16 @@ class Confirmer:
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Ask for proofs until cancelled, also of instances that were delivered and not verified in an earlier run."""
-        self._token = trio.lowlevel.current_trio_token()
-        try:
-            async with trio.open_nursery() as nursery:
-                for watch in self._watches.values():
-                    nursery.start_soon(_keep, watch)
-                task_status.started()
-        finally:
-            self._token = None
+        async with trio.open_nursery() as nursery:
+            for watch in self._watches.values():
+                nursery.start_soon(_keep, watch)
+            task_status.started()
 
     def nudge(self, destination: str | None = None) -> None:
         """Say that something was delivered, to `destination` or anywhere. From any thread; a hint."""
-        token = self._token
-        if token is None:
-            return  # `run` looks by itself when it begins
         for name, watch in self._watches.items():
             if destination in (None, name):
-                try:
-                    token.run_sync_soon(watch.nudge, idempotent=True)
-                except trio.RunFinishedError:
-                    return  # nothing is confirmed any more
+                watch.nudge()
 
     def report(self, report: CommitmentReport) -> int:
         """Take the N-EVENT-REPORT of a destination and return the status to answer (PS3.4 §J.3.3). On any thread.

@@ -12,6 +12,7 @@ from functools import partial
 
 import trio
 
+from gateway.core.backoff import doubling_s
 from gateway.core.errors import GatewayStopping, JobFailed, LedgerError
 from gateway.core.log import get_logger
 from gateway.ledger import Ledger
@@ -96,7 +97,7 @@ async def keep(name: str, run: Callable[[], Awaitable[None]]) -> None:
             return
         except Exception as error:  # the root of a task
             failures = 1 if trio.current_time() - began > WELL_S else failures + 1
-            pause_s = min(LONGEST_S, FIRST_S * 2.0 ** min(failures - 1, 16))
+            pause_s = doubling_s(FIRST_S, LONGEST_S, failures)
             log.exception("look_failed", what=name, error=str(JobFailed.of(error)), retry_in_s=pause_s)
             await trio.sleep(pause_s)
         else:

@@ -28,6 +28,7 @@ from gateway.core.errors import (
     TlsFailed,
 )
 from gateway.core.log import get_logger
+from gateway.core.wake_ups import ThreadEvent
 from gateway.retrieve.arrivals.correlate import Watch
 from gateway.retrieve.operations.method import Method
 from gateway.retrieve.recovery import End
@@ -65,8 +66,7 @@ class Call(Generic[T]):
         self._requestor: Requestor | None = None
         self._killed = False
         self._begun = False
-        self._ended = trio.Event()
-        self._token = trio.lowlevel.current_trio_token()
+        self._ended = ThreadEvent()
 
     def run(self) -> T:
         """Associate, or take an association that is open, and do the work. Blocks; raises what the work raises."""
@@ -78,7 +78,7 @@ class Call(Generic[T]):
                     return self._on(kept)
             return self._on(self._associations.open())
         finally:
-            tell_trio(self._token, self._ended.set)
+            self._ended.set()
 
     def _on(self, requestor: Requestor) -> T:
         with self._lock:
@@ -318,11 +318,3 @@ class _MoveCall(Call[None]):
             await self._ended.wait()
             return True
         return await self.end()
-
-
-def tell_trio(token: trio.lowlevel.TrioToken, function: Callable[[], object]) -> None:
-    """Run `function` in trio from any thread; the run may be over, and then nobody waits for it."""
-    try:
-        token.run_sync_soon(function, idempotent=True)
-    except trio.RunFinishedError:
-        log.debug("trio_run_over")
