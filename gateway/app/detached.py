@@ -70,11 +70,11 @@ class Detached:
 
     async def jobs(self) -> list[DetachedJob]:
         """Return the commands that were ever left to the gateway, the newest first."""
-        return list(await trio.to_thread.run_sync(self._read, None))
+        return list(await trio.to_thread.run_sync(self._ledger.ask, detached.detached_jobs))
 
     async def job(self, job_id: int) -> DetachedJob | None:
         """Return the one with the id, if there is one."""
-        found = await trio.to_thread.run_sync(self._read, job_id)
+        found = await trio.to_thread.run_sync(self._ledger.ask, partial(detached.detached_jobs, job_id=job_id))
         return found[0] if found else None
 
     async def pause(self, job_id: int) -> None:
@@ -147,7 +147,3 @@ class Detached:
 
     async def _write(self, change: Callable[[Connection], Any]) -> Any:
         return await trio.to_thread.run_sync(self._ledger.write, change)
-
-    def _read(self, job_id: int | None) -> Any:
-        with self._ledger.read() as connection:
-            return detached.detached_jobs(connection, job_id=job_id)

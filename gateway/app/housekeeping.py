@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import partial
 
 import trio
 
@@ -99,16 +100,14 @@ async def warn_of_certificates(settings: Settings) -> None:
 async def tell_of_studies(journal: Journal, ledger: Ledger, clock: Callable[[], float] = time.time) -> None:
     """Log a line for each study that is through at a destination: what was sent, what is proved, how long it took, how fast."""
 
-    def read(key: Key) -> dict[str, int]:
-        with ledger.read() as connection:
-            return overview.study_at(connection, *key)
-
     postponing = _Postponing()
     while True:
         await trio.sleep(STUDIES_EVERY_S)
         for key, sent in journal.take(clock()).items():
             with postponing():
-                states = await trio.to_thread.run_sync(read, key)
+                states = await trio.to_thread.run_sync(
+                    ledger.ask, partial(overview.study_at, destination=key[0], study_instance_uid=key[1])
+                )
                 if states.keys() & progress.WORKING:
                     journal.put_back(key, sent, clock())
                 else:

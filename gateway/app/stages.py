@@ -63,8 +63,7 @@ def start_planners(engine: Engine, parts: trio.Nursery, carry_on: Callable[[], A
 
 def _purpose(ledger: Ledger, provenance: Provenance, sop_instance_uid: str) -> Purpose | None:
     """Return what an instance came for whose bytes are found at start without a row."""
-    with ledger.read() as connection:
-        return retrievals.purpose_of(connection, provenance, sop_instance_uid)
+    return ledger.ask(lambda connection: retrievals.purpose_of(connection, provenance, sop_instance_uid))
 
 
 def _part(name: str, run_part: Callable[..., Awaitable[None]]) -> Callable[..., Awaitable[None]]:

@@ -124,8 +124,7 @@ class LedgerRemembers:
 
     def recall(self, path: str) -> FolderMemory:
         """As `Remembering.recall`."""
-        with self.ledger.read() as connection:
-            return folders.recall(connection, self.destination, path, now=self.clock())
+        return self.ledger.ask(lambda connection: folders.recall(connection, self.destination, path, now=self.clock()))
 
     def remember(self, path: str, known: KnownFolder) -> None:
         """As `Remembering.remember`."""

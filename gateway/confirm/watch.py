@@ -378,14 +378,10 @@ class Watch:
         return transaction is None or transaction.answered
 
     async def _read(self, query: Callable[[Connection], T]) -> T:
-        def read() -> T:
-            with self._ledger.read() as connection:
-                return query(connection)
-
-        return await trio.to_thread.run_sync(read, limiter=self._threads)
+        return await trio.to_thread.run_sync(self._ledger.ask, query, limiter=self._threads)
 
     async def _write(self, change: Callable[[Connection], T]) -> T:
-        return await trio.to_thread.run_sync(functools.partial(self._ledger.write, change), limiter=self._threads)
+        return await trio.to_thread.run_sync(self._ledger.write, change, limiter=self._threads)
 
     async def _blocking(self, ask: Callable[[], T]) -> T:
         """Ask the peer on a thread; when cancelled, wake it and let it go."""

@@ -86,8 +86,7 @@ def file_name(sop_instance_uid: str, digest: str, *, taken: bool = False) -> str
 
 
 def _page(ledger: Ledger, selection: Selection, after: int) -> list[int]:
-    with ledger.read() as connection:
-        return instance_ids(connection, selection, after=after, limit=_PAGE)
+    return ledger.ask(lambda connection: instance_ids(connection, selection, after=after, limit=_PAGE))
 
 
 def _recorded(spool: Spool, ledger: Ledger, instance_id: int, folder: Path) -> Exported:
@@ -110,8 +109,7 @@ def _recorded(spool: Spool, ledger: Ledger, instance_id: int, folder: Path) -> E
 
 
 def _row(ledger: Ledger, instance_id: int) -> StoredInstance | None:
-    with ledger.read() as connection:
-        return get(connection, instance_id)
+    return ledger.ask(lambda connection: get(connection, instance_id))
 
 
 def _orphans(spool: Spool, ledger: Ledger, folder: Path) -> Iterator[Exported]:

@@ -50,7 +50,7 @@ class Starts:
         Raises:
             LedgerError: the ledger cannot be used.
         """
-        known = await trio.to_thread.run_sync(self._get, name)
+        known = await trio.to_thread.run_sync(self._ledger.ask, partial(starts.get, name=name))
         if known.parked:
             log.error("not_begun_again", what=name, ended_the_gateway=known.count)
             self._parked[name] = trio.Event()
@@ -80,10 +80,6 @@ class Starts:
         if waiting is not None:
             waiting.set()
         return waiting is not None
-
-    def _get(self, name: str) -> starts.Unended:
-        with self._ledger.read() as connection:
-            return starts.get(connection, name)
 
 
 async def keep(name: str, run: Callable[[], Awaitable[None]]) -> None:

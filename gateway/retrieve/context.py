@@ -158,13 +158,7 @@ class RetrieveContext:
 
     async def read(self, query: Callable[[Connection], T], *, caught_up: bool = True) -> T:
         """Ask the ledger; when `caught_up` it has everything that was answered 0000 before."""
-
-        def ask() -> T:
-            if caught_up:
-                self.barrier()
-            with self.ledger.read() as connection:
-                return query(connection)
-
+        ask = partial(self.ledger.ask, query, after=self.barrier if caught_up else None)
         return await trio.to_thread.run_sync(ask, limiter=self.threads)
 
     async def caught_up(self) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 
 import trio
 
@@ -192,9 +193,7 @@ async def deliver(engine: Engine, scope: Scope, wait: bool, wait_s: float | None
 
 
 def _states(engine: Engine, scope: Scope) -> list[StudyDelivery]:
-    engine.recorder.flush()
-    with engine.ledger.read() as connection:
-        return progress.count_states(connection, scope)
+    return engine.ledger.ask(partial(progress.count_states, scope=scope), after=engine.recorder.flush)
 
 
 def _outcome(engine: Engine, scope: Scope) -> Outcome:
