@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Iterator
 from datetime import date, timedelta
 from pathlib import Path
@@ -12,14 +10,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from gateway.cli.commands.peers import keys_of
-from gateway.cli.following import Document, follow, show_delivering
 from gateway.cli.link import reach
 from gateway.cli.lists import ColumnOption, KindOption, ListOption, listed_in
 from gateway.cli.options import DEFAULT_CONFIG, ConfigOption, JsonOption
-from gateway.cli.output import render
+from gateway.cli.output import render, reports
+from gateway.cli.output.following import Document, follow, show_delivering
 from gateway.cli.output.progress import Amount, Meter
 from gateway.core.errors import UsageError, require_known
-from gateway.core.files import create_private, unusable
 from gateway.jobs.compare.request import CompareRequest, Level, Repair
 
 if TYPE_CHECKING:
@@ -83,7 +80,7 @@ def compare(
         command = CompareCommand(request=request)
         summary = follow(client, "/compare", command, CompareProgress, quiet=as_json)
     if csv_file is not None:
-        _write(csv_file, summary)
+        reports.write(csv_file, reports.as_csv(lines(summary)))
     if as_json:
         render.print_json({**summary, **listed.document()})
     else:
@@ -154,17 +151,6 @@ def conclusion(summary: Document) -> str:
         kinds = [verdict["kind"] for verdict in summary["repaired"]]
         text += f"; repaired: {render.states({kind: kinds.count(kind) for kind in dict.fromkeys(kinds)})}"
     return f"{text}; {'no difference' if summary['same'] else render.plural(summary['different'], 'difference')}"
-
-
-def _write(path: Path, summary: Document) -> None:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(lines(summary))
-    try:
-        path.unlink(missing_ok=True)
-        with create_private(path) as file:
-            file.write(text.getvalue().encode())
-    except OSError as error:
-        raise UsageError(str(unusable(error, "cannot write the report", path))) from error
 
 
 def lines(summary: Document) -> Iterator[tuple[object, ...]]:

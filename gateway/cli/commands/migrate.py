@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
@@ -12,7 +10,6 @@ from typing import Annotated
 
 import typer
 
-from gateway.cli.following import Document, follow, show_delivering
 from gateway.cli.link import reach
 from gateway.cli.lists import ColumnOption, KindOption, ListOption, listed_in
 from gateway.cli.options import (
@@ -26,10 +23,10 @@ from gateway.cli.options import (
     SkipExisting,
     priority_of,
 )
-from gateway.cli.output import render
+from gateway.cli.output import render, reports
+from gateway.cli.output.following import Document, follow, show_delivering
 from gateway.cli.output.progress import Amount, Meter
 from gateway.core.errors import UsageError
-from gateway.core.files import unusable
 from gateway.jobs.migrate.request import MigrationRequest
 
 SHOWN_PORTIONS = 31
@@ -247,27 +244,16 @@ def check_report(path: Path | None) -> None:
         return
     if path.suffix not in {".csv", ".json"}:
         raise UsageError(f"--report {path}: expected a name that ends with .csv or .json")
-    _write(path, "")
+    reports.write(path, "")
 
 
 def write_report(path: Path, summary: Document) -> None:
     """Write what became of every study. Raises UsageError."""
     if path.suffix == ".json":
         what = {key: summary[key] for key in ("job_id", "state", "studies", "doubts", "unlisted", "done")}
-        _write(path, json.dumps(what, indent=1) + "\n")
+        reports.write(path, json.dumps(what, indent=1) + "\n")
         return
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerows(lines(summary["studies"]))
-    _write(path, text.getvalue())
-
-
-def _write(path: Path, text: str) -> None:
-    try:
-        path.touch(mode=0o600)
-        path.write_text(text)
-    except OSError as error:
-        raise UsageError(str(unusable(error, "cannot write the report", path))) from error
+    reports.write(path, reports.as_csv(lines(summary["studies"])))
 
 
 def lines(studies: Sequence[Document]) -> Iterator[tuple[object, ...]]:

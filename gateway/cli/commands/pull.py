@@ -8,7 +8,6 @@ from typing import Annotated
 import typer
 
 from gateway.cli.commands.peers import keys_of
-from gateway.cli.following import Document, follow, show_delivering
 from gateway.cli.link import reach
 from gateway.cli.lists import ColumnOption, KindOption, ListOption, listed_in
 from gateway.cli.options import (
@@ -23,6 +22,7 @@ from gateway.cli.options import (
     priority_of,
 )
 from gateway.cli.output import render
+from gateway.cli.output.following import Document, follow, show_delivering
 from gateway.cli.output.progress import Amount, Meter
 from gateway.core.domain import VerdictKind
 

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import csv
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from gateway.cli.commands.pull import Timeout, at
-from gateway.cli.following import Document, follow, show_delivering
 from gateway.cli.link import reach
 from gateway.cli.options import DEFAULT_CONFIG, ConfigOption, Detach, DryRun, JsonOption, NoWait, PriorityOption, priority_of
-from gateway.cli.output import render
+from gateway.cli.output import render, reports
+from gateway.cli.output.following import Document, follow, show_delivering
 from gateway.cli.output.progress import Amount, Meter
 from gateway.core.errors import UsageError
-from gateway.core.files import unusable
 
 SHOWN_FILES = 20
 """Files printed of each kind that did not get there; --json and --report have all of them."""
@@ -58,7 +56,7 @@ def send(
     if detach and report is not None:
         raise UsageError("--report is written at the end: with --detach, leave it out")
     if report is not None:
-        _write(report, ())  # a report that cannot be written is noticed before anything is sent
+        reports.write(report, "")  # a report that cannot be written is noticed before anything is sent
     command = SendCommand(
         paths=tuple(str(given.absolute()) for given in paths),
         to=tuple(to or ()),
@@ -72,7 +70,7 @@ def send(
     with reach(path, works=not dry_run, detach=detach) as (client, _):
         summary = follow(client, "/send", command, SendProgress, quiet=as_json)
     if report is not None:
-        _write(report, lines(summary))
+        reports.write(report, reports.as_csv((HEADER, *lines(summary)), line_end="\r\n"))
     if as_json:
         render.print_json(summary)
     elif summary["detached"]:
@@ -115,16 +113,6 @@ def lines(summary: Document) -> Iterator[tuple[str, ...]]:
     for item in summary["files"]:
         if item["path"] not in held.keys() & named:
             yield (item["path"], item["outcome"], "", "", "", item["reason"])
-
-
-def _write(path: Path, rows: Iterable[tuple[str, ...]]) -> None:
-    try:
-        with path.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
-            writer = csv.writer(file)
-            writer.writerow(HEADER)
-            writer.writerows(rows)
-    except OSError as error:
-        raise UsageError(str(unusable(error, "cannot write the report", path))) from error
 
 
 def show_sent(summary: Document, *, waited: bool) -> None:

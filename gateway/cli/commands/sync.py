@@ -10,10 +10,10 @@ import typer
 
 from gateway.cli.commands.peers import keys_of
 from gateway.cli.commands.pull import PullProgress, print_studies
-from gateway.cli.following import Document, follow
 from gateway.cli.link import reach
 from gateway.cli.options import DEFAULT_CONFIG, ConfigOption, DryRun, JsonOption
 from gateway.cli.output import render
+from gateway.cli.output.following import Document, follow
 from gateway.core.errors import UsageError
 
 if TYPE_CHECKING:
