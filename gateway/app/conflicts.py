@@ -20,7 +20,7 @@ from gateway.codec.workers.pool import Pool
 from gateway.core.errors import GatewayStopping, LedgerUnavailable, SpoolError
 from gateway.core.files import make_private_folder
 from gateway.core.log import get_logger
-from gateway.core.wake_ups import WakeUp
+from gateway.core.tasks.wake_ups import WakeUp
 from gateway.ledger import Ledger
 from gateway.ledger.received import conflicts
 from gateway.ledger.received.conflicts import Pair

@@ -18,6 +18,7 @@ from sqlalchemy import Connection
 from gateway.core.errors import GatewayError, GatewayStopping, UsageError
 from gateway.core.files import make_private_folder, write_file
 from gateway.core.log import get_logger
+from gateway.core.tasks.background import Background
 from gateway.ledger import Ledger
 from gateway.ledger.jobs import detached
 from gateway.ledger.jobs.detached import DetachedJob, DetachedKind
@@ -35,7 +36,7 @@ Work = Callable[[Callable[[Document], Awaitable[None]]], Awaitable[None]]
 """Does what was left, telling its events; raises GatewayStopping where the gateway stops meanwhile."""
 
 
-class Detached:
+class Detached(Background):
     """The commands that run without their clients; `running` are those under way, by the id of their job."""
 
     def __init__(self, ledger: Ledger, reports: Path) -> None:
@@ -43,14 +44,6 @@ class Detached:
         self.running: dict[int, trio.CancelScope] = {}
         self._ledger = ledger
         self._reports = reports
-        self._nursery: trio.Nursery | None = None
-
-    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Be there for `start` until cancelled."""
-        async with trio.open_nursery() as nursery:
-            self._nursery = nursery
-            task_status.started()
-            await trio.sleep_forever()
 
     async def start(self, kind: DetachedKind, criteria: str, work: Work) -> int:
         """Begin a command that nobody waits for, and return the id of its job.

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from gateway.association.scp.acceptor import Acceptor
     from gateway.config.settings import Settings
     from gateway.confirm import Confirmer
-    from gateway.core.wake_ups import WakeUp
+    from gateway.core.tasks.wake_ups import WakeUp
     from gateway.delivery import Dispatcher
     from gateway.delivery.journal import Journal
     from gateway.delivery.transcoding.transcoder import Transcoder

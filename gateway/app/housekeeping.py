@@ -11,15 +11,15 @@ from functools import partial
 import trio
 
 from gateway.config.settings import Settings
-from gateway.core.domain import DeliveryState
+from gateway.core.domain import WORKING, DeliveryState
 from gateway.core.errors import ConfigurationError, LedgerDamaged, LedgerUnavailable, SpoolError
 from gateway.core.log import get_logger
 from gateway.core.repeats import Repeats
-from gateway.core.wake_ups import WakeUp
+from gateway.core.tasks.wake_ups import WakeUp
 from gateway.delivery.journal import Journal, Key, Sent
 from gateway.intake import Releaser
 from gateway.ledger import Ledger
-from gateway.ledger.deliveries import overview, progress
+from gateway.ledger.deliveries import overview
 from gateway.security.tls import expiring
 from gateway.spool import Spool
 
@@ -108,7 +108,7 @@ async def tell_of_studies(journal: Journal, ledger: Ledger, clock: Callable[[], 
                 states = await trio.to_thread.run_sync(
                     ledger.ask, partial(overview.study_at, destination=key[0], study_instance_uid=key[1])
                 )
-                if states.keys() & progress.WORKING:
+                if states.keys() & WORKING:
                     journal.put_back(key, sent, clock())
                 else:
                     _log_study(key, sent, states)

@@ -18,7 +18,8 @@ from gateway.archives.places.verified import VerifiedPlace
 from gateway.association.dimse.services import StorageService
 from gateway.codec.workers.pool import Pool
 from gateway.config.settings import DicomDestination, Settings
-from gateway.core.wake_ups import tell_trio
+from gateway.core.domain import WORKING
+from gateway.core.tasks.wake_ups import tell_trio
 from gateway.intake import FileOutcome, Judging, bring
 from gateway.jobs import migrate
 from gateway.jobs.compare import Comparisons, Repaired
@@ -140,10 +141,9 @@ def daily(
     """Return what runs the comparisons of the configuration; `barrier` is as above."""
 
     def working(repaired: Repaired) -> bool:
-        barrier()
-        with ledger.read() as connection:
-            states = progress.count_states(connection, Scope(job_id=repaired.job_id, destinations=(repaired.destination,)))
-        return any(row.state in progress.WORKING for row in states)
+        scope = Scope(job_id=repaired.job_id, destinations=(repaired.destination,))
+        states = ledger.ask(partial(progress.count_states, scope=scope), after=barrier)
+        return any(row.state in WORKING for row in states)
 
     async def settle(repaired: Repaired) -> None:
         with trio.move_on_after(SETTLE_S):

@@ -14,7 +14,7 @@ from gateway.app.engine import Engine
 from gateway.core.domain import Provenance, Purpose
 from gateway.core.errors import TaskCrashed
 from gateway.core.log import get_logger
-from gateway.core.wake_ups import WakeUp
+from gateway.core.tasks.wake_ups import WakeUp
 from gateway.intake import recover
 from gateway.jobs.starts import keep
 from gateway.ledger import Ledger

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 from gateway.confirm import Confirmer
 from gateway.core.domain import Priority
-from gateway.core.wake_ups import WakeUp
+from gateway.core.tasks.wake_ups import WakeUp
 from gateway.delivery import Dispatcher
 from gateway.delivery.transcoding.transcoder import Transcoder
 from gateway.ledger.received.instances import ArrivalOutcome, Recorded

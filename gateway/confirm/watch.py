@@ -18,7 +18,7 @@ from gateway.confirm.peer import CannotAnswer, Peer
 from gateway.core.domain import Content, Proof
 from gateway.core.errors import AssociationError, GatewayError, LedgerUnavailable, WebServiceError, leaf
 from gateway.core.log import get_logger
-from gateway.core.wake_ups import ThreadEvent, WakeUp
+from gateway.core.tasks.wake_ups import ThreadEvent, WakeUp
 from gateway.ledger import Ledger
 from gateway.ledger.deliveries import commitments, proofs
 from gateway.ledger.deliveries.proofs import Unverified, WaitingStudy
@@ -373,8 +373,7 @@ class Watch:
         await self._write(lambda connection: commitments.end(connection, transaction_uid, now=now))
 
     def _answered(self, transaction_uid: str) -> bool:
-        with self._ledger.read() as connection:
-            transaction = commitments.get(connection, transaction_uid)
+        transaction = self._ledger.ask(lambda connection: commitments.get(connection, transaction_uid))
         return transaction is None or transaction.answered
 
     async def _read(self, query: Callable[[Connection], T]) -> T:

@@ -19,7 +19,7 @@ from gateway.control.server import GRACE_S, answer
 from gateway.core.domain import Role
 from gateway.core.errors import leaf
 from gateway.core.log import get_logger
-from gateway.core.wake_ups import tell_trio
+from gateway.core.tasks.wake_ups import tell_trio
 
 log = get_logger()
 

@@ -67,12 +67,7 @@ class Starts:
         if name not in self._counted:
             return
         self._counted.discard(name)
-        with trio.CancelScope(shield=True, deadline=trio.current_time() + RECORD_S):
-            try:
-                change = partial(starts.end, name=name, error=error, now=self._clock())
-                await trio.to_thread.run_sync(self._ledger.write, change)
-            except LedgerError as unwritten:
-                log.warning("end_not_recorded", what=name, error=str(unwritten))
+        await record_end(self._ledger, name, error=error, now=self._clock())
 
     def resume(self, name: str) -> bool:
         """Begin what waits for a person; False where nothing of that name does."""
@@ -80,6 +75,15 @@ class Starts:
         if waiting is not None:
             waiting.set()
         return waiting is not None
+
+
+async def record_end(ledger: Ledger, name: str, *, error: str, now: float) -> None:
+    """Record that `name` came to an end, and what it failed with. Never raises; also when cancelled."""
+    with trio.CancelScope(shield=True, deadline=trio.current_time() + RECORD_S):
+        try:
+            await trio.to_thread.run_sync(ledger.write, partial(starts.end, name=name, error=error, now=now))
+        except LedgerError as unwritten:
+            log.warning("end_not_recorded", what=name, error=str(unwritten))
 
 
 async def keep(name: str, run: Callable[[], Awaitable[None]]) -> None:

@@ -18,7 +18,7 @@ from gateway.association.scu.requestor import Requestor
 from gateway.core.domain import VerdictKind
 from gateway.core.errors import AssociationError, LedgerError, SpoolFull
 from gateway.core.log import get_logger
-from gateway.core.wake_ups import Pulse
+from gateway.core.tasks.wake_ups import Pulse
 from gateway.ledger.jobs import retrievals
 from gateway.ledger.peers import learned
 from gateway.retrieve import listing, recovery

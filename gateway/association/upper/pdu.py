@@ -35,6 +35,9 @@ SERVICE_USER = 0
 SERVICE_PROVIDER = 2
 """Sources of an A-ABORT (PS3.8 Table 9-26)."""
 
+COMMAND, LAST = 0x01, 0x02
+"""Bits of the message control header of a PDV (PS3.8 §E.2)."""
+
 _HEADER = struct.Struct(">BxI")
 
 

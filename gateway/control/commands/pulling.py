@@ -19,7 +19,7 @@ from gateway.app.skip_existing import possible_destinations
 from gateway.config.settings import Settings
 from gateway.control.server import Emit
 from gateway.control.wire import Document, PullCommand
-from gateway.core.domain import Role
+from gateway.core.domain import WORKING, Role
 from gateway.core.errors import UsageError, require_known
 from gateway.jobs.migrate.report import by_destination
 from gateway.ledger.deliveries import progress
@@ -175,7 +175,7 @@ async def deliver(engine: Engine, scope: Scope, wait: bool, wait_s: float | None
     while wait:
         started = trio.current_time()
         states = await trio.to_thread.run_sync(_states, engine, scope)
-        now = {"working": sum(row.count for row in states if row.state in progress.WORKING), "destinations": by_destination(states)}
+        now = {"working": sum(row.count for row in states if row.state in WORKING), "destinations": by_destination(states)}
         if now != told:
             told = now
             await emit({"event": "delivering", **now})

@@ -12,7 +12,7 @@ import trio
 
 from gateway.core.errors import LedgerUnavailable
 from gateway.core.log import get_logger
-from gateway.core.wake_ups import ThreadEvent
+from gateway.core.tasks.wake_ups import ThreadEvent
 from gateway.delivery.destination import Destination
 from gateway.delivery.journal import Note
 from gateway.delivery.lanes.circuit import CircuitView

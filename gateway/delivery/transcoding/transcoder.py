@@ -37,7 +37,7 @@ from gateway.core.errors import (
     SpoolMissing,
 )
 from gateway.core.log import get_logger
-from gateway.core.wake_ups import ThreadEvent
+from gateway.core.tasks.wake_ups import ThreadEvent
 from gateway.delivery.destination import DAMAGED, ContentStore
 from gateway.delivery.forms import Forms
 from gateway.delivery.transcoding.copies import Copies, Key, key_of

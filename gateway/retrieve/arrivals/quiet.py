@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import trio
 
-from gateway.core.wake_ups import Pulse
+from gateway.core.tasks.wake_ups import Pulse
 from gateway.retrieve.arrivals.correlate import Watch
 from gateway.retrieve.recovery import Patience
 

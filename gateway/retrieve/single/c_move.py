@@ -15,7 +15,7 @@ from gateway.association.dimse.services import StorageService
 from gateway.association.scu.requestor import next_message_id
 from gateway.core.domain import Priority
 from gateway.core.log import get_logger
-from gateway.core.wake_ups import Pulse
+from gateway.core.tasks.wake_ups import Pulse
 from gateway.ledger.peers import learned
 from gateway.retrieve import listing
 from gateway.retrieve.arrivals.correlate import Watch
