@@ -29,7 +29,7 @@ from gateway.retrieve.events import Waiting
 from gateway.retrieve.operations.method import Method, methods
 from gateway.retrieve.recovery import AcceptanceOrder, Backoff
 from gateway.retrieve.source.acceptance_orders import AcceptanceOrders
-from gateway.retrieve.source.association_pool import AssociationPool
+from gateway.retrieve.source.associations import SourceAssociations
 from gateway.retrieve.source.call import converse
 from gateway.retrieve.source.move_slots import Slots
 
@@ -78,7 +78,7 @@ class Source:
     name: str
     table: SourceTable
     connect: Callable[[tuple[ProposedContext, ...]], Requestor]
-    associations: AssociationPool
+    associations: SourceAssociations
     """Those for C-FIND and C-MOVE."""
     moves: Slots
     orders: AcceptanceOrders

@@ -24,7 +24,7 @@ from gateway.archives.lister import (
     list_all,
 )
 from gateway.association.dimse.statuses import StatusKind, find_kind
-from gateway.association.scu.query import Finder
+from gateway.association.scu.query import Finder, identifier
 from gateway.core.domain import Basis, is_sop_class, is_uid
 from gateway.core.errors import DimseFailed
 from gateway.retrieve.recovery import Level, Target
@@ -56,14 +56,12 @@ class SeriesListing:
 
 def move_identifier(target: Target) -> Dataset:
     """Return the C-MOVE or C-GET identifier of `target`: one unique key a level (PS3.4 §C.4.2.2.1, §C.4.3.2.1)."""
-    dataset = Dataset()
-    dataset.QueryRetrieveLevel = str(target.level)
-    dataset.StudyInstanceUID = target.study
+    keys = {"StudyInstanceUID": target.study}
     if target.level is not Level.STUDY:
-        dataset.SeriesInstanceUID = target.series
+        keys["SeriesInstanceUID"] = target.series
     if target.level is Level.IMAGE:
-        dataset.SOPInstanceUID = list(target.uids) if len(target.uids) > 1 else target.uids[0]
-    return dataset
+        keys["SOPInstanceUID"] = "\\".join(target.uids)
+    return identifier(str(target.level), keys)
 
 
 @dataclass(frozen=True)

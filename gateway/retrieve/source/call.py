@@ -10,7 +10,6 @@ import math
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -20,7 +19,6 @@ from gateway.association.dimse import statuses
 from gateway.association.scu.requestor import Requestor, SubOperations
 from gateway.core.errors import (
     AssociationAborted,
-    AssociationEnded,
     AssociationError,
     AssociationRejected,
     GatewayError,
@@ -28,11 +26,11 @@ from gateway.core.errors import (
     TlsFailed,
 )
 from gateway.core.log import get_logger
-from gateway.core.wake_ups import ThreadEvent
+from gateway.core.tasks.wake_ups import ThreadEvent
 from gateway.retrieve.arrivals.correlate import Watch
 from gateway.retrieve.operations.method import Method
 from gateway.retrieve.recovery import End
-from gateway.retrieve.source.association_pool import AssociationPool
+from gateway.retrieve.source.associations import SourceAssociations
 
 T = TypeVar("T")
 log = get_logger()
@@ -59,7 +57,7 @@ JOIN_S = 5.0
 class Call(Generic[T]):
     """An association and the work done on it. `run` is for one thread; `kill` and `cancel` may come from any."""
 
-    def __init__(self, associations: AssociationPool, work: Callable[[Requestor], T]) -> None:
+    def __init__(self, associations: SourceAssociations, work: Callable[[Requestor], T]) -> None:
         self._associations = associations
         self._work = work
         self._lock = threading.Lock()
@@ -72,11 +70,7 @@ class Call(Generic[T]):
         """Associate, or take an association that is open, and do the work. Blocks; raises what the work raises."""
         self._begun = True
         try:
-            kept = self._associations.take()
-            if kept is not None:
-                with suppress(AssociationEnded):  # its peer had ended it before anything was sent
-                    return self._on(kept)
-            return self._on(self._associations.open())
+            return self._associations.ask(self._on, keep=lambda: not self._killed)
         finally:
             self._ended.set()
 
@@ -86,18 +80,10 @@ class Call(Generic[T]):
             if self._killed:
                 requestor.kill()
         try:
-            result = self._work(requestor)
-        except BaseException:
-            requestor.abort()
-            raise
+            return self._work(requestor)
         finally:
             with self._lock:
                 self._requestor = None
-        if self._killed:
-            requestor.release()
-        else:
-            self._associations.give_back(requestor)
-        return result
 
     def kill(self) -> None:
         """End the association at once; before it is open, end it as soon as it is."""
@@ -157,7 +143,7 @@ class Call(Generic[T]):
         return self._ended.is_set()
 
 
-async def converse(associations: AssociationPool, work: Callable[[Requestor], T], limiter: trio.CapacityLimiter) -> T:
+async def converse(associations: SourceAssociations, work: Callable[[Requestor], T], limiter: trio.CapacityLimiter) -> T:
     """Return what `work` returns for an association that nobody else uses meanwhile.
 
     Raises:
@@ -228,7 +214,7 @@ class Move:
 
     def __init__(
         self,
-        associations: AssociationPool,
+        associations: SourceAssociations,
         request: Callable[[Requestor], Iterator[SubOperations]],
         *,
         message_id: int,
@@ -307,7 +293,7 @@ class Move:
 class _MoveCall(Call[None]):
     """A call that is stopped by C-CANCEL, and by abort only when the source does not end it then."""
 
-    def __init__(self, associations: AssociationPool, work: Callable[[Requestor], None], message_id: int) -> None:
+    def __init__(self, associations: SourceAssociations, work: Callable[[Requestor], None], message_id: int) -> None:
         super().__init__(associations, work)
         self._message_id = message_id
         self.grace_s = CANCEL_GRACE_S
