@@ -14,13 +14,13 @@ from pathlib import Path
 
 import trio
 
-from gateway.app.housekeeping import WakeUp
 from gateway.codec import alike
 from gateway.codec.dataset.extent import Extent
 from gateway.codec.workers.pool import Pool
 from gateway.core.errors import GatewayStopping, LedgerUnavailable, SpoolError
 from gateway.core.files import make_private_folder
 from gateway.core.log import get_logger
+from gateway.core.tasks.wake_ups import WakeUp
 from gateway.ledger import Ledger
 from gateway.ledger.received import conflicts
 from gateway.ledger.received.conflicts import Pair
@@ -66,12 +66,8 @@ class Conflicts:
         Where it cannot be done now, they count as different, and are looked at again later.
         """
         with suppress(GatewayStopping, LedgerUnavailable, OSError):
-            for pair in await trio.to_thread.run_sync(self._pairs, older):
+            for pair in await trio.to_thread.run_sync(self._ledger.ask, partial(conflicts.pairs_of, older=older)):
                 await trio.to_thread.run_sync(self._judge, pair)
-
-    def _pairs(self, older: Sequence[int]) -> list[Pair]:
-        with self._ledger.read() as connection:
-            return conflicts.pairs_of(connection, older)
 
     async def run(self) -> None:
         """Compare what there is, and again whenever a conflict was found, until cancelled."""
@@ -85,8 +81,7 @@ class Conflicts:
     def _look(self) -> None:
         after = 0
         while True:
-            with self._ledger.read() as connection:
-                page = conflicts.pairs(connection, after=after, limit=PAGE)
+            page = self._ledger.ask(partial(conflicts.pairs, after=after, limit=PAGE))
             for pair in page:
                 after = pair.older_id
                 try:

@@ -18,6 +18,7 @@ from sqlalchemy import Connection
 from gateway.core.errors import GatewayError, GatewayStopping, UsageError
 from gateway.core.files import make_private_folder, write_file
 from gateway.core.log import get_logger
+from gateway.core.tasks.background import Background
 from gateway.ledger import Ledger
 from gateway.ledger.jobs import detached
 from gateway.ledger.jobs.detached import DetachedJob, DetachedKind
@@ -35,7 +36,7 @@ Work = Callable[[Callable[[Document], Awaitable[None]]], Awaitable[None]]
 """Does what was left, telling its events; raises GatewayStopping where the gateway stops meanwhile."""
 
 
-class Detached:
+class Detached(Background):
     """The commands that run without their clients; `running` are those under way, by the id of their job."""
 
     def __init__(self, ledger: Ledger, reports: Path) -> None:
@@ -43,14 +44,6 @@ class Detached:
         self.running: dict[int, trio.CancelScope] = {}
         self._ledger = ledger
         self._reports = reports
-        self._nursery: trio.Nursery | None = None
-
-    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Be there for `start` until cancelled."""
-        async with trio.open_nursery() as nursery:
-            self._nursery = nursery
-            task_status.started()
-            await trio.sleep_forever()
 
     async def start(self, kind: DetachedKind, criteria: str, work: Work) -> int:
         """Begin a command that nobody waits for, and return the id of its job.
@@ -70,11 +63,11 @@ class Detached:
 
     async def jobs(self) -> list[DetachedJob]:
         """Return the commands that were ever left to the gateway, the newest first."""
-        return list(await trio.to_thread.run_sync(self._read, None))
+        return list(await trio.to_thread.run_sync(self._ledger.ask, detached.detached_jobs))
 
     async def job(self, job_id: int) -> DetachedJob | None:
         """Return the one with the id, if there is one."""
-        found = await trio.to_thread.run_sync(self._read, job_id)
+        found = await trio.to_thread.run_sync(self._ledger.ask, partial(detached.detached_jobs, job_id=job_id))
         return found[0] if found else None
 
     async def pause(self, job_id: int) -> None:
@@ -147,7 +140,3 @@ class Detached:
 
     async def _write(self, change: Callable[[Connection], Any]) -> Any:
         return await trio.to_thread.run_sync(self._ledger.write, change)
-
-    def _read(self, job_id: int | None) -> Any:
-        with self._ledger.read() as connection:
-            return detached.detached_jobs(connection, job_id=job_id)

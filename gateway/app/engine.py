@@ -17,11 +17,11 @@ from gateway.core.errors import GatewayStopping
 if TYPE_CHECKING:
     from gateway.app.conflicts import Conflicts
     from gateway.app.detached import Detached
-    from gateway.app.housekeeping import WakeUp
     from gateway.app.listener import Listener
     from gateway.association.scp.acceptor import Acceptor
     from gateway.config.settings import Settings
     from gateway.confirm import Confirmer
+    from gateway.core.tasks.wake_ups import WakeUp
     from gateway.delivery import Dispatcher
     from gateway.delivery.journal import Journal
     from gateway.delivery.transcoding.transcoder import Transcoder

@@ -6,18 +6,20 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import partial
 
 import trio
 
 from gateway.config.settings import Settings
-from gateway.core.domain import DeliveryState
+from gateway.core.domain import WORKING, DeliveryState
 from gateway.core.errors import ConfigurationError, LedgerDamaged, LedgerUnavailable, SpoolError
 from gateway.core.log import get_logger
 from gateway.core.repeats import Repeats
+from gateway.core.tasks.wake_ups import WakeUp
 from gateway.delivery.journal import Journal, Key, Sent
 from gateway.intake import Releaser
 from gateway.ledger import Ledger
-from gateway.ledger.deliveries import overview, progress
+from gateway.ledger.deliveries import overview
 from gateway.security.tls import expiring
 from gateway.spool import Spool
 
@@ -34,30 +36,6 @@ CERTIFICATES_EVERY_S = 86_400.0
 ROOM_EVERY_S = 5.0
 STUDIES_EVERY_S = 1.0
 LEDGER_EVERY_S = 2.0
-
-
-class WakeUp:
-    """Wakes a trio task from any thread; several hints before it looks are one. To be made on the trio thread."""
-
-    def __init__(self) -> None:
-        self._token = trio.lowlevel.current_trio_token()
-        self._event = trio.Event()
-
-    def give(self) -> None:
-        """Say that there may be something to do. Thread-safe; after the end of trio it does nothing."""
-        try:
-            self._token.run_sync_soon(self._set, idempotent=True)
-        except trio.RunFinishedError:
-            return
-
-    def _set(self) -> None:
-        self._event.set()
-
-    async def wait(self, at_most_s: float) -> None:
-        """Wait for a hint since the last `wait`, or for `at_most_s`."""
-        with trio.move_on_after(at_most_s):
-            await self._event.wait()
-        self._event = trio.Event()
 
 
 async def release_bytes(releaser: Releaser, hint: WakeUp, released: Callable[[], None] = lambda: None) -> None:
@@ -122,17 +100,15 @@ async def warn_of_certificates(settings: Settings) -> None:
 async def tell_of_studies(journal: Journal, ledger: Ledger, clock: Callable[[], float] = time.time) -> None:
     """Log a line for each study that is through at a destination: what was sent, what is proved, how long it took, how fast."""
 
-    def read(key: Key) -> dict[str, int]:
-        with ledger.read() as connection:
-            return overview.study_at(connection, *key)
-
     postponing = _Postponing()
     while True:
         await trio.sleep(STUDIES_EVERY_S)
         for key, sent in journal.take(clock()).items():
             with postponing():
-                states = await trio.to_thread.run_sync(read, key)
-                if states.keys() & progress.WORKING:
+                states = await trio.to_thread.run_sync(
+                    ledger.ask, partial(overview.study_at, destination=key[0], study_instance_uid=key[1])
+                )
+                if states.keys() & WORKING:
                     journal.put_back(key, sent, clock())
                 else:
                     _log_study(key, sent, states)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import AbstractAsyncContextManager, closing, suppress
+from contextlib import AbstractAsyncContextManager, closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -18,6 +18,8 @@ from gateway.archives.places.verified import VerifiedPlace
 from gateway.association.dimse.services import StorageService
 from gateway.codec.workers.pool import Pool
 from gateway.config.settings import DicomDestination, Settings
+from gateway.core.domain import WORKING
+from gateway.core.tasks.wake_ups import tell_trio
 from gateway.intake import FileOutcome, Judging, bring
 from gateway.jobs import migrate
 from gateway.jobs.compare import Comparisons, Repaired
@@ -117,8 +119,7 @@ class Capturer:
 
     def close(self) -> None:
         """Give up what is asked for: a thread that nobody waits for any more would wait for it all the same."""
-        with suppress(trio.RunFinishedError):
-            self._token.run_sync_soon(self._cancel)
+        tell_trio(self._token, self._cancel)
 
     async def _capture(self, uids: tuple[str, str, str], storage: StorageService) -> str:
         with trio.CancelScope() as scope:
@@ -140,10 +141,9 @@ def daily(
     """Return what runs the comparisons of the configuration; `barrier` is as above."""
 
     def working(repaired: Repaired) -> bool:
-        barrier()
-        with ledger.read() as connection:
-            states = progress.count_states(connection, Scope(job_id=repaired.job_id, destinations=(repaired.destination,)))
-        return any(row.state in progress.WORKING for row in states)
+        scope = Scope(job_id=repaired.job_id, destinations=(repaired.destination,))
+        states = ledger.ask(partial(progress.count_states, scope=scope), after=barrier)
+        return any(row.state in WORKING for row in states)
 
     async def settle(repaired: Repaired) -> None:
         with trio.move_on_after(SETTLE_S):

@@ -14,6 +14,7 @@ from gateway.app.engine import Engine
 from gateway.core.domain import Provenance, Purpose
 from gateway.core.errors import TaskCrashed
 from gateway.core.log import get_logger
+from gateway.core.tasks.wake_ups import WakeUp
 from gateway.intake import recover
 from gateway.jobs.starts import keep
 from gateway.ledger import Ledger
@@ -37,7 +38,7 @@ async def start_stages(engine: Engine, parts: trio.Nursery) -> None:
     await parts.start(_part("confirm", engine.confirmer.run))
     await parts.start(_part("migrations", engine.migrations.run))
     await parts.start(_part("detached", engine.detached.run))
-    room = housekeeping.WakeUp()
+    room = WakeUp()
     parts.start_soon(_chore("conflicts", engine.conflicts.run))
     parts.start_soon(_chore("release", partial(housekeeping.release_bytes, engine.releaser, engine.settled, room.give)))
     parts.start_soon(_chore("forget", partial(housekeeping.forget_history, engine.releaser)))
@@ -62,8 +63,7 @@ def start_planners(engine: Engine, parts: trio.Nursery, carry_on: Callable[[], A
 
 def _purpose(ledger: Ledger, provenance: Provenance, sop_instance_uid: str) -> Purpose | None:
     """Return what an instance came for whose bytes are found at start without a row."""
-    with ledger.read() as connection:
-        return retrievals.purpose_of(connection, provenance, sop_instance_uid)
+    return ledger.ask(lambda connection: retrievals.purpose_of(connection, provenance, sop_instance_uid))
 
 
 def _part(name: str, run_part: Callable[..., Awaitable[None]]) -> Callable[..., Awaitable[None]]:

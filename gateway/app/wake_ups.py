@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from gateway.app.housekeeping import WakeUp
 from gateway.confirm import Confirmer
 from gateway.core.domain import Priority
+from gateway.core.tasks.wake_ups import WakeUp
 from gateway.delivery import Dispatcher
 from gateway.delivery.transcoding.transcoder import Transcoder
 from gateway.ledger.received.instances import ArrivalOutcome, Recorded

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Protocol
 
 from gateway.core.errors import DestinationUnavailable, LedgerError
-from gateway.core.files import make_private_folder
+from gateway.core.files import NO_LINKS, make_private_folder
 from gateway.core.log import get_logger
 from gateway.ledger import Ledger
 from gateway.ledger.peers import folders
@@ -42,8 +42,6 @@ id {id}
 """
 _ID = re.compile(rb"^id ([0-9a-f]{32})$", re.MULTILINE)
 _MAX_MARKER_BYTES = 4096
-_NO_LINKS = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK})
-"""The errors of file systems without hard links: FAT, some network shares."""
 
 _log = get_logger()
 
@@ -124,8 +122,7 @@ class LedgerRemembers:
 
     def recall(self, path: str) -> FolderMemory:
         """As `Remembering.recall`."""
-        with self.ledger.read() as connection:
-            return folders.recall(connection, self.destination, path, now=self.clock())
+        return self.ledger.ask(lambda connection: folders.recall(connection, self.destination, path, now=self.clock()))
 
     def remember(self, path: str, known: KnownFolder) -> None:
         """As `Remembering.remember`."""
@@ -300,7 +297,7 @@ def _marked(descriptor: int) -> str | None:
         try:
             os.link(aside, MARKER, src_dir_fd=descriptor, dst_dir_fd=descriptor)
         except OSError as error:
-            if error.errno not in {errno.EEXIST, *_NO_LINKS}:
+            if error.errno not in {errno.EEXIST, *NO_LINKS}:
                 raise
             # A file there without an id in it is no marker.
             if _marker_in(descriptor) is None:

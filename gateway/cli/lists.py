@@ -7,12 +7,23 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+import typer
 
 from gateway.cli.output import render
 from gateway.core.errors import UsageError
 from gateway.core.files import unusable
 from gateway.retrieve.study_lists import ListKind, StudyList, decode_list, parse_list
+
+ListOption = Annotated[
+    Path | None,
+    typer.Option("--list", help="A file with one study, accession number or patient id a row; - is standard input."),
+]
+ColumnOption = Annotated[str | None, typer.Option("--column", help="The column of the list: its name, or its position from 1.")]
+KindOption = Annotated[
+    ListKind | None, typer.Option("--kind", help="The kind of the list's entries, where its header does not say.")
+]
 
 STANDARD_INPUT = Path("-")
 

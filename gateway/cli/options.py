@@ -21,11 +21,9 @@ PriorityOption = Annotated[
     Literal["low", "normal", "high"],
     typer.Option("--priority", help="The order where not everything can go at once: high overtakes all that is under way."),
 ]
-ListOption = Annotated[
-    Path | None,
-    typer.Option("--list", help="A file with one study, accession number or patient id a row; - is standard input."),
-]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be moved, and move nothing.")]
+NoWait = Annotated[bool, typer.Option("--no-wait", help="Do not wait for the deliveries.")]
+SkipExisting = Annotated[bool, typer.Option("--skip-existing", help="Leave out what the destinations hold already.")]
 Detach = Annotated[bool, typer.Option("--detach", help="Leave it to the running gateway (gateway jobs).")]
 
 DEFAULT_CONFIG = Path("config.toml")

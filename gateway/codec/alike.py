@@ -32,7 +32,6 @@ from gateway.codec.dataset.headers import (
     EXPLICIT,
     FLOAT_PIXEL_DATA,
     IMPLICIT,
-    ITEM_END,
     PIXEL_DATA,
     Element,
     Encoding,
@@ -51,6 +50,7 @@ from gateway.codec.transcode import run, unpacking
 from gateway.codec.workers.order import Order
 from gateway.codec.workers.pool import Pool
 from gateway.core.errors import CodecFailed, Incomparable, NotTranscodable
+from gateway.dicom.elements import ITEM_END
 from gateway.dicom.syntaxes import EXPLICIT_LITTLE, TransferSyntax, syntax
 
 PIXELS = "pixels"

@@ -11,7 +11,7 @@ from gateway.codec import alike
 from gateway.codec.dataset.extent import Extent
 from gateway.codec.workers.pool import Pool
 from gateway.core.errors import Incomparable
-from gateway.dicom.part10 import ENDS_WITHIN_HEADER, PREAMBLE_LENGTH, PREFIX, TRANSFER_SYNTAX_UID, CutOff, read_meta
+from gateway.dicom.part10 import ENDS_WITHIN_HEADER, TRANSFER_SYNTAX_UID, CutOff, meta_in
 
 PIXELS = alike.PIXELS
 
@@ -39,12 +39,12 @@ def opened(path: Path) -> Iterator[alike.Encoded]:
         def read(offset: int, length: int) -> bytes:
             return os.pread(descriptor, length, offset)
 
-        if read(PREAMBLE_LENGTH, len(PREFIX)) != PREFIX:
-            raise Incomparable("a file cannot be read: it is no DICOM file")
         try:
-            meta = read_meta(read, PREAMBLE_LENGTH + len(PREFIX), size)
+            meta = meta_in(read, size)
         except CutOff:
             raise Incomparable(f"a file cannot be read: it {ENDS_WITHIN_HEADER}") from None
+        if meta is None:
+            raise Incomparable("a file cannot be read: it is no DICOM file")
         if not (syntax := meta.text(TRANSFER_SYNTAX_UID)):
             raise Incomparable("a file cannot be read: its transfer syntax is not told")
         yield alike.Encoded(Extent(descriptor, meta.end, size - meta.end), syntax)

@@ -34,7 +34,7 @@ from gateway.codec.pixels.survey import Survey, survey
 from gateway.codec.workers.order import Order
 from gateway.codec.workers.pool import Pool
 from gateway.core.errors import CodecError, NotTranscodable
-from gateway.dicom.elements import UNDEFINED, VRS
+from gateway.dicom.elements import UNDEFINED, VRS, is_vr
 from gateway.dicom.syntaxes import DEFLATED, EXPLICIT_BIG, EXPLICIT_LITTLE, IMPLICIT_LITTLE, Coding, TransferSyntax, known, syntax
 
 BEGINNING_BYTES = 16 * 1024
@@ -122,7 +122,7 @@ def _begins(beginning: bytes, encoding: Encoding) -> bool:
     if not encoding.big_endian:
         turned = int.from_bytes(beginning[:2], "big")
     vr = beginning[4:6]
-    return (group <= 0xFF or turned > 0xFF) and (vr.isalpha() and vr.isupper()) is encoding.explicit
+    return (group <= 0xFF or turned > 0xFF) and is_vr(vr) is encoding.explicit
 
 
 @dataclass(frozen=True, slots=True)

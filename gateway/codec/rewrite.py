@@ -8,7 +8,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from gateway.codec.dataset.convert import header
 from gateway.codec.dataset.encapsulation import EncapsulatedWriter, Range
 from gateway.codec.dataset.extent import COPY_BYTES, Extent, Output, write_at
 from gateway.codec.dataset.headers import PIXEL_DATA
@@ -20,6 +19,7 @@ from gateway.codec.pixels.survey import Survey, group_length, survey
 from gateway.codec.workers.order import Order
 from gateway.codec.workers.pool import Pool
 from gateway.core.errors import CodecFailed, NotTranscodable
+from gateway.dicom.elements import element_header
 from gateway.dicom.syntaxes import Coding, TransferSyntax
 
 _EXTENDED_FROM_BYTES = 0xFFFFFFFE
@@ -105,7 +105,7 @@ def _edit(found: Survey, tag: int, value: bytes) -> _Edit:
     vr = b"US" if tag == attributes.PLANAR_CONFIGURATION else b"CS"
     place = found.places.get(tag)
     begin, end = (place[0].start, place[1]) if place else (found.inserts[tag],) * 2
-    return _Edit(begin, end, header(tag, vr, len(value)) + value)
+    return _Edit(begin, end, element_header(tag, vr, len(value)) + value)
 
 
 def _padded(value: bytes) -> bytes:
@@ -145,7 +145,7 @@ def _encapsulated(order: Order, fd: int, ranges: Sequence[Sequence[Range]], outp
 def _native(order: Order, fd: int, ranges: Sequence[Sequence[Range]], output: Output, pool: Pool) -> None:
     pixel = order.made
     length = pixel.native_bytes + pixel.native_bytes % 2
-    output.write(header(PIXEL_DATA, b"OW" if pixel.bits_allocated > 8 else b"OB", length))
+    output.write(element_header(PIXEL_DATA, b"OW" if pixel.bits_allocated > 8 else b"OB", length))
     begin = output.skip(length)
     orders = (
         partial(

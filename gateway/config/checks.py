@@ -47,19 +47,14 @@ def _routes(raw: Raw) -> Iterator[Finding]:
         for keyword in unknown_keywords(_table(route, "when")):
             yield Finding(("routes", index, "when", keyword), "nothing that instances are routed by", _meant(keyword))
         yield from _encodable(_table(route), ("routes", index))
-        names = step_along(route, ["to"])
-        for name in names if isinstance(names, list) else []:
-            if isinstance(name, str) and name not in destinations:
-                expected = _one_of(name, destinations, "a destination")
-                yield Finding(("routes", index, "to"), f'unknown destination "{name}"', expected)
+        yield from _unknown(("routes", index, "to"), "destination", step_along(route, ["to"]), destinations)
 
 
 def _meant(keyword: str) -> str:
     from pydicom.datadict import keyword_dict
 
     known = [*sorted(OPERATION_KEYS), *sorted(word for word in keyword_dict if not unknown_keywords({word: ""}))]
-    close = suggestion(keyword, known)
-    return close if "did you mean" in close else f"a DICOM keyword such as Modality, or one of {', '.join(sorted(OPERATION_KEYS))}"
+    return suggestion(keyword, known, f"a DICOM keyword such as Modality, or one of {', '.join(sorted(OPERATION_KEYS))}")
 
 
 def _own_ports(raw: Raw) -> dict[int, KeyPath]:
@@ -148,8 +143,8 @@ def _ranges_of_days(key: str, hours: object, path: KeyPath) -> Iterator[Finding]
     try:
         parse_days(key)
     except ValueError:
-        close = suggestion(key, ScheduleTable.model_fields)
-        yield Finding(path, "unknown key", close if "did you mean" in close else f"{DAYS_EXPECTED}, or {close}")
+        otherwise = f"{DAYS_EXPECTED}, or one of {', '.join(ScheduleTable.model_fields)}"
+        yield Finding(path, "unknown key", suggestion(key, ScheduleTable.model_fields, otherwise))
         return
     try:
         parse_hours(hours if isinstance(hours, str) else "")
@@ -161,9 +156,8 @@ def _hours_named(raw: Raw) -> Iterator[Finding]:
     """Find each `when` that names no schedule, in whatever table it stands; that of a route is a table itself."""
     schedules = _table(raw, "schedule")
     for place in values(raw):
-        if place.path[-1] == "when" and isinstance(place.value, str) and place.value not in schedules:
-            expected = suggestion(place.value, schedules) if schedules else "a [schedule.NAME], and there is none"
-            yield Finding(place.path, f'unknown schedule "{place.value}"', expected)
+        if place.path[-1] == "when":
+            yield from _unknown(place.path, "schedule", [place.value], schedules, "a [schedule.NAME]")
 
 
 def _askable(raw: Raw) -> Iterator[Finding]:
@@ -183,14 +177,10 @@ def _syncs(raw: Raw) -> Iterator[Finding]:
         if isinstance(name, str) and name in names:
             yield Finding(("sync", index, "name"), f'the name of another sync, "{name}"', "a name of its own")
         names.add(name)
-        if isinstance(source, str) and source not in sources:
-            yield Finding(("sync", index, "source"), f'unknown source "{source}"', _one_of(source, sources, "a source"))
-        elif isinstance(source, str) and _table(sources, source).get("port") is None:
+        yield from _unknown(("sync", index, "source"), "source", [source], sources)
+        if isinstance(source, str) and source in sources and _table(sources, source).get("port") is None:
             yield Finding(("sync", index, "source"), f'"{source}", which has no port', f"a port in [sources.{source}]: it is asked")
-        for name in to if isinstance(to, list) else []:
-            if isinstance(name, str) and name not in destinations:
-                expected = _one_of(name, destinations, "a destination")
-                yield Finding(("sync", index, "to"), f'unknown destination "{name}"', expected)
+        yield from _unknown(("sync", index, "to"), "destination", to, destinations)
         if not to and not raw.get("routes"):
             yield Finding(("sync", index, "to"), "none, and there is no route", "a destination, or a route that leads to one")
         yield from _query(table, ("sync", index))
@@ -206,9 +196,9 @@ def _compares(raw: Raw) -> Iterator[Finding]:
         names.add(name)
         for side in ("a", "b"):
             place = table.get(side)
-            if isinstance(place, str) and place not in places and not place.startswith("/"):
-                expected = _one_of(place, places, "a source, a destination or the path of a folder")
-                yield Finding(("compare", index, side), f'unknown place "{place}"', expected)
+            if not str(place).startswith("/"):
+                what = "a source, a destination or the path of a folder"
+                yield from _unknown(("compare", index, side), "place", [place], places, what)
         yield from _query(table, ("compare", index))
 
 
@@ -217,11 +207,13 @@ def _query(table: dict[str, Any], path: KeyPath) -> Iterator[Finding]:
         from pydicom.datadict import keyword_dict
 
         if keyword not in keyword_dict:
-            expected = suggestion(keyword, sorted(keyword_dict))
-            yield Finding(
-                (*path, "query", keyword), "no DICOM keyword", expected if "did you mean" in expected else "one such as Modality"
-            )
+            expected = suggestion(keyword, sorted(keyword_dict), "one such as Modality")
+            yield Finding((*path, "query", keyword), "no DICOM keyword", expected)
 
 
-def _one_of(name: str, known: dict[str, Any], what: str) -> str:
-    return suggestion(name, known) if known else f"{what}, and there is none"
+def _unknown(path: KeyPath, kind: str, names: object, known: dict[str, Any], what: str = "") -> Iterator[Finding]:
+    """Find each of the list `names` that `known` has not; what is no list, or no name, is the schema's affair."""
+    for name in names if isinstance(names, list) else []:
+        if isinstance(name, str) and name not in known:
+            expected = suggestion(name, known) if known else f"{what or f'a {kind}'}, and there is none"
+            yield Finding(path, f'unknown {kind} "{name}"', expected)

@@ -84,11 +84,11 @@ def _unknown(name: str, segment: str, shape: Shape, table: Raw) -> Problem:
     return Problem("environment", name, f'unknown key "{segment.lower()}"', suggestion(segment.lower(), _keys(shape, table)))
 
 
-def suggestion(key: str, known: Iterable[str]) -> str:
-    """Say which of the `known` keys may have been meant by `key`."""
+def suggestion(key: str, known: Iterable[str], otherwise: str = "") -> str:
+    """Say which of the `known` keys may have been meant by `key`; where none is close, say `otherwise`, or which there are."""
     names = list(known)
     close = get_close_matches(key, names, n=1)
-    return f'a known one: did you mean "{close[0]}"?' if close else f"one of {', '.join(names) or 'nothing'}"
+    return f'a known one: did you mean "{close[0]}"?' if close else otherwise or f"one of {', '.join(names) or 'nothing'}"
 
 
 def _put(table: Raw, key: str, text: str, shape: Shape, name: str) -> Problem | None:

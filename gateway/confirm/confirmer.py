@@ -9,6 +9,7 @@ import trio
 from sqlalchemy import Connection
 
 from gateway.association.dimse.commitment import CommitmentReport
+from gateway.association.dimse.statuses import INVALID_ARGUMENT, PROCESSING_FAILURE, SUCCESS
 from gateway.config.settings import DicomDestination, Settings
 from gateway.confirm.peer import Peer
 from gateway.confirm.plan import failure_words
@@ -19,11 +20,6 @@ from gateway.core.log import get_logger
 from gateway.ledger import Ledger
 from gateway.ledger.deliveries import commitments, proofs
 from gateway.security import tls
-
-SUCCESS = 0x0000
-PROCESSING_FAILURE = 0x0110
-INVALID_ARGUMENT = 0x0115
-"""The report names a transaction that we never made (PS3.7 §C.5.10)."""
 
 WATCH_PAUSE_S = 5.0
 
@@ -56,7 +52,6 @@ class Confirmer:
         self._ledger = ledger
         self._changed = changed
         self._clock = clock
-        self._token: trio.lowlevel.TrioToken | None = None
         self._watches = {
             peer.name: Watch(peer, ledger, report=self.report, changed=changed, clock=clock, store=store)
             for peer in _peers(settings)
@@ -64,26 +59,16 @@ class Confirmer:
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Ask for proofs until cancelled, also of instances that were delivered and not verified in an earlier run."""
-        self._token = trio.lowlevel.current_trio_token()
-        try:
-            async with trio.open_nursery() as nursery:
-                for watch in self._watches.values():
-                    nursery.start_soon(_keep, watch)
-                task_status.started()
-        finally:
-            self._token = None
+        async with trio.open_nursery() as nursery:
+            for watch in self._watches.values():
+                nursery.start_soon(_keep, watch)
+            task_status.started()
 
     def nudge(self, destination: str | None = None) -> None:
         """Say that something was delivered, to `destination` or anywhere. From any thread; a hint."""
-        token = self._token
-        if token is None:
-            return  # `run` looks by itself when it begins
         for name, watch in self._watches.items():
             if destination in (None, name):
-                try:
-                    token.run_sync_soon(watch.nudge, idempotent=True)
-                except trio.RunFinishedError:
-                    return  # nothing is confirmed any more
+                watch.nudge()
 
     def report(self, report: CommitmentReport) -> int:
         """Take the N-EVENT-REPORT of a destination and return the status to answer (PS3.4 §J.3.3). On any thread.
@@ -98,7 +83,7 @@ class Confirmer:
             return PROCESSING_FAILURE
         if destination is None:
             _log.warning("commitment_unknown", transaction_uid=report.transaction_uid)
-            return INVALID_ARGUMENT
+            return INVALID_ARGUMENT  # the report names a transaction that we never made (PS3.7 §C.5.10)
         name, committed, failed = destination, len(report.committed), len(report.failed)
         say = _log.warning if failed else _log.debug
         say("commitment_reported", destination=name, transaction_uid=report.transaction_uid, committed=committed, failed=failed)

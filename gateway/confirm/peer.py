@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from gateway.archives.lister import Evidence, PresenceLister, list_all
 from gateway.association.dimse.commitment import CommitmentReport, InstanceReference
 from gateway.association.scu.presence import FIND_CONTEXT, instances_of_series
-from gateway.association.scu.requestor import Deadlines, RemoteAE, Requestor, associate
+from gateway.association.scu.remote import deadlines_of, remote_of
+from gateway.association.scu.requestor import Requestor, associate
 from gateway.association.upper.contexts import COMMITMENT_CONTEXTS, ProposedContext
 from gateway.config.settings import DicomDestination
 from gateway.confirm.plan import by_series, refuses_find
@@ -100,10 +101,7 @@ class Peer:
 
     @contextmanager
     def _associated(self, contexts: Sequence[ProposedContext]) -> Iterator[Requestor]:
-        settings = self.settings
-        server_name = settings.tls.server_name if settings.tls else None
-        remote = RemoteAE(settings.ae_title, settings.host, settings.port, self.tls, server_name)
-        deadlines = Deadlines(response_s=settings.response_timeout_s, query_s=settings.query_timeout_s)
+        remote, deadlines = remote_of(self.settings, self.tls), deadlines_of(self.settings)
         with associate(remote, self.calling_ae, contexts, deadlines=deadlines) as association:
             self._open = association
             try:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
-from gateway.association.dimse.statuses import StatusKind, find_meaning
+from gateway.association.dimse.statuses import StatusKind, find_kind
+from gateway.core.backoff import doubling_s
 from gateway.ledger.deliveries.proofs import Unverified, WaitingStudy
 
 LONGEST_QUIET = 30
@@ -87,12 +88,12 @@ def askable(items: Sequence[Unverified]) -> tuple[list[Unverified], list[Unverif
 
 def refuses_find(status: int) -> bool:
     """Tell whether a final C-FIND status means that the peer does not answer such questions, rather than not now."""
-    return find_meaning(status).kind is StatusKind.FAILURE
+    return find_kind(status) is StatusKind.FAILURE
 
 
 def retry_in_s(failures: int) -> float:
     """Return how long to wait before a destination is asked again after `failures` failures in a row."""
-    return float(min(RETRY_MAX_S, RETRY_FIRST_S * 2.0 ** min(failures - 1, 16)))
+    return doubling_s(RETRY_FIRST_S, RETRY_MAX_S, failures)
 
 
 def failure_words(reason: int) -> str:

@@ -18,6 +18,7 @@ from gateway.confirm.peer import CannotAnswer, Peer
 from gateway.core.domain import Content, Proof
 from gateway.core.errors import AssociationError, GatewayError, LedgerUnavailable, WebServiceError, leaf
 from gateway.core.log import get_logger
+from gateway.core.tasks.wake_ups import ThreadEvent, WakeUp
 from gateway.ledger import Ledger
 from gateway.ledger.deliveries import commitments, proofs
 from gateway.ledger.deliveries.proofs import Unverified, WaitingStudy
@@ -126,22 +127,22 @@ class Watch:
         self._quiet_s = peer.settings.quiet_s
         self._threads = trio.CapacityLimiter(2)
         self._comparing = trio.CapacityLimiter(COMPARE_THREADS)
-        self._awake = trio.Event()
+        self._awake: WakeUp | None = None
         self._failures = 0
         self._look_s = 0.0
 
     def nudge(self) -> None:
-        """Something was delivered, or a report came."""
-        self._awake.set()
+        """Something was delivered, or a report came. From any thread; `run` looks by itself when it begins."""
+        if self._awake is not None:
+            self._awake.give()
 
     async def run(self) -> None:
         """Ask for proofs until cancelled."""
+        self._awake = awake = WakeUp()
         while True:
-            self._awake = trio.Event()
             wait_s = await self._round()
             await trio.sleep(min(wait_s, max(SHORTEST_PAUSE_S, LOOK_SHARE * self._look_s)))
-            with trio.move_on_after(min(wait_s, LONGEST_SLEEP_S)):
-                await self._awake.wait()
+            await awake.wait(min(wait_s, LONGEST_SLEEP_S))
 
     async def _round(self) -> float:
         """Ask for everything that is due; return for how many seconds nothing will be."""
@@ -372,30 +373,24 @@ class Watch:
         await self._write(lambda connection: commitments.end(connection, transaction_uid, now=now))
 
     def _answered(self, transaction_uid: str) -> bool:
-        with self._ledger.read() as connection:
-            transaction = commitments.get(connection, transaction_uid)
+        transaction = self._ledger.ask(lambda connection: commitments.get(connection, transaction_uid))
         return transaction is None or transaction.answered
 
     async def _read(self, query: Callable[[Connection], T]) -> T:
-        def read() -> T:
-            with self._ledger.read() as connection:
-                return query(connection)
-
-        return await trio.to_thread.run_sync(read, limiter=self._threads)
+        return await trio.to_thread.run_sync(self._ledger.ask, query, limiter=self._threads)
 
     async def _write(self, change: Callable[[Connection], T]) -> T:
-        return await trio.to_thread.run_sync(functools.partial(self._ledger.write, change), limiter=self._threads)
+        return await trio.to_thread.run_sync(self._ledger.write, change, limiter=self._threads)
 
     async def _blocking(self, ask: Callable[[], T]) -> T:
         """Ask the peer on a thread; when cancelled, wake it and let it go."""
-        done = trio.Event()
-        token = trio.lowlevel.current_trio_token()
+        done = ThreadEvent()
 
         def work() -> T:
             try:
                 return ask()
             finally:
-                _tell(token, done)
+                done.set()
 
         await trio.lowlevel.checkpoint()
         try:
@@ -409,10 +404,3 @@ class Watch:
 
 def _merged(one: dict[str, list[Unverified]], other: dict[str, list[Unverified]]) -> dict[str, list[Unverified]]:
     return {key: one.get(key, []) + other.get(key, []) for key in (*one, *other)}
-
-
-def _tell(token: trio.lowlevel.TrioToken, done: trio.Event) -> None:
-    try:
-        token.run_sync_soon(done.set)
-    except trio.RunFinishedError:
-        return  # nobody waits any more

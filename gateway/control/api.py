@@ -34,7 +34,8 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict
 from functools import partial
-from typing import TYPE_CHECKING, TypeVar
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import trio
 from pydantic import BaseModel, ValidationError
@@ -69,27 +70,54 @@ Handler = Callable[[Request], Awaitable[Response]]
 
 def create_api(engine: Engine) -> Starlette:
     """Return the control API of `engine` as an ASGI application."""
+
+    def streamed(path: str, model: type[Command], work: str) -> Route:
+        return Route(path, _streaming(model, partial(_work(work), engine)), methods=["POST"])
+
+    def answered(path: str, answer: Callable[[Engine, Request], Awaitable[Document]]) -> Route:
+        return Route(path, _answering(partial(answer, engine)), methods=["POST"])
+
     routes = [
         Route("/health", _answering(lambda _: _health(engine))),
-        Route("/status", _answering(lambda _: _status(engine))),
-        Route("/queue/list", _answering(partial(_queue_list, engine)), methods=["POST"]),
-        Route("/queue/act", _answering(partial(_queue_act, engine)), methods=["POST"]),
-        Route("/queue/export", _streaming(wire.QueueExport, partial(_export, engine)), methods=["POST"]),
-        Route("/echo", _answering(partial(_echo, engine)), methods=["POST"]),
-        Route("/folder/accept", _answering(partial(_accept_folder, engine)), methods=["POST"]),
-        Route("/find", _answering(partial(_find, engine)), methods=["POST"]),
-        Route("/pull", _streaming(wire.PullCommand, partial(_pull, engine)), methods=["POST"]),
-        Route("/send", _streaming(wire.SendCommand, partial(_send, engine)), methods=["POST"]),
-        Route("/migrate", _streaming(wire.MigrateCommand, partial(_migrate, engine)), methods=["POST"]),
-        Route("/compare", _streaming(wire.CompareCommand, partial(_compare, engine)), methods=["POST"]),
-        Route("/jobs", _answering(lambda _: _jobs(engine))),
-        Route("/jobs/show", _answering(partial(_job_shown, engine)), methods=["POST"]),
-        Route("/jobs/report", _answering(partial(_job_reported, engine)), methods=["POST"]),
-        Route("/jobs/act", _answering(partial(_job_act, engine)), methods=["POST"]),
-        Route("/jobs/begin", _answering(partial(_begin, engine)), methods=["POST"]),
-        Route("/sync", _streaming(wire.SyncCommand, partial(_sync, engine)), methods=["POST"]),
+        Route("/status", _answering(lambda _: _work("status:status")(engine))),
+        answered("/queue/list", _queue_list),
+        answered("/queue/act", _queue_act),
+        streamed("/queue/export", wire.QueueExport, "export:export_instances"),
+        answered("/echo", _echo),
+        answered("/folder/accept", partial(_done, wire.FolderCommand, "peers:accept_folder")),
+        answered("/find", _find),
+        streamed("/pull", wire.PullCommand, "detaching:pull"),
+        streamed("/send", wire.SendCommand, "detaching:send"),
+        streamed("/migrate", wire.MigrateCommand, "migrating:migrate"),
+        streamed("/compare", wire.CompareCommand, "comparing:compare"),
+        Route("/jobs", _answering(lambda _: _work("migrating:listed")(engine))),
+        answered("/jobs/show", partial(_of_job, "migrating:shown")),
+        answered("/jobs/report", partial(_of_job, "migrating:reported")),
+        answered("/jobs/act", partial(_done, wire.JobAction, "migrating:act")),
+        answered("/jobs/begin", _begin),
+        streamed("/sync", wire.SyncCommand, "syncing:sync"),
     ]
     return Starlette(routes=routes)
+
+
+def _work(where: str) -> Callable[..., Awaitable[Any]]:
+    """Return the function ``module:name`` of `gateway.control.commands`, whose module is imported once it is called."""
+    module, _, name = where.partition(":")
+
+    async def work(*given: Any) -> Any:
+        return await getattr(import_module(f"gateway.control.commands.{module}"), name)(*given)
+
+    return work
+
+
+async def _done(model: type[Command], work: str, engine: Engine, request: Request) -> Document:
+    """Do `work` as the request's command says, and return what it returns."""
+    return dict(await _work(work)(engine, await _command(request, model)))
+
+
+async def _of_job(work: str, engine: Engine, request: Request) -> Document:
+    """Return what `work` returns of the job that the request names."""
+    return dict(await _work(work)(engine, (await _command(request, wire.JobQuery)).id))
 
 
 def _answering(answer: Callable[[Request], Awaitable[Document]]) -> Handler:
@@ -237,72 +265,6 @@ def _tell(engine: Engine, action: Action, selection: queue.Selection) -> None:
     engine.settled.give()
 
 
-async def _status(engine: Engine) -> Document:
-    from gateway.control.commands import status
-
-    return await status.status(engine)
-
-
-async def _export(engine: Engine, command: wire.QueueExport, emit: Emit) -> None:
-    from gateway.control.commands.export import export_instances
-
-    await export_instances(engine, command, emit)
-
-
-async def _pull(engine: Engine, command: wire.PullCommand, emit: Emit) -> None:
-    from gateway.control.commands import detaching
-
-    await detaching.pull(engine, command, emit)
-
-
-async def _send(engine: Engine, command: wire.SendCommand, emit: Emit) -> None:
-    from gateway.control.commands import detaching
-
-    await detaching.send(engine, command, emit)
-
-
-async def _migrate(engine: Engine, command: wire.MigrateCommand, emit: Emit) -> None:
-    from gateway.control.commands import migrating
-
-    await migrating.migrate(engine, command, emit)
-
-
-async def _compare(engine: Engine, command: wire.CompareCommand, emit: Emit) -> None:
-    from gateway.control.commands import comparing
-
-    await comparing.compare(engine, command, emit)
-
-
-async def _sync(engine: Engine, command: wire.SyncCommand, emit: Emit) -> None:
-    from gateway.control.commands import syncing
-
-    await syncing.sync(engine, command, emit)
-
-
-async def _jobs(engine: Engine) -> Document:
-    from gateway.control.commands import migrating
-
-    return await migrating.listed(engine)
-
-
-async def _job_shown(engine: Engine, request: Request) -> Document:
-    from gateway.control.commands import migrating
-
-    return await migrating.shown(engine, (await _command(request, wire.JobQuery)).id)
-
-
-async def _job_reported(engine: Engine, request: Request) -> Document:
-    from gateway.control.commands import migrating
-
-    return await migrating.reported(engine, (await _command(request, wire.JobQuery)).id)
-
-
-async def _job_act(engine: Engine, request: Request) -> Document:
-    from gateway.control.commands import migrating
-
-    return await migrating.act(engine, await _command(request, wire.JobAction))
-
-
 async def _begin(engine: Engine, request: Request) -> Document:
     name = (await _command(request, wire.StartAction)).name
     if not engine.starts.resume(name):
@@ -320,12 +282,6 @@ async def _echo(engine: Engine, request: Request) -> Document:
         return {"results": await peers.echo(engine, names)}
 
     return await while_connected(request.receive, answer)
-
-
-async def _accept_folder(engine: Engine, request: Request) -> Document:
-    from gateway.control.commands import peers
-
-    return await peers.accept_folder(engine, await _command(request, wire.FolderCommand))
 
 
 async def _find(engine: Engine, request: Request) -> Document:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import partial
 
 import trio
@@ -19,6 +19,7 @@ from gateway.control.server import GRACE_S, answer
 from gateway.core.domain import Role
 from gateway.core.errors import leaf
 from gateway.core.log import get_logger
+from gateway.core.tasks.wake_ups import tell_trio
 
 log = get_logger()
 
@@ -108,11 +109,7 @@ class _Local:
 
     def _tell(self, what: Callable[[], object]) -> bool:
         """Have the gateway's thread call `what`, unless it has ended."""
-        if self._token is not None:
-            with suppress(trio.RunFinishedError):
-                self._token.run_sync_soon(what)
-                return True
-        return False
+        return self._token is not None and tell_trio(self._token, what, idempotent=False)
 
     def _leave(self) -> None:
         if self._left.is_set():

@@ -27,6 +27,11 @@ _TIME = re.compile(r"(\d{1,2}):(\d{2})")
 _DATE = re.compile(r"(\d{4})-?(\d{2})-?(\d{2})")
 
 
+def dicom_range(first: date, last: date) -> str:
+    """Return the value that matches dates from `first` to `last` (PS3.4 §C.2.2.2.5)."""
+    return f"{first:%Y%m%d}" if first == last else f"{first:%Y%m%d}-{last:%Y%m%d}"
+
+
 def seconds(text: str) -> float:
     """Return the seconds of a duration: a number above 0 with its unit s, m (minutes), h or d.
 

@@ -73,6 +73,9 @@ class DeliveryState(StrEnum):
 SETTLED = frozenset({DeliveryState.VERIFIED, DeliveryState.DROPPED})
 """Nothing more will happen by itself or is owed: the bytes need not be kept for this delivery."""
 
+WORKING = frozenset({DeliveryState.PENDING, DeliveryState.SENDING, DeliveryState.DEFERRED, DeliveryState.DELIVERED})
+"""The gateway still works on it by itself; held and dropped ones wait for a person or for nobody."""
+
 
 class Mode(StrEnum):
     """The choice of a transfer syntax where a destination accepts several: `transfer_syntax` in the configuration."""

@@ -11,6 +11,9 @@ from typing import BinaryIO
 
 from gateway.core.errors import FileUnusable
 
+NO_LINKS = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK})
+"""The errors of file systems without hard links: FAT, some network shares."""
+
 PRIVATE = 0o600
 PUBLIC = 0o644
 

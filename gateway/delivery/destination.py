@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
+from gateway.association.dimse.requests import ByteSource
 from gateway.config.settings import RetryTable
 from gateway.core.domain import Consignment, Content, Proof
 from gateway.core.schedule import Schedule
@@ -75,23 +76,12 @@ Report = Callable[[Outcome], bool]
 """Takes one outcome, on the session's thread, as soon as it is known, and tells whether the next instance is to be sent now."""
 
 
-class OpenBytes(Protocol):
-    """A data set open for reading: `length` bytes from `offset` of the file `fileno()`, read by position."""
+class OpenBytes(ByteSource, Protocol):
+    """A data set open for reading, and the file that it is in."""
 
     @property
     def start(self) -> int:
         """The position where the bytes before the data set begin: its own Part 10 file's head, if it has one."""
-
-    @property
-    def offset(self) -> int:
-        """The position where the data set begins, in bytes."""
-
-    @property
-    def length(self) -> int:
-        """The length of the data set, in bytes."""
-
-    def fileno(self) -> int:
-        """Return the file's descriptor."""
 
 
 class ContentStore(Protocol):

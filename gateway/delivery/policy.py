@@ -23,8 +23,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from gateway.association.dimse.statuses import SUCCESS, Disposition, StatusRule, store_disposition
+from gateway.association.dimse.statuses import PROCESSING_FAILURE, SUCCESS, Disposition, StatusRule, store_disposition
 from gateway.config.settings import RetryTable
+from gateway.core.backoff import doubling_s
 from gateway.core.domain import Consignment, DeliveryState, Proof
 from gateway.delivery.destination import Outcome, OutcomeKind
 from gateway.ledger.deliveries.claiming import Change
@@ -45,7 +46,7 @@ class Circumstances:
 
 def backoff_s(retry: RetryTable, attempt: int, jitter: float) -> float:
     """Return how long to wait after the `attempt`-th attempt (from 1): exponential, capped, full jitter."""
-    return jitter * min(retry.max_s, retry.first_s * 2.0 ** min(attempt - 1, 32))
+    return jitter * doubling_s(retry.first_s, retry.max_s, attempt)
 
 
 def is_plain_success(outcome: Outcome) -> bool:
@@ -89,7 +90,7 @@ class _Decision:
     def change(self) -> Change:
         match self.outcome.kind:
             case OutcomeKind.ANSWERED:
-                return self._answered(self.outcome.status if self.outcome.status is not None else 0x0110)
+                return self._answered(self.outcome.status if self.outcome.status is not None else PROCESSING_FAILURE)
             case OutcomeKind.STORED | OutcomeKind.FOUND:
                 return self._delivered(self.outcome.reason)
             case OutcomeKind.UNKNOWN:

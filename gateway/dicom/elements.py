@@ -5,6 +5,12 @@ a length are skipped, whatever that is; sequences without one are walked through
 came in the order of their tags; else it goes on to the end of the data set, because some writers do not sort. Where it has to end
 before that, `Scan.ended` says why. Headers are parsed in place, in whatever memory the data set's beginning lies: it is done for
 each instance on its association's thread.
+
+VRs, items and the layout of headers stand here once. Three readers build on them, because they owe different things. This one
+finds a few elements in whatever a device wrote, and goes on as long as anything can be made of it.
+`gateway.association.dimse.identifier` hands the whole of a small data set to pydicom, and so has to know how deeply it nests, and
+to give up where it is broken. `gateway.codec.dataset.headers` rewrites a data set, and therefore takes nothing that the transfer
+syntax does not allow: a guess would be written down as if it were so.
 """
 
 from __future__ import annotations
@@ -34,12 +40,34 @@ SHORT_VRS = frozenset(
 )
 VRS = LONG_VRS | SHORT_VRS
 
+ITEM, ITEM_END, SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
+_ITEM_GROUP = 0xFFFE
+CHARACTER_SET = 0x00080005
+
 _FIRST_CHUNK = 64 * 1024
 _CHUNK = 16 * 1024
 _NEAR_CHUNK = 1024
 """Read where the next header is far from the last one: most of what follows it is skipped, too."""
 
-_ITEM_GROUP, _ITEM_END, _SEQUENCE_END = 0xFFFE, 0xFFFEE00D, 0xFFFEE0DD
+
+def is_vr(vr: bytes) -> bool:
+    """Tell whether `vr` has the form of a VR: two capital letters (PS3.5 §6.2)."""
+    return len(vr) == 2 and vr.isalpha() and vr.isupper()
+
+
+def element_header(tag: int, vr: bytes, length: int, *, explicit: bool = True) -> bytes:
+    """Return the header of an element in Little Endian (PS3.5 §7.1)."""
+    group, number = tag >> 16, tag & 0xFFFF
+    if not explicit:
+        return struct.pack("<HHL", group, number, length)
+    if vr in SHORT_VRS:
+        return struct.pack("<HH2sH", group, number, vr, length)
+    return struct.pack("<HH2sHL", group, number, vr, 0, length)
+
+
+def of_bytes(data: bytes) -> Reader:
+    """Return what reads a file or data set that is `data`."""
+    return lambda offset, size: data[offset : offset + size]
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +107,7 @@ class Unread(Exception):
     """The scan needs bytes that are not at hand."""
 
 
-class _Window:
+class Window:
     """The data set as far as it was read: `chunk` holds what begins at `start`; one chunk at a time."""
 
     def __init__(self, read: Reader, chunk: bytes | memoryview) -> None:
@@ -142,13 +170,13 @@ def scan(  # noqa: PLR0911, PLR0912 - one loop, on the data path
 
     """
     found: dict[int, Element] = {}
-    window = _Window(read, beginning)
+    window = Window(read, beginning)
     last = max(tags, default=-1)
     position = previous = 0
     sorted_so_far = True
     try:
         explicit = _is_explicit(window, 0)
-        header = _HEADERS[big_endian, explicit]
+        header = HEADERS[big_endian, explicit]
         common = explicit and not big_endian
         for _ in range(MAX_HEADERS):
             begin = position - window.start
@@ -194,7 +222,7 @@ def scan(  # noqa: PLR0911, PLR0912 - one loop, on the data path
 _COMMON = struct.Struct("<HH2sH").unpack_from
 _LENGTH = struct.Struct("<L").unpack_from
 
-_Header = Callable[[_Window, int], tuple[int, bytes, int, int]]
+_Header = Callable[[Window, int], tuple[int, bytes, int, int]]
 """Returns tag, VR, length of the value and size of the header of the element that begins at a position."""
 
 
@@ -202,7 +230,7 @@ def _implicit(order: str) -> _Header:
     """Return the reader of headers in Implicit VR (PS3.5 §7.1.3) of this byte order; the VR is empty."""
     unpack = struct.Struct(order + "HHL").unpack_from
 
-    def header(window: _Window, position: int) -> tuple[int, bytes, int, int]:
+    def header(window: Window, position: int) -> tuple[int, bytes, int, int]:
         begin = window.at(position, 8)
         group, element, length = unpack(window.chunk, begin)
         return group << 16 | element, b"", length, 8
@@ -217,7 +245,7 @@ def _explicit(order: str) -> _Header:
     """
     unpack, unpack_length = struct.Struct(order + "HH2sH").unpack_from, struct.Struct(order + "L").unpack_from
 
-    def header(window: _Window, position: int) -> tuple[int, bytes, int, int]:
+    def header(window: Window, position: int) -> tuple[int, bytes, int, int]:
         begin = window.at(position, 12)
         group, element, vr, length = unpack(window.chunk, begin)
         tag = group << 16 | element
@@ -226,29 +254,29 @@ def _explicit(order: str) -> _Header:
                 return tag, vr, length, 8
             if vr in LONG_VRS:
                 return tag, vr, unpack_length(window.chunk, begin + 8)[0], 12
-            if b"AA" <= vr <= b"ZZ":
+            if is_vr(vr):
                 return tag, vr, length, 8
         return tag, b"", unpack_length(window.chunk, begin + 4)[0], 8
 
     return header
 
 
-_HEADERS: dict[tuple[bool, bool], _Header] = {
+HEADERS: dict[tuple[bool, bool], _Header] = {
     (big_endian, explicit): (_explicit if explicit else _implicit)(">" if big_endian else "<")
     for big_endian in (False, True)
     for explicit in (False, True)
 }
+"""Readers of headers, by whether the data set is Big Endian and has VRs; they raise struct.error where the bytes end."""
 
 
-def _is_explicit(window: _Window, position: int) -> bool:
+def _is_explicit(window: Window, position: int) -> bool:
     """Tell whether the data set at `position` begins with an element that has a VR: two capital letters."""
-    vr = window.value(position, 6)[4:]
-    return len(vr) == 2 and vr.isalpha() and vr.isupper()
+    return is_vr(window.value(position, 6)[4:])
 
 
-def _behind(window: _Window, position: int, big_endian: bool, header: _Header) -> int:
+def _behind(window: Window, position: int, big_endian: bool, header: _Header) -> int:
     """Return the position behind a value without length that begins at `position`, of an element read by `header`."""
-    implicit = _HEADERS[big_endian, False]
+    implicit = HEADERS[big_endian, False]
     # For the sequence and the item, by turns, that are open: how headers of elements in it are read.
     open_levels = [header]
     headers = 0
@@ -259,7 +287,7 @@ def _behind(window: _Window, position: int, big_endian: bool, header: _Header) -
         if headers > window.headers:
             break
         position += size
-        if tag == (_ITEM_END if in_item else _SEQUENCE_END):
+        if tag == (ITEM_END if in_item else SEQUENCE_END):
             open_levels.pop()
         elif length != UNDEFINED:
             position += length
@@ -267,7 +295,7 @@ def _behind(window: _Window, position: int, big_endian: bool, header: _Header) -
             open_levels.append(within)
         else:
             # Within a UN it is Implicit VR (PS3.5 §6.2.2), unless a writer did not know; some switch to it in any sequence.
-            open_levels.append(_HEADERS[big_endian, _is_explicit(window, position)])
+            open_levels.append(HEADERS[big_endian, _is_explicit(window, position)])
     window.count(headers)
     return position
 
@@ -277,8 +305,8 @@ def behind_undefined(read: Reader, position: int) -> int | None:
 
     None where it does not end.
     """
-    window = _Window(read, b"")
+    window = Window(read, b"")
     try:
-        return _behind(window, position, False, _HEADERS[False, True])
+        return _behind(window, position, False, HEADERS[False, True])
     except (_End, struct.error):
         return None

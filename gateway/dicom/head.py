@@ -15,11 +15,10 @@ from pydicom.charset import convert_encodings, decode_bytes, python_encoding
 from pydicom.datadict import dictionary_VR, tag_for_keyword
 
 from gateway.core.domain import UID_RULE, Attributes, Provenance, is_uid
-from gateway.dicom.elements import Element, Reader, Unread, scan, unread
+from gateway.dicom.elements import CHARACTER_SET, Element, Reader, Unread, scan, unread
 from gateway.dicom.inflating import Inflating
 from gateway.dicom.syntaxes import EXPLICIT_BIG, syntax
 
-_CHARACTER_SET = 0x00080005
 _SOP_CLASS_UID = 0x00080016
 _SOP_INSTANCE_UID = 0x00080018
 _STUDY_INSTANCE_UID = 0x0020000D
@@ -30,7 +29,7 @@ _UIDS = {
     _STUDY_INSTANCE_UID: "Study Instance UID",
     _SERIES_INSTANCE_UID: "Series Instance UID",
 }
-_ALWAYS = frozenset({_CHARACTER_SET, *_UIDS})
+_ALWAYS = frozenset({CHARACTER_SET, *_UIDS})
 
 _TEXT_VRS = frozenset({"LO", "LT", "PN", "SH", "ST", "UC", "UT"})
 _SINGLE_VRS = frozenset({"LT", "ST", "UR", "UT"})
@@ -104,7 +103,7 @@ def _head(read: Reader, transfer_syntax_uid: str, keywords: frozenset[str], begi
     asked, tags, needed = _asked(keywords)
     seen = scan(read, tags, needed=needed, big_endian=transfer_syntax_uid == EXPLICIT_BIG, beginning=beginning)
     found = seen.found
-    character_sets = _plain(found.get(_CHARACTER_SET)).split("\\")
+    character_sets = _plain(found.get(CHARACTER_SET)).split("\\")
     values = {keyword: _value(tag, found[tag], character_sets) for keyword, tag in asked.items() if tag in found}
     sop_class, instance, study, series = uids = [_uid(found.get(tag)) for tag in _UIDS]
     return DataSetHead(

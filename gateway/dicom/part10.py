@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from gateway.core.domain import IMPLEMENTATION_CLASS_UID, is_conforming_uid
-from gateway.dicom.elements import LONG_VRS, UNDEFINED, VRS, Reader, behind_undefined
+from gateway.dicom.elements import LONG_VRS, UNDEFINED, VRS, Reader, behind_undefined, element_header, is_vr
 from gateway.dicom.syntaxes import IMPLICIT_LITTLE
 
 PREAMBLE_LENGTH = 128
@@ -31,7 +31,6 @@ ENDS_WITHIN_HEADER = "ends within its header"
 MAX_ELEMENTS = 10_000
 _MAX_VALUE_BYTES = 4096
 _GROUP = b"\x02\x00"
-_GROUP_LENGTH_HEADER = b"\x02\x00\x00\x00UL\x04\x00"
 _VR_OF = {VERSION: b"OB", PRIVATE_INFORMATION: b"OB", IMPLEMENTATION_VERSION: b"SH"}
 _VR_OF |= dict.fromkeys((SOURCE_AE, SENDING_AE, RECEIVING_AE), b"AE")
 _SPACE_PADDED = frozenset({b"SH", b"AE"})
@@ -73,6 +72,17 @@ class _Element:
     end: int
 
 
+def meta_in(read: Reader, size: int | None = None) -> FileMeta | None:
+    """Return the File Meta Information of the Part 10 file that `read` gives from its first byte; None where it is none.
+
+    Raises:
+        CutOff: as `read_meta`.
+    """
+    if read(PREAMBLE_LENGTH, len(PREFIX)) != PREFIX:
+        return None
+    return read_meta(read, len(PREAMBLE), size)
+
+
 def read_meta(read: Reader, begin: int, size: int | None = None) -> FileMeta:
     """Return the File Meta Information whose first element is at `begin` of the file of `size` bytes that `read` gives.
 
@@ -107,7 +117,7 @@ def _explicit_elements(read: Reader, position: int) -> tuple[list[_Element], boo
     elements: list[_Element] = []
     while len(elements) < MAX_ELEMENTS:
         header = read(position, 12)
-        if header[:2] != _GROUP or not _is_vr(header[4:6]):
+        if header[:2] != _GROUP or not is_vr(header[4:6]):
             return elements, _GROUP.startswith(header[:2]) and len(header) < 6
         number, vr, length = struct.unpack_from("<H2sH", header.ljust(8, b"\0"), 2)
         value = position + 8
@@ -168,16 +178,17 @@ def _is_data(read: Reader, kept: list[_Element]) -> bool:
     return False
 
 
-def _is_vr(vr: bytes) -> bool:
-    return vr in VRS or (len(vr) == 2 and b"AA" <= vr <= b"ZZ" and vr.isalpha())
-
-
 def _is_there(read: Reader, end: int) -> bool:
     """Tell whether the file has as many bytes as `end`."""
     return bool(read(end - 1, 1))
 
 
 # Writing
+
+
+def head_of(sop_class_uid: str, sop_instance_uid: str, transfer_syntax_uid: str) -> bytes:
+    """Return everything that stands before the data set of a new Part 10 file; its preamble is zeroes (PS3.10 §7.1)."""
+    return PREAMBLE + meta_of(sop_class_uid, sop_instance_uid, transfer_syntax_uid)
 
 
 def meta_of(sop_class_uid: str, sop_instance_uid: str, transfer_syntax_uid: str) -> bytes:
@@ -201,7 +212,7 @@ def encode_meta(elements: Iterable[tuple[int, bytes]]) -> bytes:
 
 def group_length(length: int) -> bytes:
     """Return the File Meta Information Group Length (0002,0000) of `length` bytes behind it."""
-    return _GROUP_LENGTH_HEADER + struct.pack("<L", length)
+    return element_header(0x00020000, b"UL", 4) + struct.pack("<L", length)
 
 
 def element(number: int, value: bytes) -> bytes:
@@ -209,9 +220,7 @@ def element(number: int, value: bytes) -> bytes:
     vr = _VR_OF.get(number, b"UI")
     if len(value) % 2:
         value += b" " if vr in _SPACE_PADDED or number == PRIVATE_INFORMATION else b"\0"
-    if vr in LONG_VRS:
-        return struct.pack("<2sH2sHL", _GROUP, number, vr, 0, len(value)) + value
-    return struct.pack("<2sH2sH", _GROUP, number, vr, len(value)) + value
+    return element_header(0x00020000 | number, vr, len(value)) + value
 
 
 def uid_bytes(uid: str) -> bytes:

@@ -15,23 +15,22 @@ import os
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 
 from gateway.core.domain import Content, InstanceIdentity, printable
 from gateway.core.errors import SpoolError, SpoolMissing, UsageError
-from gateway.core.files import make_private_folder, unusable
+from gateway.core.files import NO_LINKS, make_private_folder, unusable
 from gateway.dicom.filenames import UNKNOWN, name_of
+from gateway.dicom.part10 import PREAMBLE, PREAMBLE_LENGTH, PREFIX, head_of
 from gateway.ledger import Ledger
 from gateway.ledger.deliveries.queue import Selection, instance_ids
 from gateway.ledger.received.instances import MISSING_REASON, BytesState, StoredInstance, get, with_location_prefix
-from gateway.spool import OpenContent, Spool, copy_bytes, digest_of, in_place, plain_head, sync_folder
+from gateway.spool import OpenContent, Spool, copy_bytes, digest_of, in_place, sync_folder
 
 RELEASED_REASON = "nothing is kept of it any more: every delivery of it was verified or dropped"
 
 _PAGE = 500
-_PREAMBLE_LENGTH = 128
-_NO_LINKS = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK})
-"""The errors of file systems without hard links: FAT, some network shares."""
 
 
 class ExportOutcome(StrEnum):
@@ -86,8 +85,7 @@ def file_name(sop_instance_uid: str, digest: str, *, taken: bool = False) -> str
 
 
 def _page(ledger: Ledger, selection: Selection, after: int) -> list[int]:
-    with ledger.read() as connection:
-        return instance_ids(connection, selection, after=after, limit=_PAGE)
+    return ledger.ask(lambda connection: instance_ids(connection, selection, after=after, limit=_PAGE))
 
 
 def _recorded(spool: Spool, ledger: Ledger, instance_id: int, folder: Path) -> Exported:
@@ -110,15 +108,14 @@ def _recorded(spool: Spool, ledger: Ledger, instance_id: int, folder: Path) -> E
 
 
 def _row(ledger: Ledger, instance_id: int) -> StoredInstance | None:
-    with ledger.read() as connection:
-        return get(connection, instance_id)
+    return ledger.ask(lambda connection: get(connection, instance_id))
 
 
 def _orphans(spool: Spool, ledger: Ledger, folder: Path) -> Iterator[Exported]:
     spool.sweep()
     for prefix, locations in spool.locations():
-        with ledger.read() as connection:
-            known = {location for _, location, _ in with_location_prefix(connection, prefix)}
+        rows = ledger.ask(partial(with_location_prefix, prefix=prefix))
+        known = {location for _, location, _ in rows}
         for location in locations:
             if location in known:
                 continue
@@ -167,12 +164,12 @@ def _put(source: OpenContent, identity: InstanceIdentity, content: Content, fold
 
 def _write(path: Path, source: OpenContent, identity: InstanceIdentity, content: Content) -> None:
     head = os.pread(source.fileno(), source.offset - source.start, source.start)
-    if head[_PREAMBLE_LENGTH : _PREAMBLE_LENGTH + 4] != b"DICM":
+    if head[PREAMBLE_LENGTH : len(PREAMBLE)] != PREFIX:
         # A file sent in place may be a bare data set.
-        head = plain_head(identity)
+        head = head_of(identity.sop_class_uid, identity.sop_instance_uid, identity.transfer_syntax_uid)
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
-        os.write(descriptor, bytes(_PREAMBLE_LENGTH) + head[_PREAMBLE_LENGTH:])
+        os.write(descriptor, PREAMBLE + head[len(PREAMBLE) :])
         copy_bytes(source.fileno(), source.offset, source.length, descriptor)
         if digest_of(descriptor, len(head), content.length) != content.digest:
             raise SpoolMissing("they are not what was received")
@@ -188,7 +185,7 @@ def _publish(aside: Path, target: Path) -> bool:
     except FileExistsError:
         return False
     except OSError as error:
-        if error.errno not in _NO_LINKS:
+        if error.errno not in NO_LINKS:
             raise
         if target.exists():
             return False

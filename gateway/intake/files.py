@@ -207,8 +207,8 @@ class _Registration:
         """Register files in place in one transaction."""
         if not files:
             return
-        with self.ledger.read() as connection:
-            known = at_locations(connection, [file.location for file in files if isinstance(file, _File)])
+        locations = [file.location for file in files if isinstance(file, _File)]
+        known = self.ledger.ask(lambda connection: at_locations(connection, locations))
         candidates = [self._candidate(file, known) for file in files]
         if any(candidate.event is None for candidate in candidates):
             events = self.ledger.write(lambda connection: [self._decide(connection, candidate) for candidate in candidates])

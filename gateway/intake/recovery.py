@@ -29,6 +29,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 from sqlalchemy import Connection
 
@@ -98,14 +99,12 @@ class _Recovery:
         for prefix, locations in self.spool.locations():
             self.group(prefix, locations)
             met.add(prefix)
-        with self.ledger.read() as connection:
-            recorded = kept_prefixes(connection, LOG_PREFIX, SEGMENT_PREFIX_LENGTH)
+        recorded = self.ledger.ask(lambda connection: kept_prefixes(connection, LOG_PREFIX, SEGMENT_PREFIX_LENGTH))
         for prefix in sorted(recorded - met):
             self.group(prefix, [])
 
     def group(self, prefix: str, locations: list[str]) -> None:
-        with self.ledger.read() as connection:
-            rows = with_location_prefix(connection, prefix)
+        rows = self.ledger.ask(lambda connection: with_location_prefix(connection, prefix))
         present = set(locations)
         states = {location: (instance_id, state) for instance_id, location, state in rows}
         gone = [instance_id for instance_id, location, state in rows if state is BytesState.KEPT and location not in present]
@@ -162,8 +161,7 @@ class _Recovery:
     def moved(self, location: str) -> bool:
         """Tell whether a row has the other copy of bytes that were being moved out of their segment."""
         twin = self.spool.twin_of(location)
-        with self.ledger.read() as connection:
-            row = at_locations(connection, [twin]).get(twin) if twin else None
+        row = self.ledger.ask(partial(at_locations, locations=[twin])).get(twin) if twin else None
         if row is None or row.bytes_state is BytesState.MISSING:
             return False
         if row.bytes_state is BytesState.RELEASED:
@@ -176,8 +174,7 @@ class _Recovery:
 
     def came_again(self, entry: SpoolEntry, sop_instance_uid: str) -> bool:
         """Tell whether a row has the same content from a later arrival: what the earlier one owed was owed anew then."""
-        with self.ledger.read() as connection:
-            known = find(connection, sop_instance_uid)
+        known = self.ledger.ask(lambda connection: find(connection, sop_instance_uid))
         content = entry.content.digest, entry.content.length
         return any(
             (row.content.digest, row.content.length) == content and row.received_at >= entry.written_at
@@ -205,8 +202,7 @@ class _Recovery:
     def route_anew(self) -> None:
         after = 0
         while True:
-            with self.ledger.read() as connection:
-                page = unrouted(connection, after=after, limit=_PAGE)
+            page = self.ledger.ask(partial(unrouted, after=after, limit=_PAGE))
             if not page:
                 return
             after = page[-1].id

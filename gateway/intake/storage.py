@@ -12,6 +12,13 @@ from dataclasses import replace
 from functools import lru_cache
 
 from gateway.association.dimse.services import AssociationInfo, StoreRequest
+from gateway.association.dimse.statuses import (
+    CANNOT_UNDERSTAND,
+    INVALID_SOP_INSTANCE,
+    OUT_OF_RESOURCES,
+    SOP_CLASS_NOT_SUPPORTED,
+    SUCCESS,
+)
 from gateway.core.domain import Attributes, Content, InstanceIdentity, Mode, Provenance, Purpose, is_sop_class, is_uid
 from gateway.core.errors import GatewayStopping, LedgerUnavailable, Refusal, SpoolError, SpoolIOError
 from gateway.core.log import get_logger
@@ -34,12 +41,6 @@ Correlate = Callable[[Provenance, str], Purpose | None]
 SEND_ASSOCIATION = "send"
 LOCAL_ADDRESS = "local"
 """Provenance of what ``send`` takes in: no association brought it."""
-
-SUCCESS = 0x0000
-OUT_OF_RESOURCES = 0xA700
-SOP_CLASS_NOT_SUPPORTED = 0x0122
-INVALID_SOP_INSTANCE = 0x0117
-CANNOT_UNDERSTAND = 0xC000
 
 
 class StorageIntake:

@@ -12,6 +12,7 @@ from functools import partial
 
 import trio
 
+from gateway.core.backoff import doubling_s
 from gateway.core.errors import GatewayStopping, JobFailed, LedgerError
 from gateway.core.log import get_logger
 from gateway.ledger import Ledger
@@ -49,7 +50,7 @@ class Starts:
         Raises:
             LedgerError: the ledger cannot be used.
         """
-        known = await trio.to_thread.run_sync(self._get, name)
+        known = await trio.to_thread.run_sync(self._ledger.ask, partial(starts.get, name=name))
         if known.parked:
             log.error("not_begun_again", what=name, ended_the_gateway=known.count)
             self._parked[name] = trio.Event()
@@ -66,12 +67,7 @@ class Starts:
         if name not in self._counted:
             return
         self._counted.discard(name)
-        with trio.CancelScope(shield=True, deadline=trio.current_time() + RECORD_S):
-            try:
-                change = partial(starts.end, name=name, error=error, now=self._clock())
-                await trio.to_thread.run_sync(self._ledger.write, change)
-            except LedgerError as unwritten:
-                log.warning("end_not_recorded", what=name, error=str(unwritten))
+        await record_end(self._ledger, name, error=error, now=self._clock())
 
     def resume(self, name: str) -> bool:
         """Begin what waits for a person; False where nothing of that name does."""
@@ -80,9 +76,14 @@ class Starts:
             waiting.set()
         return waiting is not None
 
-    def _get(self, name: str) -> starts.Unended:
-        with self._ledger.read() as connection:
-            return starts.get(connection, name)
+
+async def record_end(ledger: Ledger, name: str, *, error: str, now: float) -> None:
+    """Record that `name` came to an end, and what it failed with. Never raises; also when cancelled."""
+    with trio.CancelScope(shield=True, deadline=trio.current_time() + RECORD_S):
+        try:
+            await trio.to_thread.run_sync(ledger.write, partial(starts.end, name=name, error=error, now=now))
+        except LedgerError as unwritten:
+            log.warning("end_not_recorded", what=name, error=str(unwritten))
 
 
 async def keep(name: str, run: Callable[[], Awaitable[None]]) -> None:
@@ -96,7 +97,7 @@ async def keep(name: str, run: Callable[[], Awaitable[None]]) -> None:
             return
         except Exception as error:  # the root of a task
             failures = 1 if trio.current_time() - began > WELL_S else failures + 1
-            pause_s = min(LONGEST_S, FIRST_S * 2.0 ** min(failures - 1, 16))
+            pause_s = doubling_s(FIRST_S, LONGEST_S, failures)
             log.exception("look_failed", what=name, error=str(JobFailed.of(error)), retry_in_s=pause_s)
             await trio.sleep(pause_s)
         else:

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
         from_json,
         to_json,
     )
-    from gateway.retrieve.request import JobSpec, Wanted, check_single
+    from gateway.retrieve.request import KEYWORDS, JobSpec, Wanted, check_named, named_keys
     from gateway.retrieve.retriever import Retriever
     from gateway.retrieve.session import Session
     from gateway.retrieve.study_lists import ListKind, StudyList, decode_list, parse_list
@@ -61,14 +61,17 @@ else:
             ),
             "session": ("Session",),
             "request": (
+                "KEYWORDS",
                 "JobSpec",
                 "Wanted",
-                "check_single",
+                "check_named",
+                "named_keys",
             ),
         },
     )
 
 __all__ = [
+    "KEYWORDS",
     "Event",
     "JobEnded",
     "JobSpec",
@@ -85,9 +88,10 @@ __all__ = [
     "Verdict",
     "Waiting",
     "Wanted",
-    "check_single",
+    "check_named",
     "decode_list",
     "from_json",
+    "named_keys",
     "parse_list",
     "to_json",
 ]

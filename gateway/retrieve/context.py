@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TypeVar
@@ -30,8 +29,8 @@ from gateway.retrieve.events import Waiting
 from gateway.retrieve.operations.method import Method, methods
 from gateway.retrieve.recovery import AcceptanceOrder, Backoff
 from gateway.retrieve.source.acceptance_orders import AcceptanceOrders
-from gateway.retrieve.source.association_pool import AssociationPool
-from gateway.retrieve.source.call import converse, tell_trio
+from gateway.retrieve.source.associations import SourceAssociations
+from gateway.retrieve.source.call import converse
 from gateway.retrieve.source.move_slots import Slots
 
 T = TypeVar("T")
@@ -79,7 +78,7 @@ class Source:
     name: str
     table: SourceTable
     connect: Callable[[tuple[ProposedContext, ...]], Requestor]
-    associations: AssociationPool
+    associations: SourceAssociations
     """Those for C-FIND and C-MOVE."""
     moves: Slots
     orders: AcceptanceOrders
@@ -159,13 +158,7 @@ class RetrieveContext:
 
     async def read(self, query: Callable[[Connection], T], *, caught_up: bool = True) -> T:
         """Ask the ledger; when `caught_up` it has everything that was answered 0000 before."""
-
-        def ask() -> T:
-            if caught_up:
-                self.barrier()
-            with self.ledger.read() as connection:
-                return query(connection)
-
+        ask = partial(self.ledger.ask, query, after=self.barrier if caught_up else None)
         return await trio.to_thread.run_sync(ask, limiter=self.threads)
 
     async def caught_up(self) -> None:
@@ -260,34 +253,3 @@ def _may_pass(error: AssociationError) -> bool:
     if isinstance(error, DimseFailed):
         return listing.is_busy(error)
     return error.retryable
-
-
-class Signal:
-    """Wakes whoever waits in trio, as often as it is given. Made in trio."""
-
-    def __init__(self) -> None:
-        self._token = trio.lowlevel.current_trio_token()
-        self._event = trio.Event()
-        self._listeners = 0
-
-    @contextmanager
-    def listening(self) -> Iterator[None]:
-        """Wait within this block only: what is given outside of it wakes nobody, and costs next to nothing."""
-        self._listeners += 1
-        try:
-            yield
-        finally:
-            self._listeners -= 1
-
-    def give(self) -> None:
-        """Wake everyone who waits now. From any thread."""
-        if self._listeners:
-            tell_trio(self._token, self._fire)
-
-    async def wait(self) -> None:
-        """Wait until it is given."""
-        await self._event.wait()
-
-    def _fire(self) -> None:
-        self._event.set()
-        self._event = trio.Event()

@@ -13,10 +13,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar
 
-from gateway.core.domain import Basis, Priority, VerdictKind, is_uid
+from gateway.core.domain import Basis, Priority, VerdictKind
 from gateway.core.errors import UsageError
-from gateway.core.single_values import SingleValue
-from gateway.retrieve.request import JobSpec, check_single
+from gateway.retrieve.request import JobSpec, check_named, named_keys
 
 
 @dataclass(frozen=True)
@@ -44,23 +43,13 @@ class PullRequest:
         ways = [self.study_uids, self.accession_numbers, self.patient_ids, self.query]
         if sum(bool(way) for way in ways) != 1:
             raise UsageError("name the studies in one way: study UIDs, accession numbers, patient ids or query keys")
-        wrong = [uid for uid in self.study_uids if not is_uid(uid)]
-        if wrong:
-            more = f" (and {len(wrong) - 1} more)" if wrong[1:] else ""
-            raise UsageError(f"not a Study Instance UID: {wrong[0][:80]!r}{more}")
-        check_single((*self.accession_numbers, *self.patient_ids))
+        check_named(self)
         if self.query and not any(value.strip("* ") for value in self.query.values()):
             raise UsageError("the query matches every study of the source: give at least one key a value")
 
     def keys(self) -> tuple[Mapping[str, str], ...]:
         """Return the matching keys of each C-FIND at STUDY level that finds the asked studies, without repetition."""
-        named = (
-            ("StudyInstanceUID", self.study_uids),
-            ("AccessionNumber", self.accession_numbers),
-            ("PatientID", self.patient_ids),
-        )
-        listed = tuple({keyword: SingleValue(value)} for keyword, values in named for value in dict.fromkeys(values))
-        return listed or (dict(self.query),)
+        return named_keys(self) or (dict(self.query),)
 
     def criteria(self) -> str:
         """Return the request as canonical JSON: the same for the same command, whatever the order of its values."""

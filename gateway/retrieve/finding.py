@@ -12,12 +12,13 @@ from typing import Any, Literal, cast
 import trio
 
 from gateway.association.scu import query
-from gateway.association.scu.requestor import Deadlines, RemoteAE, Requestor, associate
+from gateway.association.scu.remote import deadlines_of, remote_of
+from gateway.association.scu.requestor import Requestor, associate
 from gateway.association.upper.contexts import ProposedContext
 from gateway.config.settings import Settings, SourceTable, TlsTable
 from gateway.core.errors import UsageError, require_known
 from gateway.core.throttle import Throttle
-from gateway.retrieve.source.association_pool import AssociationPool
+from gateway.retrieve.source.associations import SourceAssociations
 from gateway.retrieve.source.call import converse
 
 QueryLevel = Literal["STUDY", "SERIES", "IMAGE"]
@@ -48,16 +49,13 @@ def _associate(
     throttle: Throttle | None,
     contexts: tuple[ProposedContext, ...],
 ) -> Requestor:
-    context = None if table.tls is None else tls(table.tls)
-    name = None if table.tls is None else table.tls.server_name
-    remote = RemoteAE(table.ae_title, table.host, table.port or 0, tls=context, server_name=name, receiving=throttle)
-    deadlines = Deadlines(response_s=table.response_timeout_s, query_s=table.query_timeout_s)
+    remote = remote_of(table, None if table.tls is None else tls(table.tls), receiving=throttle)
     longest = settings.listen.max_pdu_bytes
-    return associate(remote, settings.gateway.ae_title, contexts, deadlines=deadlines, max_pdu_bytes=longest)
+    return associate(remote, settings.gateway.ae_title, contexts, deadlines=deadlines_of(table), max_pdu_bytes=longest)
 
 
 async def find(
-    associations: AssociationPool,
+    associations: SourceAssociations,
     queries: trio.CapacityLimiter,
     keys: Mapping[str, str],
     level: QueryLevel = "STUDY",

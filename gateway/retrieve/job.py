@@ -26,7 +26,7 @@ from gateway.retrieve.context import RetrieveContext, Source
 from gateway.retrieve.events import Event, JobEnded, JobStarted, PullRequest, StudyEnded, Verdict
 from gateway.retrieve.request import Wanted
 from gateway.retrieve.session import Session
-from gateway.retrieve.source.association_pool import AssociationPool
+from gateway.retrieve.source.associations import SourceAssociations
 from gateway.retrieve.source.call import converse
 
 log = get_logger()
@@ -123,7 +123,7 @@ class Job:
 
     async def _echo(self) -> None:
         """Ask whether the source is there; one that has no Verification service is asked all the same."""
-        once = AssociationPool(partial(self._source.connect, VERIFICATION_CONTEXTS), keep_s=0.0)
+        once = SourceAssociations(partial(self._source.connect, VERIFICATION_CONTEXTS), keeps=False)
         try:
             await converse(once, Requestor.echo, self._source.queries)
         except NoPresentationContext:

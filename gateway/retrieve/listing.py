@@ -23,8 +23,8 @@ from gateway.archives.lister import (
     count_of,
     list_all,
 )
-from gateway.association.dimse.statuses import StatusKind, find_meaning
-from gateway.association.scu.query import Finder
+from gateway.association.dimse.statuses import StatusKind, find_kind
+from gateway.association.scu.query import Finder, identifier
 from gateway.core.domain import Basis, is_sop_class, is_uid
 from gateway.core.errors import DimseFailed
 from gateway.retrieve.recovery import Level, Target
@@ -56,14 +56,12 @@ class SeriesListing:
 
 def move_identifier(target: Target) -> Dataset:
     """Return the C-MOVE or C-GET identifier of `target`: one unique key a level (PS3.4 §C.4.2.2.1, §C.4.3.2.1)."""
-    dataset = Dataset()
-    dataset.QueryRetrieveLevel = str(target.level)
-    dataset.StudyInstanceUID = target.study
+    keys = {"StudyInstanceUID": target.study}
     if target.level is not Level.STUDY:
-        dataset.SeriesInstanceUID = target.series
+        keys["SeriesInstanceUID"] = target.series
     if target.level is Level.IMAGE:
-        dataset.SOPInstanceUID = list(target.uids) if len(target.uids) > 1 else target.uids[0]
-    return dataset
+        keys["SOPInstanceUID"] = "\\".join(target.uids)
+    return identifier(str(target.level), keys)
 
 
 @dataclass(frozen=True)
@@ -182,7 +180,7 @@ def _only(listing: SeriesListing, instances: Collection[str]) -> SeriesListing:
 
 def is_busy(error: DimseFailed) -> bool:
     """Tell whether a query was refused only for now (A700: out of resources, PS3.4 §C.4.1.1.4)."""
-    return find_meaning(error.status).kind is StatusKind.OUT_OF_RESOURCES
+    return find_kind(error.status) is StatusKind.OUT_OF_RESOURCES
 
 
 def _find_series(finder: Finder, wanted: Wanted, busy: bool, before: Expectation | None, knowledge: Knowledge) -> Listing:

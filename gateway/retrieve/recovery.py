@@ -7,13 +7,13 @@ step carried out, with what it gained.
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from itertools import pairwise
 from typing import Literal
 
+from gateway.core.backoff import doubling_s
 from gateway.core.domain import Basis
 from gateway.retrieve.verdict.tally import Expectation
 
@@ -316,8 +316,7 @@ class Backoff:
         """Return the seconds before try number `attempt` + 1, or None when there have been enough; `jitter` is from 0 to 1."""
         if attempt >= self.tries:
             return None
-        ceiling = min(self.max_s, self.first_s * math.pow(2, min(attempt, 32) - 1))
-        return ceiling * (1 + jitter) / 2
+        return doubling_s(self.first_s, self.max_s, attempt) * (1 + jitter) / 2
 
 
 @dataclass(frozen=True)

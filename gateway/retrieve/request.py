@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
-from gateway.core.domain import Priority
+from gateway.core.domain import Priority, is_uid
 from gateway.core.errors import UsageError
+from gateway.core.single_values import SingleValue
 
 if TYPE_CHECKING:
     from gateway.ledger.jobs.retrievals import JobKind
@@ -55,15 +56,43 @@ class JobSpec:
         return self.destinations or None
 
 
-def check_single(values: Sequence[str]) -> None:
-    """Make sure that each of `values` is one that an attribute can have (PS3.5 §6.2), and can be asked for by itself.
+class NamesStudies(Protocol):
+    """A request that names studies one by one, by what `KEYWORDS` has."""
+
+    @property
+    def study_uids(self) -> tuple[str, ...]:
+        """Study Instance UIDs."""
+
+    @property
+    def accession_numbers(self) -> tuple[str, ...]:
+        """Accession numbers."""
+
+    @property
+    def patient_ids(self) -> tuple[str, ...]:
+        """Patient ids."""
+
+
+KEYWORDS = {"study_uids": "StudyInstanceUID", "accession_numbers": "AccessionNumber", "patient_ids": "PatientID"}
+
+
+def named_keys(request: NamesStudies) -> tuple[Mapping[str, str], ...]:
+    """Return the matching keys of a C-FIND at STUDY level for each value that `request` names, without repetition."""
+    return tuple({KEYWORDS[name]: SingleValue(value)} for name in KEYWORDS for value in dict.fromkeys(getattr(request, name)))
+
+
+def check_named(request: NamesStudies) -> None:
+    """Make sure that each value is one that its attribute can have (PS3.5 §6.2), and can be asked for by itself.
 
     ``*`` and ``?`` may be part of it: they are taken as they stand (`gateway.core.single_values.SingleValue`).
 
     Raises:
-        UsageError: one is not; it is named by its place, for it may be a patient's.
+        UsageError: one is not; what may be a patient's is named by its place.
     """
-    for number, value in enumerate(values, 1):
+    wrong = [uid for uid in request.study_uids if not is_uid(uid)]
+    if wrong:
+        more = f" (and {len(wrong) - 1} more)" if wrong[1:] else ""
+        raise UsageError(f"not a Study Instance UID: {wrong[0][:80]!r}{more}")
+    for number, value in enumerate((*request.accession_numbers, *request.patient_ids), 1):
         if not value.strip("*? "):
             raise UsageError(f"accession number or patient id {number} is empty: that would match every study")
         if "\\" in value:

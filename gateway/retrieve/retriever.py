@@ -40,7 +40,7 @@ from gateway.retrieve.session import Session, nobody
 from gateway.retrieve.single.c_move import capture
 from gateway.retrieve.single.captures import Capturing
 from gateway.retrieve.source.acceptance_orders import AcceptanceOrders
-from gateway.retrieve.source.association_pool import AssociationPool
+from gateway.retrieve.source.associations import SourceAssociations
 from gateway.retrieve.source.move_slots import Slots
 from gateway.retrieve.source.reachable import address_towards
 
@@ -267,7 +267,7 @@ class Retriever:
             name,
             table,
             connect,
-            AssociationPool(partial(connect, STUDY_ROOT_CONTEXTS)),
+            SourceAssociations(partial(connect, STUDY_ROOT_CONTEXTS)),
             Slots(table.moves),
             AcceptanceOrders(usual, partial(self._set_order, name), by_class),
             both_orders=taught[BOTH_ORDERS] == "yes",

@@ -18,12 +18,13 @@ from gateway.association.scu.requestor import Requestor
 from gateway.core.domain import VerdictKind
 from gateway.core.errors import AssociationError, LedgerError, SpoolFull
 from gateway.core.log import get_logger
+from gateway.core.tasks.wake_ups import Pulse
 from gateway.ledger.jobs import retrievals
 from gateway.ledger.peers import learned
 from gateway.retrieve import listing, recovery
 from gateway.retrieve.arrivals.correlate import Watch
 from gateway.retrieve.arrivals.quiet import settle
-from gateway.retrieve.context import BOTH_ORDERS, RetrieveContext, Signal, Source
+from gateway.retrieve.context import BOTH_ORDERS, RetrieveContext, Source
 from gateway.retrieve.events import Event, Progress, Repairing, StudyPlanned, Verdict, Waiting
 from gateway.retrieve.operations.carry_out import Asking
 from gateway.retrieve.operations.method import Method, in_vain
@@ -71,7 +72,7 @@ class StudyRetrieval:
         self._asked = asked
         self._tell = tell
         self._hint = hint
-        self._signal = Signal()
+        self._signal = Pulse()
         self._moved: Moved | None = None
         self._method = source.methods[0]
         self._disproved = False

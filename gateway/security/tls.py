@@ -151,14 +151,6 @@ def certificate_expired(der: bytes | None, now: datetime) -> bool:
     return not certificate.not_valid_before_utc <= now <= certificate.not_valid_after_utc
 
 
-def certificate_expiry(path: Path) -> datetime:
-    """Return when the first certificate in the PEM file `path` expires (aware, UTC).
-
-    Raises ConfigurationError where the file holds no certificate or cannot be read.
-    """
-    return _read_certificate(path, "certificate").not_valid_after_utc
-
-
 def _read_certificate(path: Path, key: str) -> x509.Certificate:
     from cryptography import x509
 

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from gateway.spool.layout import LOG_PREFIX, SEGMENT_PREFIX_LENGTH, file_location, in_place
     from gateway.spool.lock import StateLock
     from gateway.spool.segments.pool import sync_folder
-    from gateway.spool.segments.sealing import plain_head
     from gateway.spool.segments.writer import SpoolWriter
     from gateway.spool.store import Spool
     from gateway.spool.survey import Swept
@@ -42,7 +41,6 @@ else:
             ),
             "lock": ("StateLock",),
             "segments.pool": ("sync_folder",),
-            "segments.sealing": ("plain_head",),
             "store": ("Spool",),
             "survey": ("Swept",),
             "segments.writer": ("SpoolWriter",),
@@ -63,6 +61,5 @@ __all__ = [
     "digest_of",
     "file_location",
     "in_place",
-    "plain_head",
     "sync_folder",
 ]

@@ -13,12 +13,13 @@ from pydicom.dataset import Dataset
 from gateway.association.dimse.commitment import CommitmentReport, InstanceReference
 from gateway.association.scu import requestor
 from gateway.association.scu.requestor import Deadlines, RemoteAE, Requestor
-from gateway.association.upper.contexts import COMMITMENT_CONTEXTS, QUERY_RETRIEVE_CONTEXTS, ProposedContext
+from gateway.association.upper.contexts import COMMITMENT_CONTEXTS, ProposedContext
 from gateway.core.errors import AssociationError
 from tests.differential import reference
 from tests.differential.stock import CT, LITTLE, abstract_syntaxes
 from tests.differential.transcript import ACCEPTOR, transcripts
 from tests.fuzz.played import Answering
+from tests.support.proposals import QUERY_RETRIEVE_CONTEXTS
 
 DEADLINES = Deadlines(connect_s=5.0, associate_s=5.0, response_s=5.0, send_s=5.0, release_s=5.0)
 

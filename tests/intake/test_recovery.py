@@ -164,7 +164,7 @@ def test_an_orphan_of_an_interrupted_retrieval_counts_for_it(spool: Spool, ledge
     assert again(spool, ledger).adopted == 1
     with ledger.read() as connection:
         assert retrievals.received(connection, one) == {UID: content.length}
-        assert retrievals.received_of_study(connection, one, "1.2.3") == {UID: content.length}
+        assert retrievals.lengths(retrievals.came_of_study(connection, one, "1.2.3")) == {UID: content.length}
 
 
 def test_a_damaged_orphan_before_another_is_quarantined_as_a_plain_file(spool: Spool, ledger: Ledger, folder: Path) -> None:

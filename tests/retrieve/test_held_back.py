@@ -11,7 +11,7 @@ import trio
 from gateway.association.dimse.requests import SubOperations
 from gateway.retrieve.arrivals.correlate import Watch
 from gateway.retrieve.recovery import End
-from gateway.retrieve.source.association_pool import AssociationPool
+from gateway.retrieve.source.associations import SourceAssociations
 from gateway.retrieve.source.call import Move
 from tests.support.waiting import PATIENCE_S
 
@@ -39,7 +39,7 @@ class Sending:
 
 
 async def moved(watch: Watch, source: Sending) -> End:
-    once = AssociationPool(lambda: source, keep_s=0.0)  # type: ignore[arg-type, return-value]
+    once = SourceAssociations(lambda: source, keeps=False)  # type: ignore[arg-type, return-value]
     move = Move(once, lambda _source: source.answers(), message_id=1, watch=watch)
     return (await move.result(trio.CapacityLimiter(1), PROGRESS_TIMEOUT_S)).end
 

@@ -208,5 +208,6 @@ def test_every_context_is_checked_together(certs: Path, tmp_path: Path) -> None:
 
 def test_a_file_without_a_certificate_has_no_expiry(tmp_path: Path) -> None:
     (tmp_path / "x.crt").write_text("none")
+    listen = {"ca": tmp_path / "x.crt", "certificate": tmp_path / "x.crt", "key": tmp_path / "x.crt"}
     with pytest.raises(ConfigurationError, match="no certificate"):
-        tls.certificate_expiry(tmp_path / "x.crt")
+        tls.expiring(Settings.model_validate({"listen": {"tls": listen}}))

@@ -16,7 +16,7 @@ from pydicom.dataset import Dataset
 from pydicom.tag import Tag
 
 from gateway.archives.lister.evidence import Answer, Lister, Listing, Query
-from gateway.association.dimse.statuses import StatusKind, find_meaning
+from gateway.association.dimse.statuses import StatusKind, find_kind
 from gateway.association.scu.query import AT_STUDY_LEVEL, Finder, contradicts, identifier, text
 from gateway.core.errors import DimseFailed
 
@@ -68,7 +68,7 @@ def _answer(finder: Finder, query: Query, *, busy: bool, part: bool) -> Answer:
                 if not contradicts(match, query.keys):
                     matches.append({name: value for name in names if (value := text(match, name))})
     except DimseFailed as error:
-        kind = find_meaning(error.status).kind
+        kind = find_kind(error.status)
         busy_now = kind is StatusKind.OUT_OF_RESOURCES and not busy
         if count or (kind in _LIMITED and not busy_now):
             return Answer(tuple(matches), count, cut=True)

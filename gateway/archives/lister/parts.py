@@ -9,6 +9,7 @@ from itertools import pairwise
 from typing import Literal
 
 from gateway.archives.lister.evidence import Match
+from gateway.core.dates import dicom_range
 
 DAY_S = 24 * 60 * 60
 """Seconds of a day; also the end of a range that has none."""
@@ -51,7 +52,7 @@ class Days:
 
     def keys(self) -> Mapping[str, str]:
         """Return the matching keys, range matching (PS3.4 §C.2.2.2.5)."""
-        return {"StudyDate": _days(self.first, self.last)}
+        return {"StudyDate": dicom_range(self.first, self.last)}
 
     def cut_at(self, seen: Sequence[date]) -> tuple[Days, ...]:
         """Return its parts: around the only day that was seen in it, else its two halves; nothing for a single day."""
@@ -175,7 +176,7 @@ class Around:
     def keys(self) -> Mapping[str, str]:
         """Return the matching keys, range matching (PS3.4 §C.2.2.2.5)."""
         far = timedelta(days=self.days)
-        return {"StudyDate": _days(self.first - far, self.last + far)}
+        return {"StudyDate": dicom_range(self.first - far, self.last + far)}
 
 
 Part = Days | Times | Like
@@ -223,7 +224,3 @@ def seconds_of(time: str) -> int | None:
 
 def _clock(at: int) -> str:
     return f"{at // 3600:02d}{at // 60 % 60:02d}{at % 60:02d}"
-
-
-def _days(first: date, last: date) -> str:
-    return f"{first:%Y%m%d}" if first == last else f"{first:%Y%m%d}-{last:%Y%m%d}"

@@ -8,11 +8,11 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-from pydicom.dataset import Dataset
-
 from gateway.archives.places.place import Unheld
 from gateway.association.dimse.services import AssociationInfo, StoreRequest
+from gateway.association.dimse.statuses import CANNOT_UNDERSTAND, OUT_OF_RESOURCES
 from gateway.association.scu.offers import offers
+from gateway.association.scu.query import image_identifier
 from gateway.association.scu.requestor import Requestor, next_message_id
 from gateway.association.upper.contexts import ProposedContext
 from gateway.association.upper.negotiation import preferring
@@ -22,9 +22,6 @@ from gateway.dicom import part10
 
 LONGEST_S = 600.0
 """One instance may take so long to come."""
-
-OUT_OF_RESOURCES = 0xA700
-CANNOT_UNDERSTAND = 0xC000
 
 
 class NoGet(Unheld):
@@ -59,9 +56,7 @@ def get(
 
 def _got(requestor: Requestor, ours: str, uids: tuple[str, str, str], to: Path) -> bool:
     """Ask on one association; tell whether the instance came."""
-    identifier = Dataset()
-    identifier.QueryRetrieveLevel = "IMAGE"
-    identifier.StudyInstanceUID, identifier.SeriesInstanceUID, identifier.SOPInstanceUID = uids
+    wanted = image_identifier(*uids)
     into, message_id = Into(to), next_message_id()
     info = AssociationInfo(f"get{message_id}", requestor.remote.ae_title, ours, requestor.remote.host)
     watchdog = threading.Timer(LONGEST_S, requestor.kill)
@@ -69,7 +64,7 @@ def _got(requestor: Requestor, ours: str, uids: tuple[str, str, str], to: Path) 
     watchdog.start()
     try:
         with requestor:
-            asked = requestor.get(identifier, storage=into, info=info, message_id=message_id)
+            asked = requestor.get(wanted, storage=into, info=info, message_id=message_id)
             with closing(cast(Any, asked)) as responses:
                 for _ in responses:
                     continue
@@ -89,10 +84,9 @@ class Into:
 
     def receive(self, _association: AssociationInfo, request: StoreRequest) -> _Reception:
         """Begin to take the instance; see `StorageService`."""
-        meta = part10.meta_of(request.sop_class_uid, request.sop_instance_uid, request.transfer_syntax_uid)
         try:
             file = create_private(self.path)
-            file.write(part10.PREAMBLE + meta)
+            file.write(part10.head_of(request.sop_class_uid, request.sop_instance_uid, request.transfer_syntax_uid))
         except OSError as error:
             raise Refusal(OUT_OF_RESOURCES, "the file cannot be written") from error
         return _Reception(self, file)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Collection, Mapping
-from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Protocol, TypeVar
@@ -28,12 +27,11 @@ from gateway.archives.places.c_get import Into, NoGet, get
 from gateway.archives.places.matching import value_matches
 from gateway.archives.places.place import SeriesHeld, StudyHeld, Unheld
 from gateway.association.dimse.services import StorageService
+from gateway.association.scu.pool import AssociationPool
 from gateway.association.scu.presence import FIND_CONTEXT
 from gateway.association.scu.requestor import Deadlines, RemoteAE, Requestor, associate
-from gateway.config.settings import DicomDestination, SourceTable
 from gateway.core.domain import is_uid
 from gateway.core.errors import AssociationAborted, GatewayError
-from gateway.security.tls import requestor_context
 
 T = TypeVar("T")
 
@@ -53,18 +51,6 @@ _SERIES_KEYS = ("Modality", "SeriesDescription", "NumberOfSeriesRelatedInstances
 
 MAX_COUNTS = 100_000
 """Counts of studies and series that are kept, to be compared with what is listed of them; beyond that they are forgotten."""
-
-
-def remote_of(table: SourceTable | DicomDestination) -> RemoteAE:
-    """Return the AE of a source or destination, which has a port.
-
-    Raises:
-        ConfigurationError: a certificate or key cannot be used.
-
-    """
-    assert table.port is not None
-    secure = requestor_context(table.tls) if table.tls else None
-    return RemoteAE(table.ae_title, table.host, table.port, secure, table.tls.server_name if table.tls else None)
 
 
 class DicomPlace:
@@ -92,9 +78,8 @@ class DicomPlace:
         self._gets = True
         self._calling_ae = calling_ae
         self._associate = partial(associate, remote, calling_ae, deadlines=deadlines)
-        self._connect = partial(self._associate, (FIND_CONTEXT,))
+        self._associations = AssociationPool(partial(self._associate, (FIND_CONTEXT,)))
         self._lock = threading.Lock()
-        self._idle: list[Requestor] = []
         self._busy: set[Requestor] = set()
         self._knowledge = knowledge or Knowledge()
         self._keep = keep
@@ -172,10 +157,9 @@ class DicomPlace:
     def close(self) -> None:
         """As `Place.close`."""
         with self._lock:
-            idle, self._idle = self._idle, []
             for requestor in self._busy:
                 requestor.kill()
-        for requestor in idle:
+        for requestor in self._associations.taken_out():
             requestor.release()
         if self._capture is not None:
             self._capture.close()
@@ -197,28 +181,17 @@ class DicomPlace:
 
     def _ask(self, question: Callable[[Requestor], T]) -> T:
         """Ask on an association that is open already, or on a new one where there is none or it turns out to have ended."""
-        with self._lock:
-            kept = self._idle.pop() if self._idle else None
-        if kept is not None:
-            with suppress(AssociationAborted):  # its peer had ended it
-                return self._on(kept, question)
-        return self._on(self._connect(), question)
 
-    def _on(self, requestor: Requestor, question: Callable[[Requestor], T]) -> T:
-        with self._lock:
-            self._busy.add(requestor)
-        try:
-            answer = question(requestor)
-        except BaseException:
-            requestor.abort()
-            raise
-        else:
+        def asked(requestor: Requestor) -> T:
             with self._lock:
-                self._idle.append(requestor)
-            return answer
-        finally:
-            with self._lock:
-                self._busy.discard(requestor)
+                self._busy.add(requestor)
+            try:
+                return question(requestor)
+            finally:
+                with self._lock:
+                    self._busy.discard(requestor)
+
+        return self._associations.ask(asked, again_after=AssociationAborted)
 
 
 def _study(match: Match, keys: Mapping[str, str]) -> StudyHeld | None:

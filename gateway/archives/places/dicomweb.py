@@ -8,7 +8,7 @@ from pathlib import Path
 
 from gateway.archives.dicomweb import DicomWeb, Match, place
 from gateway.archives.places.matching import matches, value_matches
-from gateway.archives.places.place import SeriesHeld, StudyHeld, Unheld
+from gateway.archives.places.place import Complete, SeriesHeld, StudyHeld, Unheld
 from gateway.config.settings import RestTable
 from gateway.core.errors import WebServiceRefused
 from gateway.core.files import create_private
@@ -20,7 +20,7 @@ _STUDY_FIELDS = ("StudyDate", "StudyTime", "ModalitiesInStudy", "NumberOfStudyRe
 _SERIES_FIELDS = ("Modality", "SeriesDescription", "NumberOfSeriesRelatedInstances")
 
 
-class WebPlace:
+class WebPlace(Complete):
     """A `Place` behind a DICOMweb service."""
 
     gives_files = True
@@ -75,14 +75,6 @@ class WebPlace:
             if error.status == 404:
                 raise Unheld(f"{self.name} does not hold it") from error
             raise
-
-    def remarks(self) -> tuple[str, ...]:
-        """Nothing: it is asked page by page until nothing new comes."""
-        return ()
-
-    def doubts(self) -> tuple[str, ...]:
-        """As `Place.doubts`: nothing."""
-        return ()
 
     def close(self) -> None:
         """As `Place.close`."""

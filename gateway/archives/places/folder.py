@@ -10,14 +10,14 @@ import os
 import shutil
 import threading
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from operator import attrgetter
 from pathlib import Path
 
 from gateway.archives.folder_identity import FolderIdentity
 from gateway.archives.places.matching import matches
-from gateway.archives.places.place import SeriesHeld, StudyHeld, Unheld
+from gateway.archives.places.place import Complete, SeriesHeld, StudyHeld, Unheld
 from gateway.core.domain import InstanceIdentity, is_uid
 from gateway.core.errors import UsageError
 from gateway.core.files import create_private
@@ -70,7 +70,7 @@ def _copy(source: Path, to: Path) -> None:
         raise Unheld("the file is gone") from error
 
 
-class DeliveredFolder:
+class DeliveredFolder(Complete):
     """A `Place` that is the folder of a destination: ``<study>/<series>/<SOP instance>.dcm``, and nothing else in it counts.
 
     Of each series one file is read for its attributes, once. Questions raise DestinationUnavailable where `identity` knows that the
@@ -112,27 +112,12 @@ class DeliveredFolder:
         self._check()
         return {uid: self._files(study, uid) for uid in self._series(study)}
 
-    def holds(self, study: str, series: str, instances: Collection[str], listed: Collection[str] = ()) -> set[str]:
-        """As `Place.holds`."""
-        return set(instances) & self.instances(study, series)
-
     def fetch(self, study: str, series: str, instance: str, to: Path) -> None:
         """As `Place.fetch`."""
         if not (is_uid(study) and is_uid(series) and is_uid(instance)):
             raise Unheld(f"{self.name} does not hold it")
         self._check()
         _copy(self._folder(study, series) / f"{name_of(instance)}.dcm", to)
-
-    def remarks(self) -> tuple[str, ...]:
-        """Nothing."""
-        return ()
-
-    def doubts(self) -> tuple[str, ...]:
-        """As `Place.doubts`: nothing."""
-        return ()
-
-    def close(self) -> None:
-        """Nothing is open."""
 
     def _check(self) -> None:
         if self._identity is not None:
@@ -200,7 +185,7 @@ class _Series:
     values: Mapping[str, str] = field(default_factory=dict)
 
 
-class FilesPlace:
+class FilesPlace(Complete):
     """A `Place` that is whatever DICOM files lie below a folder; all of them are looked at once, at the first question."""
 
     gives_files = True
@@ -240,10 +225,6 @@ class FilesPlace:
         """Return the files of a study by Series and SOP Instance UID."""
         return {uid: dict(series.files) for uid, series in self._studies().get(study, {}).items()}
 
-    def holds(self, study: str, series: str, instances: Collection[str], listed: Collection[str] = ()) -> set[str]:
-        """As `Place.holds`."""
-        return set(instances) & self.instances(study, series)
-
     def fetch(self, study: str, series: str, instance: str, to: Path) -> None:
         """As `Place.fetch`."""
         of_series = self._studies().get(study, {}).get(series)
@@ -259,13 +240,6 @@ class FilesPlace:
             "refused": "files or folders of {} cannot be read",
         }
         return tuple(f"{count} {words[kind].format(self.name)}" for kind, count in self._passed.items())
-
-    def doubts(self) -> tuple[str, ...]:
-        """As `Place.doubts`: nothing."""
-        return ()
-
-    def close(self) -> None:
-        """Nothing is open."""
 
     def _studies(self) -> dict[str, dict[str, _Series]]:
         with self._lock:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from gateway.archives.orthanc import Orthanc, Resource
 from gateway.archives.places.matching import matches
-from gateway.archives.places.place import SeriesHeld, StudyHeld, Unheld
+from gateway.archives.places.place import Complete, SeriesHeld, StudyHeld, Unheld
 from gateway.config.settings import RestTable
 from gateway.core.errors import UsageError
 from gateway.core.files import create_private
@@ -16,7 +16,7 @@ _SEARCHED = frozenset({"StudyInstanceUID", "StudyDate", "PatientID", "AccessionN
 """The keys that Orthanc's own database searches by: others are matched here, since it would match them after it cut the answer."""
 
 
-class RestPlace:
+class RestPlace(Complete):
     """A `Place` behind Orthanc's REST API."""
 
     gives_files = True
@@ -62,14 +62,6 @@ class RestPlace:
             raise Unheld(f"{self.name} does not hold it")
         with create_private(to) as file:
             self._orthanc.fetch(known[0], file)
-
-    def remarks(self) -> tuple[str, ...]:
-        """Nothing: what it cuts short is listed in another way."""
-        return ()
-
-    def doubts(self) -> tuple[str, ...]:
-        """As `Place.doubts`: nothing."""
-        return ()
 
     def close(self) -> None:
         """As `Place.close`."""

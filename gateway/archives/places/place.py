@@ -87,3 +87,22 @@ class Place(Protocol):
 
     def close(self) -> None:
         """End what is open; from any thread, and what is being asked then ends with an error."""
+
+
+class Complete(Place):
+    """A place whose lists are complete: they answer whatever else is asked. Has nothing open."""
+
+    def holds(self, study: str, series: str, instances: Collection[str], listed: Collection[str] = ()) -> set[str]:
+        """As `Place.holds`."""
+        return set(instances) & self.instances(study, series)
+
+    def remarks(self) -> tuple[str, ...]:
+        """As `Place.remarks`: nothing."""
+        return ()
+
+    def doubts(self) -> tuple[str, ...]:
+        """As `Place.doubts`: nothing."""
+        return ()
+
+    def close(self) -> None:
+        """Nothing is open."""

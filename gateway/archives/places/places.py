@@ -11,13 +11,13 @@ from typing import Literal
 
 from gateway.archives.folder_identity import FolderIdentity, LedgerRemembers
 from gateway.archives.lister import Knowledge, memory
-from gateway.archives.places.dicom import Capture, DicomPlace, remote_of
+from gateway.archives.places.dicom import Capture, DicomPlace
 from gateway.archives.places.dicomweb import WebPlace
 from gateway.archives.places.folder import DeliveredFolder, FilesPlace
 from gateway.archives.places.orthanc import RestPlace
 from gateway.archives.places.place import Place
 from gateway.archives.places.verified import VerifiedPlace
-from gateway.association.scu.requestor import Deadlines
+from gateway.association.scu.remote import deadlines_of, remote_of
 from gateway.config.settings import DicomDestination, FolderDestination, Settings, SourceTable
 from gateway.core.errors import LedgerError, UsageError, require_known
 from gateway.ledger import Ledger
@@ -87,8 +87,7 @@ def _asked_by_find(
     if table.port is None:
         return None
     calling = getattr(table, "calling_ae_title", None) or settings.gateway.ae_title
-    deadlines = Deadlines(response_s=table.response_timeout_s, query_s=table.query_timeout_s)
-    place = partial(DicomPlace, name, remote_of(table), calling, deadlines=deadlines, capture=capture)
+    place = partial(DicomPlace, name, remote_of(table), calling, deadlines=deadlines_of(table), capture=capture)
     if ledger is None:
         return place()
     subject = (learned.source_subject if isinstance(table, SourceTable) else learned.destination_subject)(name)

@@ -7,15 +7,15 @@ named by UID, and none by other keys.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
-from gateway.archives.places.place import SeriesHeld, StudyHeld, Unheld
+from gateway.archives.places.place import Complete, SeriesHeld, StudyHeld, Unheld
 from gateway.ledger import Ledger
 from gateway.ledger.deliveries import overview
 
 
-class VerifiedPlace:
+class VerifiedPlace(Complete):
     """A `Place` that is what the ledger has as verified at the destination `name`."""
 
     gives_files = False
@@ -42,10 +42,6 @@ class VerifiedPlace:
         """As `Place.instances`."""
         return self._verified(study).get(series, set())
 
-    def holds(self, study: str, series: str, instances: Collection[str], listed: Collection[str] = ()) -> set[str]:
-        """As `Place.holds`."""
-        return set(instances) & self.instances(study, series)
-
     def fetch(self, study: str, series: str, instance: str, to: Path) -> None:
         """Raise Unheld: the ledger has no bytes."""
         raise Unheld("the ledger knows what is verified, and has no files of it")
@@ -53,13 +49,6 @@ class VerifiedPlace:
     def remarks(self) -> tuple[str, ...]:
         """As `Place.remarks`."""
         return (f"{self.name} was not asked: it is taken to hold what was verified there",)
-
-    def doubts(self) -> tuple[str, ...]:
-        """As `Place.doubts`: nothing."""
-        return ()
-
-    def close(self) -> None:
-        """Nothing is open."""
 
     def _verified(self, study: str) -> dict[str, set[str]]:
         found: dict[str, set[str]] = defaultdict(set)

@@ -1,19 +1,12 @@
-"""Responses to DIMSE requests, and the statuses that the acceptor gives by itself (PS3.7 §9.3, §10.3, Annex C). Pure."""
+"""Responses to DIMSE requests (PS3.7 §9.3, §10.3). Pure."""
 
 from __future__ import annotations
 
 from gateway.association.dimse.command import NO_DATA_SET, RESPONSE, CommandSet
 from gateway.association.dimse.services import StoreRequest
+from gateway.association.dimse.statuses import INVALID_SOP_INSTANCE, MISTYPED_ARGUMENT, SOP_CLASS_NOT_SUPPORTED
 from gateway.core.domain import is_ae_title, is_sop_class, is_uid
 from gateway.core.errors import Refusal
-
-PROCESSING_FAILURE = 0x0110
-NO_SUCH_EVENT_TYPE = 0x0113
-INVALID_OBJECT_INSTANCE = 0x0117
-SOP_CLASS_NOT_SUPPORTED = 0x0122
-UNRECOGNIZED_OPERATION = 0x0211
-MISTYPED_ARGUMENT = 0x0212
-"""PS3.7 Annex C."""
 
 
 def response(request: CommandSet, status: int) -> CommandSet:
@@ -46,7 +39,7 @@ def store_request(command: CommandSet, transfer_syntax: str, *, has_data_set: bo
     if not is_sop_class(sop_class):
         raise Refusal(SOP_CLASS_NOT_SUPPORTED, "the Affected SOP Class UID is no UID")
     if not is_uid(instance):
-        raise Refusal(INVALID_OBJECT_INSTANCE, "the Affected SOP Instance UID is no UID")
+        raise Refusal(INVALID_SOP_INSTANCE, "the Affected SOP Instance UID is no UID")
     if not has_data_set:
         raise Refusal(MISTYPED_ARGUMENT, "a C-STORE without a data set")
     return StoreRequest(

@@ -9,6 +9,7 @@ from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 
 from gateway.association.dimse.identifier import readable
+from gateway.association.dimse.statuses import PROCESSING_FAILURE
 
 ACTION_TYPE = 1
 """Request Storage Commitment (PS3.4 §J.3.2.1)."""
@@ -85,4 +86,4 @@ def _uids(item: Dataset) -> tuple[str, str]:
 
 def _reason(item: Dataset) -> int:
     reason = item.get("FailureReason")
-    return reason if isinstance(reason, int) else 0x0110
+    return reason if isinstance(reason, int) else PROCESSING_FAILURE

@@ -23,17 +23,11 @@ from pydicom.sequence import Sequence
 from pydicom.tag import BaseTag
 from pydicom.uid import ImplicitVRLittleEndian
 
-from gateway.codec.dataset.headers import ITEM, ITEM_END, SEQUENCE_END
 from gateway.core.errors import GatewayError, ProtocolError
-from gateway.dicom.elements import LONG_VRS, UNDEFINED
+from gateway.dicom.elements import CHARACTER_SET, HEADERS, ITEM, ITEM_END, SEQUENCE_END, UNDEFINED, Window, is_vr, of_bytes
 
 MAX_DEPTH = 8
 """Sequences within sequences that are read; what is nested deeper is left out. Nothing that is asked for has more than one."""
-
-_CHARACTER_SET = 0x00080005
-_HEADER = struct.Struct("<HHL")
-_EXPLICIT_HEADER = struct.Struct("<HH2sH")
-_LENGTH = struct.Struct("<L")
 
 
 def encode_identifier(identifier: Dataset, transfer_syntax: str) -> bytes:
@@ -57,11 +51,11 @@ def decode_identifier(data: bytes, transfer_syntax: str, wanted: Collection[int]
     with readable():
         implicit = _is_implicit(data, transfer_syntax)
         elements = list(_elements(data, implicit, wanted))
-        encoding = _encoding(next((data[begin:end] for tag, _, begin, end, _ in elements if tag == _CHARACTER_SET), None))
+        encoding = _encoding(next((data[begin:end] for tag, _, begin, end, _ in elements if tag == CHARACTER_SET), None))
         found: dict[BaseTag, DataElement | RawDataElement] = {}
         for tag, vr, begin, end, nested in elements:
             key = BaseTag(tag)
-            if tag == _CHARACTER_SET and encoding is None:
+            if tag == CHARACTER_SET and encoding is None:
                 continue
             if nested is None:
                 found[key] = RawDataElement(key, vr, end - begin, data[begin:end] or None, begin, implicit, True)
@@ -100,22 +94,22 @@ def _is_implicit(data: bytes, transfer_syntax: str) -> bool:
     vr = data[4:6]
     if len(vr) < 2:
         return transfer_syntax == ImplicitVRLittleEndian
-    return not (vr.isalpha() and vr.isupper())
+    return not is_vr(vr)
 
 
 def _elements(
     data: bytes, implicit: bool, wanted: Collection[int] | None
 ) -> Iterator[tuple[int, str | None, int, int, int | None]]:
     """Yield tag, VR, where the value begins and ends, and for a value without length how deeply sequences are nested in it."""
-    position, end = 0, len(data)
+    window, position, end = Window(of_bytes(data), data), 0, len(data)
     # Fewer bytes than a header are padding.
     while position + 8 <= end:
-        tag, vr, position, length = _header(data, position, implicit)
+        tag, vr, position, length = _header(window, position, implicit)
         depth = None
         begin = position
         try:
             if length == UNDEFINED:
-                position, depth = _behind(data, position, implicit)
+                position, depth = _behind(window, position, implicit)
             else:
                 position += length
             if position > end:
@@ -125,30 +119,20 @@ def _elements(
             if wanted and tag > max(wanted):
                 return
             raise
-        if wanted is None or tag in wanted or tag == _CHARACTER_SET:
+        if wanted is None or tag in wanted or tag == CHARACTER_SET:
             yield tag, vr, begin, position, depth
 
 
-def _header(data: bytes, position: int, implicit: bool) -> tuple[int, str | None, int, int]:
+def _header(window: Window, position: int, implicit: bool) -> tuple[int, str | None, int, int]:
     """Return tag, VR (None where it is implicit), where the value begins, and its length (PS3.5 §7.1)."""
-    if position + 8 > len(data):
-        raise ProtocolError("a data set that cannot be read: it ends within an element")
-    group, number, length = _HEADER.unpack_from(data, position)
-    tag = group << 16 | number
-    if implicit or group == 0xFFFE:
-        return tag, None, position + 8, length
-    _, _, vr, short = _EXPLICIT_HEADER.unpack_from(data, position)
-    if vr in LONG_VRS:
-        if position + 12 > len(data):
-            raise ProtocolError("a data set that cannot be read: it ends within an element")
-        return tag, vr.decode(), position + 12, _LENGTH.unpack_from(data, position + 8)[0]
-    if b"AA" <= vr <= b"ZZ" and vr.isalpha():
-        return tag, vr.decode(), position + 8, short
-    # Some writers switch to Implicit VR within a data set.
-    return tag, None, position + 8, length
+    try:
+        tag, vr, length, size = HEADERS[False, not implicit](window, position)
+    except struct.error:
+        raise ProtocolError("a data set that cannot be read: it ends within an element") from None
+    return tag, vr.decode() or None, position + size, length
 
 
-def _behind(data: bytes, position: int, implicit: bool) -> tuple[int, int]:
+def _behind(window: Window, position: int, implicit: bool) -> tuple[int, int]:
     """Return the position behind a value without length that begins at `position`, and how deeply sequences are nested in it."""
     # Of each open sequence or item, by turns, where it ends; None where a delimiter says so.
     ends: list[int | None] = [None]
@@ -158,7 +142,7 @@ def _behind(data: bytes, position: int, implicit: bool) -> tuple[int, int]:
         if end is not None and position >= end:
             ends.pop()
             continue
-        tag, _, position, length = _header(data, position, implicit or not in_item)
+        tag, _, position, length = _header(window, position, implicit or not in_item)
         if tag == (ITEM_END if in_item else SEQUENCE_END):
             ends.pop()
         elif not in_item or length == UNDEFINED:

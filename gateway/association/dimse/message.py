@@ -15,8 +15,10 @@ from dataclasses import dataclass
 from gateway.association.dimse.command import MAX_COMMAND_BYTES, NO_DATA_SET, CommandSet, decode_command
 from gateway.association.dimse.services import MAX_FRAGMENTS
 from gateway.association.upper.pdu import (
+    COMMAND,
     HEADER_BYTES,
     INVALID_PDU_PARAMETER,
+    LAST,
     PDV_HEADER_BYTES,
     SERVICE_PROVIDER,
     PduType,
@@ -33,10 +35,6 @@ BUFFER_BYTES = 1024 * 1024
 
 _ROOM_BYTES = 64 * 1024
 """With less free at the end of the buffer than this, what was gathered is handed on and the buffer used from its start."""
-
-_COMMAND = 0x01
-_LAST = 0x02
-"""Bits of the message control header (PS3.8 §E.2)."""
 
 _PDV_HEADER = struct.Struct(">IBB")
 
@@ -135,13 +133,13 @@ class Receiver:
         context_id = self._context_id
         command = bytearray()
         while True:
-            if not self._control & _COMMAND:
+            if not self._control & COMMAND:
                 raise ProtocolError("a data set fragment where a command was due", reason=INVALID_PDU_PARAMETER)
             if len(command) + self._pdv_left > MAX_COMMAND_BYTES:
                 raise ProtocolError(f"a command set of more than {MAX_COMMAND_BYTES} bytes", reason=INVALID_PDU_PARAMETER)
             self._collect(self._pdv_left, command)
             self._pdv_left = 0
-            if self._control & _LAST:
+            if self._control & LAST:
                 break
             self._next_fragment(context_id)
         elements = decode_command(command)
@@ -159,11 +157,11 @@ class Receiver:
         try:
             while True:
                 self._next_fragment(message.context_id)
-                if self._control & _COMMAND:
+                if self._control & COMMAND:
                     raise ProtocolError("a command fragment within a data set", reason=INVALID_PDU_PARAMETER)
                 total += self._pdv_left
                 self._gather()
-                if self._control & _LAST:
+                if self._control & LAST:
                     self._hand_on()
                     return total
         finally:
@@ -206,7 +204,7 @@ class Receiver:
         # The length counts from behind itself, so it holds the context ID and the message control header.
         if not 2 <= length <= self._pdu_left - 4:
             raise ProtocolError(f"a presentation data value of {length} bytes", reason=INVALID_PDU_PARAMETER)
-        if length == 2 and not self._control & _LAST:
+        if length == 2 and not self._control & LAST:
             raise ProtocolError("an empty fragment that is not the last", reason=INVALID_PDU_PARAMETER)
         self._pdu_left -= length + 4
         self._pdv_left = length - 2

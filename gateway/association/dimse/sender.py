@@ -15,7 +15,7 @@ import xxhash
 
 from gateway.association.dimse.command import CommandSet, encode_command
 from gateway.association.dimse.requests import ByteSource
-from gateway.association.upper.pdu import HEADER_BYTES, PDV_HEADER_BYTES, PduType
+from gateway.association.upper.pdu import COMMAND, HEADER_BYTES, LAST, PDV_HEADER_BYTES, PduType
 from gateway.association.upper.stream import Stream
 from gateway.core.errors import ProtocolError, SourceDamaged
 from gateway.core.throttle import Throttle
@@ -36,8 +36,6 @@ PDV_OVERHEAD = HEADER_BYTES + PDV_HEADER_BYTES
 """Bytes before each fragment: the PDU's header and the PDV's."""
 
 _PDU_HEADER = struct.Struct(">BxIIBB")
-_COMMAND = 0x01
-_LAST = 0x02
 
 
 def fragment_bytes(max_pdu_bytes: int) -> int:
@@ -59,7 +57,7 @@ def encode_fragments(context_id: int, payload: bytes, *, command: bool, size: in
     pieces = [payload[at : at + size] for at in range(0, len(payload), size)] or [b""]
     pdus = []
     for number, piece in enumerate(pieces, start=1):
-        control = (_COMMAND if command else 0) | (_LAST if number == len(pieces) else 0)
+        control = (COMMAND if command else 0) | (LAST if number == len(pieces) else 0)
         pdus += [_header(context_id, control, len(piece)), piece]
     return b"".join(pdus)
 
@@ -156,7 +154,7 @@ class Sender:
         """Write the headers of the PDUs that hold `count` bytes from `start`."""
         sizes = self._sizes(count)
         for number, size in enumerate(sizes, start=1):
-            control = _LAST if last and number == len(sizes) else 0
+            control = LAST if last and number == len(sizes) else 0
             _PDU_HEADER.pack_into(buffer, start, PduType.P_DATA, size + PDV_HEADER_BYTES, size + 2, context_id, control)
             start += PDV_OVERHEAD + size
 

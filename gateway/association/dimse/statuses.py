@@ -1,4 +1,4 @@
-"""The meaning of a peer's DIMSE statuses, and what follows (PS3.7 Annex C, PS3.4 §B.2.3, §C.4.1.1.4, §C.4.2.1.5). Pure data.
+"""The DIMSE statuses by name, the meaning of a peer's, and what follows (PS3.7 Annex C, PS3.4 §B.2.3, §C.4.1.1.4). Pure data.
 
 The C-STORE table is the whole of the delivery's knowledge about statuses; an outcome without any status (abort, timeout,
 reset) is no status and stands in no table: it is unknown whether the peer has the instance.
@@ -6,14 +6,31 @@ reset) is no status and stands in no table: it is unknown whether the peer has t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
 SUCCESS = 0x0000
 PENDING = 0xFF00
 PENDING_WITH_WARNING = 0xFF01
-CANCEL = 0xFE00
+
+PROCESSING_FAILURE = 0x0110
+NO_SUCH_EVENT_TYPE = 0x0113
+INVALID_ARGUMENT = 0x0115
+INVALID_SOP_INSTANCE = 0x0117
+SOP_CLASS_NOT_SUPPORTED = 0x0122
+NOT_AUTHORIZED = 0x0124
+DUPLICATE_INVOCATION = 0x0210
+UNRECOGNIZED_OPERATION = 0x0211
+MISTYPED_ARGUMENT = 0x0212
+RESOURCE_LIMITATION = 0x0213
+"""PS3.7 Annex C."""
+
+OUT_OF_RESOURCES = 0xA700
+UNABLE_TO_COUNT_MATCHES = 0xA701
+UNABLE_TO_SEND = 0xA702
+MOVE_DESTINATION_UNKNOWN = 0xA801
+CANNOT_UNDERSTAND = 0xC000
+"""PS3.4 §B.2.3, §C.4.2.1.5."""
 
 
 class Disposition(StrEnum):
@@ -39,7 +56,7 @@ class Disposition(StrEnum):
 
 
 class StatusKind(StrEnum):
-    """The meaning of a C-FIND or C-MOVE response for its operation."""
+    """The meaning of a C-FIND response for its operation."""
 
     SUCCESS = "success"
     PENDING = "pending"
@@ -60,14 +77,6 @@ class StatusRule:
 
 
 @dataclass(frozen=True, slots=True)
-class StatusMeaning:
-    """The meaning of a C-FIND or C-MOVE status, and the words for it."""
-
-    kind: StatusKind
-    meaning: str
-
-
-@dataclass(frozen=True, slots=True)
 class StoreRow:
     """One row of the C-STORE table: the statuses from `first` to `last`."""
 
@@ -76,21 +85,8 @@ class StoreRow:
     rule: StatusRule
 
 
-@dataclass(frozen=True, slots=True)
-class MeaningRow:
-    """One row of a table of meanings: the statuses from `first` to `last`."""
-
-    first: int
-    last: int
-    meaning: StatusMeaning
-
-
 def _store(first: int, last: int, disposition: Disposition, meaning: str) -> StoreRow:
     return StoreRow(first, last, StatusRule(disposition, meaning))
-
-
-def _means(first: int, last: int, kind: StatusKind, meaning: str) -> MeaningRow:
-    return MeaningRow(first, last, StatusMeaning(kind, meaning))
 
 
 STORE_TABLE: tuple[StoreRow, ...] = (
@@ -119,45 +115,16 @@ STORE_TABLE: tuple[StoreRow, ...] = (
 )
 """The first row that holds a status decides."""
 
-_COMMON: tuple[MeaningRow, ...] = (
-    _means(0x0000, 0x0000, StatusKind.SUCCESS, "success"),
-    _means(0xFF00, 0xFF00, StatusKind.PENDING, "pending"),
-    _means(0xFF01, 0xFF01, StatusKind.PENDING, "pending, some optional keys are not supported"),
-    _means(0xFE00, 0xFE00, StatusKind.CANCELLED, "cancelled"),
-    _means(0xA700, 0xA700, StatusKind.OUT_OF_RESOURCES, "refused: out of resources"),
-    _means(0xA701, 0xA701, StatusKind.OUT_OF_RESOURCES, "refused: out of resources, unable to calculate number of matches"),
-    _means(0xA702, 0xA702, StatusKind.OUT_OF_RESOURCES, "refused: out of resources, unable to perform sub-operations"),
-    _means(0xA703, 0xA7FF, StatusKind.OUT_OF_RESOURCES, "refused: out of resources"),
-    _means(0x0213, 0x0213, StatusKind.OUT_OF_RESOURCES, "resource limitation"),
-    _means(0xA801, 0xA801, StatusKind.FAILURE, "refused: move destination unknown"),
-    _means(0xA900, 0xA9FF, StatusKind.FAILURE, "identifier does not match SOP class"),
-    _means(0xC000, 0xCFFF, StatusKind.FAILURE, "unable to process"),
-    _means(0x0110, 0x0110, StatusKind.FAILURE, "processing failure"),
-    _means(0x0122, 0x0122, StatusKind.FAILURE, "refused: SOP class not supported"),
-    _means(0x0124, 0x0124, StatusKind.FAILURE, "refused: not authorized"),
-    _means(0x0210, 0x0210, StatusKind.FAILURE, "duplicate invocation"),
-    _means(0x0211, 0x0211, StatusKind.FAILURE, "unrecognized operation"),
-    _means(0x0212, 0x0212, StatusKind.FAILURE, "mistyped argument"),
+FIND_TABLE: tuple[tuple[int, int, StatusKind], ...] = (
+    (SUCCESS, SUCCESS, StatusKind.SUCCESS),
+    (PENDING, PENDING_WITH_WARNING, StatusKind.PENDING),
+    (0xFE00, 0xFE00, StatusKind.CANCELLED),
+    (0xA700, 0xA7FF, StatusKind.OUT_OF_RESOURCES),
+    (RESOURCE_LIMITATION, RESOURCE_LIMITATION, StatusKind.OUT_OF_RESOURCES),
+    (0xB000, 0xBFFF, StatusKind.WARNING),
+    (0x0000, 0xFFFF, StatusKind.FAILURE),
 )
-
-_ANY: tuple[MeaningRow, ...] = (
-    _means(0xB000, 0xBFFF, StatusKind.WARNING, "warning"),
-    _means(0x0000, 0xFFFF, StatusKind.FAILURE, "failure with an unknown status"),
-)
-
-FIND_TABLE: tuple[MeaningRow, ...] = (
-    *_COMMON,
-    _means(0xB001, 0xB001, StatusKind.WARNING, "the peer's limit of matches was reached"),
-    *_ANY,
-)
-"""C-FIND: the first row that holds a status decides."""
-
-MOVE_TABLE: tuple[MeaningRow, ...] = (
-    *_COMMON,
-    _means(0xB000, 0xB000, StatusKind.WARNING, "sub-operations complete, one or more failures or warnings"),
-    *_ANY,
-)
-"""C-MOVE: the first row that holds a status decides."""
+"""The first row that holds a status decides. Some archives answer B001 where their limit of matches was reached."""
 
 
 def store_disposition(status: int) -> StatusRule:
@@ -165,20 +132,11 @@ def store_disposition(status: int) -> StatusRule:
     return next(row.rule for row in STORE_TABLE if row.first <= status <= row.last)
 
 
-def find_meaning(status: int) -> StatusMeaning:
+def find_kind(status: int) -> StatusKind:
     """Return what the C-FIND status `status` says (PS3.4 §C.4.1.1.4)."""
-    return _meaning(FIND_TABLE, status)
-
-
-def move_meaning(status: int) -> StatusMeaning:
-    """Return what the C-MOVE status `status` says (PS3.4 §C.4.2.1.5). It never proves completeness."""
-    return _meaning(MOVE_TABLE, status)
+    return next(kind for first, last, kind in FIND_TABLE if first <= status <= last)
 
 
 def is_pending(status: int) -> bool:
     """Tell whether more responses follow (PS3.7 §C.4): FF00 and FF01."""
     return status in (PENDING, PENDING_WITH_WARNING)
-
-
-def _meaning(table: Sequence[MeaningRow], status: int) -> StatusMeaning:
-    return next(row.meaning for row in table if row.first <= status <= row.last)

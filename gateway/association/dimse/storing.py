@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
-from gateway.association.dimse.answers import PROCESSING_FAILURE, store_request
+from gateway.association.dimse.answers import store_request
 from gateway.association.dimse.command import CommandSet
 from gateway.association.dimse.message import Message, Receiver
 from gateway.association.dimse.services import AssociationInfo, Reception, StorageService, StoreRequest
-from gateway.association.dimse.statuses import SUCCESS
+from gateway.association.dimse.statuses import OUT_OF_RESOURCES, PROCESSING_FAILURE, SUCCESS
 from gateway.association.upper.contexts import AcceptedContext
 from gateway.core.errors import Refusal
 from gateway.core.log import get_logger
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger
 
 T = TypeVar("T")
-
-OUT_OF_RESOURCES = 0xA700
 
 
 class Tally:

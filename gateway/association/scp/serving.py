@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from gateway.association.dimse.answers import NO_SUCH_EVENT_TYPE, SOP_CLASS_NOT_SUPPORTED, UNRECOGNIZED_OPERATION, response
+from gateway.association.dimse.answers import response
 from gateway.association.dimse.command import RESPONSE, Operation
 from gateway.association.dimse.commitment import EVENT_COMPLETE, EVENT_FAILURES, commitment_report
 from gateway.association.dimse.identifier import decode_identifier
 from gateway.association.dimse.message import Message
 from gateway.association.dimse.services import CommitmentService, Limits, StorageService
-from gateway.association.dimse.statuses import SUCCESS
+from gateway.association.dimse.statuses import NO_SUCH_EVENT_TYPE, SOP_CLASS_NOT_SUPPORTED, SUCCESS, UNRECOGNIZED_OPERATION
 from gateway.association.dimse.storing import Storing, Tally, attempt
 from gateway.association.scp.handshake import Established
 from gateway.association.scp.registry import Connection, Registry

@@ -19,7 +19,7 @@ from gateway.association.dimse.identifier import decode_identifier
 from gateway.association.dimse.message import Message, Receiver
 from gateway.association.dimse.requests import MAX_MESSAGE_ID, ByteSource, Deadlines
 from gateway.association.dimse.sender import Sender
-from gateway.association.dimse.statuses import SUCCESS, is_pending
+from gateway.association.dimse.statuses import SOP_CLASS_NOT_SUPPORTED, SUCCESS, is_pending
 from gateway.association.upper.contexts import STORAGE_COMMITMENT, AcceptedContext
 from gateway.association.upper.pdu import (
     SERVICE_PROVIDER,
@@ -60,8 +60,6 @@ CANCEL_S = 10.0
 
 _GLANCE_S = 0.01
 """The grace for telling data from a TLS session ticket, once the socket has something to read."""
-
-_SOP_CLASS_NOT_SUPPORTED = 0x0122
 
 
 Serve = Callable[[Message], int]
@@ -386,7 +384,7 @@ class Dialogue:
         known = command.get("AffectedSOPClassUID", STORAGE_COMMITMENT) == STORAGE_COMMITMENT
         if known:
             self.events.append(commitment_report(decode_identifier(data, self._syntaxes[message.context_id])))
-        self._send(message.context_id, _event_answer(command, SUCCESS if known else _SOP_CLASS_NOT_SUPPORTED))
+        self._send(message.context_id, _event_answer(command, SUCCESS if known else SOP_CLASS_NOT_SUPPORTED))
 
     def _released(self) -> None:
         """Answer the peer's A-RELEASE-RQ."""

@@ -13,6 +13,7 @@ from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 
 from gateway.core.errors import ProtocolError
+from gateway.dicom.elements import CHARACTER_SET
 
 MAX_MATCHES = 1_000_000
 """Matches of one query at most: more is a peer that does not end."""
@@ -66,10 +67,7 @@ class Bounds:
         return match
 
     def _keeps(self, match: Dataset, tag: int) -> bool:
-        return (tag in self._wanted or tag == _CHARACTER_SET) and _length(match, tag) <= MAX_VALUE_BYTES
-
-
-_CHARACTER_SET = 0x00080005
+        return (tag in self._wanted or tag == CHARACTER_SET) and _length(match, tag) <= MAX_VALUE_BYTES
 
 
 def _length(match: Dataset, tag: int) -> int:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from pydicom.dataset import Dataset
 
-from gateway.association.scu.query import text
+from gateway.association.scu.query import identifier, image_identifier, text
 from gateway.association.scu.requestor import Requestor
 from gateway.association.upper.contexts import LITTLE_ENDIAN, STUDY_ROOT_FIND, ProposedContext
 
@@ -24,15 +24,13 @@ def instances_of_series(association: Requestor, study_instance_uid: str, series_
         DimseFailed: the peer refuses or fails the query.
         AssociationError: the association broke.
     """
-    query = _image_query(study_instance_uid, series_instance_uid, "")
+    query = image_identifier(study_instance_uid, series_instance_uid)
     return {text(match, "SOPInstanceUID") for match in association.find(query) if _answers(match, query)} - {""}
 
 
 def has_study(association: Requestor, study_instance_uid: str) -> bool:
     """Tell whether the peer lists the study. Raises like `instances_of_series`."""
-    query = Dataset()
-    query.QueryRetrieveLevel = "STUDY"
-    query.StudyInstanceUID = study_instance_uid
+    query = identifier("STUDY", {"StudyInstanceUID": study_instance_uid})
     return any(text(match, "StudyInstanceUID") == study_instance_uid for match in association.find(query))
 
 
@@ -41,15 +39,13 @@ def listed_studies(association: Requestor, study_instance_uids: Sequence[str]) -
 
     A peer that does not match by lists may leave out any of them. Raises like `instances_of_series`.
     """
-    query = Dataset()
-    query.QueryRetrieveLevel = "STUDY"
-    query.StudyInstanceUID = list(study_instance_uids)
+    query = identifier("STUDY", {"StudyInstanceUID": "\\".join(study_instance_uids)})
     return {text(match, "StudyInstanceUID") for match in association.find(query)} & set(study_instance_uids)
 
 
 def is_listed(association: Requestor, study_instance_uid: str, series_instance_uid: str, sop_instance_uid: str) -> bool:
     """Tell whether the peer lists this one instance. Raises like `instances_of_series`."""
-    query = _image_query(study_instance_uid, series_instance_uid, sop_instance_uid)
+    query = image_identifier(study_instance_uid, series_instance_uid, sop_instance_uid)
     return sop_instance_uid in {text(match, "SOPInstanceUID") for match in association.find(query) if _answers(match, query)}
 
 
@@ -62,12 +58,3 @@ def _answers(match: Dataset, query: Dataset) -> bool:
 def answers_find(association: Requestor) -> bool:
     """Tell whether the peer accepted a context for C-FIND on this association."""
     return association.context_for(STUDY_ROOT_FIND) is not None
-
-
-def _image_query(study_instance_uid: str, series_instance_uid: str, sop_instance_uid: str) -> Dataset:
-    query = Dataset()
-    query.QueryRetrieveLevel = "IMAGE"
-    query.StudyInstanceUID = study_instance_uid
-    query.SeriesInstanceUID = series_instance_uid
-    query.SOPInstanceUID = sop_instance_uid
-    return query

@@ -80,6 +80,11 @@ def identifier(level: str, keys: Mapping[str, str], wanted: Iterable[str] = ()) 
     return dataset
 
 
+def image_identifier(study: str, series: str, instance: str = "") -> Dataset:
+    """Return the identifier of an instance, or of all that a series has, with the unique keys above it (PS3.4 §C.4.1.2.2.1)."""
+    return identifier("IMAGE", {"StudyInstanceUID": study, "SeriesInstanceUID": series, "SOPInstanceUID": instance})
+
+
 def _set(dataset: Dataset, name: str, keyword: str, value: str) -> None:
     try:
         setattr(dataset, name, value.split("\\") if "\\" in value else value)

@@ -35,6 +35,9 @@ SERVICE_USER = 0
 SERVICE_PROVIDER = 2
 """Sources of an A-ABORT (PS3.8 Table 9-26)."""
 
+COMMAND, LAST = 0x01, 0x02
+"""Bits of the message control header of a PDV (PS3.8 §E.2)."""
+
 _HEADER = struct.Struct(">BxI")
 
 
@@ -89,11 +92,6 @@ def decode_header(buffer: Buffer, offset: int, *, max_pdu_bytes: int) -> tuple[P
     elif length != FIXED_BYTES:
         raise ProtocolError(f"a PDU {kind.name} of {length} bytes instead of {FIXED_BYTES}", reason=INVALID_PDU_PARAMETER)
     return kind, length
-
-
-def encode_header(kind: PduType, length: int) -> bytes:
-    """Return the header of a PDU in which `length` bytes follow."""
-    return _HEADER.pack(kind, length)
 
 
 def encode_reject(result: int, source: int, reason: int) -> bytes:

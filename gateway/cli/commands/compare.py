@@ -2,31 +2,25 @@
 
 from __future__ import annotations
 
-import csv
-import io
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from datetime import date, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from gateway.cli.commands.peers import keys_of
-from gateway.cli.commands.pull import follow, show_delivering
 from gateway.cli.link import reach
-from gateway.cli.lists import listed_in
-from gateway.cli.options import DEFAULT_CONFIG, ConfigOption, JsonOption, ListOption
-from gateway.cli.output import render
-from gateway.cli.output.progress import Amount, Meter, meter
+from gateway.cli.lists import ColumnOption, KindOption, ListOption, listed_in
+from gateway.cli.options import DEFAULT_CONFIG, ConfigOption, JsonOption
+from gateway.cli.output import render, reports
+from gateway.cli.output.following import Document, follow, show_delivering
+from gateway.cli.output.progress import Amount, Meter
 from gateway.core.errors import UsageError, require_known
-from gateway.core.files import create_private, unusable
 from gateway.jobs.compare.request import CompareRequest, Level, Repair
-from gateway.retrieve.study_lists import ListKind
 
 if TYPE_CHECKING:
     from gateway.config.settings import Settings
-
-Document = Mapping[str, Any]
 
 SHOWN = 50
 """Differences printed; --csv and --json have them all."""
@@ -45,8 +39,8 @@ def compare(
     last: Annotated[str, typer.Option("--to", help="The last study date.")] = "",
     last_days: Annotated[int | None, typer.Option("--last", min=1, help="The last so many days, today included.")] = None,
     list_file: ListOption = None,
-    column: Annotated[str | None, typer.Option(help="The column of the list: its name, or its position from 1.")] = None,
-    kind: Annotated[ListKind | None, typer.Option(help="The kind of the list's entries, where its header does not say.")] = None,
+    column: ColumnOption = None,
+    kind: KindOption = None,
     content: Annotated[bool, typer.Option("--content", help="Also what is in the instances: elements and pixels.")] = False,
     repair: Annotated[Repair | None, typer.Option(help="Bring to one side, or to both, what only the other has.")] = None,
     ignore: Annotated[str, typer.Option("--ignore-missing-in", help="A or B: what is missing there does not count.")] = "",
@@ -84,10 +78,9 @@ def compare(
             **listed.named(),
         )
         command = CompareCommand(request=request)
-        with meter(as_json) as shown, client.stream("/compare", command) as events:
-            summary = follow(events, CompareProgress(shown))
+        summary = follow(client, "/compare", command, CompareProgress, quiet=as_json)
     if csv_file is not None:
-        _write(csv_file, summary)
+        reports.write(csv_file, reports.as_csv(lines(summary)))
     if as_json:
         render.print_json({**summary, **listed.document()})
     else:
@@ -158,17 +151,6 @@ def conclusion(summary: Document) -> str:
         kinds = [verdict["kind"] for verdict in summary["repaired"]]
         text += f"; repaired: {render.states({kind: kinds.count(kind) for kind in dict.fromkeys(kinds)})}"
     return f"{text}; {'no difference' if summary['same'] else render.plural(summary['different'], 'difference')}"
-
-
-def _write(path: Path, summary: Document) -> None:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(lines(summary))
-    try:
-        path.unlink(missing_ok=True)
-        with create_private(path) as file:
-            file.write(text.getvalue().encode())
-    except OSError as error:
-        raise UsageError(str(unusable(error, "cannot write the report", path))) from error
 
 
 def lines(summary: Document) -> Iterator[tuple[object, ...]]:

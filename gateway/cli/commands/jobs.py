@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import typer
 
@@ -14,9 +13,8 @@ from gateway.cli.commands.send import show_sent
 from gateway.cli.link import reach
 from gateway.cli.options import DEFAULT_CONFIG, ConfigOption, JsonOption
 from gateway.cli.output import render
+from gateway.cli.output.following import Document
 from gateway.core.errors import UsageError
-
-Document = Mapping[str, Any]
 
 jobs = typer.Typer(
     help="Migrations and detached commands: how far, pause, resume, reports.",

@@ -2,28 +2,32 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from gateway.cli.commands.pull import follow, show_delivering
 from gateway.cli.link import reach
-from gateway.cli.lists import listed_in
-from gateway.cli.options import DEFAULT_CONFIG, ConfigOption, Detach, DryRun, JsonOption, ListOption, PriorityOption, priority_of
-from gateway.cli.output import render
-from gateway.cli.output.progress import Amount, Meter, meter
+from gateway.cli.lists import ColumnOption, KindOption, ListOption, listed_in
+from gateway.cli.options import (
+    DEFAULT_CONFIG,
+    ConfigOption,
+    Detach,
+    DryRun,
+    JsonOption,
+    NoWait,
+    PriorityOption,
+    SkipExisting,
+    priority_of,
+)
+from gateway.cli.output import render, reports
+from gateway.cli.output.following import Document, follow, show_delivering
+from gateway.cli.output.progress import Amount, Meter
 from gateway.core.errors import UsageError
-from gateway.core.files import unusable
 from gateway.jobs.migrate.request import MigrationRequest
-from gateway.retrieve.study_lists import ListKind
-
-Document = Mapping[str, Any]
 
 SHOWN_PORTIONS = 31
 """Days or entries of a dry run printed; --json has them all."""
@@ -41,8 +45,8 @@ def migrate(
     first: Annotated[str, typer.Option("--from", help="The first study date, as in 2000-01-31.")] = "",
     last: Annotated[str, typer.Option("--to", help="The last study date.")] = "",
     list_file: ListOption = None,
-    column: Annotated[str | None, typer.Option(help="The column of the list: its name, or its position from 1.")] = None,
-    kind: Annotated[ListKind | None, typer.Option(help="The kind of the list's entries, where its header does not say.")] = None,
+    column: ColumnOption = None,
+    kind: KindOption = None,
     destination: Annotated[
         list[str] | None, typer.Option(help="A destination for everything, in place of the routes; may be repeated.")
     ] = None,
@@ -50,7 +54,7 @@ def migrate(
     moves: Annotated[
         int | None, typer.Option(min=1, help="Studies that move at a time, at most; no more than the source's.")
     ] = None,
-    skip_existing: Annotated[bool, typer.Option("--skip-existing", help="Leave out what the destinations hold already.")] = False,
+    skip_existing: SkipExisting = False,
     max_used: Annotated[str | None, typer.Option(help="Wait while more of the spool's file system is used, as in 90%.")] = None,
     delete_from_source: Annotated[
         bool,
@@ -61,7 +65,7 @@ def migrate(
     report: ReportOption = None,
     dry_run: DryRun = False,
     detach: Detach = False,
-    no_wait: Annotated[bool, typer.Option("--no-wait", help="Do not wait for the deliveries.")] = False,
+    no_wait: NoWait = False,
     path: ConfigOption = DEFAULT_CONFIG,
     as_json: JsonOption = False,
 ) -> None:
@@ -91,8 +95,8 @@ def migrate(
         priority=priority_of(priority),
     )
     command = MigrateCommand(request=request, dry_run=dry_run, detach=detach, wait=not no_wait)
-    with reach(path, works=not dry_run) as (client, _), meter(as_json) as shown, client.stream("/migrate", command) as events:
-        summary = follow(events, MigrationProgress(shown))
+    with reach(path, works=not dry_run) as (client, _):
+        summary = follow(client, "/migrate", command, MigrationProgress, quiet=as_json)
     summary = {**summary, **listed.document()}
     if dry_run:
         _conclude_dry(summary, as_json)
@@ -240,27 +244,16 @@ def check_report(path: Path | None) -> None:
         return
     if path.suffix not in {".csv", ".json"}:
         raise UsageError(f"--report {path}: expected a name that ends with .csv or .json")
-    _write(path, "")
+    reports.write(path, "")
 
 
 def write_report(path: Path, summary: Document) -> None:
     """Write what became of every study. Raises UsageError."""
     if path.suffix == ".json":
         what = {key: summary[key] for key in ("job_id", "state", "studies", "doubts", "unlisted", "done")}
-        _write(path, json.dumps(what, indent=1) + "\n")
+        reports.write(path, json.dumps(what, indent=1) + "\n")
         return
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerows(lines(summary["studies"]))
-    _write(path, text.getvalue())
-
-
-def _write(path: Path, text: str) -> None:
-    try:
-        path.touch(mode=0o600)
-        path.write_text(text)
-    except OSError as error:
-        raise UsageError(str(unusable(error, "cannot write the report", path))) from error
+    reports.write(path, reports.as_csv(lines(summary["studies"])))
 
 
 def lines(studies: Sequence[Document]) -> Iterator[tuple[object, ...]]:

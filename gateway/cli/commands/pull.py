@@ -2,27 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Annotated, Any, Protocol
+from collections.abc import Iterable, Sequence
+from typing import Annotated
 
 import typer
 
 from gateway.cli.commands.peers import keys_of
 from gateway.cli.link import reach
-from gateway.cli.lists import listed_in
-from gateway.cli.options import DEFAULT_CONFIG, ConfigOption, Detach, DryRun, JsonOption, ListOption, PriorityOption, priority_of
+from gateway.cli.lists import ColumnOption, KindOption, ListOption, listed_in
+from gateway.cli.options import (
+    DEFAULT_CONFIG,
+    ConfigOption,
+    Detach,
+    DryRun,
+    JsonOption,
+    NoWait,
+    PriorityOption,
+    SkipExisting,
+    priority_of,
+)
 from gateway.cli.output import render
-from gateway.cli.output.progress import Amount, Meter, meter
+from gateway.cli.output.following import Document, follow, show_delivering
+from gateway.cli.output.progress import Amount, Meter
 from gateway.core.domain import VerdictKind
-from gateway.core.errors import GatewayLost
-from gateway.retrieve.study_lists import ListKind
-
-Document = Mapping[str, Any]
 
 SHOWN_UIDS = 20
 """Missing or undelivered UIDs printed of one study; --json has all of them."""
 
-NoWait = Annotated[bool, typer.Option("--no-wait", help="Do not wait for the deliveries.")]
 Timeout = Annotated[
     float | None, typer.Option("--wait-timeout", min=1, help="Seconds to wait for the deliveries at most.", show_default="no limit")
 ]
@@ -35,9 +41,9 @@ def pull(
     accession: Annotated[list[str] | None, typer.Option(help="An accession number; may be repeated.")] = None,
     patient: Annotated[list[str] | None, typer.Option(help="A patient id; may be repeated.")] = None,
     list_file: ListOption = None,
-    column: Annotated[str | None, typer.Option(help="The column of the list: its name, or its position from 1.")] = None,
-    kind: Annotated[ListKind | None, typer.Option(help="The kind of the list's entries, where its header does not say.")] = None,
-    skip_existing: Annotated[bool, typer.Option("--skip-existing", help="Leave out what the destinations hold already.")] = False,
+    column: ColumnOption = None,
+    kind: KindOption = None,
+    skip_existing: SkipExisting = False,
     to: Annotated[list[str] | None, typer.Option("--to", help="A destination, in place of the routes; may be repeated.")] = None,
     priority: PriorityOption = "normal",
     dry_run: DryRun = False,
@@ -67,12 +73,8 @@ def pull(
         wait_s=wait_timeout,
         **listed.named(study, accession, patient),
     )
-    with (
-        reach(path, works=not dry_run, detach=detach) as (client, _),
-        meter(as_json) as shown,
-        client.stream("/pull", command) as events,
-    ):
-        summary = follow(events, PullProgress(shown))
+    with reach(path, works=not dry_run, detach=detach) as (client, _):
+        summary = follow(client, "/pull", command, PullProgress, quiet=as_json)
     if as_json:
         render.print_json({**summary, **listed.document()})
     elif summary["detached"]:
@@ -84,27 +86,6 @@ def pull(
     done = not summary["not_found"] if dry_run else summary["detached"] or summary["complete" if no_wait else "done"]
     if not (listed.whole and done):
         raise typer.Exit(1)
-
-
-class Follower(Protocol):
-    """Shows the events of a long operation."""
-
-    def tell(self, event: Document) -> None:
-        """Show one event."""
-
-
-def follow(events: Iterable[Document], progress: Follower) -> Document:
-    """Show each event and return the last one, the summary.
-
-    Raises:
-        GatewayLost: the events ended without one.
-
-    """
-    for event in events:
-        if event["event"] == "summary":
-            return event
-        progress.tell(event)
-    raise GatewayLost("the gateway ended before the work was done; give the same command again to carry on")
 
 
 class PullProgress:
@@ -127,6 +108,8 @@ class PullProgress:
             case "delivering":
                 show_delivering(self._shown, event)
                 return
+            case "cycle":
+                return
         self._shown.show("receiving", total(self._studies.values()), _note(event, self._ended))
 
 
@@ -145,30 +128,6 @@ def total(amounts: Iterable[Amount]) -> Amount:
     parts = list(amounts)
     of = None if any(part.of is None for part in parts) else sum(part.of or 0 for part in parts)
     return Amount(sum(part.instances for part in parts), of, sum(part.size_bytes for part in parts))
-
-
-def show_delivering(shown: Meter, event: Document) -> None:
-    """Show how many deliveries are through, and what the others are doing."""
-    counts = [states for of in event["destinations"].values() for states in of["states"].items()]
-    everything = sum(count for _, count in counts)
-    waiting = [f"{name}: {render.states(of['states'])}" for name, of in event["destinations"].items()]
-    shown.show("delivering", Amount(everything - event["working"], everything), "; ".join(waiting))
-
-
-class SendProgress:
-    """Shows the events of a send."""
-
-    def __init__(self, shown: Meter) -> None:
-        self._shown = shown
-
-    def tell(self, event: Document) -> None:
-        """Show one event."""
-        if event["event"] == "delivering":
-            show_delivering(self._shown, event)
-        else:
-            counts = event["counts"]
-            amount = Amount(counts["queued"] + counts["settled"] + counts["held"], None, event["size_bytes"])
-            self._shown.show("reading", amount, f"{counts['skipped'] + counts['failed']} files not taken")
 
 
 def show_pulled(summary: Document, *, waited: bool) -> None:

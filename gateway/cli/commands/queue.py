@@ -12,7 +12,8 @@ import typer
 from gateway.cli.link import reach
 from gateway.cli.options import DEFAULT_CONFIG, ConfigOption, JsonOption
 from gateway.cli.output import render
-from gateway.cli.output.progress import Amount, meter
+from gateway.cli.output.following import Document, follow
+from gateway.cli.output.progress import Amount, Meter
 from gateway.core.domain import Action, DeliveryState, is_uid
 from gateway.core.errors import UsageError
 from gateway.dicom.syntaxes import syntax
@@ -232,11 +233,8 @@ def export(
     from gateway.control.wire import QueueExport
 
     command = QueueExport(where=_where(ids, destination, state, study), to=str(to.absolute()))
-    summary: dict[str, Any] = {}
-    with reach(path) as (client, _), meter(as_json) as shown, client.stream("/queue/export", command) as events:
-        for event in events:
-            shown.show("exporting", Amount(instances=event["instances"], size_bytes=event["size_bytes"]))
-            summary = event
+    with reach(path) as (client, _):
+        summary = follow(client, "/queue/export", command, ExportProgress, quiet=as_json)
     if as_json:
         render.print_json(summary)
     else:
@@ -249,6 +247,17 @@ def export(
 
 
 SHOWN_FAILURES = 20
+
+
+class ExportProgress:
+    """Shows the events of an export."""
+
+    def __init__(self, shown: Meter) -> None:
+        self._shown = shown
+
+    def tell(self, event: Document) -> None:
+        """Show one event."""
+        self._shown.show("exporting", Amount(instances=event["instances"], size_bytes=event["size_bytes"]))
 
 
 @queue.command("drop")

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import csv
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from gateway.cli.commands.pull import NoWait, SendProgress, Timeout, at, follow
+from gateway.cli.commands.pull import Timeout, at
 from gateway.cli.link import reach
-from gateway.cli.options import DEFAULT_CONFIG, ConfigOption, Detach, DryRun, JsonOption, PriorityOption, priority_of
-from gateway.cli.output import render
-from gateway.cli.output.progress import meter
+from gateway.cli.options import DEFAULT_CONFIG, ConfigOption, Detach, DryRun, JsonOption, NoWait, PriorityOption, priority_of
+from gateway.cli.output import render, reports
+from gateway.cli.output.following import Document, follow, show_delivering
+from gateway.cli.output.progress import Amount, Meter
 from gateway.core.errors import UsageError
-from gateway.core.files import unusable
-
-Document = Mapping[str, Any]
 
 SHOWN_FILES = 20
 """Files printed of each kind that did not get there; --json and --report have all of them."""
@@ -59,7 +56,7 @@ def send(
     if detach and report is not None:
         raise UsageError("--report is written at the end: with --detach, leave it out")
     if report is not None:
-        _write(report, ())  # a report that cannot be written is noticed before anything is sent
+        reports.write(report, "")  # a report that cannot be written is noticed before anything is sent
     command = SendCommand(
         paths=tuple(str(given.absolute()) for given in paths),
         to=tuple(to or ()),
@@ -70,14 +67,10 @@ def send(
         wait=not no_wait,
         wait_s=wait_timeout,
     )
-    with (
-        reach(path, works=not dry_run, detach=detach) as (client, _),
-        meter(as_json) as shown,
-        client.stream("/send", command) as events,
-    ):
-        summary = follow(events, SendProgress(shown))
+    with reach(path, works=not dry_run, detach=detach) as (client, _):
+        summary = follow(client, "/send", command, SendProgress, quiet=as_json)
     if report is not None:
-        _write(report, lines(summary))
+        reports.write(report, reports.as_csv((HEADER, *lines(summary)), line_end="\r\n"))
     if as_json:
         render.print_json(summary)
     elif summary["detached"]:
@@ -86,6 +79,22 @@ def send(
         show_sent(summary, waited=not no_wait)
     if not (summary["detached"] or (_taken(summary) if no_wait else summary["done"])):
         raise typer.Exit(1)
+
+
+class SendProgress:
+    """Shows the events of a send."""
+
+    def __init__(self, shown: Meter) -> None:
+        self._shown = shown
+
+    def tell(self, event: Document) -> None:
+        """Show one event."""
+        if event["event"] == "delivering":
+            show_delivering(self._shown, event)
+        else:
+            counts = event["counts"]
+            amount = Amount(counts["queued"] + counts["settled"] + counts["held"], None, event["size_bytes"])
+            self._shown.show("reading", amount, f"{counts['skipped'] + counts['failed']} files not taken")
 
 
 def _taken(summary: Document) -> bool:
@@ -104,16 +113,6 @@ def lines(summary: Document) -> Iterator[tuple[str, ...]]:
     for item in summary["files"]:
         if item["path"] not in held.keys() & named:
             yield (item["path"], item["outcome"], "", "", "", item["reason"])
-
-
-def _write(path: Path, rows: Iterable[tuple[str, ...]]) -> None:
-    try:
-        with path.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
-            writer = csv.writer(file)
-            writer.writerow(HEADER)
-            writer.writerows(rows)
-    except OSError as error:
-        raise UsageError(str(unusable(error, "cannot write the report", path))) from error
 
 
 def show_sent(summary: Document, *, waited: bool) -> None:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Annotated, Any
+from collections.abc import Iterator
+from typing import Annotated
 
 import typer
 
 from gateway.cli.link import reach
 from gateway.cli.options import DEFAULT_CONFIG, ConfigOption, JsonOption
 from gateway.cli.output import render
-
-Document = Mapping[str, Any]
+from gateway.cli.output.following import Document
 
 
 def status(

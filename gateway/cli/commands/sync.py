@@ -9,17 +9,15 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from gateway.cli.commands.peers import keys_of
-from gateway.cli.commands.pull import PullProgress, follow, print_studies
+from gateway.cli.commands.pull import PullProgress, print_studies
 from gateway.cli.link import reach
-from gateway.cli.options import DEFAULT_CONFIG, ConfigOption, JsonOption
+from gateway.cli.options import DEFAULT_CONFIG, ConfigOption, DryRun, JsonOption
 from gateway.cli.output import render
-from gateway.cli.output.progress import meter
+from gateway.cli.output.following import Document, follow
 from gateway.core.errors import UsageError
 
 if TYPE_CHECKING:
     from gateway.config.settings import Settings, SyncTable
-
-Document = Mapping[str, Any]
 
 
 def sync(
@@ -53,7 +51,7 @@ def sync(
         typer.Option(help="The order where not everything can go at once.", show_default="normal"),
     ] = None,
     once: Annotated[bool, typer.Option("--once", help="One cycle, and wait for the deliveries.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be moved, and move nothing.")] = False,
+    dry_run: DryRun = False,
     path: ConfigOption = DEFAULT_CONFIG,
     as_json: JsonOption = False,
 ) -> None:
@@ -81,8 +79,7 @@ def sync(
     with reach(path, works=not dry_run) as (client, settings):
         command = SyncCommand(table=table_of(settings, name, given), once=once, dry_run=dry_run)
         if dry_run or once:
-            with meter(as_json) as shown, client.stream("/sync", command) as events:
-                summary = follow(_unless_cycles(events), PullProgress(shown))
+            summary = follow(client, "/sync", command, PullProgress, quiet=as_json)
             _conclude(summary, as_json=as_json, dry_run=dry_run)
             return
         with client.stream("/sync", command) as events:
@@ -122,10 +119,6 @@ def _words(details: Mapping[str, Any]) -> str:
     key = str(details["loc"][0]) if details["loc"] else ""
     expected = details["ctx"]["error"] if details["type"] == "value_error" else details["msg"]
     return f"{_OPTIONS.get(key, '--' + key.replace('_', '-'))}: expected {expected}" if key else str(expected)
-
-
-def _unless_cycles(events: Iterable[Document]) -> Iterable[Document]:
-    return (event for event in events if event["event"] != "cycle")
 
 
 def _tell(events: Iterable[Document], *, as_json: bool) -> None:

@@ -15,12 +15,6 @@ import typer
 
 from gateway.core.domain import printable as printable  # noqa: PLC0414 - what is shown is made so by whoever shows it
 
-UID_COLUMNS = frozenset({"study", "instance", "StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID"})
-"""Columns that people copy from."""
-
-UNWRAPPED = 4000
-"""Wide enough for any row."""
-
 _BYTES = ("B", "kB", "MB", "GB", "TB")
 
 

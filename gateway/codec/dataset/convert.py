@@ -12,10 +12,10 @@ from array import array
 from dataclasses import dataclass, field
 
 from gateway.codec.dataset.extent import COPY_BYTES, Extent, Output, Window
-from gateway.codec.dataset.headers import ITEM, ITEM_END, SEQUENCE_END, Element, Encoding, Walker, tag_name
+from gateway.codec.dataset.headers import Element, Encoding, Walker, tag_name
 from gateway.codec.dataset.vrs import DECIDERS, WORD_BYTES, decided_vr, decider, implicit_vr, swapped
 from gateway.core.errors import NotTranscodable
-from gateway.dicom.elements import SHORT_VRS, UNDEFINED
+from gateway.dicom.elements import ITEM, ITEM_END, SEQUENCE_END, UNDEFINED, element_header
 
 MAX_DEPTH = 64
 """The greatest depth to which sequences may be nested."""
@@ -116,7 +116,7 @@ class _Conversion:
         if element.tag & 0xFFFF == 0 and element.length == 4 and element.vr in (b"", b"UL"):
             (groups.length,) = struct.unpack(self.before.order + "L", self.walker.window.at(element.value, 4))
             groups.begin_before = element.value + 4
-            groups.position = self.output.position + len(header(element.tag, b"UL", 4, explicit=self.after.explicit))
+            groups.position = self.output.position + len(element_header(element.tag, b"UL", 4, explicit=self.after.explicit))
             groups.begin_after = groups.position + 4
 
     def _close(self, groups: _Groups, position: int) -> None:
@@ -177,7 +177,7 @@ class _Conversion:
         return position
 
     def _item(self, item: Element, limit: int, *, depth: int, around: _Choices) -> int:
-        self.output.write(struct.pack("<HHL", ITEM >> 16, ITEM & 0xFFFF, item.length))
+        self.output.write(element_header(ITEM, b"", item.length, explicit=False))
         begin = self.output.position
         end = limit if item.undefined else item.value + item.length
         position = self.data_set(item.value, end, depth=depth + 1, around=around, delimited=item.undefined)
@@ -186,7 +186,7 @@ class _Conversion:
         return position
 
     def _delimiter(self, tag: int) -> None:
-        self.output.write(struct.pack("<HHL", tag >> 16, tag & 0xFFFF, 0))
+        self.output.write(element_header(tag, b"", 0, explicit=False))
 
     def _correct_length(self, begin: int) -> None:
         length = self.output.position - begin
@@ -195,14 +195,4 @@ class _Conversion:
         self.output.patch(begin - 4, struct.pack("<L", length))
 
     def _header(self, tag: int, vr: bytes, length: int) -> None:
-        self.output.write(header(tag, vr, length, explicit=self.after.explicit))
-
-
-def header(tag: int, vr: bytes, length: int, *, explicit: bool = True) -> bytes:
-    """Return the header of an element in Little Endian (PS3.5 §7.1)."""
-    group, number = tag >> 16, tag & 0xFFFF
-    if not explicit:
-        return struct.pack("<HHL", group, number, length)
-    if vr in SHORT_VRS:
-        return struct.pack("<HH2sH", group, number, vr, length)
-    return struct.pack("<HH2sHL", group, number, vr, 0, length)
+        self.output.write(element_header(tag, vr, length, explicit=self.after.explicit))

@@ -7,11 +7,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
-from gateway.codec.dataset.convert import header
 from gateway.codec.dataset.extent import Output
-from gateway.codec.dataset.headers import EXPLICIT, ITEM, PIXEL_DATA, SEQUENCE_END, Element, Walker
+from gateway.codec.dataset.headers import EXPLICIT, PIXEL_DATA, Element, Walker
 from gateway.core.errors import NotTranscodable
-from gateway.dicom.elements import UNDEFINED
+from gateway.dicom.elements import ITEM, SEQUENCE_END, UNDEFINED, element_header
 
 EXTENDED_OFFSET_TABLE, EXTENDED_OFFSET_TABLE_LENGTHS = 0x7FE00001, 0x7FE00002
 
@@ -98,10 +97,10 @@ class EncapsulatedWriter:
         if self.extended:
             self._tables = self.output.position
             for tag in (EXTENDED_OFFSET_TABLE, EXTENDED_OFFSET_TABLE_LENGTHS):
-                self.output.write(header(tag, b"OV", len(room)) + room)
-        self.output.write(header(PIXEL_DATA, b"OB", UNDEFINED))
+                self.output.write(element_header(tag, b"OV", len(room)) + room)
+        self.output.write(element_header(PIXEL_DATA, b"OB", UNDEFINED))
         basic = b"" if self.extended else bytes(4 * self.frames)
-        self.output.write(header(ITEM, b"", len(basic), explicit=False) + basic)
+        self.output.write(element_header(ITEM, b"", len(basic), explicit=False) + basic)
         self._first = self.output.position
 
     def add(self, frame: bytes) -> None:
@@ -116,13 +115,13 @@ class EncapsulatedWriter:
             raise NotTranscodable("the compressed pixel data is too long for its offset table")
         self._offsets.append(offset)
         self._lengths.append(length)
-        self.output.write(header(ITEM, b"", length, explicit=False))
+        self.output.write(element_header(ITEM, b"", length, explicit=False))
         self.output.write(frame)
         self.output.write(bytes(len(frame) % 2))
 
     def end(self) -> None:
         """Write the delimiter and fill in the tables."""
-        self.output.write(header(SEQUENCE_END, b"", 0, explicit=False))
+        self.output.write(element_header(SEQUENCE_END, b"", 0, explicit=False))
         if not self.extended:
             self.output.patch(self._first - 4 * self.frames, struct.pack(f"<{self.frames}L", *self._offsets))
             return

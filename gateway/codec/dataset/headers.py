@@ -12,9 +12,8 @@ from dataclasses import dataclass
 
 from gateway.codec.dataset.extent import Window
 from gateway.core.errors import NotTranscodable
-from gateway.dicom.elements import LONG_VRS, SHORT_VRS, UNDEFINED
+from gateway.dicom.elements import ITEM, ITEM_END, LONG_VRS, SEQUENCE_END, SHORT_VRS, UNDEFINED, is_vr
 
-ITEM, ITEM_END, SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
 PIXEL_DATA, FLOAT_PIXEL_DATA, DOUBLE_FLOAT_PIXEL_DATA = 0x7FE00010, 0x7FE00008, 0x7FE00009
 
 MAX_ELEMENTS = 5_000_000
@@ -147,7 +146,7 @@ def _parse(data: bytes, position: int, encoding: Encoding) -> Element | None:
     if vr in SHORT_VRS:
         return Element(tag, vr, position, position + 8, struct.unpack_from(order + "H", data, 6)[0])
     # A VR that is not known yet has the long form (PS3.5 §7.1.2), of which the two reserved bytes are the mark.
-    if vr in LONG_VRS or (vr.isalpha() and vr.isupper() and data[6:8] == b"\0\0"):
+    if vr in LONG_VRS or (is_vr(vr) and data[6:8] == b"\0\0"):
         if len(data) < 12:
             return None
         return Element(tag, vr, position, position + 12, struct.unpack_from(order + "L", data, 8)[0])

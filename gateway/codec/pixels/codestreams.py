@@ -125,18 +125,6 @@ def _marker(data: bytes, position: int) -> int:
     return data[position + 1]
 
 
-def near_lossless(data: bytes) -> int:
-    """Return by how much a sample of the JPEG-LS codestream `data` may differ (NEAR of its first scan). Raises ValueError."""
-    jpeg(data)
-    position = 2
-    try:
-        while _marker(data, position) != _SOS:
-            position += 2 + struct.unpack_from(">H", data, position + 2)[0]
-        return data[position + 5 + 2 * data[position + 4]]
-    except (struct.error, IndexError):
-        raise ValueError("the JPEG-LS codestream is cut off") from None
-
-
 def fitting_syntaxes(beginning: bytes) -> tuple[str, ...]:
     """Return the transfer syntaxes that a frame may be in which begins with `beginning`, the exact one first; none where unknown.
 

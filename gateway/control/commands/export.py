@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import time
 from collections import Counter
-from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -12,14 +10,12 @@ from pathlib import Path
 import trio
 
 from gateway.app.engine import Engine
+from gateway.control.commands.batches import next_batch
 from gateway.control.server import Emit
 from gateway.control.wire import Document, QueueExport
 from gateway.core.domain import Role
 from gateway.core.errors import UsageError
 from gateway.intake import Exported, ExportOutcome, export
-
-BATCH_S = 0.5
-"""The time for which files are written before the client hears of them and may stop it."""
 
 SHOWN_FAILURES = 1000
 
@@ -60,20 +56,10 @@ async def export_instances(engine: Engine, command: QueueExport, emit: Emit) -> 
         await trio.to_thread.run_sync(engine.recorder.flush)
         done = _Done()
         with closing(export(engine.spool, engine.ledger, selection, folder, unrecorded=desk)) as events:
-            while batch := await trio.to_thread.run_sync(_batch, events):
+            while batch := await next_batch(events):
                 done.add(batch)
                 await emit({"event": "files", **done.counted()})
         failures = [asdict(one) for one in done.failed]
         nothing = not done.counts and not selection.is_everything
         whole = not (done.counts[ExportOutcome.FAILED] or nothing)
         await emit({"event": "summary", **done.counted(), "failed": failures, "done": whole})
-
-
-def _batch(events: Iterator[Exported]) -> list[Exported]:
-    batch: list[Exported] = []
-    end = time.monotonic() + BATCH_S
-    for event in events:
-        batch.append(event)
-        if time.monotonic() >= end:
-            break
-    return batch

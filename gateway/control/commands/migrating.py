@@ -9,7 +9,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import trio
 
@@ -124,7 +124,7 @@ async def _progress(migration: Migration) -> Document:
 
 async def listed(engine: Engine) -> Document:
     """Return every migration that the ledger knows, and what was left to the gateway beside them, the newest first."""
-    migrations = await trio.to_thread.run_sync(_read, engine, planning.jobs_of_kind)
+    migrations = await trio.to_thread.run_sync(engine.ledger.ask, planning.jobs_of_kind)
     entries = [await _entry(engine, job) for job in migrations]
     entries += [_left(engine, job) for job in await engine.detached.jobs()]
     return {"jobs": sorted(entries, key=lambda entry: int(entry["job_id"]), reverse=True)}
@@ -213,7 +213,7 @@ def _left(engine: Engine, job: DetachedJob) -> Document:
 async def _entry(engine: Engine, job: MigrationJob) -> Document:
     request = MigrationRequest.of(job.criteria)
     running = _under_way(engine).get(job.id)
-    unended = await trio.to_thread.run_sync(_read, engine, partial(starts.get, name=starts.of_migration(job.id)))
+    unended = await trio.to_thread.run_sync(engine.ledger.ask, partial(starts.get, name=starts.of_migration(job.id)))
     document = {
         "job_id": job.id,
         "kind": "migrate",
@@ -225,8 +225,8 @@ async def _entry(engine: Engine, job: MigrationJob) -> Document:
     }
     if running is not None:
         return document | await _progress(running.migration)
-    portions = await trio.to_thread.run_sync(_read, engine, partial(planning.portions, job_id=job.id))
-    counts = await trio.to_thread.run_sync(_read, engine, partial(planning.counts, job_id=job.id))
+    portions = await trio.to_thread.run_sync(engine.ledger.ask, partial(planning.portions, job_id=job.id))
+    counts = await trio.to_thread.run_sync(engine.ledger.ask, partial(planning.counts, job_id=job.id))
     return document | {**_counts(counts), "portions": {"listed": len(portions), "of": len(request.portions())}}
 
 
@@ -275,10 +275,4 @@ def _under_way(engine: Engine) -> Mapping[int, Running]:
 
 async def _migration(engine: Engine, job_id: int) -> MigrationJob:
     """Return a migration that the ledger knows. Raises UsageError where it knows none with this id."""
-    found: MigrationJob = await trio.to_thread.run_sync(_read, engine, partial(planning.migration, job_id=job_id))
-    return found
-
-
-def _read(engine: Engine, query: Any) -> Any:
-    with engine.ledger.read() as connection:
-        return query(connection)
+    return await trio.to_thread.run_sync(engine.ledger.ask, partial(planning.migration, job_id=job_id))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import os
-import ssl
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import closing
@@ -15,10 +14,11 @@ from typing import TYPE_CHECKING
 import trio
 
 from gateway.app.engine import Engine
+from gateway.association.scu.remote import remote_of
 from gateway.association.scu.requestor import RemoteAE, associate
 from gateway.association.upper.contexts import STUDY_ROOT_CONTEXTS, VERIFICATION_CONTEXTS
 from gateway.config.advice import advice
-from gateway.config.settings import DicomDestination, FolderDestination, Settings, SourceTable, TlsTable
+from gateway.config.settings import DicomDestination, FolderDestination, Settings, SourceTable
 from gateway.control.wire import Document, FindCommand, FolderCommand, error_document
 from gateway.core.domain import Role
 from gateway.core.errors import GatewayError, UsageError, WebServiceError, require_known
@@ -74,19 +74,11 @@ def _ask(engine: Engine, peer: Peer) -> Document:
         return document | {"ok": None, "detail": "no port: it sends to us and cannot be asked"}
     calling = getattr(table, "calling_ae_title", None) or settings.gateway.ae_title
     try:
-        answered = _echo(RemoteAE(table.ae_title, table.host, table.port, _tls(table.tls), _name(table.tls)), calling)
+        answered = _echo(remote_of(table), calling)
         told = [*advice(table, answered["implementation"]), *_transcoding(table, calling)]
         return document | answered | {"advice": told}
     except GatewayError as error:
         return document | {"ok": False, "detail": str(error), "error": error_document(error)}
-
-
-def _tls(table: TlsTable | None) -> ssl.SSLContext | None:
-    return requestor_context(table) if table else None
-
-
-def _name(table: TlsTable | None) -> str | None:
-    return table.server_name if table else None
 
 
 def _transcoding(table: SourceTable | DicomDestination, ae_title: str) -> list[str]:
@@ -176,10 +168,10 @@ def finder(engine: Engine, source: str) -> Callable[..., Awaitable[list[dict[str
     if engine.role is Role.GATEWAY:
         return functools.partial(engine.retriever.find, source)
     from gateway.retrieve import finding
-    from gateway.retrieve.source.association_pool import AssociationPool
+    from gateway.retrieve.source.associations import SourceAssociations
 
     connect = finding.connecting(engine.settings, source, requestor_context)
-    associations = AssociationPool(functools.partial(connect, STUDY_ROOT_CONTEXTS))
+    associations = SourceAssociations(functools.partial(connect, STUDY_ROOT_CONTEXTS))
     return functools.partial(finding.find, associations, trio.CapacityLimiter(1))
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 
 import trio
 
@@ -18,7 +19,7 @@ from gateway.app.skip_existing import possible_destinations
 from gateway.config.settings import Settings
 from gateway.control.server import Emit
 from gateway.control.wire import Document, PullCommand
-from gateway.core.domain import Role
+from gateway.core.domain import WORKING, Role
 from gateway.core.errors import UsageError, require_known
 from gateway.jobs.migrate.report import by_destination
 from gateway.ledger.deliveries import progress
@@ -174,7 +175,7 @@ async def deliver(engine: Engine, scope: Scope, wait: bool, wait_s: float | None
     while wait:
         started = trio.current_time()
         states = await trio.to_thread.run_sync(_states, engine, scope)
-        now = {"working": sum(row.count for row in states if row.state in progress.WORKING), "destinations": by_destination(states)}
+        now = {"working": sum(row.count for row in states if row.state in WORKING), "destinations": by_destination(states)}
         if now != told:
             told = now
             await emit({"event": "delivering", **now})
@@ -192,9 +193,7 @@ async def deliver(engine: Engine, scope: Scope, wait: bool, wait_s: float | None
 
 
 def _states(engine: Engine, scope: Scope) -> list[StudyDelivery]:
-    engine.recorder.flush()
-    with engine.ledger.read() as connection:
-        return progress.count_states(connection, scope)
+    return engine.ledger.ask(partial(progress.count_states, scope=scope), after=engine.recorder.flush)
 
 
 def _outcome(engine: Engine, scope: Scope) -> Outcome:

@@ -6,7 +6,6 @@ each file found is counted once, under one outcome. Runs on trio; files and ledg
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
@@ -15,10 +14,9 @@ from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import trio
-
 from gateway.app.engine import Engine
 from gateway.config.settings import DicomDestination, Settings
+from gateway.control.commands.batches import next_batch
 from gateway.control.commands.pulling import Outcome, deliver, needs_everything
 from gateway.control.server import Emit
 from gateway.control.wire import Document, SendCommand
@@ -31,12 +29,6 @@ from gateway.ledger.received import instances
 from gateway.ledger.received.instances import ArrivalOutcome, Recorded
 from gateway.route import compile_routes, route
 from gateway.spool import Spool
-
-BATCH_FILES = 200
-"""Files taken in before the client hears of them."""
-
-BATCH_S = 0.5
-"""The time for which files are taken in before the client hears of them and may stop it."""
 
 PREVIEW_PREFIX = "previewing-"
 """Of the folders for what a dry run writes, below the state folder."""
@@ -64,7 +56,7 @@ async def send(engine: Engine, command: SendCommand, emit: Emit) -> None:
     async with engine.jobs.running():
         taken = Taken()
         with closing(_registering(engine, paths, command)) as events:
-            while batch := await trio.to_thread.run_sync(_batch, events):
+            while batch := await next_batch(events):
                 taken.add(batch)
                 await emit({"event": "files", **taken.counted()})
         scope = Scope(instance_ids=tuple(taken.files), destinations=tuple(taken.to))
@@ -129,7 +121,7 @@ async def _would_send(engine: Engine, paths: Sequence[Path], command: SendComman
     """Tell what would become of the files; nothing is sent, and what is written goes with a folder of its own."""
     taken, to = Taken(), Counter[str]()
     with closing(_previewed(engine, paths, command, engine.judging)) as events:
-        while batch := await trio.to_thread.run_sync(_batch, events):
+        while batch := await next_batch(events):
             to.update(name for event in taken.add(batch) for name in event.queued)
             await emit({"event": "files", **taken.counted()})
     would = {name: {"states": {"to be sent": count}, "proofs": {}} for name, count in to.items()}
@@ -205,16 +197,6 @@ def _taken_in(
         recorded=recorded,
         judging=judging,
     )
-
-
-def _batch(events: Iterator[FileEvent]) -> list[FileEvent]:
-    batch: list[FileEvent] = []
-    end = time.monotonic() + BATCH_S
-    for event in events:
-        batch.append(event)
-        if len(batch) >= BATCH_FILES or time.monotonic() >= end:
-            break
-    return batch
 
 
 def existing(paths: Sequence[str]) -> list[Path]:

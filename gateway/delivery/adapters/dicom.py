@@ -19,7 +19,8 @@ from typing import TypeVar
 
 from gateway.association.dimse.statuses import SUCCESS, Disposition, store_disposition
 from gateway.association.scu.presence import FIND_CONTEXT, answers_find, has_study, instances_of_series, is_listed, listed_studies
-from gateway.association.scu.requestor import Deadlines, RemoteAE, Requestor, associate
+from gateway.association.scu.remote import deadlines_of, remote_of
+from gateway.association.scu.requestor import Requestor, associate
 from gateway.association.upper.contexts import MAX_CONTEXTS, AcceptedContext, plan_contexts
 from gateway.codec.policy import Decision, Hold
 from gateway.config.settings import DicomDestination, RetryTable
@@ -131,11 +132,9 @@ class CStore:
 
     def associate(self, pairs: Sequence[Pair]) -> Requestor:
         """Associate with contexts for `pairs` and for C-FIND. Raises the subclasses of `AssociationError`."""
-        settings = self.settings
-        server_name = settings.tls.server_name if settings.tls else None
-        remote = RemoteAE(settings.ae_title, settings.host, settings.port, self.tls, server_name, sending=self.throttle)
+        remote = remote_of(self.settings, self.tls, sending=self.throttle)
         contexts = (*plan_contexts(pairs)[0], FIND_CONTEXT)
-        return associate(remote, self.calling_ae, contexts, deadlines=Deadlines(response_s=settings.response_timeout_s))
+        return associate(remote, self.calling_ae, contexts, deadlines=deadlines_of(self.settings))
 
 
 class CStoreSession:

@@ -7,6 +7,7 @@ import os
 from gateway.core.domain import InstanceIdentity
 from gateway.delivery.destination import OpenBytes
 from gateway.dicom import part10
+from gateway.dicom.elements import of_bytes
 
 _MAX_HEAD_BYTES = 65536
 
@@ -19,19 +20,17 @@ def file_head(source: OpenBytes, identity: InstanceIdentity) -> bytes:
     """
     length = source.offset - source.start
     own = os.pread(source.fileno(), length, source.start) if 0 < length <= _MAX_HEAD_BYTES else b""
-    begin = len(part10.PREAMBLE)
     if _fits(own, identity):
-        return part10.PREAMBLE + own[begin:]
-    return part10.PREAMBLE + part10.meta_of(identity.sop_class_uid, identity.sop_instance_uid, identity.transfer_syntax_uid)
+        return part10.PREAMBLE + own[len(part10.PREAMBLE) :]
+    return part10.head_of(identity.sop_class_uid, identity.sop_instance_uid, identity.transfer_syntax_uid)
 
 
 def _fits(head: bytes, identity: InstanceIdentity) -> bool:
-    begin = len(part10.PREAMBLE)
-    if head[part10.PREAMBLE_LENGTH : begin] != part10.PREFIX:
-        return False
     try:
-        meta = part10.read_meta(lambda offset, size: head[offset : offset + size], begin)
+        meta = part10.meta_in(of_bytes(head))
     except part10.CutOff:
+        return False
+    if meta is None:
         return False
     named = tuple(meta.text(number) for number in (part10.SOP_CLASS_UID, part10.SOP_INSTANCE_UID, part10.TRANSFER_SYNTAX_UID))
     ours = (identity.sop_class_uid, identity.sop_instance_uid, identity.transfer_syntax_uid)

@@ -31,6 +31,7 @@ from gateway.delivery.adapters.file_meta import file_head
 from gateway.delivery.destination import DAMAGED, ContentStore, OpenBytes, Outcome, OutcomeKind, Report
 from gateway.delivery.forms import Forms
 from gateway.dicom.filenames import UNKNOWN, name_of
+from gateway.spool.content import digest_of
 
 _CHUNK_BYTES = 1 << 20
 _PART = ".part"
@@ -347,18 +348,12 @@ def _digest_behind(path: Path, root: int, length: int) -> str | None:
 
     Our files end with the data set; whatever else stands there has another digest.
     """
-    digest = xxhash.xxh3_128()
     try:
         with os.fdopen(os.open(path, os.O_RDONLY | os.O_CLOEXEC, dir_fd=root), "rb") as file:
             begin = os.fstat(file.fileno()).st_size - length
-            if begin < 0:
-                return None
-            file.seek(begin)
-            while chunk := file.read(_CHUNK_BYTES):
-                digest.update(chunk)
+            return None if begin < 0 else digest_of(file.fileno(), begin, length)
     except FileNotFoundError:
         return None
-    return str(digest.hexdigest())
 
 
 def _sync(path: Path, root: int) -> None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from gateway.config.settings import RetryTable
+from gateway.core.backoff import doubling_s
 
 MAX_OPEN_S = 60.0
 """A destination that is down is tried at least once a minute: a connection costs nothing, a long outage's end should show."""
@@ -55,7 +56,7 @@ def state_of(circuit: Circuit, now: float) -> CircuitState:
 def after_failure(circuit: Circuit, *, now: float, retry: RetryTable, jitter: float, reason: str) -> Circuit:
     """Open the circuit: exponential from `retry.first_s`, capped, a half of it at random (`jitter` from 0 to 1)."""
     failures = circuit.failures + 1
-    longest = min(retry.max_s, MAX_OPEN_S, retry.first_s * 2.0 ** min(failures - 1, 32))
+    longest = doubling_s(retry.first_s, min(retry.max_s, MAX_OPEN_S), failures)
     return Circuit(failures, now + longest * (0.5 + jitter / 2), reason)
 
 

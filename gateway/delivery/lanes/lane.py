@@ -12,6 +12,7 @@ import trio
 
 from gateway.core.errors import LedgerUnavailable
 from gateway.core.log import get_logger
+from gateway.core.tasks.wake_ups import ThreadEvent
 from gateway.delivery.destination import Destination
 from gateway.delivery.journal import Note
 from gateway.delivery.lanes.circuit import CircuitView
@@ -51,7 +52,7 @@ class Lane:
         self._crew = crew = self._make_crew(circuit=self._crew.circuit)
         if self._stopping:
             return
-        over, ended = _Signal(), _Signal()
+        over, ended = ThreadEvent(), ThreadEvent()
         crew.start(over=over.set, ended=ended.set)
         try:
             await over.wait()
@@ -82,7 +83,7 @@ class Lane:
         """Break off the instances at hand."""
         self._crew.break_off()
 
-    async def _end(self, crew: Crew, ended: _Signal) -> None:
+    async def _end(self, crew: Crew, ended: ThreadEvent) -> None:
         """Wait for the crew to end, broken off where it has not ended; what does not come back in time is left behind."""
         if ended.is_set():
             return
@@ -95,19 +96,3 @@ class Lane:
                 await trio.to_thread.run_sync(crew.give_up, abandon_on_cancel=True)
             except LedgerUnavailable as error:
                 _log.warning("ledger_unavailable", destination=self.destination.name, error=str(error))
-
-
-class _Signal:
-    """An event that any thread may set. Make it where trio runs."""
-
-    def __init__(self) -> None:
-        self._token = trio.lowlevel.current_trio_token()
-        self._event = trio.Event()
-        self.is_set = self._event.is_set
-        self.wait = self._event.wait
-
-    def set(self) -> None:
-        try:
-            self._token.run_sync_soon(self._event.set)
-        except trio.RunFinishedError:
-            return  # nobody waits any more

@@ -37,6 +37,7 @@ from gateway.core.errors import (
     SpoolMissing,
 )
 from gateway.core.log import get_logger
+from gateway.core.tasks.wake_ups import ThreadEvent
 from gateway.delivery.destination import DAMAGED, ContentStore
 from gateway.delivery.forms import Forms
 from gateway.delivery.transcoding.copies import Copies, Key, key_of
@@ -115,14 +116,14 @@ class Transcoder:
             Exception: the fault of our own that ended it.
         """
         await trio.to_thread.run_sync(self._begin)
-        over, token = trio.Event(), trio.lowlevel.current_trio_token()
+        over = ThreadEvent()
 
         def work() -> None:
             try:
                 self._work()
             except Exception as error:  # noqa: BLE001 - the root of a thread: `run` raises it
                 self._failure = error
-                token.run_sync_soon(over.set)
+                over.set()
 
         # One more than there are workers, so that none of them waits while what it made is written and recorded.
         names = [f"transcode-{number}" for number in range(self._pool.workers + 1)]

@@ -85,12 +85,7 @@ class Filing:
 
     async def read(self, query: Callable[[Connection], T]) -> T:
         """Ask the ledger."""
-
-        def ask() -> T:
-            with self.ledger.read() as connection:
-                return query(connection)
-
-        return await trio.to_thread.run_sync(ask)
+        return await trio.to_thread.run_sync(self.ledger.ask, query)
 
 
 @dataclass(frozen=True)

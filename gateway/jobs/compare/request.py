@@ -10,10 +10,8 @@ from datetime import date, timedelta
 from enum import StrEnum
 
 from gateway.core.dates import matching_keys
-from gateway.core.domain import is_uid
 from gateway.core.errors import UsageError
-from gateway.core.single_values import SingleValue
-from gateway.retrieve import check_single
+from gateway.retrieve import check_named, named_keys
 
 
 class Level(StrEnum):
@@ -81,21 +79,11 @@ class CompareRequest:
             _date(text, option)
         if self.first and self.last and self.first > self.last:
             raise UsageError("--from is after --to")
-        if not all(map(is_uid, self.study_uids)):
-            raise UsageError("a study UID of the list is none")
-        check_single((*self.accession_numbers, *self.patient_ids))
+        check_named(self)
 
     def queries(self) -> Iterator[Mapping[str, str]]:
         """Yield the matching keys of each query at STUDY level: a day at a time where both ends are known."""
-        named = (
-            ("StudyInstanceUID", self.study_uids),
-            ("AccessionNumber", self.accession_numbers),
-            ("PatientID", self.patient_ids),
-        )
-        listed: list[Mapping[str, str]] = [
-            {keyword: SingleValue(value)} for keyword, values in named for value in dict.fromkeys(values)
-        ]
-        for keys in listed or [{"StudyDate": day} if day else {} for day in self._days()]:
+        for keys in named_keys(self) or [{"StudyDate": day} if day else {} for day in self._days()]:
             yield {**self.query, **keys}
 
     def _days(self) -> Iterator[str]:

@@ -62,13 +62,7 @@ class MigrateContext:
 
     async def read(self, query: Callable[[Connection], T]) -> T:
         """Ask the ledger, which has everything that was answered 0000 before."""
-
-        def ask() -> T:
-            self.barrier()
-            with self.ledger.read() as connection:
-                return query(connection)
-
-        return await trio.to_thread.run_sync(ask, limiter=self.threads)
+        return await trio.to_thread.run_sync(partial(self.ledger.ask, query, after=self.barrier), limiter=self.threads)
 
     async def write(self, change: Callable[[Connection], T]) -> T:
         """Change the ledger, durably."""

@@ -14,7 +14,7 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from gateway.core.domain import DeliveryState
+from gateway.core.domain import WORKING, DeliveryState
 from gateway.jobs.migrate.request import MigrationRequest
 from gateway.ledger.deliveries import progress
 from gateway.ledger.deliveries.progress import Scope, StudyDelivery
@@ -53,7 +53,7 @@ def lines(
 def is_settled(connection: Connection, job_id: int, destinations: Sequence[str]) -> bool:
     """Tell whether nothing of the migration is on its way any more."""
     states = progress.count_states(connection, Scope(job_id=job_id, destinations=tuple(destinations)))
-    return not any(one.state in progress.WORKING for one in states)
+    return not any(one.state in WORKING for one in states)
 
 
 def by_destination(states: Sequence[StudyDelivery], study: str | None = None) -> Line:

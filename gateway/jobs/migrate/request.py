@@ -12,12 +12,10 @@ from dataclasses import asdict, dataclass, fields, replace
 from datetime import date, timedelta
 from typing import Any
 
-from gateway.core.domain import Priority, is_uid
+from gateway.core.domain import Priority
 from gateway.core.errors import UsageError
 from gateway.core.single_values import SingleValue
-from gateway.retrieve import JobSpec, check_single
-
-_KEYWORDS = {"study_uids": "StudyInstanceUID", "accession_numbers": "AccessionNumber", "patient_ids": "PatientID"}
+from gateway.retrieve import KEYWORDS, JobSpec, check_named
 
 
 @dataclass(frozen=True)
@@ -48,7 +46,7 @@ class MigrationRequest:
     priority: Priority = Priority.LOW
 
     def __post_init__(self) -> None:
-        ways = [bool(self.first or self.last), *(bool(getattr(self, name)) for name in _KEYWORDS)]
+        ways = [bool(self.first or self.last), *(bool(getattr(self, name)) for name in KEYWORDS)]
         if sum(ways) != 1:
             raise UsageError("name the studies in one way: --from and --to, or --list")
         if self.first or self.last:
@@ -57,9 +55,7 @@ class MigrationRequest:
                 raise UsageError("--from is after --to (--reverse begins with the last day)")
         if (self.moves is not None and self.moves < 1) or not 0 < (1.0 if self.max_used is None else self.max_used) <= 1:
             raise UsageError("--moves: expected 1 or more; --max-used: a share from 0 to 1")
-        if not all(map(is_uid, self.study_uids)):
-            raise UsageError("a study UID of the list is none")
-        check_single((*self.accession_numbers, *self.patient_ids))
+        check_named(self)
 
     @staticmethod
     def _date(text: str, option: str) -> date:
@@ -81,11 +77,11 @@ class MigrationRequest:
         """Return the matching keys of the C-FIND that lists a portion (PS3.4 §C.2.2.2)."""
         if self.first:
             return {"StudyDate": label.replace("-", "")}
-        keyword = next(keyword for name, keyword in _KEYWORDS.items() if getattr(self, name))
+        keyword = next(keyword for name, keyword in KEYWORDS.items() if getattr(self, name))
         return {keyword: SingleValue(self._values()[int(label[1:]) - 1])}
 
     def _values(self) -> tuple[str, ...]:
-        return next(values for name in _KEYWORDS if (values := tuple(dict.fromkeys(getattr(self, name)))))
+        return next(values for name in KEYWORDS if (values := tuple(dict.fromkeys(getattr(self, name)))))
 
     def criteria(self) -> str:
         """Return the request as canonical JSON."""

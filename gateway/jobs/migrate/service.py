@@ -15,12 +15,14 @@ from functools import partial
 import trio
 
 from gateway.config.settings import DicomDestination, Settings
-from gateway.core.errors import GatewayError, GatewayStopping, JobFailed, LedgerError, UsageError, leaf, require_known
+from gateway.core.errors import GatewayError, GatewayStopping, JobFailed, UsageError, leaf, require_known
 from gateway.core.log import get_logger
+from gateway.core.tasks.background import Background
 from gateway.jobs.migrate import report
 from gateway.jobs.migrate.context import Listed, MigrateContext
 from gateway.jobs.migrate.request import MigrationRequest
 from gateway.jobs.migrate.runner import Migration
+from gateway.jobs.starts import record_end
 from gateway.jobs.working_hours import Window
 from gateway.ledger.jobs import planning, starts
 
@@ -31,9 +33,6 @@ KEEP_EVERY_S = 2.0
 
 KEEP_SHARE = 20
 """They cost the gateway no more than one part in this many of its time."""
-
-RECORD_S = 10.0
-"""The longest time that recording how a migration ended may take."""
 
 Whole = Callable[[], AbstractAsyncContextManager[None]]
 """Entered for as long as a long operation runs; cancels it, with `GatewayStopping`, when the gateway stops."""
@@ -50,7 +49,7 @@ class Running:
     error: GatewayError | None = None
 
 
-class Migrations:
+class Migrations(Background):
     """Starts, follows and stops migrations. `running` are those under way, by the id of their job."""
 
     def __init__(
@@ -62,14 +61,6 @@ class Migrations:
         self._context = context
         self._possible = possible
         self._whole = whole
-        self._nursery: trio.Nursery | None = None
-
-    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Be there for `start` until cancelled."""
-        async with trio.open_nursery() as nursery:
-            self._nursery = nursery
-            task_status.started()
-            await trio.sleep_forever()
 
     async def carry_on(self) -> None:
         """Start what was detached and did not come to its end."""
@@ -222,13 +213,7 @@ class Migrations:
         if job_id is None:
             return
         why = "" if error is None or isinstance(error, GatewayStopping) else str(error)
-        with trio.CancelScope(shield=True, deadline=trio.current_time() + RECORD_S):
-            try:
-                await self._context.write(
-                    partial(starts.end, name=starts.of_migration(job_id), error=why, now=self._context.clock())
-                )
-            except LedgerError as unwritten:
-                log.warning("end_not_recorded", job=job_id, error=str(unwritten))
+        await record_end(self._context.ledger, starts.of_migration(job_id), error=why, now=self._context.clock())
 
     def destinations(self, request: MigrationRequest) -> tuple[str, ...]:
         """Return where a migration brings what it moves.

@@ -54,9 +54,5 @@ class SyncContext:
             LedgerUnavailable: the ledger cannot be read, or does not take what was answered.
 
         """
-        return await self.ask(partial(self._underway, study, destination, by_routes))
-
-    def _underway(self, study: str, destination: str, by_routes: bool) -> Underway:
-        self.barrier()
-        with self.ledger.read() as connection:
-            return underway(connection, study, destination, by_routes=by_routes)
+        query = partial(underway, study_instance_uid=study, destination=destination, by_routes=by_routes)
+        return await self.ask(partial(self.ledger.ask, query, after=self.barrier))

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from gateway.core.backoff import doubling_s
+
 LONGEST_PAUSE_S = 3600.0
 """The longest time that a study waits for its next try."""
 
@@ -43,7 +45,7 @@ def may_try(earlier: Attempt | None, lacking: object, now: float, interval_s: fl
 
 def pause(tries: int, interval_s: float) -> float:
     """Return the seconds between a failed try, the `tries`-th in a row, and the next: doubling from `interval_s`."""
-    return max(interval_s, min(LONGEST_PAUSE_S, interval_s * 2.0 ** min(tries - 1, 32)))
+    return max(interval_s, doubling_s(interval_s, LONGEST_PAUSE_S, tries))
 
 
 def until_compared(agreed: int, interval_s: float, compare_every_s: float, *, counted: bool) -> float:
@@ -54,4 +56,4 @@ def until_compared(agreed: int, interval_s: float, compare_every_s: float, *, co
     """
     if counted:
         return compare_every_s
-    return min(compare_every_s, max(interval_s, min(UNCOUNTED_S, interval_s * 2.0 ** min(agreed - 1, 32))))
+    return min(compare_every_s, max(interval_s, doubling_s(interval_s, UNCOUNTED_S, agreed)))

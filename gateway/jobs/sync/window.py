@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import date, datetime, time, timedelta, tzinfo
 
-from gateway.core.dates import Days
+from gateway.core.dates import Days, dicom_range
 
 _TIME = re.compile(r"(\d{2})(?::?(\d{2})(?::?(\d{2})(?:\.\d{1,6})?)?)?")
 _DATE = re.compile(r"(\d{4})[-.]?(\d{2})[-.]?(\d{2})")
@@ -65,11 +65,6 @@ def joined(spans: Iterable[tuple[date, date]]) -> list[tuple[date, date]]:
         else:
             result.append((first, last))
     return result
-
-
-def dicom_range(first: date, last: date) -> str:
-    """Return the value that matches dates from `first` to `last` (PS3.4 §C.2.2.2.5)."""
-    return f"{first:%Y%m%d}" if first == last else f"{first:%Y%m%d}-{last:%Y%m%d}"
 
 
 def latest_moment(study_date: str, study_time: str, zone: tzinfo | None) -> float | None:

@@ -1,14 +1,28 @@
-"""Writing many rows by the driver's own words: what SQLAlchemy does for each row costs more than the row itself."""
+"""Many rows at a time: in parts that fit into one statement, and written by the driver's own words.
+
+SQLAlchemy does more for each row than the row itself costs.
+"""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from operator import itemgetter
-from typing import Any
+from typing import Any, TypeVar
 
 from sqlalchemy import Column, Connection, Table, Update, insert
 from sqlalchemy.engine.interfaces import Dialect
+
+T = TypeVar("T")
+
+CHUNK = 500
+"""Values in one ``IN``: within the limit of bound parameters of every database."""
+
+
+def chunks(values: Sequence[T]) -> Iterator[Sequence[T]]:
+    """Yield `values` in parts that fit into one ``IN``."""
+    return (values[start : start + CHUNK] for start in range(0, len(values), CHUNK))
+
 
 _Arrange = Callable[[tuple[Any, ...]], Any]
 """Brings a row into the form that the driver takes for a statement."""

@@ -14,7 +14,7 @@ from sqlalchemy import Connection, Update, bindparam, update
 
 from gateway.core.domain import DeliveryState as S
 from gateway.core.errors import IllegalTransition
-from gateway.ledger.database.rows import RowUpdate
+from gateway.ledger.database.rows import RowUpdate, chunks
 from gateway.ledger.database.schema import deliveries
 
 ALLOWED: Mapping[S, frozenset[S]] = {
@@ -30,10 +30,6 @@ ALLOWED: Mapping[S, frozenset[S]] = {
     S.HELD: frozenset({S.PENDING, S.DROPPED, S.HELD}),
     S.DROPPED: frozenset({S.PENDING}),
 }
-
-
-CHUNK = 500
-"""Deliveries in one statement; databases bound the number of parameters."""
 
 
 def sources_of(new: S) -> frozenset[S]:
@@ -60,9 +56,9 @@ def move(
     """
     start = _start(new, None if only_from is None else frozenset(only_from))
     statement, changed = _statement(tuple(sorted(columns))), 0
-    for chunk in range(0, len(delivery_ids), CHUNK):
+    for chunk in chunks(delivery_ids):
         named = {f"new_{name}": value for name, value in columns.items()}
-        values = {"ids": delivery_ids[chunk : chunk + CHUNK], "start": start, "new_state": new, "new_changed_at": now, **named}
+        values = {"ids": chunk, "start": start, "new_state": new, "new_changed_at": now, **named}
         changed += connection.execute(statement, values).rowcount
     return changed
 

@@ -210,6 +210,18 @@ class Ledger:
         except SQLAlchemyError as error:
             raise self._failure(error) from error
 
+    def ask(self, query: Callable[[Connection], T], *, after: Callable[[], object] | None = None) -> T:
+        """Return what `query` reads of a consistent snapshot, once `after` has returned.
+
+        Raises:
+            LedgerUnavailable, LedgerDamaged: as `read`; and whatever `after` and `query` raise.
+
+        """
+        if after is not None:
+            after()
+        with self.read() as connection:
+            return query(connection)
+
     @property
     def damage(self) -> LedgerDamaged | None:
         """Return why nothing is read or written any more, None while all is well. Costs nothing."""

@@ -13,12 +13,8 @@ from dataclasses import dataclass
 from sqlalchemy import ColumnElement, CompoundSelect, Connection, func, or_, select, true, union
 
 from gateway.core.domain import DeliveryState as S
+from gateway.ledger.database.rows import chunks
 from gateway.ledger.database.schema import arrivals, deliveries, expected_instances, instances, retrievals
-
-WORKING = frozenset({S.PENDING, S.SENDING, S.DEFERRED, S.DELIVERED})
-"""The gateway still works on it by itself; held and dropped ones wait for a person or for nobody."""
-
-CHUNK = 500
 
 _CURRENT = instances.c.superseded_by.is_(None)
 _OWED = deliveries.c.state.in_(sorted({S.PENDING, S.SENDING, S.DEFERRED, S.HELD}))
@@ -129,8 +125,7 @@ def _instances(scope: Scope) -> Iterator[ColumnElement[bool]]:
         studies = select(retrievals.c.study_instance_uid).where(retrievals.c.job_id == scope.job_id)
         asked = or_(_CURRENT, instances.c.study_instance_uid.in_(studies))
         yield instances.c.sop_instance_uid.in_(_retrieved(scope.job_id)) & asked
-    for start in range(0, len(scope.instance_ids), CHUNK):
-        yield instances.c.id.in_(scope.instance_ids[start : start + CHUNK])
+    yield from (instances.c.id.in_(chunk) for chunk in chunks(scope.instance_ids))
 
 
 def _retrieved(job_id: int) -> CompoundSelect[tuple[str]]:

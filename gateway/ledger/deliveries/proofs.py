@@ -14,10 +14,10 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, Select, bindparam, func, select
 
 from gateway.core.domain import Content, DeliveryState, Proof
+from gateway.ledger.database.rows import chunks
 from gateway.ledger.database.schema import arrivals, commitment_items, commitments, deliveries, instances, retrievals
 from gateway.ledger.database.transitions import move
 from gateway.ledger.deliveries.claiming import rivals, verify
-from gateway.ledger.received.instances import chunks
 
 WAS_THERE = "the destination listed it before it was sent: whether it took what was sent, or kept what it had, is not known"
 

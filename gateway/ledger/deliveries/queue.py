@@ -14,10 +14,11 @@ from sqlalchemy import ColumnElement, Connection, Select, and_, exists, func, no
 
 from gateway.core.domain import Action
 from gateway.core.domain import DeliveryState as S
+from gateway.ledger.database.rows import chunks
 from gateway.ledger.database.schema import deliveries, instances
 from gateway.ledger.database.transitions import move
 from gateway.ledger.deliveries.overview import UNSETTLED
-from gateway.ledger.received.instances import BytesState, chunks, make_newest
+from gateway.ledger.received.instances import BytesState, make_newest
 
 HELD_BY_HAND = "held by hand"
 

@@ -14,10 +14,10 @@ from sqlalchemy import ColumnElement, Connection, bindparam, select, text, updat
 
 from gateway.core.domain import Consignment, Content
 from gateway.core.domain import DeliveryState as S
+from gateway.ledger.database.rows import chunks
 from gateway.ledger.database.schema import deliveries, instances
 from gateway.ledger.database.transitions import move
 from gateway.ledger.deliveries.claiming import CLAIMABLE, consignment_columns, consignment_of, mark_gone
-from gateway.ledger.received.instances import chunks
 
 _UNDONE = text("deliveries.sent_as IS NOT NULL AND deliveries.state IN ('pending', 'deferred', 'sending')")
 """As a literal: SQLite uses the partial index `deliveries_transcoded` only where it can prove the condition without parameters."""

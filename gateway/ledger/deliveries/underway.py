@@ -6,9 +6,8 @@ from dataclasses import dataclass
 
 from sqlalchemy import ColumnElement, Connection, and_, exists, or_, select
 
-from gateway.core.domain import DeliveryState
+from gateway.core.domain import WORKING, DeliveryState
 from gateway.ledger.database.schema import arrivals, deliveries, instances, jobs, retrievals
-from gateway.ledger.deliveries.progress import WORKING
 
 BY_HAND = "send"
 """The association that stands with instances that `gateway send` took in: no route was asked about them."""

@@ -321,11 +321,6 @@ def came_of_study(connection: Connection, retrieval_id: int, study_instance_uid:
     return [Came(*row) for row in rows]
 
 
-def received_of_study(connection: Connection, retrieval_id: int, study_instance_uid: str) -> dict[str, int]:
-    """Return the SOP Instance UIDs of what `came_of_study` with their data sets' lengths in bytes."""
-    return lengths(came_of_study(connection, retrieval_id, study_instance_uid))
-
-
 def conflicts(connection: Connection, retrieval_id: int) -> int:
     """Count the instances that came for the retrieval with other content than was known under their SOP Instance UIDs."""
     return int(connection.execute(_CONFLICTS, {"retrieval": retrieval_id}).scalar_one())

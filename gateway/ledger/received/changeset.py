@@ -15,10 +15,10 @@ from typing import Any
 from sqlalchemy import Connection, Select, bindparam, exists, func, select, update
 
 from gateway.core.domain import SETTLED, Content, DeliveryState
-from gateway.ledger.database.rows import RowInsert, RowUpdate
+from gateway.ledger.database.rows import RowInsert, RowUpdate, chunks
 from gateway.ledger.database.schema import arrivals, deliveries, instances
 from gateway.ledger.database.transitions import Move
-from gateway.ledger.received.instances import FRESH, MISSING_REASON, Arrival, ArrivalOutcome, BytesState, chunks, held_as_unfit
+from gateway.ledger.received.instances import FRESH, MISSING_REASON, Arrival, ArrivalOutcome, BytesState, held_as_unfit
 
 _OLDER = instances.alias("older")
 

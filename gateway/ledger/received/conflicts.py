@@ -14,9 +14,10 @@ from sqlalchemy import ColumnElement, Connection, FromClause, func, or_, select,
 
 from gateway.core.domain import Content
 from gateway.core.domain import DeliveryState as S
+from gateway.ledger.database.rows import chunks
 from gateway.ledger.database.schema import deliveries, instances
 from gateway.ledger.database.transitions import move
-from gateway.ledger.received.instances import SAME_CONTENT, SUPERSEDED, chunks
+from gateway.ledger.received.instances import SAME_CONTENT, SUPERSEDED
 
 _OLDER, _NEWER = instances.alias("older"), instances.alias("newer")
 

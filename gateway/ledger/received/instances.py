@@ -5,31 +5,26 @@ Every function takes a `Connection` first; those that change something belong in
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from types import MappingProxyType
-from typing import Any, TypeVar
+from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Row, and_, insert, or_, select, update
 
-from gateway.core.domain import SETTLED, Content, DeliveryState, InstanceIdentity, Mode, Priority, Provenance
+from gateway.core.domain import SETTLED, WORKING, Content, DeliveryState, InstanceIdentity, Mode, Priority, Provenance
 from gateway.ledger.database import transitions
+from gateway.ledger.database.rows import chunks
 from gateway.ledger.database.schema import deliveries, instances
-
-T = TypeVar("T")
 
 MISSING_REASON = "the spooled bytes are missing"
 SUPERSEDED = "superseded by other content under the same SOP Instance UID"
 SAME_CONTENT = "the same elements and pixels came in another encoding, which goes in its place"
 CAME_WELL = "its source was asked for it again and sent it as it should be, which goes in its place"
 
-_CHUNK = 500
-"""Values in one ``IN``: within the limit of bound parameters of every database."""
-
 NO_MODES: Mapping[str, Mode] = MappingProxyType({})
 
-UNDERWAY = frozenset({DeliveryState.PENDING, DeliveryState.SENDING, DeliveryState.DEFERRED, DeliveryState.DELIVERED})
 FRESH: dict[str, Any] = {
     "attempts": 0,
     "status": None,
@@ -295,7 +290,7 @@ def held(connection: Connection, instance_id: int, destinations: Sequence[str]) 
 
 def underway(connection: Connection, instance_id: int, destinations: Sequence[str]) -> tuple[str, ...]:
     """Return those of `destinations`, in their order, that the instance is neither settled nor held at."""
-    moving = and_(_of(instance_id, destinations), deliveries.c.state.in_(sorted(UNDERWAY)))
+    moving = and_(_of(instance_id, destinations), deliveries.c.state.in_(sorted(WORKING)))
     names = set(connection.execute(select(deliveries.c.destination).where(moving)).scalars())
     return tuple(name for name in destinations if name in names)
 
@@ -351,8 +346,3 @@ def _stored(row: Row[Any]) -> StoredInstance:
     provenance = Provenance(row.calling_ae, row.called_ae, row.address, row.association, row.source)
     state = BytesState(row.bytes_state)
     return StoredInstance(row.id, identity, content, provenance, state, row.superseded_by, row.routed, row.received_at)
-
-
-def chunks(values: Sequence[T]) -> Iterator[Sequence[T]]:
-    """Yield `values` in parts that fit into one ``IN``."""
-    return (values[start : start + _CHUNK] for start in range(0, len(values), _CHUNK))

@@ -12,8 +12,9 @@ from sqlalchemy import ColumnElement, Connection, and_, delete, exists, func, se
 
 from gateway.core.domain import SETTLED, Content, DeliveryState
 from gateway.ledger.database import transitions
+from gateway.ledger.database.rows import chunks
 from gateway.ledger.database.schema import commitments, deliveries, instances, jobs, retrievals
-from gateway.ledger.received.instances import MISSING_REASON, BytesState, chunks
+from gateway.ledger.received.instances import MISSING_REASON, BytesState
 
 _KEPT = text("instances.bytes_state = 'kept'")
 """As a literal: SQLite uses the partial index `instances_kept` only where it can prove the condition without parameters."""

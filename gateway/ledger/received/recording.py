@@ -16,11 +16,10 @@ from dataclasses import replace
 
 from sqlalchemy import Connection, and_, select, update
 
-from gateway.core.domain import SETTLED, DeliveryState
+from gateway.core.domain import SETTLED, WORKING, DeliveryState
 from gateway.ledger.database.schema import deliveries, instances
 from gateway.ledger.received.changeset import Changeset, Current
 from gateway.ledger.received.instances import (
-    UNDERWAY,
     Arrival,
     ArrivalOutcome,
     BytesState,
@@ -158,7 +157,7 @@ def _as_known(changes: Changeset, arrival: Arrival, known: Current, *, again: bo
         changes.owe(known, arrival)
         changes.route(known, routed=True)
     changes.hasten(known, destinations, int(arrival.priority))
-    queued = tuple(name for name in destinations if known.owed[name].state in UNDERWAY)
+    queued = tuple(name for name in destinations if known.owed[name].state in WORKING)
     return Recorded(known.id, ArrivalOutcome.DUPLICATE, arrival, bytes_needed=taken, queued=queued, rests_on=rests_on)
 
 

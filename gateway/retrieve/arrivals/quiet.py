@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import trio
 
+from gateway.core.tasks.wake_ups import Pulse
 from gateway.retrieve.arrivals.correlate import Watch
-from gateway.retrieve.context import Signal
 from gateway.retrieve.recovery import Patience
 
 
@@ -23,7 +23,7 @@ class Settled:
 
 async def settle(
     watch: Watch,
-    signal: Signal,
+    signal: Pulse,
     patience: Patience,
     *,
     missing: Callable[[], int | None],

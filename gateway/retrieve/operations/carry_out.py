@@ -22,7 +22,7 @@ from gateway.retrieve.context import RetrieveContext, Source
 from gateway.retrieve.operations import c_get
 from gateway.retrieve.operations.method import Method
 from gateway.retrieve.recovery import AcceptanceOrder, End, Target
-from gateway.retrieve.source.association_pool import AssociationPool
+from gateway.retrieve.source.associations import SourceAssociations
 from gateway.retrieve.source.call import GET_QUIET_S, Move, Moved
 from gateway.retrieve.verdict.tally import Expectation
 
@@ -68,7 +68,7 @@ class Asking:
         message_id, identifier = self._message_id(), listing.move_identifier(target)
         heard, info = c_get.Heard(self.context.storage()), self._info()
         get = Move(
-            AssociationPool(partial(self.source.connect, contexts), keep_s=0.0),
+            SourceAssociations(partial(self.source.connect, contexts), keeps=False),
             lambda requestor: requestor.get(identifier, storage=heard, info=info, message_id=message_id),
             message_id=message_id,
             watch=self.watch,

@@ -15,11 +15,12 @@ from gateway.association.dimse.services import StorageService
 from gateway.association.scu.requestor import next_message_id
 from gateway.core.domain import Priority
 from gateway.core.log import get_logger
+from gateway.core.tasks.wake_ups import Pulse
 from gateway.ledger.peers import learned
 from gateway.retrieve import listing
 from gateway.retrieve.arrivals.correlate import Watch
 from gateway.retrieve.arrivals.quiet import settle
-from gateway.retrieve.context import RetrieveContext, Signal, Source
+from gateway.retrieve.context import RetrieveContext, Source
 from gateway.retrieve.operations.c_get import Heard
 from gateway.retrieve.recovery import End, Patience, Target
 from gateway.retrieve.single.captures import Capture
@@ -39,7 +40,7 @@ class _Asking:
         self._source = source
         self._target = target
         self._heard = Heard(storage)
-        self._signal = Signal()
+        self._signal = Pulse()
         self.watch = Watch(0, source.name, self._signal.give, flowed_at=source.flowed_at)
         self.capture = Capture(source.name, target.uids[0], next_message_id(), self._heard, self._came)
 

@@ -16,10 +16,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from gateway.association.dimse.services import AssociationInfo, Reception, StorageService, StoreRequest
+from gateway.association.dimse.statuses import CANNOT_UNDERSTAND
 from gateway.core.errors import Refusal
-
-UNABLE_TO_PROCESS = 0xC000
-"""The status answered to an instance that came for a capture which has it already, or is over (PS3.4 §B.2.3)."""
 
 REMEMBERED = 1000
 """So many captures that are over are known, so that what comes late for them is refused."""
@@ -84,7 +82,7 @@ class Captures:
                 self._suspect(association, request.sop_instance_uid)
                 return None
             if capture.taken or capture.over:
-                raise Refusal(UNABLE_TO_PROCESS, "it was asked for once")
+                raise Refusal(CANNOT_UNDERSTAND, "it was asked for once")
             capture.taken = True
             return capture
 

@@ -10,16 +10,15 @@ import math
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 import trio
 
+from gateway.association.dimse import statuses
 from gateway.association.scu.requestor import Requestor, SubOperations
 from gateway.core.errors import (
     AssociationAborted,
-    AssociationEnded,
     AssociationError,
     AssociationRejected,
     GatewayError,
@@ -27,10 +26,11 @@ from gateway.core.errors import (
     TlsFailed,
 )
 from gateway.core.log import get_logger
+from gateway.core.tasks.wake_ups import ThreadEvent
 from gateway.retrieve.arrivals.correlate import Watch
 from gateway.retrieve.operations.method import Method
 from gateway.retrieve.recovery import End
-from gateway.retrieve.source.association_pool import AssociationPool
+from gateway.retrieve.source.associations import SourceAssociations
 
 T = TypeVar("T")
 log = get_logger()
@@ -57,27 +57,22 @@ JOIN_S = 5.0
 class Call(Generic[T]):
     """An association and the work done on it. `run` is for one thread; `kill` and `cancel` may come from any."""
 
-    def __init__(self, associations: AssociationPool, work: Callable[[Requestor], T]) -> None:
+    def __init__(self, associations: SourceAssociations, work: Callable[[Requestor], T]) -> None:
         self._associations = associations
         self._work = work
         self._lock = threading.Lock()
         self._requestor: Requestor | None = None
         self._killed = False
         self._begun = False
-        self._ended = trio.Event()
-        self._token = trio.lowlevel.current_trio_token()
+        self._ended = ThreadEvent()
 
     def run(self) -> T:
         """Associate, or take an association that is open, and do the work. Blocks; raises what the work raises."""
         self._begun = True
         try:
-            kept = self._associations.take()
-            if kept is not None:
-                with suppress(AssociationEnded):  # its peer had ended it before anything was sent
-                    return self._on(kept)
-            return self._on(self._associations.open())
+            return self._associations.ask(self._on, keep=lambda: not self._killed)
         finally:
-            tell_trio(self._token, self._ended.set)
+            self._ended.set()
 
     def _on(self, requestor: Requestor) -> T:
         with self._lock:
@@ -85,18 +80,10 @@ class Call(Generic[T]):
             if self._killed:
                 requestor.kill()
         try:
-            result = self._work(requestor)
-        except BaseException:
-            requestor.abort()
-            raise
+            return self._work(requestor)
         finally:
             with self._lock:
                 self._requestor = None
-        if self._killed:
-            requestor.release()
-        else:
-            self._associations.give_back(requestor)
-        return result
 
     def kill(self) -> None:
         """End the association at once; before it is open, end it as soon as it is."""
@@ -156,7 +143,7 @@ class Call(Generic[T]):
         return self._ended.is_set()
 
 
-async def converse(associations: AssociationPool, work: Callable[[Requestor], T], limiter: trio.CapacityLimiter) -> T:
+async def converse(associations: SourceAssociations, work: Callable[[Requestor], T], limiter: trio.CapacityLimiter) -> T:
     """Return what `work` returns for an association that nobody else uses meanwhile.
 
     Raises:
@@ -196,9 +183,19 @@ class Moved:
         return f"the source answered {self.last.status:04X} (completed {self.last.completed or 0}, failed {self.failed})"
 
 
-UNKNOWN_DESTINATION = 0xA801
-_BUSY = frozenset({0xA700, 0xA701, 0xA702, 0x0213})
-_NEVER = frozenset({UNKNOWN_DESTINATION, 0x0122, 0x0124, 0x0210, 0x0211, 0x0212})
+_BUSY = frozenset(
+    {statuses.OUT_OF_RESOURCES, statuses.UNABLE_TO_COUNT_MATCHES, statuses.UNABLE_TO_SEND, statuses.RESOURCE_LIMITATION}
+)
+_NEVER = frozenset(
+    {
+        statuses.MOVE_DESTINATION_UNKNOWN,
+        statuses.SOP_CLASS_NOT_SUPPORTED,
+        statuses.NOT_AUTHORIZED,
+        statuses.DUPLICATE_INVOCATION,
+        statuses.UNRECOGNIZED_OPERATION,
+        statuses.MISTYPED_ARGUMENT,
+    }
+)
 
 
 def end_of(last: SubOperations) -> End:
@@ -217,7 +214,7 @@ class Move:
 
     def __init__(
         self,
-        associations: AssociationPool,
+        associations: SourceAssociations,
         request: Callable[[Requestor], Iterator[SubOperations]],
         *,
         message_id: int,
@@ -296,7 +293,7 @@ class Move:
 class _MoveCall(Call[None]):
     """A call that is stopped by C-CANCEL, and by abort only when the source does not end it then."""
 
-    def __init__(self, associations: AssociationPool, work: Callable[[Requestor], None], message_id: int) -> None:
+    def __init__(self, associations: SourceAssociations, work: Callable[[Requestor], None], message_id: int) -> None:
         super().__init__(associations, work)
         self._message_id = message_id
         self.grace_s = CANCEL_GRACE_S
@@ -307,11 +304,3 @@ class _MoveCall(Call[None]):
             await self._ended.wait()
             return True
         return await self.end()
-
-
-def tell_trio(token: trio.lowlevel.TrioToken, function: Callable[[], object]) -> None:
-    """Run `function` in trio from any thread; the run may be over, and then nobody waits for it."""
-    try:
-        token.run_sync_soon(function, idempotent=True)
-    except trio.RunFinishedError:
-        log.debug("trio_run_over")

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from gateway.association.dimse.statuses import MOVE_DESTINATION_UNKNOWN
 from gateway.core.errors import PeerTimeout, PeerUnreachable
 from gateway.retrieve.arrivals.correlate import Watch
 from gateway.retrieve.operations.method import Method
 from gateway.retrieve.recovery import AcceptanceOrder, End, Step
-from gateway.retrieve.source.call import UNKNOWN_DESTINATION, Moved
+from gateway.retrieve.source.call import Moved
 from gateway.retrieve.verdict.tally import instances
 
 
@@ -18,7 +19,7 @@ def trouble(moved: Moved | None, watch: Watch, registration: Callable[[], str]) 
         return []
     if moved.method is Method.GET:
         return [f"C-GET: {moved.words()}" if moved.words() else ""]
-    if moved.last is not None and moved.last.status == UNKNOWN_DESTINATION:
+    if moved.last is not None and moved.last.status == MOVE_DESTINATION_UNKNOWN:
         return [f"the source does not know us as a move destination (A801): register {registration()} in it"]
     if not (watch.arrivals or moved.end is End.REFUSED):
         return _nothing_came(moved, watch, registration)

@@ -15,6 +15,7 @@ from typing import Any
 
 from gateway.core.domain import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME, MAX_UID_LENGTH, InstanceIdentity, Provenance
 from gateway.dicom import part10
+from gateway.dicom.elements import of_bytes
 
 MAX_HEAD_LENGTH = 4096
 """More than any head that `encode` makes: every value is bounded."""
@@ -74,12 +75,6 @@ def sealed(head: bytes, seal_at: int, digest: str, length: int) -> bytes:
     return b"".join((head[:seal_at], seal(digest, length), head[seal_at + len(_UNSEALED) :]))
 
 
-def plain_head(identity: InstanceIdentity) -> bytes:
-    """Return preamble and File Meta Information for a data set that has none of its own."""
-    head, seal_at = encode(identity, Provenance("", "", "", ""))
-    return sealed(head, seal_at, "0" * 32, 0)
-
-
 def seal(digest: str, length: int) -> bytes:
     """Return what takes the place that `encode` left open."""
     return f'{{"xxh3":"{digest}","length":"{length:020d}"'.encode()
@@ -87,14 +82,14 @@ def seal(digest: str, length: int) -> bytes:
 
 def decode(head: bytes) -> Head | None:
     """Return what the first bytes of a spooled file say, or None where they are not a sealed head of ours."""
-    if head[part10.PREAMBLE_LENGTH : len(part10.PREAMBLE)] != part10.PREFIX:
-        return None
     try:
-        meta = part10.read_meta(lambda offset, size: head[offset : offset + size], len(part10.PREAMBLE))
+        meta = part10.meta_in(of_bytes(head))
+        if meta is None or meta.stated_end is None:
+            return None
         private = meta.values[part10.PRIVATE_INFORMATION].rstrip(b" \x00")
         sealed = _SEAL.match(private)
         known = json.loads(private)
-        if sealed is None or not isinstance(known, dict) or meta.stated_end is None:
+        if sealed is None or not isinstance(known, dict):
             return None
         # Ours is right: what looks like more of it is how a peer's data set begins.
         return Head(_identity(meta), _provenance(meta, known), meta.stated_end, int(sealed[2]), sealed[1].decode())

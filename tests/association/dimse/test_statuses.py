@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.association.dimse.statuses import Disposition, StatusKind, find_meaning, is_pending, move_meaning, store_disposition
+from gateway.association.dimse.statuses import Disposition, StatusKind, find_kind, is_pending, store_disposition
 
 STORE = {
     Disposition.DELIVERED: [0x0000],
@@ -36,11 +36,8 @@ def test_a_status_in_no_row_is_judged_by_its_class(status: int, disposition: Dis
 @given(st.integers(0x0001, 0xFFFF))
 def test_every_status_means_something_and_only_0000_is_success(status: int) -> None:
     assert store_disposition(status).disposition is not Disposition.DELIVERED
-    assert find_meaning(status).kind is not StatusKind.SUCCESS
-    assert move_meaning(status).kind is not StatusKind.SUCCESS
+    assert find_kind(status) is not StatusKind.SUCCESS
     assert store_disposition(status).meaning
-    assert find_meaning(status).meaning
-    assert move_meaning(status).meaning
 
 
 @pytest.mark.parametrize(
@@ -63,13 +60,8 @@ def test_every_status_means_something_and_only_0000_is_success(status: int) -> N
         (0x9999, StatusKind.FAILURE),
     ],
 )
-def test_a_move_status_says_how_the_move_stands(status: int, kind: StatusKind) -> None:
-    assert move_meaning(status).kind is kind
-    assert find_meaning(status).kind is kind
-
-
-def test_an_unknown_move_destination_is_called_that() -> None:
-    assert "move destination unknown" in move_meaning(0xA801).meaning
+def test_a_find_status_says_how_the_query_stands(status: int, kind: StatusKind) -> None:
+    assert find_kind(status) is kind
 
 
 def test_only_ff00_and_ff01_are_pending() -> None:

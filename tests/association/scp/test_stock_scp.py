@@ -18,7 +18,6 @@ from gateway.association.dimse.commitment import InstanceReference
 from gateway.association.scu.requestor import Deadlines, RemoteAE, Requestor, associate
 from gateway.association.upper.contexts import (
     COMMITMENT_CONTEXTS,
-    QUERY_RETRIEVE_CONTEXTS,
     STORAGE_COMMITMENT,
     VERIFICATION_CONTEXTS,
     ProposedContext,
@@ -27,6 +26,7 @@ from gateway.association.upper.contexts import (
 from gateway.core.errors import AssociationAborted, AssociationRejected, DimseFailed, PeerTimeout
 from tests.support import data
 from tests.support.deadlines import PATIENT, hasty
+from tests.support.proposals import QUERY_RETRIEVE_CONTEXTS
 from tests.support.sources import dataset_of
 from tests.support.waiting import PATIENCE_S
 

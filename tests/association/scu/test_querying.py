@@ -14,8 +14,6 @@ from gateway.association.dimse.identifier import decode_identifier, encode_ident
 from gateway.association.scu.requestor import Deadlines, RemoteAE, Requestor, SubOperations, associate, next_message_id
 from gateway.association.upper.contexts import (
     COMMITMENT_CONTEXTS,
-    PATIENT_ROOT_FIND,
-    QUERY_RETRIEVE_CONTEXTS,
     STORAGE_COMMITMENT_INSTANCE,
     STUDY_ROOT_FIND,
 )
@@ -31,6 +29,7 @@ from gateway.core.errors import (
 from tests.support.certificates import TestCA
 from tests.support.contexts import client_context, server_context
 from tests.support.deadlines import PATIENT, hasty
+from tests.support.proposals import PATIENT_ROOT_FIND, QUERY_RETRIEVE_CONTEXTS
 from tests.support.scripted import Conversation, decode, encode, scripted_peer
 from tests.support.waiting import PATIENCE_S
 

@@ -15,7 +15,6 @@ from gateway.association.dimse.commitment import InstanceReference
 from gateway.association.scu.requestor import Deadlines, RemoteAE, Requestor, associate, next_message_id
 from gateway.association.upper.contexts import (
     COMMITMENT_CONTEXTS,
-    QUERY_RETRIEVE_CONTEXTS,
     STORAGE_SOP_CLASSES,
     STUDY_ROOT_CONTEXTS,
     VERIFICATION_CONTEXTS,
@@ -29,6 +28,7 @@ from tests.support.dcmtk import dcmqrscp, storescp
 from tests.support.deadlines import PATIENT, hasty
 from tests.support.orthanc import orthanc
 from tests.support.ports import free_port
+from tests.support.proposals import QUERY_RETRIEVE_CONTEXTS
 from tests.support.sources import dataset_of
 from tests.support.waiting import wait_until
 

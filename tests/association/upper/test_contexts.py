@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 
 from gateway.association.upper.contexts import (
     MAX_CONTEXTS,
-    QUERY_RETRIEVE_CONTEXTS,
     STORAGE_SOP_CLASSES,
     VERIFICATION,
     ProposedContext,
@@ -62,8 +61,3 @@ def test_storage_holds_the_standard_s_classes_each_once() -> None:
     assert CT in STORAGE_SOP_CLASSES
     assert VERIFICATION not in STORAGE_SOP_CLASSES
     assert len(set(STORAGE_SOP_CLASSES)) == len(STORAGE_SOP_CLASSES) >= 170
-
-
-def test_a_source_is_asked_for_verification_too() -> None:
-    assert QUERY_RETRIEVE_CONTEXTS[0].abstract_syntax == VERIFICATION
-    assert len({context.abstract_syntax for context in QUERY_RETRIEVE_CONTEXTS}) == len(QUERY_RETRIEVE_CONTEXTS)

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.core import dates
-from gateway.jobs.sync.window import StudyWindow, dicom_range, joined, latest_moment
+from gateway.jobs.sync.window import StudyWindow, joined, latest_moment
 
 BERLIN = ZoneInfo("Europe/Berlin")
 ZONES = st.sampled_from(["UTC", "Europe/Berlin", "America/St_Johns", "Australia/Lord_Howe", "Pacific/Apia"]).map(ZoneInfo)
@@ -131,7 +131,7 @@ def test_patients_and_query_keys_narrow_the_window() -> None:
 
 
 def test_a_span_of_one_day_is_one_date() -> None:
-    assert dicom_range(date(2024, 1, 2), date(2024, 1, 2)) == "20240102"
+    assert dates.dicom_range(date(2024, 1, 2), date(2024, 1, 2)) == "20240102"
 
 
 @pytest.mark.parametrize(("text", "seconds"), [("90s", 90), ("5m", 300), ("12h", 43200), ("2d", 172800)])

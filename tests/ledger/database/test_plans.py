@@ -27,7 +27,7 @@ QUERIES: dict[str, Callable[[Connection], Any]] = {
     "held reasons": overview.held_reasons,
     "holdings": overview.holdings,
     "received": lambda connection: retrievals.received(connection, 1),
-    "received of a study": lambda connection: retrievals.received_of_study(connection, 1, "1.2"),
+    "received of a study": lambda connection: retrievals.came_of_study(connection, 1, "1.2"),
     "conflicts of a retrieval": lambda connection: retrievals.conflicts(connection, 1),
     "unproved": lambda connection: retrievals.unproved(connection, 1),
     "deliveries of a job": lambda connection: progress.count_states(connection, progress.Scope(job_id=1)),

@@ -29,8 +29,7 @@ def note(name: str, value: str = "1") -> Callable[[Connection], None]:
 
 
 def noted(ledger: Ledger) -> set[str]:
-    with ledger.read() as connection:
-        return set(learned.all_of(connection, "fact", now=0.0))
+    return set(ledger.ask(lambda connection: learned.all_of(connection, "fact", now=0.0)))
 
 
 @contextmanager
@@ -65,6 +64,11 @@ def test_a_change_that_fails_takes_no_other_of_its_group_with_it(ledger: Ledger)
         futures = [ledger.submit(change) for change in (note("a"), fail, note("b"), clash, note("c"))]
     assert _answers(futures) == ["done", "ValueError", "done", "ChangeRejected", "done"]
     assert noted(ledger) == {"a", "b", "c"}
+
+
+def test_a_query_sees_what_was_written_before_it_was_let_go_on(ledger: Ledger) -> None:
+    facts = ledger.ask(lambda connection: learned.all_of(connection, "fact", now=0.0), after=lambda: ledger.write(note("a")))
+    assert set(facts) == {"a"}
 
 
 def test_a_change_that_fails_alone_leaves_nothing(ledger: Ledger) -> None:

@@ -106,7 +106,7 @@ def test_with_counts_instances_of_the_study_that_came_for_nobody_count(ledger: L
     arrive(ledger, "1.2.1.4", at=9.0)
 
     with ledger.read() as connection:
-        assert set(retrievals.received_of_study(connection, one.id, "1.2")) == {"1.2.1.1", "1.2.1.2"}
+        assert set(retrievals.lengths(retrievals.came_of_study(connection, one.id, "1.2"))) == {"1.2.1.1", "1.2.1.2"}
 
 
 def test_a_resumed_study_keeps_its_arrivals_and_loses_its_verdict(ledger: Ledger) -> None:
