@@ -29,7 +29,7 @@ from gateway.archives.places.place import SeriesHeld, StudyHeld, Unheld
 from gateway.association.dimse.services import StorageService
 from gateway.association.scu.presence import FIND_CONTEXT
 from gateway.association.scu.requestor import Deadlines, RemoteAE, Requestor, associate
-from gateway.config.settings import DicomDestination, SourceTable
+from gateway.config.settings import Entity
 from gateway.core.domain import is_uid
 from gateway.core.errors import AssociationAborted, GatewayError
 from gateway.security.tls import requestor_context
@@ -54,16 +54,16 @@ MAX_COUNTS = 100_000
 """Counts of studies and series that are kept, to be compared with what is listed of them; beyond that they are forgotten."""
 
 
-def remote_of(table: SourceTable | DicomDestination) -> RemoteAE:
-    """Return the AE of a source or destination, which has a port.
+def remote_of(peer: Entity) -> RemoteAE:
+    """Return what calls `peer`, which has a port.
 
     Raises:
         ConfigurationError: a certificate or key cannot be used.
 
     """
-    assert table.port is not None
-    secure = requestor_context(table.tls) if table.tls else None
-    return RemoteAE(table.ae_title, table.host, table.port, secure, table.tls.server_name if table.tls else None)
+    assert peer.port is not None
+    secure = requestor_context(peer.tls) if peer.tls else None
+    return RemoteAE(peer.ae_title, peer.host, peer.port, secure, peer.tls.server_name if peer.tls else None)
 
 
 class DicomPlace:
