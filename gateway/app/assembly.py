@@ -23,6 +23,7 @@ from gateway.archives.orthanc.encodings import Encodings
 from gateway.association.dimse.services import StorageService
 from gateway.association.scp.acceptor import Acceptor, Limits, ListenerSpec
 from gateway.association.scp.admission import KnownSources
+from gateway.association.scp.service_classes import usual
 from gateway.codec.available import capabilities
 from gateway.codec.workers.pool import Pool
 from gateway.config.settings import Settings
@@ -166,4 +167,4 @@ def _acceptor(settings: Settings, admission: KnownSources, storage: StorageServi
         handshake_timeout_s=listen.handshake_timeout_s,
         max_pdu_bytes=listen.max_pdu_bytes,
     )
-    return Acceptor(listeners, admission=admission, storage=storage, commitment=confirmer, limits=limits)
+    return Acceptor(listeners, admission=admission, services=usual(storage, confirmer), limits=limits)

@@ -17,7 +17,7 @@ from gateway.archives.places import Place, folder, place
 from gateway.archives.places.verified import VerifiedPlace
 from gateway.association.dimse.services import StorageService
 from gateway.codec.workers.pool import Pool
-from gateway.config.settings import DicomDestination, Settings
+from gateway.config.settings import Settings
 from gateway.core.domain import WORKING
 from gateway.core.tasks.wake_ups import tell_trio
 from gateway.intake import FileOutcome, Judging, bring
@@ -157,10 +157,9 @@ def daily(
 
 def _stored_bytes(settings: Settings, destination: str) -> int:
     """Return how much a destination holds on its disk. Raises WebServiceError."""
-    table = settings.destinations[destination]
-    assert isinstance(table, DicomDestination)
-    assert table.rest is not None
-    with closing(Orthanc(table.rest)) as orthanc:
+    rest = settings.destinations[destination].can.rest
+    assert rest is not None
+    with closing(Orthanc(rest)) as orthanc:
         return orthanc.statistics().disk_bytes
 
 

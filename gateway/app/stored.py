@@ -29,19 +29,15 @@ class Stored:
 
     def __init__(self, settings: Settings, spool: Spool, pool: Pool, scratch: Path) -> None:
         """`scratch` is a private folder for files while they are compared; what an earlier run left in it is removed."""
-        # It is fetched by the best way that there is, however the destination is asked what it holds.
-        fetched = {
-            name: table.model_copy(update={"ask": None}) if getattr(table, "ask", None) else table
-            for name, table in settings.destinations.items()
-        }
-        self._settings = settings.model_copy(update={"destinations": fetched, "sources": {}})
+        self._settings = settings.model_copy(update={"sources": {}})
         self._spool, self._pool, self._scratch = spool, pool, scratch
         shutil.rmtree(scratch, ignore_errors=True)
 
     def __call__(self, destination: str) -> Opened:
         """Return what looks into `destination`; nothing is asked yet. Raises NotComparable, ConfigurationError."""
         try:
-            return Opened(place(self._settings, destination), self._spool, self._pool, self._scratch)
+            # It is fetched by the best way that there is, however the destination is asked what it holds.
+            return Opened(place(self._settings, destination, best=True), self._spool, self._pool, self._scratch)
         except UsageError as error:
             raise NotComparable(str(error)) from error
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from gateway.config.environment import FILE_SUFFIX, overlay, secret_files
 from gateway.config.schema import dotted, tables
-from gateway.config.settings import FolderDestination, ListenTlsTable, Settings, TlsTable
+from gateway.config.settings import ListenTlsTable, Settings, TlsTable
 from gateway.core.errors import Problem
 
 GIVEN = (Path("/run/secrets"), Path("/var/run/secrets"))
@@ -41,8 +41,8 @@ def check_access(settings: Settings, config: Path, environ: Mapping[str, str]) -
         problems += _state_files(state)
         warnings += _state_warnings(state)
     for name, table in settings.destinations.items():
-        if isinstance(table, FolderDestination):
-            problems += _folder(table.path, f"destinations.{name}.path")
+        if (folder := table.can.folder) is not None:
+            problems += _folder(folder, f"destinations.{name}.path")
     warnings += _secrets(config, environ)
     warnings += _keys(settings)
     return Findings(tuple(problems), tuple(warnings))
@@ -110,7 +110,7 @@ def _keys(settings: Settings) -> Iterator[Problem]:
     """Find private keys that other users may read."""
     tls: dict[str, TlsTable | ListenTlsTable | None] = {"listen.tls.key": settings.listen.tls}
     tls |= {f"sources.{name}.tls.key": table.tls for name, table in settings.sources.items()}
-    tls |= {f"destinations.{name}.tls.key": getattr(table, "tls", None) for name, table in settings.destinations.items()}
+    tls |= {f"destinations.{name}.tls.key": table.can.tls for name, table in settings.destinations.items()}
     seen: set[Path] = set()
     for key, table in tls.items():
         file = None if table is None else table.key

@@ -8,26 +8,26 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from gateway.config.settings import DicomDestination, SourceTable
+from gateway.config.settings import DestinationTable, SourceTable
 
 DCMTK = "OFFIS_DCMTK_"
 """dcmqrscp and storescp of DCMTK, and every Orthanc, which is built on it."""
 
 
-def advice(table: SourceTable | DicomDestination, implementation_version: str) -> Iterator[str]:
+def advice(table: SourceTable | DestinationTable, implementation_version: str) -> Iterator[str]:
     """Yield what to change in `table`, whose peer named itself `implementation_version`; nothing where all is as it should be.
 
     A table with ``rest`` is an Orthanc's: what only dcmqrscp needs is not said of it.
     """
     if not implementation_version.startswith(DCMTK):
         return
-    orthanc = table.rest is not None
-    if isinstance(table, DicomDestination) and table.associations > 1 and not orthanc:
+    can = table.can
+    if can.store > 1 and can.rest is None:
         yield (
             "if it is dcmqrscp: associations = 1, because it gives two instances one file when two associations store at once "
             "(3.6.7 and 3.6.9)"
         )
-    if not orthanc and table.dicomweb is None:
+    if can.rest is None and can.dicomweb is None:
         yield (
             'if it is an Orthanc: [….rest] or [….dicomweb], or "DefaultEncoding": "Utf8" in its configuration, because it answers '
             "C-FIND in that character set only and drops what it cannot hold"

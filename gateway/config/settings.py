@@ -6,6 +6,7 @@ Units are in the names (``_s`` seconds, ``_bytes`` bytes). Names of sources and 
 from __future__ import annotations
 
 import hashlib
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -110,6 +111,83 @@ class RestTable(Table):
     ca: PemFile | None = None
 
 
+Way = Literal["find", "dicomweb", "rest", "ledger", "folder"]
+"""How a source or destination is asked what it holds; `ledger` does not ask it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Abilities:
+    """The abilities of a source or destination, and by what it has them; None, False or 0 where it has not.
+
+    The table of a kind fills it in, and nothing else knows the kind but the places that build for it (`delivery.build`,
+    `archives.places`): whoever wants something of a source or destination asks `table.can`.
+    """
+
+    best: Way
+    """The best way to ask it what it holds."""
+
+    ask: Way | None = None
+    """The way that the configuration chooses in place of `best`."""
+
+    verify: str = "status"
+    """How it is proved that it has what was delivered, in the configuration's words."""
+
+    send: bool = False
+    """It sends to us: a source."""
+
+    store: int = 0
+    """It is delivered to, by so many sessions at a time: a destination."""
+
+    call: Entity | None = None
+    """It is an application entity."""
+
+    find: Entity | None = None
+    """It can be asked by C-FIND."""
+
+    commit: Entity | None = None
+    """It is asked for storage commitment, and reports by calling us (PS3.4 §J)."""
+
+    confirm: DicomDestination | None = None
+    """It is asked, by associations, for the proof of what it answered."""
+
+    rest: RestTable | None = None
+    """It is an Orthanc with a REST API."""
+
+    dicomweb: RestTable | None = None
+    """It is a DICOMweb service."""
+
+    tls: TlsTable | None = None
+    """It is called over TLS."""
+
+    folder: Path | None = None
+    """Its instances are files here, which we read and write."""
+
+    max_used: float | None = None
+    """A migration waits while a larger share of the file system of `folder` is used, from 0 to 1."""
+
+    max_stored_bytes: int | None = None
+    """A migration waits while `rest` says that more is stored."""
+
+    @property
+    def listing(self) -> Way:
+        """The way in which it is asked what it holds."""
+        return self.ask or self.best
+
+    @property
+    def prove(self) -> bool:
+        """Whether a delivery is proved by more than the status that it was answered with."""
+        return self.verify != "status"
+
+    @property
+    def digest(self) -> bool:
+        """Whether what it stores is compared with what was delivered."""
+        return self.verify == "digest"
+
+
+def _best(table: SourceTable | DicomDestination) -> Way:
+    return "rest" if table.rest is not None else "dicomweb" if table.dicomweb is not None else "find"
+
+
 class SourceTable(Table):
     """``[sources.NAME]``: who may send, and whom we may ask (C-FIND, C-MOVE, C-GET)."""
 
@@ -143,6 +221,29 @@ class SourceTable(Table):
     dicomweb: RestTable | None = None
     # How it is asked what it holds; left out: `rest`, else `dicomweb`, where there is such a table, else by C-FIND.
     ask: Literal["find", "dicomweb", "rest"] | None = None
+
+    @property
+    def calling_ae_title(self) -> None:
+        """The gateway's own."""
+
+    @property
+    def address(self) -> str:
+        """Where it is, for people."""
+        return f"{self.ae_title}@{self.host}:{self.port or '-'}"
+
+    @property
+    def can(self) -> Abilities:
+        """Its abilities."""
+        return Abilities(
+            best=_best(self),
+            ask=self.ask,
+            send=True,
+            call=self,
+            find=None if self.port is None else self,
+            rest=self.rest,
+            dicomweb=self.dicomweb,
+            tls=self.tls,
+        )
 
 
 class RetryTable(Table):
@@ -187,6 +288,33 @@ class DicomDestination(Table):
     # A migration waits while its Orthanc, asked by `rest`, holds more than this on its disk.
     max_stored: Size | None = None
 
+    @property
+    def max_results(self) -> None:
+        """Found out, not configured."""
+
+    @property
+    def address(self) -> str:
+        """Where it is, for people."""
+        return f"{self.ae_title}@{self.host}:{self.port}"
+
+    @property
+    def can(self) -> Abilities:
+        """Its abilities."""
+        return Abilities(
+            best=_best(self),
+            ask=self.ask,
+            verify=self.verify,
+            store=self.associations,
+            call=self,
+            find=self,
+            commit=self if self.verify == "commitment" else None,
+            confirm=self if self.verify != "status" else None,
+            rest=self.rest,
+            dicomweb=self.dicomweb,
+            tls=self.tls,
+            max_stored_bytes=self.max_stored,
+        )
+
 
 class FolderDestination(Table):
     """``[destinations.NAME]`` with ``kind = "folder"``: Part 10 files, one folder a study and series."""
@@ -201,6 +329,19 @@ class FolderDestination(Table):
     # A migration waits while more than this share of its file system is used.
     max_used: Share | None = None
 
+    @property
+    def address(self) -> str:
+        """Where it is, for people."""
+        return str(self.path)
+
+    @property
+    def can(self) -> Abilities:
+        """Its abilities."""
+        return Abilities(best="folder", verify="read back", store=self.associations, folder=self.path, max_used=self.max_used)
+
+
+Entity = SourceTable | DicomDestination
+"""An application entity: how it is called, and how it calls us; without a port it only calls."""
 
 DestinationTable = Annotated[DicomDestination | FolderDestination, Field(discriminator="kind")]
 

@@ -123,9 +123,9 @@ async def _keep(watch: Watch) -> None:
 
 def _peers(settings: Settings) -> list[Peer]:
     return [
-        _peer(name, table, settings)
+        _peer(name, confirming, settings)
         for name, table in settings.destinations.items()
-        if isinstance(table, DicomDestination) and table.verify != "status"
+        if (confirming := table.can.confirm) is not None
     ]
 
 

@@ -194,9 +194,9 @@ class Watch:
 
     async def _prove(self, studies: Sequence[WaitingStudy]) -> None:
         items = await self._read(functools.partial(self._unverified, studies=studies))
-        if self.peer.settings.verify == "commitment":
+        if self.peer.settings.can.commit is not None:
             await self._prove_by_commitment(items)
-        elif self.peer.settings.verify == "digest":
+        elif self.peer.settings.can.digest:
             await self._prove_by_digest(items)
         else:
             await self._prove_by_listing(items)

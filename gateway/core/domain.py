@@ -112,6 +112,46 @@ class Proof(StrEnum):
     """The destination's stored instance has the elements and pixels of the one that was sent."""
 
 
+class StatusClass(StrEnum):
+    """The class of a destination's answer to one instance, in whatever protocol it answers."""
+
+    DONE = "done"
+    """It took the instance: go on to the proof that is asked for."""
+
+    WARNING = "warning"
+    """It took the instance, with a warning that the user can see."""
+
+    DUPLICATE = "duplicate"
+    """It says that it has the instance already: check that, then done."""
+
+    RETRY = "retry"
+    """It is short of something: try again later, capped, then hold."""
+
+    RETRY_ONCE = "retry_once"
+    """One more try in a new session, then hold."""
+
+    REFUSE = "refuse"
+    """Another try cannot help: hold at once."""
+
+    UNKNOWN = "unknown"
+    """The answer leaves open whether it has the instance: ask for it before the next try."""
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """A status that a destination answers: its number in the protocol of its kind, as people write it, its meaning, its class."""
+
+    code: int
+    shown: str
+    meaning: str
+    status_class: StatusClass
+
+    @property
+    def words(self) -> str:
+        """The status for people."""
+        return f"{self.shown} {self.meaning}"
+
+
 class VerdictKind(StrEnum):
     """The verdict on a retrieval (promise 2)."""
 

@@ -16,7 +16,7 @@ from typing import Protocol
 
 from gateway.association.dimse.requests import ByteSource
 from gateway.config.settings import RetryTable
-from gateway.core.domain import Consignment, Content, Proof
+from gateway.core.domain import Consignment, Content, Proof, Status
 from gateway.core.schedule import Schedule
 from gateway.core.throttle import Throttle
 
@@ -25,10 +25,10 @@ class OutcomeKind(StrEnum):
     """The ways in which one attempt to deliver one instance can end."""
 
     ANSWERED = "answered"
-    """The destination answered with the DIMSE status `Outcome.status`."""
+    """The destination answered with `Outcome.status`, a status of its kind, of which `Destination.judge` tells the class."""
 
     STORED = "stored"
-    """The destination took it; there is no DIMSE status."""
+    """The destination took it; there is no status."""
 
     FOUND = "found"
     """Not sent: the destination was asked and has it already."""
@@ -71,6 +71,9 @@ class Outcome:
 
 DAMAGED = "bytes damaged: their digest is not the one they came with"
 """The reason of an `UNREADABLE` outcome whose bytes are there."""
+
+Judge = Callable[[int], Status]
+"""Tells what a status of a destination means. Pure, for any number: one that it never answers is judged by its class."""
 
 Report = Callable[[Outcome], bool]
 """Takes one outcome, on the session's thread, as soon as it is known, and tells whether the next instance is to be sent now."""
@@ -149,6 +152,9 @@ class Destination(Protocol):
     @property
     def instant_proof(self) -> Proof | None:
         """The proof with which a delivered instance is verified at once; None where a proof is asked for later."""
+
+    def judge(self, status: int) -> Status:
+        """Return what a status that it answered means; see `Judge`."""
 
     def open(self) -> Session:
         """Return a new session, not yet connected."""

@@ -16,18 +16,20 @@
 | our bytes missing or damaged | held at once |
 | our bytes not readable this time | backs off; held when the attempts are used up |
 
-Statuses are those of PS3.4 §B.2.3 through `gateway.association.dimse.statuses`.
+| any other status of a destination's kind | by its class: done, warning, duplicate, retry, retry once, refuse, unknown |
+
+The statuses above are those of C-STORE (PS3.4 §B.2.3, `gateway.association.dimse.statuses`). Which class a status is of, its
+destination tells (`Destination.judge`); nothing here knows a protocol.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
-from gateway.association.dimse.statuses import PROCESSING_FAILURE, SUCCESS, Disposition, StatusRule, store_disposition
 from gateway.config.settings import RetryTable
 from gateway.core.backoff import doubling_s
-from gateway.core.domain import Consignment, DeliveryState, Proof
-from gateway.delivery.destination import Outcome, OutcomeKind
+from gateway.core.domain import Consignment, DeliveryState, Proof, Status, StatusClass
+from gateway.delivery.destination import Judge, Outcome, OutcomeKind
 from gateway.ledger.deliveries.claiming import Change
 
 TRANSCODING_PAUSE_S = 3600.0
@@ -42,6 +44,7 @@ class Circumstances:
     now: float
     jitter: float
     instant_proof: Proof | None = None
+    judge: Judge = field(kw_only=True)
 
 
 def backoff_s(retry: RetryTable, attempt: int, jitter: float) -> float:
@@ -49,9 +52,10 @@ def backoff_s(retry: RetryTable, attempt: int, jitter: float) -> float:
     return jitter * doubling_s(retry.first_s, retry.max_s, attempt)
 
 
-def is_plain_success(outcome: Outcome) -> bool:
-    """Tell whether `outcome` is 0000 and nothing else, as nearly all are."""
-    return outcome.status == SUCCESS and outcome.kind is OutcomeKind.ANSWERED
+def is_plain_success(outcome: Outcome, judge: Judge) -> bool:
+    """Tell whether `outcome` is an answer of success and nothing else, as nearly all are."""
+    status = outcome.status
+    return status is not None and outcome.kind is OutcomeKind.ANSWERED and judge(status).status_class is StatusClass.DONE
 
 
 def plain_success(outcome: Outcome, consignment: Consignment, instant_proof: Proof | None) -> Change:
@@ -60,8 +64,8 @@ def plain_success(outcome: Outcome, consignment: Consignment, instant_proof: Pro
         consignment.delivery_id,
         DeliveryState.DELIVERED,
         consignment.attempts + 1,
-        status=SUCCESS,
-        proof=instant_proof,
+        status=outcome.status,
+        proof=outcome.proof or instant_proof,
         sent_as=outcome.sent_as,
         was_there=outcome.was_there,
     )
@@ -72,13 +76,13 @@ def decide(outcome: Outcome, consignment: Consignment, circumstances: Circumstan
     return _Decision(outcome, consignment, circumstances).change()
 
 
-def wants_new_association(consignment: Consignment) -> bool:
-    """Tell whether this is the one more try that a status allows, which has to be on a new association."""
-    return consignment.attempts > 0 and _tried_once(consignment.last_status)
+def wants_new_session(consignment: Consignment, judge: Judge) -> bool:
+    """Tell whether this is the one more try that a status allows, which has to be in a new session: on a new association."""
+    last = consignment.last_status
+    return consignment.attempts > 0 and last is not None and judge(last).status_class in _ONE_MORE_TRY
 
 
-def _tried_once(status: int | None) -> bool:
-    return status is not None and store_disposition(status).disposition in (Disposition.RETRY_ONCE, Disposition.CHECK_EXISTS)
+_ONE_MORE_TRY = (StatusClass.RETRY_ONCE, StatusClass.DUPLICATE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +94,9 @@ class _Decision:
     def change(self) -> Change:
         match self.outcome.kind:
             case OutcomeKind.ANSWERED:
-                return self._answered(self.outcome.status if self.outcome.status is not None else PROCESSING_FAILURE)
+                if self.outcome.status is None:
+                    return self._later("an answer without a status", uncertain=True)
+                return self._answered(self.circumstances.judge(self.outcome.status))
             case OutcomeKind.STORED | OutcomeKind.FOUND:
                 return self._delivered(self.outcome.reason)
             case OutcomeKind.UNKNOWN:
@@ -107,22 +113,20 @@ class _Decision:
             return replace(self._held(self.outcome.reason or "bytes missing"), bytes_gone=True)
         return self._held(self.outcome.reason or "the destination accepts no such instance")
 
-    def _answered(self, status: int) -> Change:
-        rule = store_disposition(status)
-        words = f"{status:04X} {rule.meaning}"
-        match rule.disposition:
-            case Disposition.DELIVERED:
+    def _answered(self, status: Status) -> Change:
+        match status.status_class:
+            case StatusClass.DONE:
                 return self._delivered("")
-            case Disposition.WARNING:
-                return self._delivered(f"warning {words}")
-            case Disposition.CHECK_EXISTS:
-                return self._duplicate(words)
-            case Disposition.BACK_OFF:
-                return self._later(words)
-            case Disposition.RETRY_ONCE:
-                return self._once_more(words)
-            case Disposition.HOLD:
-                return self._held(_hold_words(status, rule))
+            case StatusClass.WARNING:
+                return self._delivered(f"warning {status.words}")
+            case StatusClass.DUPLICATE:
+                return self._duplicate(status.words)
+            case StatusClass.RETRY | StatusClass.UNKNOWN:
+                return self._later(status.words, uncertain=status.status_class is StatusClass.UNKNOWN)
+            case StatusClass.RETRY_ONCE:
+                return self._once_more(status.words)
+            case StatusClass.REFUSE:
+                return self._held(f"{status.words}: another try cannot help")
 
     def _duplicate(self, words: str) -> Change:
         if self.consignment.has_rivals:
@@ -138,7 +142,7 @@ class _Decision:
         return replace(waiting, attempts=self.consignment.attempts, awaits_transcoding=True)
 
     def _once_more(self, words: str) -> Change:
-        if wants_new_association(self.consignment):
+        if wants_new_session(self.consignment, self.circumstances.judge):
             return self._held(f"{words}, twice")
         return self._later(words)
 
@@ -179,7 +183,3 @@ class _Decision:
             sent_as=self.outcome.sent_as,
             was_there=self.outcome.was_there,
         )
-
-
-def _hold_words(status: int, rule: StatusRule) -> str:
-    return f"{status:04X} {rule.meaning}: another try cannot help"

@@ -199,7 +199,7 @@ def check_contexts(settings: Settings) -> None:
 def _tls_tables(settings: Settings) -> list[tuple[str, TlsTable | ListenTlsTable]]:
     tables: list[tuple[str, TlsTable | ListenTlsTable | None]] = [("listen.tls", settings.listen.tls)]
     tables += [(f"sources.{name}.tls", source.tls) for name, source in settings.sources.items()]
-    tables += [(f"destinations.{name}.tls", getattr(to, "tls", None)) for name, to in settings.destinations.items()]
+    tables += [(f"destinations.{name}.tls", to.can.tls) for name, to in settings.destinations.items()]
     return [(key, table) for key, table in tables if table is not None]
 
 

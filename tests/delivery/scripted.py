@@ -6,8 +6,9 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from gateway.association.dimse.statuses import store_status
 from gateway.config.settings import RetryTable
-from gateway.core.domain import Consignment, Proof
+from gateway.core.domain import Consignment, Proof, Status
 from gateway.core.schedule import Schedule
 from gateway.core.throttle import Throttle
 from gateway.delivery.destination import Outcome, OutcomeKind
@@ -32,6 +33,9 @@ class Scripted:
     closed: int = 0
     forgot: int = 0
     killed: threading.Event = field(default_factory=threading.Event)
+
+    def judge(self, status: int) -> Status:
+        return store_status(status)
 
     def open(self) -> ScriptedSession:
         return ScriptedSession(self)

@@ -2,11 +2,12 @@
 
 import pytest
 
+from gateway.association.dimse.statuses import store_status
 from gateway.config.settings import RetryTable
-from gateway.core.domain import Consignment, Content, InstanceIdentity, Proof
+from gateway.core.domain import Consignment, Content, InstanceIdentity, Proof, Status, StatusClass
 from gateway.core.domain import DeliveryState as S
 from gateway.delivery.destination import Outcome, OutcomeKind
-from gateway.delivery.policy import Circumstances, backoff_s, decide, wants_new_association
+from gateway.delivery.policy import Circumstances, backoff_s, decide, wants_new_session
 
 RETRY = RetryTable(attempts=3, first_s=10, max_s=60)
 NOW = 1_000.0
@@ -17,9 +18,20 @@ def consignment(**values):
     return Consignment(7, 1, "pacs", identity, Content("spool:x", 0, 1, ""), **({"attempts": 0} | values))
 
 
-def decided(kind=OutcomeKind.ANSWERED, status=None, *, jitter=0.5, proof=None, found=None, instant=None, reason="", **values):
+def decided(
+    kind=OutcomeKind.ANSWERED,
+    status=None,
+    *,
+    jitter=0.5,
+    proof=None,
+    found=None,
+    instant=None,
+    reason="",
+    judge=store_status,
+    **values,
+):
     outcome = Outcome(7, kind, status=status, reason=reason, found=found, proof=proof)
-    return decide(outcome, consignment(**values), Circumstances(RETRY, NOW, jitter, instant))
+    return decide(outcome, consignment(**values), Circumstances(RETRY, NOW, jitter, instant, judge=judge))
 
 
 def test_success_is_delivered_and_says_nothing():
@@ -56,7 +68,7 @@ def test_a_destination_out_of_resources_is_tried_again_later_then_held(status):
 def test_a_failure_gets_one_more_try_on_a_new_association_then_is_held(status):
     assert decided(status=status).state is S.DEFERRED
     again = consignment(attempts=1, last_status=status)
-    assert wants_new_association(again)
+    assert wants_new_session(again, store_status)
     held = decided(status=status, attempts=1, last_status=status)
     assert held.state is S.HELD
     assert f"{status:04X}" in held.reason
@@ -125,3 +137,50 @@ def test_bytes_that_cannot_be_read_now_are_retried_without_uncertainty():
     change = decided(OutcomeKind.HINDERED)
     assert (change.state, change.uncertain) == (S.DEFERRED, False)
     assert decided(OutcomeKind.HINDERED, attempts=2).state is S.HELD
+
+
+HTTP = {
+    200: StatusClass.DONE,
+    202: StatusClass.WARNING,
+    409: StatusClass.DUPLICATE,
+    503: StatusClass.RETRY,
+    500: StatusClass.RETRY_ONCE,
+    415: StatusClass.REFUSE,
+    504: StatusClass.UNKNOWN,
+}
+
+
+def web(code):
+    """Judge as a destination would that is spoken to by HTTP."""
+    return Status(code, str(code), "answered by a service", HTTP[code])
+
+
+@pytest.mark.parametrize(
+    ("code", "state", "uncertain"),
+    [
+        (200, S.DELIVERED, False),
+        (202, S.DELIVERED, False),
+        (409, S.DELIVERED, False),
+        (503, S.DEFERRED, False),
+        (500, S.DEFERRED, False),
+        (415, S.HELD, False),
+        (504, S.DEFERRED, True),
+    ],
+)
+def test_a_status_of_any_kind_is_decided_on_by_its_class(code, state, uncertain):
+    change = decided(status=code, judge=web)
+    assert (change.state, change.uncertain, change.status) == (state, uncertain, code)
+    assert (change.reason is None) == (code == 200)
+    assert change.reason is None or f"{code} answered by a service" in change.reason
+
+
+def test_the_one_more_try_is_told_by_the_destinations_own_statuses():
+    tried = consignment(attempts=1, last_status=500)
+    assert wants_new_session(tried, web)
+    assert decided(status=500, judge=web, attempts=1, last_status=500).state is S.HELD
+    assert decided(status=500, judge=web, attempts=1, last_status=503).state is S.DEFERRED
+
+
+def test_an_answer_without_a_status_is_no_answer():
+    change = decided(status=None)
+    assert (change.state, change.uncertain) == (S.DEFERRED, True)

@@ -11,6 +11,7 @@ import trio
 from gateway.association.dimse.services import Limits, ListenerSpec
 from gateway.association.scp.acceptor import Acceptor
 from gateway.association.scp.admission import KnownSources
+from gateway.association.scp.service_classes import usual
 from gateway.config.settings import Settings
 from gateway.confirm import Confirmer
 from gateway.delivery import CircuitState, Dispatcher, destinations
@@ -161,8 +162,7 @@ async def test_orthanc_commits_and_reports_on_a_new_association(store, ct_series
             acceptor = Acceptor(
                 [ListenerSpec(HOST, port)],
                 admission=KnownSources(configuration, {}),
-                storage=NoStorage(),
-                commitment=confirmer,
+                services=usual(NoStorage(), confirmer),
                 limits=Limits(),
             )
             acceptor.start()

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 from gateway.association.dimse.services import Limits
 from gateway.association.scp.acceptor import Acceptor
+from gateway.association.scp.service_classes import usual
 from tests.differential import feeding, reference
 from tests.differential.transcript import REQUESTOR, split, transcripts
 from tests.fuzz.log import watched
@@ -29,7 +30,7 @@ def seeds() -> Iterator[bytes]:
 def one_input(data: bytes) -> None:
     """Serve a requestor that sends `data` and closes."""
     storage, commitment = Storage(), Commitment()
-    acceptor = Acceptor([], admission=Anyone(), storage=storage, commitment=commitment, limits=Limits())
+    acceptor = Acceptor([], admission=Anyone(), services=usual(storage, commitment), limits=Limits())
     stream = Played(data)
     connection = acceptor._registry.add(stream, "127.0.0.1")
     assert connection is not None

@@ -105,3 +105,28 @@ def test_a_folder_holds_a_dozen_modules_or_so(folder: Path) -> None:
 def test_a_module_is_no_longer_than_one_subject() -> None:
     long = {str(path.relative_to(ROOT)) for path in PACKAGE.rglob("*.py") if len(path.read_text().splitlines()) > MOST_LINES}
     assert long == set()
+
+
+BUILDERS = {"gateway.config.settings", "gateway.delivery.build"}
+"""Modules that make something of a table of the configuration by its kind; all others ask what it can do."""
+
+
+def kinds_told_apart(module: ast.Module) -> Iterator[int]:
+    """Yield the lines that ask for the kind of a source or destination: by class, by `kind`, or for a key that some have."""
+    for node in ast.walk(module):
+        match node:
+            case ast.Call(func=ast.Name("isinstance"), args=[_, kind]) if re.search(
+                r"\w+Destination|SourceTable", ast.unparse(kind)
+            ):
+                yield node.lineno
+            case ast.Compare(left=ast.Attribute(attr="kind"), comparators=[ast.Constant("dicom" | "folder")]):
+                yield node.lineno
+            case ast.Call(func=ast.Name("getattr"), args=[ast.Name("table" | "to" | "source" | "destination"), ast.Constant(), *_]):
+                yield node.lineno
+
+
+def test_nothing_but_a_builder_asks_for_the_kind_of_a_destination() -> None:
+    asking = {
+        name: lines for name, module in modules().items() if (lines := list(kinds_told_apart(module))) and name not in BUILDERS
+    }
+    assert asking == {}

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from gateway.association.dimse.commitment import CommitmentReport
 from gateway.association.dimse.services import Admitted, AssociationInfo, Limits, ListenerSpec, StoreRequest
 from gateway.association.scp.acceptor import Acceptor
+from gateway.association.scp.service_classes import usual
 from gateway.association.upper.negotiation import J2K_FIRST
 from gateway.association.upper.pdu import rejection
 from gateway.core.throttle import Throttle
@@ -132,7 +133,7 @@ def accepting(limits: Limits | None = None, *, tls: ssl.SSLContext | None = None
     """Run an acceptor until the context ends; short deadlines unless `limits` says otherwise."""
     storage, commitment, admission = Storage(), Commitment(), Anyone()
     acceptor = Acceptor(
-        [ListenerSpec(HOST, 0, tls)], admission=admission, storage=storage, commitment=commitment, limits=limits or Limits()
+        [ListenerSpec(HOST, 0, tls)], admission=admission, services=usual(storage, commitment), limits=limits or Limits()
     )
     acceptor.start()
     try:

@@ -14,6 +14,7 @@ from gateway.association.dimse.services import AssociationInfo, ListenerSpec, St
 from gateway.association.dimse.services import Reception as Receiving
 from gateway.association.scp.acceptor import Acceptor
 from gateway.association.scp.admission import KnownSources
+from gateway.association.scp.service_classes import usual
 from gateway.config.settings import Settings
 from gateway.core.domain import Provenance, Purpose
 from gateway.core.errors import Refusal
@@ -79,7 +80,7 @@ class Reception:
         )
         self.recorder = Recorder(self.spool, self.ledger, recorded=self._recorded)
         self._intake = StorageIntake(self.spool, self.recorder, route=lambda _attributes: {}, correlate=self._correlate)
-        acceptor = Acceptor([ListenerSpec(HOST, port, self.tls)], admission=self.admission, storage=self, commitment=self)
+        acceptor = Acceptor([ListenerSpec(HOST, port, self.tls)], admission=self.admission, services=usual(self, self))
         with self.recorder:
             acceptor.start()
             self.port = acceptor.endpoints[0][1]

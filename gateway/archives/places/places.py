@@ -7,7 +7,6 @@ from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import Literal
 
 from gateway.archives.folder_identity import FolderIdentity, LedgerRemembers
 from gateway.archives.lister import Knowledge, memory
@@ -18,46 +17,35 @@ from gateway.archives.places.orthanc import RestPlace
 from gateway.archives.places.place import Place
 from gateway.archives.places.verified import VerifiedPlace
 from gateway.association.scu.remote import deadlines_of, remote_of
-from gateway.config.settings import DicomDestination, FolderDestination, Settings, SourceTable
+from gateway.config.settings import Abilities, DestinationTable, Settings, SourceTable, Way
 from gateway.core.errors import LedgerError, UsageError, require_known
 from gateway.ledger import Ledger
 from gateway.ledger.peers import learned
 
-Way = Literal["find", "dicomweb", "rest", "ledger", "folder"]
 
-
-def way_of(table: SourceTable | DicomDestination | FolderDestination) -> Way:
-    """Return how a source or destination is asked: as its table says, else the best way that it has. Pure."""
-    if isinstance(table, FolderDestination):
-        return "folder"
-    if table.ask is not None:
-        return table.ask
-    return "rest" if table.rest is not None else "dicomweb" if table.dicomweb is not None else "find"
-
-
-def place(settings: Settings, name: str, ledger: Ledger | None = None, capture: Capture | None = None) -> Place:
+def place(
+    settings: Settings, name: str, ledger: Ledger | None = None, capture: Capture | None = None, *, best: bool = False
+) -> Place:
     """Return the place that is called `name`: the destination, else the source; `ledger` is for ``ask = "ledger"``
     and remembers which folder a folder destination is.
 
     Nothing is asked yet. `ledger` also keeps what an archive teaches. `capture` is how one that is reached by C-MOVE alone gives
-    files.
+    files. With `best` it is asked in the best way that there is, whatever way its table chooses.
 
     Raises:
         UsageError: no source or destination has this name, or it cannot be asked.
         ConfigurationError: a certificate or key cannot be used.
 
     """
-    table = _table(settings, name)
-    if isinstance(table, FolderDestination):
-        identity = FolderIdentity(name, table.path, LedgerRemembers(ledger, name)) if ledger is not None else None
-        return DeliveredFolder(name, table.path, identity)
+    can = _table(settings, name).can
     ways: dict[Way, Callable[[], Place | None]] = {
-        "rest": lambda: RestPlace(name, table.rest) if table.rest is not None else None,
-        "dicomweb": lambda: WebPlace(name, table.dicomweb) if table.dicomweb is not None else None,
+        "rest": lambda: RestPlace(name, can.rest) if can.rest is not None else None,
+        "dicomweb": lambda: WebPlace(name, can.dicomweb) if can.dicomweb is not None else None,
         "ledger": lambda: VerifiedPlace(name, ledger) if ledger is not None else None,
-        "find": lambda: _asked_by_find(settings, name, table, capture, ledger),
+        "find": lambda: _asked_by_find(settings, name, can, capture, ledger),
+        "folder": lambda: _read(name, can.folder, ledger) if can.folder is not None else None,
     }
-    found = ways[way_of(table)]()
+    found = ways[can.best if best else can.listing]()
     if found is None:
         raise UsageError(f"{name} cannot be asked what it holds: it has no port, no rest and no dicomweb")
     return found
@@ -68,32 +56,35 @@ def folder(path: Path) -> FilesPlace:
     return FilesPlace(str(path), path)
 
 
-def _table(settings: Settings, name: str) -> SourceTable | DicomDestination | FolderDestination:
+def _table(settings: Settings, name: str) -> SourceTable | DestinationTable:
     source, destination = settings.sources.get(name), settings.destinations.get(name)
-    if destination is not None and (source is None or not _better(source, destination)):
+    if destination is not None and (source is None or not _better(source.can, destination.can)):
         return destination
     require_known("source or destination", [name], dict.fromkeys([*settings.sources, *settings.destinations]))
     return settings.sources[name]
 
 
-def _better(source: SourceTable, destination: DicomDestination | FolderDestination) -> bool:
+def _better(source: Abilities, destination: Abilities) -> bool:
     """Tell whether a place that is both is better asked as the source: where only that table says how, beside C-FIND."""
-    return way_of(destination) == "find" and getattr(destination, "ask", None) is None and way_of(source) != "find"
+    return destination.best == "find" and destination.ask is None and source.listing != "find"
 
 
-def _asked_by_find(
-    settings: Settings, name: str, table: SourceTable | DicomDestination, capture: Capture | None, ledger: Ledger | None
-) -> Place | None:
-    if table.port is None:
+def _read(name: str, folder: Path, ledger: Ledger | None) -> DeliveredFolder:
+    identity = FolderIdentity(name, folder, LedgerRemembers(ledger, name)) if ledger is not None else None
+    return DeliveredFolder(name, folder, identity)
+
+
+def _asked_by_find(settings: Settings, name: str, can: Abilities, capture: Capture | None, ledger: Ledger | None) -> Place | None:
+    peer = can.find
+    if peer is None:
         return None
-    calling = getattr(table, "calling_ae_title", None) or settings.gateway.ae_title
-    place = partial(DicomPlace, name, remote_of(table), calling, deadlines=deadlines_of(table), capture=capture)
+    calling = peer.calling_ae_title or settings.gateway.ae_title
+    place = partial(DicomPlace, name, remote_of(peer), calling, deadlines=deadlines_of(peer), capture=capture)
     if ledger is None:
         return place()
-    subject = (learned.source_subject if isinstance(table, SourceTable) else learned.destination_subject)(name)
+    subject = (learned.source_subject if can.send else learned.destination_subject)(name)
     with ledger.read() as connection:
-        cap = getattr(table, "max_results", None)
-        knowledge = memory.recall(connection, subject, now=time.time(), max_results=cap)
+        knowledge = memory.recall(connection, subject, now=time.time(), max_results=peer.max_results)
     return place(knowledge=knowledge, keep=partial(_keep, ledger, subject, knowledge.lasting()))
 
 

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from gateway.association.dimse.command import NO_DATA_SET, RESPONSE, CommandSet
+from gateway.association.dimse.command import HAS_DATA_SET, NO_DATA_SET, RESPONSE, CommandSet
 from gateway.association.dimse.services import StoreRequest
 from gateway.association.dimse.statuses import INVALID_SOP_INSTANCE, MISTYPED_ARGUMENT, SOP_CLASS_NOT_SUPPORTED
 from gateway.core.domain import is_ae_title, is_sop_class, is_uid
 from gateway.core.errors import Refusal
 
 
-def response(request: CommandSet, status: int) -> CommandSet:
-    """Return the response to `request`, which has a Message ID; UIDs that are none are not given back."""
+def response(request: CommandSet, status: int, elements: CommandSet | None = None, *, has_data_set: bool = False) -> CommandSet:
+    """Return the response to `request`, which has a Message ID; UIDs that are none are not given back.
+
+    `elements` are added to it, or stand in place of those that it has of the request.
+    """
     answer: CommandSet = {
         "CommandField": request["CommandField"] | RESPONSE,
         "MessageIDBeingRespondedTo": request["MessageID"],
-        "CommandDataSetType": NO_DATA_SET,
+        "CommandDataSetType": HAS_DATA_SET if has_data_set else NO_DATA_SET,
         "Status": status,
     }
     sop_class = request.get("AffectedSOPClassUID") or request.get("RequestedSOPClassUID", "")
@@ -25,6 +28,8 @@ def response(request: CommandSet, status: int) -> CommandSet:
         answer["AffectedSOPInstanceUID"] = instance
     if "EventTypeID" in request:
         answer["EventTypeID"] = request["EventTypeID"]
+    if elements is not None:
+        answer.update(elements)
     return answer
 
 

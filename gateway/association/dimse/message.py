@@ -84,6 +84,10 @@ class Receiver:
         self._fragments: list[memoryview] = []
         self._sink: Sink = _drop
 
+    def stirs(self) -> bool:
+        """Tell at once whether something came, be it the end of the connection. Under TLS it may be no message: then `wait`."""
+        return self._start != self._end or self._stream.stirs()
+
     def wait(self, timeout_s: float) -> bool:
         """Wait until something comes; False when nothing did in `timeout_s`, and nothing is lost by that.
 

@@ -10,7 +10,7 @@ from typing import Protocol
 
 from gateway.association.dimse.command import CommandSet
 from gateway.association.dimse.identifier import decode_identifier, uids
-from gateway.association.dimse.statuses import StatusRule, is_pending, store_disposition
+from gateway.association.dimse.statuses import is_pending
 from gateway.core.errors import ProtocolError
 from gateway.core.throttle import Throttle
 
@@ -77,11 +77,6 @@ class StoreResponse:
 
     status: int
     message_id: int
-
-    @property
-    def rule(self) -> StatusRule:
-        """The rule that follows from the status."""
-        return store_disposition(self.status)
 
 
 @dataclass(frozen=True, slots=True)

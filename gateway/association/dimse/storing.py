@@ -45,8 +45,9 @@ class Storing:
         storage: StorageService,
         *,
         requested: Callable[[StoreRequest], StoreRequest] = lambda request: request,
+        tally: Tally | None = None,
     ) -> None:
-        self.tally = Tally()
+        self.tally = Tally() if tally is None else tally
         self._info = info
         self._receiver = receiver
         self._storage = storage

@@ -1,4 +1,4 @@
-"""The acceptor of associations: Verification and Storage SCP, and Storage Commitment reports (PS3.8 §9.2, PS3.4 §A, §B, §J).
+"""The acceptor of associations, for whatever services it is given (PS3.8 §9.2, PS3.4).
 
 A thread for each listening socket does nothing but accept; everything else, the TLS handshake first, happens on a thread of
 the connection's own. Waiting is done by the kernel: an idle association costs nothing but its thread.
@@ -11,7 +11,7 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from gateway.association.dimse.message import ReleaseRequested
 from gateway.association.dimse.services import (
@@ -28,6 +28,7 @@ from gateway.association.dimse.services import (
 from gateway.association.dimse.storing import origin
 from gateway.association.scp.handshake import Established, establish
 from gateway.association.scp.registry import Connection, Registry
+from gateway.association.scp.service_classes import Service, Services
 from gateway.association.scp.serving import Draining, Server
 from gateway.association.upper.pdu import SERVICE_PROVIDER, SERVICE_USER, encode_abort, encode_reject, encode_release_response
 from gateway.association.upper.stream import Stream
@@ -75,14 +76,12 @@ class Acceptor:
         listeners: Sequence[ListenerSpec],
         *,
         admission: Admission,
-        storage: StorageService,
-        commitment: CommitmentService,
+        services: Iterable[Service],
         limits: Limits | None = None,
     ) -> None:
         self._specs = tuple(listeners)
         self._admission = admission
-        self._storage = storage
-        self._commitment = commitment
+        self._services = Services(services)
         self._limits = limits or Limits()
         self._registry = Registry(self._limits)
         self._sockets: list[socket.socket] = []
@@ -210,7 +209,14 @@ class Acceptor:
 
     def _associate(self, connection: Connection, tls: ssl.SSLContext | None) -> None:
         try:
-            established = establish(connection, tls, admission=self._admission, registry=self._registry, limits=self._limits)
+            established = establish(
+                connection,
+                tls,
+                admission=self._admission,
+                registry=self._registry,
+                limits=self._limits,
+                classes=self._services.classes,
+            )
         except AssociationRejected as rejected:
             log.warning("association_rejected", peer=connection.stream.peer, reason=str(rejected))
             self._end(connection, encode_reject(rejected.result, rejected.source, rejected.reason))
@@ -228,14 +234,7 @@ class Acceptor:
         info = established.info
         bound = log.bind(association=info.id)
         bound.debug("association_accepted", calling_ae=info.calling_ae, address=info.address, source=info.source)
-        server = Server(
-            connection,
-            established,
-            registry=self._registry,
-            storage=self._storage,
-            commitment=self._commitment,
-            limits=self._limits,
-        )
+        server = Server(connection, established, registry=self._registry, services=self._services, limits=self._limits)
         begun = time.monotonic()
         outcome, words = "released", encode_release_response()
         try:

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from gateway.association.dimse.services import Admitted
 from gateway.association.upper.negotiation import AS_PROPOSED, AS_PROPOSED_NAME, J2K_FIRST, ORDERS, ClassOrders, preferring
 from gateway.association.upper.pdu import rejection
-from gateway.config.settings import DicomDestination, Settings, SourceTable
+from gateway.config.settings import Settings, SourceTable
 from gateway.core.log import get_logger
 from gateway.core.throttle import Throttle
 
@@ -69,19 +69,15 @@ def reporters(settings: Settings) -> tuple[KnownSource, ...]:
     """
     sources = {table.ae_title for table in settings.sources.values()}
     return tuple(
-        KnownSource(None, table.ae_title, table.host, _networks([table.host] if _is_address(table.host) else []), None)
+        KnownSource(None, peer.ae_title, peer.host, _networks([peer.host] if _is_address(peer.host) else []), None)
         for table in settings.destinations.values()
-        if isinstance(table, DicomDestination) and table.verify == "commitment" and table.ae_title not in sources
+        if (peer := table.can.commit) is not None and peer.ae_title not in sources
     )
 
 
 def own_titles(settings: Settings) -> frozenset[str]:
     """Return the AE titles that we are called by: ours, and the one that a destination knows us by when it reports."""
-    asked = [
-        table.calling_ae_title
-        for table in settings.destinations.values()
-        if isinstance(table, DicomDestination) and table.verify == "commitment"
-    ]
+    asked = [peer.calling_ae_title for table in settings.destinations.values() if (peer := table.can.commit) is not None]
     return frozenset({settings.gateway.ae_title, *filter(None, asked)})
 
 

@@ -17,7 +17,7 @@ from gateway.association.dimse.services import Admission, Admitted, AssociationI
 from gateway.association.scp.registry import Connection, Registry
 from gateway.association.upper.associate import APPLICATION_CONTEXT, AssociateRequest, decode_request, encode_accept, remembering
 from gateway.association.upper.contexts import AcceptedContext
-from gateway.association.upper.negotiation import ClassOrders, negotiate
+from gateway.association.upper.negotiation import USUAL_CLASSES, ClassOrders, ServedClasses, negotiate
 from gateway.association.upper.pdu import rejection
 from gateway.association.upper.state import State
 from gateway.core.domain import is_ae_title
@@ -43,9 +43,15 @@ class Established:
 
 
 def establish(
-    connection: Connection, tls: ssl.SSLContext | None, *, admission: Admission, registry: Registry, limits: Limits
+    connection: Connection,
+    tls: ssl.SSLContext | None,
+    *,
+    admission: Admission,
+    registry: Registry,
+    limits: Limits,
+    classes: ServedClasses,
 ) -> Established:
-    """Take `connection` through its handshake and answer A-ASSOCIATE-AC.
+    """Take `connection` through its handshake and answer A-ASSOCIATE-AC; `classes` are those that are served.
 
     Raises:
         AssociationRejected: it may not associate, or not now; the A-ASSOCIATE-RJ is still to be sent.
@@ -67,18 +73,22 @@ def establish(
     receiver.throttle = admitted.throttle
     if not registry.associate(connection, admitted.source, admitted.associations):
         raise rejection(REJECTED_TRANSIENT, BY_PRESENTATION, 2)
-    accepted, accept = answer(body, tuple(admitted.transfer_syntaxes), limits.max_pdu_bytes, admitted.by_class)
+    accepted, accept = answer(body, tuple(admitted.transfer_syntaxes), limits.max_pdu_bytes, admitted.by_class, classes)
     stream.send(accept)
     return Established(_info(request, admitted, connection.address, names), accepted, receiver, sender)
 
 
 @remembering
 def answer(
-    body: bytes, transfer_syntaxes: tuple[str, ...], max_pdu_bytes: int, by_class: ClassOrders = ()
+    body: bytes,
+    transfer_syntaxes: tuple[str, ...],
+    max_pdu_bytes: int,
+    by_class: ClassOrders = (),
+    classes: ServedClasses = USUAL_CLASSES,
 ) -> tuple[Mapping[int, AcceptedContext], bytes]:
     """Return the contexts that are accepted of the A-ASSOCIATE-RQ with `body`, by their IDs, and the A-ASSOCIATE-AC."""
     request = decode_request(body)
-    negotiated = negotiate(request, transfer_syntaxes, by_class)
+    negotiated = negotiate(request, transfer_syntaxes, by_class, classes)
     return negotiated.accepted, encode_accept(request, negotiated.results, negotiated.roles, max_pdu_bytes=max_pdu_bytes)
 
 

@@ -1,37 +1,41 @@
 """One established association as an acceptor: its messages, one after the other, until its end (PS3.7 §9.3, §10.3, PS3.8 §9.2).
 
-C-ECHO is answered here, C-STORE goes to the storage service and N-EVENT-REPORT to the commitment service; every other operation
-is answered with the status that says so. Every exception of a service becomes a status: the peer's association goes on.
+Each request goes to the service that is registered for its operation and SOP class; one without a service is answered with the
+status that says so. Between two responses of a service the peer may ask by C-CANCEL for no more of them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from gateway.association.dimse.answers import response
 from gateway.association.dimse.command import RESPONSE, Operation
-from gateway.association.dimse.commitment import EVENT_COMPLETE, EVENT_FAILURES, commitment_report
-from gateway.association.dimse.identifier import decode_identifier
-from gateway.association.dimse.message import Message
-from gateway.association.dimse.services import CommitmentService, Limits, StorageService
-from gateway.association.dimse.statuses import NO_SUCH_EVENT_TYPE, SOP_CLASS_NOT_SUPPORTED, SUCCESS, UNRECOGNIZED_OPERATION
-from gateway.association.dimse.storing import Storing, Tally, attempt
+from gateway.association.dimse.message import Message, ReleaseRequested
+from gateway.association.dimse.services import Limits
+from gateway.association.dimse.statuses import (
+    CANCEL,
+    PROCESSING_FAILURE,
+    SOP_CLASS_NOT_SUPPORTED,
+    UNRECOGNIZED_OPERATION,
+    is_pending,
+)
+from gateway.association.dimse.storing import Tally
 from gateway.association.scp.handshake import Established
 from gateway.association.scp.registry import Connection, Registry
-from gateway.association.upper.contexts import STORAGE_COMMITMENT, VERIFICATION, AcceptedContext
+from gateway.association.scp.service_classes import Answer, Association, Response, Service, Services, forget
+from gateway.association.upper.contexts import AcceptedContext
 from gateway.association.upper.pdu import INVALID_PDU_PARAMETER
-from gateway.core.errors import AssociationAborted, ProtocolError, Refusal
+from gateway.core.errors import AssociationAborted, ProtocolError
 from gateway.core.log import get_logger
 
 if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger
 
-MAX_EVENT_BYTES = 16 * 1024 * 1024
-"""A commitment report on some 100,000 instances."""
-
 MAX_TOLD = 32
 """Kinds of refused operations that an association's log tells of."""
+
+STIR_S = 0.05
+"""The grace for telling a message from bytes of TLS alone, where something came between two responses."""
 
 
 class Draining(AssociationAborted):
@@ -42,30 +46,22 @@ class Server:
     """Serves one association. `run` returns when the peer asked for release, which is then to be answered."""
 
     def __init__(
-        self,
-        connection: Connection,
-        established: Established,
-        *,
-        registry: Registry,
-        storage: StorageService,
-        commitment: CommitmentService,
-        limits: Limits,
+        self, connection: Connection, established: Established, *, registry: Registry, services: Services, limits: Limits
     ) -> None:
+        self.tally = Tally()
         self._connection = connection
         self._contexts = established.contexts
         self._receiver = established.receiver
         self._sender = established.sender
         self._registry = registry
-        self._storing = Storing(established.info, established.receiver, storage)
-        self._commitment = commitment
+        self._services = services
         self._limits = limits
+        self._association = Association(established.info, established.receiver, self.tally)
+        self._bound: dict[Service, Answer] = {}
+        # By context ID and operation, as far as they were asked for.
+        self._answers: dict[tuple[int, int], Answer] = {}
         self._told: set[tuple[int, int]] = set()
         self._log: FilteringBoundLogger = get_logger().bind(association=established.info.id)
-
-    @property
-    def tally(self) -> Tally:
-        """The counts of what the association brought so far."""
-        return self._storing.tally
 
     def run(self) -> None:
         """Serve messages until the peer asks for release.
@@ -87,27 +83,67 @@ class Server:
             raise ProtocolError(f"a message in context {message.context_id}, which was not accepted", reason=INVALID_PDU_PARAMETER)
         operation = message.command["CommandField"]
         if operation == Operation.C_CANCEL:
-            # There is never an operation under way that could be cancelled.
+            # The operation that is to be cancelled has had its last response.
             self._pass_over(message)
             return
         if operation & RESPONSE or "MessageID" not in message.command:
             raise ProtocolError("a response that nobody waits for, or a request without Message ID")
-        status = self._handle(context, message, operation)
-        self._sender.send_message(message.context_id, response(message.command, status))
+        answer = self._answers.get((message.context_id, operation)) or self._answer(context, operation)
+        if answer is None:
+            self._pass_over(message)
+            self._respond(message, Response(self._refusal(context, operation)))
+            return
+        last = CANCEL
+        responses = answer(context, message)
+        try:
+            for one in responses:
+                self._respond(message, one)
+                if not is_pending(one.status):
+                    return
+                if self._is_cancelled(message):
+                    break
+            else:
+                last = PROCESSING_FAILURE
+                self._log.error("service_without_last_response", operation=f"{operation:04X}", sop_class=context.abstract_syntax)
+        finally:
+            responses.close()
+        self._respond(message, Response(last))
 
-    def _handle(self, context: AcceptedContext, message: Message, operation: int) -> int:
-        """Do what `message` asks for, reading all of it; return the status to answer."""
-        match operation, context.abstract_syntax:
-            case Operation.C_ECHO, sop_class if sop_class == VERIFICATION:
-                self._pass_over(message)
-                return SUCCESS
-            case Operation.C_STORE, sop_class if sop_class not in (VERIFICATION, STORAGE_COMMITMENT):
-                return self._storing.store(context, message)
-            case Operation.N_EVENT_REPORT, sop_class if sop_class == STORAGE_COMMITMENT:
-                return self._event(context, message)
-        self._pass_over(message)
-        served = (Operation.C_ECHO, Operation.C_STORE, Operation.N_EVENT_REPORT)
-        status = SOP_CLASS_NOT_SUPPORTED if operation in served else UNRECOGNIZED_OPERATION
+    def _answer(self, context: AcceptedContext, operation: int) -> Answer | None:
+        """Return what answers `operation` in `context`, None where nothing does."""
+        service = self._services.find(operation, context.abstract_syntax)
+        if service is None:
+            return None
+        if service not in self._bound:
+            self._bound[service] = service.bind(self._association)
+        answer = self._answers[context.context_id, operation] = self._bound[service]
+        return answer
+
+    def _respond(self, message: Message, one: Response) -> None:
+        command = response(message.command, one.status, one.elements, has_data_set=one.data is not None)
+        self._sender.send_message(message.context_id, command, one.data)
+
+    def _is_cancelled(self, request: Message) -> bool:
+        """Tell whether the peer has asked for no more responses to `request` (PS3.7 §9.3.2.3).
+
+        Raises:
+            ProtocolError: it asks for something else, before the last response.
+            AssociationAborted, PeerTimeout: the association is over.
+        """
+        while self._receiver.stirs() and self._receiver.wait(STIR_S):
+            message = self._receiver.receive_message(self._receiver.pdu_s)
+            if message is None:
+                raise ReleaseRequested("the peer asked for release before the last response")
+            if message.command["CommandField"] != Operation.C_CANCEL:
+                raise ProtocolError("a request before the last response to another")
+            self._pass_over(message)
+            if message.command.get("MessageIDBeingRespondedTo") == request.command["MessageID"]:
+                return True
+        return False
+
+    def _refusal(self, context: AcceptedContext, operation: int) -> int:
+        """Return the status for an operation that no service answers in `context`."""
+        status = SOP_CLASS_NOT_SUPPORTED if operation in self._services.operations else UNRECOGNIZED_OPERATION
         if (operation, context.context_id) not in self._told and len(self._told) < MAX_TOLD:
             # Once each: a peer that asks all day fills no log.
             self._told.add((operation, context.context_id))
@@ -116,24 +152,6 @@ class Server:
             )
         return status
 
-    def _event(self, context: AcceptedContext, message: Message) -> int:
-        """Take a commitment report (PS3.4 §J.3.3)."""
-        data = self._receiver.receive_bytes(message, MAX_EVENT_BYTES) if message.has_data_set else b""
-        if message.command.get("EventTypeID") not in (EVENT_COMPLETE, EVENT_FAILURES):
-            return NO_SUCH_EVENT_TYPE
-
-        def report() -> int:
-            return self._commitment.report(commitment_report(decode_identifier(data, context.transfer_syntax)))
-
-        try:
-            return attempt(self._log, "commitment_report_failed", report)
-        except Refusal as refusal:
-            return refusal.status
-
     def _pass_over(self, message: Message) -> None:
         if message.has_data_set:
-            self._receiver.receive_data_set(message, _forget)
-
-
-def _forget(fragments: Sequence[memoryview]) -> None:
-    """Drop the fragments."""
+            self._receiver.receive_data_set(message, forget)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import ssl
 
 from gateway.association.dimse.requests import Deadlines, RemoteAE
-from gateway.config.settings import DicomDestination, SourceTable
+from gateway.config.settings import Entity
 from gateway.core.throttle import Throttle
 from gateway.security.tls import requestor_context
 
 
 def remote_of(
-    table: SourceTable | DicomDestination,
+    table: Entity,
     secure: ssl.SSLContext | None = None,
     *,
     sending: Throttle | None = None,
@@ -30,6 +30,6 @@ def remote_of(
     return RemoteAE(table.ae_title, table.host, table.port, secure, server_name, sending, receiving)
 
 
-def deadlines_of(table: SourceTable | DicomDestination) -> Deadlines:
+def deadlines_of(table: Entity) -> Deadlines:
     """Return the deadlines that a source or destination is given."""
     return Deadlines(response_s=table.response_timeout_s, query_s=table.query_timeout_s)

@@ -1,9 +1,9 @@
 """The presentation contexts that we accept, in which transfer syntax, in which role (PS3.8 §7.1.1.14, PS3.7 §D.3.3.4). Pure.
 
-pynetdicom negotiates; what it is told that we support is decided here, request by request. Accepted are Verification, Storage
-Commitment's reports, and for storage every SOP class but those known to be of another service: the private ones and those newer
-than this software are instances too, and their bytes pass untouched. Refused are private transfer syntaxes: what routing needs
-could not be read from such instances, and a requestor of theirs has to offer Implicit VR Little Endian beside (PS3.5 §10.1).
+pynetdicom negotiates; what it is told that we support is decided here, request by request. Accepted are the SOP classes of our
+services, and for storage every SOP class but those known to be of another service: the private ones and those newer than this
+software are instances too, and their bytes pass untouched. Refused are private transfer syntaxes: what routing needs could not be
+read from such instances, and a requestor of theirs has to offer Implicit VR Little Endian beside (PS3.5 §10.1).
 """
 
 from __future__ import annotations
@@ -77,6 +77,22 @@ ClassOrders = tuple[tuple[str, tuple[str, ...]], ...]
 
 
 @dataclass(frozen=True, slots=True)
+class ServedClasses:
+    """The SOP classes that are served: those `named`, in uncompressed transfer syntaxes, and with `storage` all of storage.
+
+    Of those `reported` the requestor may be the SCP, to report to us; of all others it is the SCU.
+    """
+
+    named: frozenset[str]
+    reported: frozenset[str] = frozenset()
+    storage: bool = True
+
+
+USUAL_CLASSES = ServedClasses(frozenset({VERIFICATION, STORAGE_COMMITMENT}), frozenset({STORAGE_COMMITMENT}))
+"""Those of a gateway that takes instances, and reports on what it sent (PS3.4 §J.3.3)."""
+
+
+@dataclass(frozen=True, slots=True)
 class Negotiated:
     """The results for the A-ASSOCIATE-AC, and the accepted contexts by their IDs."""
 
@@ -85,17 +101,25 @@ class Negotiated:
     accepted: Mapping[int, AcceptedContext]
 
 
-def negotiate(request: AssociateRequest, transfer_syntaxes: Sequence[str], by_class: ClassOrders = ()) -> Negotiated:
+def negotiate(
+    request: AssociateRequest,
+    transfer_syntaxes: Sequence[str],
+    by_class: ClassOrders = (),
+    classes: ServedClasses = USUAL_CLASSES,
+) -> Negotiated:
     """Answer each context of `request`; of what one offers for storage the first of `transfer_syntaxes` is taken.
 
-    `by_class` has the orders of SOP classes with one of their own. An order that is `AS_PROPOSED` takes what is proposed first.
+    `by_class` has the orders of SOP classes with one of their own, `classes` are those that are served at all. An order that is
+    `AS_PROPOSED` takes what is proposed first.
     """
     orders = dict(by_class)
-    taken = {each.abstract_syntax: _order(each.abstract_syntax) for each in request.contexts}
+    taken = {each.abstract_syntax: _order(each.abstract_syntax, classes) for each in request.contexts}
     usual = tuple(transfer_syntaxes)
     wanted = {uid: orders.get(uid, usual) if known is J2K_FIRST else known for uid, known in taken.items()}
     proposed = [_proposed(each, wanted[each.abstract_syntax], taken[each.abstract_syntax]) for each in request.contexts]
-    supported = [_supported(abstract, wanted[abstract] or known) for abstract, known in taken.items() if known]
+    supported = [
+        _supported(abstract, wanted[abstract] or known, abstract in classes.reported) for abstract, known in taken.items() if known
+    ]
     answers, roles = negotiate_as_acceptor(proposed, supported, dict(request.user.roles))
     return Negotiated(
         tuple(ContextResult(each.context_id, each.result, str(each.transfer_syntax[0])) for each in answers),
@@ -116,11 +140,11 @@ STORAGE: tuple[str, ...] = tuple(sorted({*STORAGE_SOP_CLASSES, *filter(is_storag
 """Every storage SOP class that is known, those too that the standard has retired: archives still hold their instances."""
 
 
-def _order(abstract_syntax: str) -> tuple[str, ...]:
+def _order(abstract_syntax: str, classes: ServedClasses) -> tuple[str, ...]:
     """Return the transfer syntaxes that we know for `abstract_syntax`; none where we do not serve it."""
-    if abstract_syntax in (VERIFICATION, STORAGE_COMMITMENT):
+    if abstract_syntax in classes.named:
         return LITTLE_ENDIAN
-    return J2K_FIRST if is_storage(abstract_syntax) else ()
+    return J2K_FIRST if classes.storage and is_storage(abstract_syntax) else ()
 
 
 def _proposed(context: RequestedContext, order: Sequence[str], known: Sequence[str]) -> PresentationContext:
@@ -137,10 +161,10 @@ def _proposed(context: RequestedContext, order: Sequence[str], known: Sequence[s
 
 
 @lru_cache(maxsize=256)
-def _supported(abstract_syntax: str, order: tuple[str, ...]) -> PresentationContext:
-    """Return what we support: as SCP, and of Storage Commitment also as SCU, to be reported to (PS3.4 §J.3.3)."""
+def _supported(abstract_syntax: str, order: tuple[str, ...], reported: bool) -> PresentationContext:
+    """Return what we support: as SCP, and of a class that is `reported` also as SCU, to be reported to (PS3.4 §J.3.3)."""
     context = presentation_context(None, abstract_syntax, order)
-    context.scu_role, context.scp_role = True, abstract_syntax == STORAGE_COMMITMENT
+    context.scu_role, context.scp_role = True, reported
     return context
 
 

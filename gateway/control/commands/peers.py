@@ -18,7 +18,7 @@ from gateway.association.scu.remote import remote_of
 from gateway.association.scu.requestor import RemoteAE, associate
 from gateway.association.upper.contexts import STUDY_ROOT_CONTEXTS, VERIFICATION_CONTEXTS
 from gateway.config.advice import advice
-from gateway.config.settings import DicomDestination, FolderDestination, Settings, SourceTable
+from gateway.config.settings import Abilities, DestinationTable, Settings, SourceTable
 from gateway.control.wire import Document, FindCommand, FolderCommand, error_document
 from gateway.core.domain import Role
 from gateway.core.errors import GatewayError, UsageError, WebServiceError, require_known
@@ -34,7 +34,7 @@ class Peer:
 
     kind: str
     name: str
-    table: SourceTable | DicomDestination | FolderDestination
+    table: SourceTable | DestinationTable
 
 
 def peers_of(settings: Settings, names: Sequence[str]) -> list[Peer]:
@@ -65,30 +65,29 @@ async def echo(engine: Engine, names: Sequence[str]) -> list[Document]:
 
 
 def _ask(engine: Engine, peer: Peer) -> Document:
-    settings, table = engine.settings, peer.table
-    document: Document = {"kind": peer.kind, "name": peer.name, "tls": bool(getattr(table, "tls", None))}
-    if isinstance(table, FolderDestination):
-        return document | {"address": str(table.path)} | (_gone(engine.ledger, peer.name, table.path) or _writable(table.path))
-    document["address"] = f"{table.ae_title}@{table.host}:{table.port or '-'}"
-    if table.port is None:
+    table, can = peer.table, peer.table.can
+    document: Document = {"kind": peer.kind, "name": peer.name, "tls": can.tls is not None, "address": table.address}
+    if can.folder is not None:
+        return document | (_gone(engine.ledger, peer.name, can.folder) or _writable(can.folder))
+    if (called := can.call) is None or called.port is None:
         return document | {"ok": None, "detail": "no port: it sends to us and cannot be asked"}
-    calling = getattr(table, "calling_ae_title", None) or settings.gateway.ae_title
+    calling = called.calling_ae_title or engine.settings.gateway.ae_title
     try:
-        answered = _echo(remote_of(table), calling)
-        told = [*advice(table, answered["implementation"]), *_transcoding(table, calling)]
+        answered = _echo(remote_of(called), calling)
+        told = [*advice(table, answered["implementation"]), *_transcoding(can, calling)]
         return document | answered | {"advice": told}
     except GatewayError as error:
         return document | {"ok": False, "detail": str(error), "error": error_document(error)}
 
 
-def _transcoding(table: SourceTable | DicomDestination, ae_title: str) -> list[str]:
+def _transcoding(can: Abilities, ae_title: str) -> list[str]:
     """Return what to change at an Orthanc that may transcode what it sends us; one whose REST API does not answer tells nothing."""
-    if not isinstance(table, SourceTable) or table.rest is None:
+    if not can.send or can.rest is None:
         return []
     from gateway.archives.orthanc.client import Orthanc
 
     try:
-        with closing(Orthanc(table.rest)) as orthanc:
+        with closing(Orthanc(can.rest)) as orthanc:
             names = orthanc.transcodes_for(ae_title)
     except WebServiceError:
         return []
@@ -138,11 +137,11 @@ async def accept_folder(engine: Engine, command: FolderCommand) -> Document:
     from gateway.archives.folder_identity import key_of
     from gateway.ledger.peers import folders
 
-    table = engine.settings.destinations.get(command.destination)
-    if not isinstance(table, FolderDestination):
-        names = [name for name, one in engine.settings.destinations.items() if isinstance(one, FolderDestination)]
-        raise UsageError(f"{command.destination} is no destination with a folder (known: {', '.join(names) or 'none'})")
-    name, path = command.destination, key_of(table.path)
+    folder_of = {name: folder for name, table in engine.settings.destinations.items() if (folder := table.can.folder) is not None}
+    name = command.destination
+    if name not in folder_of:
+        raise UsageError(f"{name} is no destination with a folder (known: {', '.join(folder_of) or 'none'})")
+    path = key_of(folder_of[name])
     change = functools.partial(folders.accept, destination=name, path=path, now=time.time())
     await trio.to_thread.run_sync(engine.ledger.write, change)
     if engine.role is Role.GATEWAY:

@@ -15,7 +15,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from gateway.app.engine import Engine
-from gateway.config.settings import DicomDestination, Settings
+from gateway.config.settings import Settings
 from gateway.control.commands.batches import next_batch
 from gateway.control.commands.pulling import Outcome, deliver, needs_everything
 from gateway.control.server import Emit
@@ -223,5 +223,4 @@ def possible(settings: Settings, named: Sequence[str]) -> tuple[str, ...]:
 
 def calls_back(settings: Settings, names: Sequence[str]) -> bool:
     """Tell whether one of the destinations reports by calling us (Storage Commitment, PS3.4 §J); pure."""
-    tables = [settings.destinations[name] for name in names]
-    return any(isinstance(table, DicomDestination) and table.verify == "commitment" for table in tables)
+    return any(settings.destinations[name].can.commit is not None for name in names)

@@ -159,7 +159,7 @@ def sources(settings: Settings) -> list[Document]:
             "name": name,
             "ae_title": source.ae_title,
             "address": f"{source.host}:{source.port}" if source.port else source.host,
-            "can_be_asked": source.port is not None,
+            "can_be_asked": source.can.find is not None,
             "tls": source.tls is not None,
             "moves": source.moves,
             "retrieve": source.retrieve,
@@ -189,10 +189,8 @@ def destinations(settings: Settings, counts: Counts, circuits: Mapping[str, Mapp
 def _address(table: DestinationTable | None) -> Document:
     if table is None:
         return {"kind": "gone", "address": "no longer configured", "tls": False, "verify": None}
-    if table.kind == "folder":
-        return {"kind": table.kind, "address": str(table.path), "tls": False, "verify": "read back"}
-    address = f"{table.ae_title}@{table.host}:{table.port}"
-    return {"kind": table.kind, "address": address, "tls": table.tls is not None, "verify": table.verify}
+    can = table.can
+    return {"kind": table.kind, "address": table.address, "tls": can.tls is not None, "verify": can.verify}
 
 
 def hours(settings: Settings, when: str | None, now: float) -> Document | None:

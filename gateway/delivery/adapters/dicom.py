@@ -17,14 +17,14 @@ from dataclasses import dataclass, field, replace
 from threading import Event
 from typing import TypeVar
 
-from gateway.association.dimse.statuses import SUCCESS, Disposition, store_disposition
+from gateway.association.dimse.statuses import SUCCESS, store_status
 from gateway.association.scu.presence import FIND_CONTEXT, answers_find, has_study, instances_of_series, is_listed, listed_studies
 from gateway.association.scu.remote import deadlines_of, remote_of
 from gateway.association.scu.requestor import Requestor, associate
 from gateway.association.upper.contexts import MAX_CONTEXTS, AcceptedContext, plan_contexts
 from gateway.codec.policy import Decision, Hold
 from gateway.config.settings import DicomDestination, RetryTable
-from gateway.core.domain import Consignment, Proof
+from gateway.core.domain import Consignment, Proof, Status, StatusClass
 from gateway.core.errors import (
     AssociationAborted,
     AssociationEnded,
@@ -42,7 +42,7 @@ from gateway.delivery.adapters.acceptance import Pair
 from gateway.delivery.adapters.listed_before import Before, Key, Listed
 from gateway.delivery.destination import DAMAGED, ContentStore, OpenBytes, Outcome, OutcomeKind, Report
 from gateway.delivery.forms import Forms
-from gateway.delivery.policy import wants_new_association
+from gateway.delivery.policy import wants_new_session
 
 MAX_PAIRS = MAX_CONTEXTS - 1
 """One context is C-FIND's."""
@@ -119,6 +119,10 @@ class CStore:
         """Whether it matters that the destination has an instance before it is sent: where more than its answer is to prove it."""
         return self.settings.verify != "status"
 
+    def judge(self, status: int) -> Status:
+        """Return what a C-STORE status means."""
+        return store_status(status)
+
     def open(self) -> CStoreSession:
         """Return a session, not yet associated."""
         return CStoreSession(self)
@@ -156,7 +160,7 @@ class CStoreSession:
         Raises:
             AssociationError: no association, or it broke; the instance at hand was reported as unknown, the rest was not sent.
         """
-        if any(wants_new_association(consignment) for consignment in batch):
+        if any(wants_new_session(consignment, store_status) for consignment in batch):
             self.close()
         self._proven = False
         for part in split(batch, self._forms.offers):
@@ -356,7 +360,7 @@ class CStoreSession:
 
     def _answered(self, consignment: Consignment, association: Requestor, status: int) -> Outcome:
         found: bool | None = None
-        if store_disposition(status).disposition is Disposition.CHECK_EXISTS:
+        if store_status(status).status_class is StatusClass.DUPLICATE:
             found = self._listed(consignment, association)
         # A duplicate was there before this attempt; by an earlier one only where that is known.
         was_there = consignment.was_there is not False

@@ -22,7 +22,7 @@ import xxhash
 
 from gateway.archives.folder_identity import ASIDE, FolderIdentity, ProcessRemembers, Remembering, unavailable
 from gateway.config.settings import FolderDestination, RetryTable
-from gateway.core.domain import Consignment, InstanceIdentity, Proof
+from gateway.core.domain import Consignment, InstanceIdentity, Proof, Status, StatusClass
 from gateway.core.errors import DestinationUnavailable, LedgerError, SpoolIOError, SpoolMissing
 from gateway.core.log import get_logger
 from gateway.core.schedule import Schedule
@@ -86,6 +86,10 @@ class Folder:
     def retry(self) -> RetryTable:
         """The number of attempts and the pauses between them."""
         return self.settings.retry
+
+    def judge(self, status: int) -> Status:
+        """Return that nothing is known of a status: a folder has none; an earlier destination of its name may have had."""
+        return Status(status, str(status), "a status of no folder", StatusClass.UNKNOWN)
 
     def open(self) -> FolderSession:
         """Return a session; nothing is written before its first `deliver`."""

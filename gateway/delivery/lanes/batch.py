@@ -102,13 +102,14 @@ class Batch:
         return left
 
     def _decided(self, outcome: Outcome, consignment: Consignment) -> Change:
-        if is_plain_success(outcome):
+        if is_plain_success(outcome, self.destination.judge):
             return plain_success(outcome, consignment, self.destination.instant_proof)
         if outcome.kind is OutcomeKind.UNKNOWN and self._breaking_off:
             state, sent_as = DeliveryState.PENDING, consignment.sent_as
             return Change(consignment.delivery_id, state, consignment.attempts, reason=BROKEN_OFF, uncertain=True, sent_as=sent_as)
         jitter = random.random()  # noqa: S311 - spreads attempts over time, no secret
-        circumstances = Circumstances(self.destination.retry, self.clock(), jitter, self.destination.instant_proof)
+        to = self.destination
+        circumstances = Circumstances(to.retry, self.clock(), jitter, to.instant_proof, judge=to.judge)
         change = decide(outcome, consignment, circumstances)
         if change.state is not DeliveryState.DELIVERED and not change.awaits_transcoding:
             uid = consignment.identity.sop_instance_uid

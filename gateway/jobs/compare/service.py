@@ -10,7 +10,7 @@ from pathlib import Path
 
 from gateway.archives.places import FolderPlace, Place
 from gateway.codec.workers.pool import Pool
-from gateway.config.settings import FolderDestination, Settings
+from gateway.config.settings import Settings
 from gateway.core.errors import UsageError, require_known
 from gateway.core.files import make_private_folder
 from gateway.jobs.compare.differences import Difference, Kind
@@ -123,7 +123,7 @@ class Comparisons:
         source = giving if giving in self.settings.sources else None
         if source is None and not self._is_folder(giving):
             raise UsageError(f"--repair: {giving} is neither a source nor a folder, so that nothing can be taken from it")
-        if source is not None and self.settings.sources[source].port is None:
+        if source is not None and self.settings.sources[source].can.find is None:
             raise UsageError(f"--repair: source {source} has no port: add it to [sources.{source}]")
         if destination not in self.settings.destinations:
             raise UsageError(f"--repair: {destination} is no destination, so that nothing can be sent to it")
@@ -131,4 +131,4 @@ class Comparisons:
 
     def _is_folder(self, name: str) -> bool:
         table = self.settings.destinations.get(name)
-        return isinstance(table, FolderDestination) or (table is None and Path(name).is_absolute())
+        return Path(name).is_absolute() if table is None else table.can.folder is not None

@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 
-from gateway.config.settings import FolderDestination, Settings
+from gateway.config.settings import Settings
 from gateway.core.errors import GatewayError
 from gateway.core.log import get_logger
 
@@ -39,13 +39,10 @@ class Room:
         return next((why for why in full if why), "")
 
     def _full(self, name: str) -> str:
-        table = self.settings.destinations[name]
-        if isinstance(table, FolderDestination):
-            used = _used_share(table.path)
-            if table.max_used is not None and used > table.max_used:
-                return f"{used:.0%} of the file system of destination {name} is used, more than {table.max_used:.0%}"
-            return ""
-        if table.max_stored is None:
+        can = self.settings.destinations[name].can
+        if can.folder is not None and can.max_used is not None and (used := _used_share(can.folder)) > can.max_used:
+            return f"{used:.0%} of the file system of destination {name} is used, more than {can.max_used:.0%}"
+        if can.max_stored_bytes is None:
             return ""
         try:
             stored = self.stored_bytes(name)
@@ -53,8 +50,8 @@ class Room:
             # It takes what it takes: a REST address that does not answer must not stop a migration over DICOM.
             log.warning("destination_size_not_known", destination=name, error=str(error))
             return ""
-        if stored > table.max_stored:
-            return f"destination {name} holds {stored / 1e9:.1f} GB, more than {table.max_stored / 1e9:.1f} GB"
+        if stored > can.max_stored_bytes:
+            return f"destination {name} holds {stored / 1e9:.1f} GB, more than {can.max_stored_bytes / 1e9:.1f} GB"
         return ""
 
 

@@ -14,7 +14,7 @@ from functools import partial
 
 import trio
 
-from gateway.config.settings import DicomDestination, Settings
+from gateway.config.settings import Settings
 from gateway.core.errors import GatewayError, GatewayStopping, JobFailed, UsageError, leaf, require_known
 from gateway.core.log import get_logger
 from gateway.core.tasks.background import Background
@@ -245,10 +245,10 @@ class Migrations(Background):
         if self._settings.sources[request.source].rest is None:
             raise UsageError(f"--delete-from-source: source {request.source!r} has no `rest`: only an Orthanc can be deleted from")
         for name in destinations:
-            table = self._settings.destinations[name]
-            if isinstance(table, DicomDestination) and table.verify == "status":
+            can = self._settings.destinations[name].can
+            if not can.prove:
                 raise UsageError(f'--delete-from-source: destination {name!r} proves nothing with verify = "status"')
-            if request.skip_existing and isinstance(table, DicomDestination) and table.ask == "ledger":
+            if request.skip_existing and can.listing == "ledger":
                 raise UsageError(f'--delete-from-source: what is skipped for {name!r} is not proved with ask = "ledger"')
 
 

@@ -122,7 +122,7 @@ deliveries = Table(
     Column("attempts", Integer, nullable=False, server_default="0"),
     # When a pending or deferred delivery may be claimed.
     Column("due_at", Double, nullable=False),
-    # The last DIMSE status, where there was one.
+    # The last status in the protocol of the destination's kind, a C-STORE's for one; null where there was none.
     Column("status", Integer, nullable=True),
     # Why it is deferred or held, or the warning it was delivered with; no patient data.
     Column("reason", Text, nullable=True),

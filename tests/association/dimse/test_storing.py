@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from gateway.association.dimse.statuses import Disposition
+from gateway.association.dimse.statuses import store_status
 from gateway.association.scu.requestor import Deadlines, RemoteAE, Requestor, StoreResponse, associate
 from gateway.association.upper.contexts import AcceptedContext, ProposedContext
+from gateway.core.domain import StatusClass
 from gateway.core.errors import AssociationAborted, AssociationEnded, PeerTimeout, ProtocolError
 from tests.support.deadlines import PATIENT, hasty
 from tests.support.scripted import Conversation, Message, scripted_peer
@@ -44,7 +45,7 @@ def test_the_peer_s_status_is_handed_back_as_it_is(tmp_path: Path, status: int) 
     with scripted_peer(script) as peer, request(peer.port) as association:
         response = store(association, tmp_path)
     assert response.status == status
-    assert (response.rule.disposition is Disposition.DELIVERED) is (status == 0)
+    assert (store_status(response.status).status_class is StatusClass.DONE) is (status == 0)
 
 
 @pytest.mark.parametrize("length", [0, 2, 998, 1000, 1_048_576, 5_000_002])

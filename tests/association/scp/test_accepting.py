@@ -18,6 +18,7 @@ from pynetdicom.sop_class import CTImageStorage, StorageCommitmentPushModel, Ver
 from gateway.association.dimse.commitment import FailedReference, InstanceReference
 from gateway.association.dimse.services import StoreRequest
 from gateway.association.scp.acceptor import Acceptor, Limits, ListenerSpec
+from gateway.association.scp.service_classes import usual
 from gateway.core.errors import Refusal
 from tests.support.accepting import Accepting, Anyone, Commitment, Storage, Stored, accepting
 from tests.support.ports import HOST
@@ -268,9 +269,7 @@ def test_called_by_another_name_we_reject(gateway: Accepting) -> None:
 
 
 def test_it_says_where_it_listens_and_stops_there() -> None:
-    acceptor = Acceptor(
-        [ListenerSpec(HOST, 0), ListenerSpec(HOST, 0)], admission=Anyone(), storage=Storage(), commitment=Commitment()
-    )
+    acceptor = Acceptor([ListenerSpec(HOST, 0), ListenerSpec(HOST, 0)], admission=Anyone(), services=usual(Storage(), Commitment()))
     acceptor.start()
     ports = [port for _, port in acceptor.endpoints]
     assert len(set(ports)) == 2
@@ -289,7 +288,7 @@ def test_an_ipv6_address_is_one_to_listen_on() -> None:
     except OSError:
         pytest.skip("this machine has no IPv6")
     admission = Anyone()
-    acceptor = Acceptor([ListenerSpec("::1", 0)], admission=admission, storage=Storage(), commitment=Commitment())
+    acceptor = Acceptor([ListenerSpec("::1", 0)], admission=admission, services=usual(Storage(), Commitment()))
     acceptor.start()
     try:
         ae = AE("SCU")
@@ -305,7 +304,7 @@ def test_an_ipv6_address_is_one_to_listen_on() -> None:
 def test_a_port_that_is_taken_is_said_at_the_start() -> None:
     with socket.create_server((HOST, 0)) as taken:
         specs = [ListenerSpec(HOST, 0), ListenerSpec(HOST, taken.getsockname()[1])]
-        acceptor = Acceptor(specs, admission=Anyone(), storage=Storage(), commitment=Commitment())
+        acceptor = Acceptor(specs, admission=Anyone(), services=usual(Storage(), Commitment()))
         with pytest.raises(OSError, match="in use"):
             acceptor.start()
         acceptor.close()

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from gateway.association.dimse.statuses import store_status
 from gateway.config.settings import RetryTable
 from gateway.core.domain import Consignment, Content
 from gateway.core.domain import DeliveryState as S
@@ -49,7 +50,7 @@ def deliver(session, *consignments):
 
 
 def state(outcome, consignment):
-    return decide(outcome, consignment, Circumstances(RetryTable(), 0.0, 0.5)).state
+    return decide(outcome, consignment, Circumstances(RetryTable(), 0.0, 0.5, judge=store_status)).state
 
 
 def test_every_instance_of_a_batch_is_there_afterwards_byte_for_byte(site, session, consign):

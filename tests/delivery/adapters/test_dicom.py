@@ -9,8 +9,8 @@ from dataclasses import replace
 import pytest
 import trio
 
-from gateway.association.dimse.statuses import STORE_TABLE, Disposition
-from gateway.core.domain import Consignment, Content, InstanceIdentity, Proof
+from gateway.association.dimse.statuses import STORE_TABLE
+from gateway.core.domain import Consignment, Content, InstanceIdentity, Proof, StatusClass
 from gateway.core.errors import AssociationError, AssociationRejected, PeerTimeout
 from gateway.delivery.adapters.dicom import CStore, proposal, split
 from gateway.delivery.destination import OutcomeKind
@@ -257,14 +257,14 @@ def test_the_second_try_after_a_failure_is_on_a_new_association(opened, consign)
 
 
 END = {
-    Disposition.DELIVERED: "verified",
-    Disposition.WARNING: "verified",
-    Disposition.CHECK_EXISTS: "verified",
-    Disposition.BACK_OFF: "held",
-    Disposition.RETRY_ONCE: "held",
-    Disposition.HOLD: "held",
+    StatusClass.DONE: "verified",
+    StatusClass.WARNING: "verified",
+    StatusClass.DUPLICATE: "verified",
+    StatusClass.RETRY: "held",
+    StatusClass.RETRY_ONCE: "held",
+    StatusClass.REFUSE: "held",
 }
-TRIES = {Disposition.BACK_OFF: 3, Disposition.RETRY_ONCE: 2}
+TRIES = {StatusClass.RETRY: 3, StatusClass.RETRY_ONCE: 2}
 
 
 async def test_each_row_of_the_status_table_ends_as_it_says(store):
@@ -275,7 +275,7 @@ async def test_each_row_of_the_status_table_ends_as_it_says(store):
             await until(lambda: set(store.states()) <= {"verified", "held"}, "everything verified or held")
     for found in store.rows():
         row = rows[found.sop_instance_uid]
-        expected = STORE_TABLE[[entry.first <= row.first <= entry.last for entry in STORE_TABLE].index(True)].rule.disposition
+        expected = STORE_TABLE[[entry.first <= row.first <= entry.last for entry in STORE_TABLE].index(True)].status_class
         assert found.state == END[expected], (f"{row.first:04X}", found.reason)
         assert scp.uids.count(found.sop_instance_uid) == TRIES.get(expected, 1), f"{row.first:04X}"
         assert (found.reason is None) == (row.first == 0), found.reason
