@@ -27,8 +27,6 @@ if TYPE_CHECKING:
         StudyPlanned,
         Verdict,
         Waiting,
-        from_json,
-        to_json,
     )
     from gateway.retrieve.request import JobSpec, Wanted, check_single
     from gateway.retrieve.retriever import Retriever
@@ -50,8 +48,6 @@ else:
                 "StudyPlanned",
                 "Verdict",
                 "Waiting",
-                "from_json",
-                "to_json",
             ),
             "study_lists": (
                 "ListKind",
@@ -87,7 +83,5 @@ __all__ = [
     "Wanted",
     "check_single",
     "decode_list",
-    "from_json",
     "parse_list",
-    "to_json",
 ]

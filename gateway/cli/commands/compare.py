@@ -12,12 +12,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gateway.cli.commands.peers import keys_of
-from gateway.cli.commands.pull import follow, show_delivering
 from gateway.cli.link import reach
 from gateway.cli.lists import listed_in
 from gateway.cli.options import DEFAULT_CONFIG, ConfigOption, JsonOption, ListOption
 from gateway.cli.output import render
-from gateway.cli.output.progress import Amount, Meter, meter
+from gateway.cli.output.progress import meter
 from gateway.core.errors import UsageError, require_known
 from gateway.core.files import create_private, unusable
 from gateway.jobs.compare.request import CompareRequest, Level, Repair
@@ -59,6 +58,8 @@ def compare(
 
     A and B are names of the configuration or folders. With --repair the last comparison counts.
     """
+    from gateway.cli.output.following import CompareProgress, follow
+    from gateway.control.events import COMPARE
     from gateway.control.wire import CompareCommand
 
     if last_days is not None:
@@ -84,7 +85,7 @@ def compare(
             **listed.named(),
         )
         command = CompareCommand(request=request)
-        with meter(as_json) as shown, client.stream("/compare", command) as events:
+        with meter(as_json) as shown, client.stream("/compare", command, COMPARE) as events:
             summary = follow(events, CompareProgress(shown))
     if csv_file is not None:
         _write(csv_file, summary)
@@ -105,25 +106,6 @@ def _side(settings: Settings, name: str) -> str:
         return str(folder.absolute())
     require_known("source, destination or folder", [name], dict.fromkeys([*settings.sources, *settings.destinations]))
     return name
-
-
-class CompareProgress:
-    """Shows the events of a comparison."""
-
-    def __init__(self, shown: Meter) -> None:
-        self._shown = shown
-        self._done = Amount()
-
-    def tell(self, event: Document) -> None:
-        """Show one event."""
-        if event["event"] == "delivering":
-            show_delivering(self._shown, event)
-        elif event["event"] == "waiting":
-            self._shown.show("comparing", self._done, f"waiting: {event['reason']}")
-        else:
-            self._done = Amount(event["instances"], None)
-            note = f"{render.plural(event['studies'], 'study', 'studies')}, {event['different']} differences"
-            self._shown.show("comparing", self._done, note)
 
 
 def _print(summary: Document) -> None:

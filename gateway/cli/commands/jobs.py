@@ -8,12 +8,13 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from gateway.cli.commands.migrate import ReportOption, check_report, conclude, words
+from gateway.cli.commands.migrate import ReportOption, check_report, conclude
 from gateway.cli.commands.pull import show_pulled
 from gateway.cli.commands.send import show_sent
 from gateway.cli.link import reach
 from gateway.cli.options import DEFAULT_CONFIG, ConfigOption, JsonOption
 from gateway.cli.output import render
+from gateway.cli.output.progress import words
 from gateway.core.errors import UsageError
 
 Document = Mapping[str, Any]

@@ -12,12 +12,11 @@ from typing import Annotated, Any
 
 import typer
 
-from gateway.cli.commands.pull import follow, show_delivering
 from gateway.cli.link import reach
 from gateway.cli.lists import listed_in
 from gateway.cli.options import DEFAULT_CONFIG, ConfigOption, Detach, DryRun, JsonOption, ListOption, PriorityOption, priority_of
 from gateway.cli.output import render
-from gateway.cli.output.progress import Amount, Meter, meter
+from gateway.cli.output.progress import meter
 from gateway.core.errors import UsageError
 from gateway.core.files import unusable
 from gateway.jobs.migrate.request import MigrationRequest
@@ -69,6 +68,8 @@ def migrate(
 
     Given again after an interruption, the same command carries on where it stopped.
     """
+    from gateway.cli.output.following import MigrationProgress, follow
+    from gateway.control.events import MIGRATE
     from gateway.control.wire import MigrateCommand
 
     if detach and report is not None:
@@ -91,7 +92,11 @@ def migrate(
         priority=priority_of(priority),
     )
     command = MigrateCommand(request=request, dry_run=dry_run, detach=detach, wait=not no_wait)
-    with reach(path, works=not dry_run) as (client, _), meter(as_json) as shown, client.stream("/migrate", command) as events:
+    with (
+        reach(path, works=not dry_run) as (client, _),
+        meter(as_json) as shown,
+        client.stream("/migrate", command, MIGRATE) as events,
+    ):
         summary = follow(events, MigrationProgress(shown))
     summary = {**summary, **listed.document()}
     if dry_run:
@@ -144,37 +149,6 @@ def _conclude_dry(summary: Document, as_json: bool) -> None:
         )
     if summary["problems"]:
         raise typer.Exit(1)
-
-
-class MigrationProgress:
-    """Shows the events of a migration."""
-
-    def __init__(self, shown: Meter) -> None:
-        self._shown = shown
-
-    def tell(self, event: Document) -> None:
-        """Show one event."""
-        if event["event"] == "delivering":
-            show_delivering(self._shown, event)
-        elif event["event"] == "listing":
-            of = event["portions"]
-            self._shown.show("listing", Amount(), f"{of['listed']}/{of['of']} listed, {event['studies']} studies")
-        elif event["event"] == "migrating":
-            studies = event["studies"]
-            self._shown.show("migrating", Amount(studies["moved"], studies["instances"] or None), words(event))
-
-
-def words(event: Document) -> str:
-    """Return how far a migration is, in words; pure."""
-    studies, portions = event["studies"], event["portions"]
-    parts = [f"{studies['ended']}/{studies['studies']} studies", f"{portions['listed']}/{portions['of']} listed"]
-    bad = studies["incomplete"] + studies["failed"]
-    parts += [f"{bad} NOT whole"] if bad else []
-    if event.get("seconds_left") is not None:
-        parts.append(f"about {render.duration(event['seconds_left'])} left")
-    if event.get("waiting"):
-        parts.append(f"waiting: {event['waiting']}")
-    return ", ".join(parts)
 
 
 def conclude(summary: Document, report: Path | None, *, as_json: bool) -> None:

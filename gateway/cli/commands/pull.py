@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Annotated, Any, Protocol
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any
 
 import typer
 
@@ -12,9 +12,8 @@ from gateway.cli.link import reach
 from gateway.cli.lists import listed_in
 from gateway.cli.options import DEFAULT_CONFIG, ConfigOption, Detach, DryRun, JsonOption, ListOption, PriorityOption, priority_of
 from gateway.cli.output import render
-from gateway.cli.output.progress import Amount, Meter, meter
+from gateway.cli.output.progress import meter
 from gateway.core.domain import VerdictKind
-from gateway.core.errors import GatewayLost
 from gateway.retrieve.study_lists import ListKind
 
 Document = Mapping[str, Any]
@@ -51,6 +50,8 @@ def pull(
 
     Given again after an interruption, the same command carries on where it stopped.
     """
+    from gateway.cli.output.following import PullProgress, follow
+    from gateway.control.events import PULL
     from gateway.control.wire import PullCommand
 
     listed = listed_in(list_file, column, kind)
@@ -70,7 +71,7 @@ def pull(
     with (
         reach(path, works=not dry_run, detach=detach) as (client, _),
         meter(as_json) as shown,
-        client.stream("/pull", command) as events,
+        client.stream("/pull", command, PULL) as events,
     ):
         summary = follow(events, PullProgress(shown))
     if as_json:
@@ -84,91 +85,6 @@ def pull(
     done = not summary["not_found"] if dry_run else summary["detached"] or summary["complete" if no_wait else "done"]
     if not (listed.whole and done):
         raise typer.Exit(1)
-
-
-class Follower(Protocol):
-    """Shows the events of a long operation."""
-
-    def tell(self, event: Document) -> None:
-        """Show one event."""
-
-
-def follow(events: Iterable[Document], progress: Follower) -> Document:
-    """Show each event and return the last one, the summary.
-
-    Raises:
-        GatewayLost: the events ended without one.
-
-    """
-    for event in events:
-        if event["event"] == "summary":
-            return event
-        progress.tell(event)
-    raise GatewayLost("the gateway ended before the work was done; give the same command again to carry on")
-
-
-class PullProgress:
-    """Adds up the events of a pull for the meter."""
-
-    def __init__(self, shown: Meter) -> None:
-        self._shown = shown
-        self._studies: dict[int, Amount] = {}
-        self._ended = 0
-
-    def tell(self, event: Document) -> None:
-        """Show one event."""
-        match event["event"]:
-            case "study_planned":
-                self._studies[event["retrieval_id"]] = Amount(event["present"], event["expected"])
-            case "progress":
-                self._studies[event["retrieval_id"]] = Amount(event["received"], event["expected"], event["bytes"])
-            case "study_ended":
-                self._ended += 1
-            case "delivering":
-                show_delivering(self._shown, event)
-                return
-        self._shown.show("receiving", total(self._studies.values()), _note(event, self._ended))
-
-
-def _note(event: Document, ended: int) -> str:
-    match event["event"]:
-        case "repairing":
-            return f"repairing: {event['missing']} missing ({event['step']})"
-        case "waiting":
-            return f"waiting {render.duration(event['seconds'])}: {event['reason']}"
-        case _:
-            return f"{render.plural(ended, 'study', 'studies')} done" if ended else ""
-
-
-def total(amounts: Iterable[Amount]) -> Amount:
-    """Add amounts up; an unknown total makes the sum's unknown. Pure."""
-    parts = list(amounts)
-    of = None if any(part.of is None for part in parts) else sum(part.of or 0 for part in parts)
-    return Amount(sum(part.instances for part in parts), of, sum(part.size_bytes for part in parts))
-
-
-def show_delivering(shown: Meter, event: Document) -> None:
-    """Show how many deliveries are through, and what the others are doing."""
-    counts = [states for of in event["destinations"].values() for states in of["states"].items()]
-    everything = sum(count for _, count in counts)
-    waiting = [f"{name}: {render.states(of['states'])}" for name, of in event["destinations"].items()]
-    shown.show("delivering", Amount(everything - event["working"], everything), "; ".join(waiting))
-
-
-class SendProgress:
-    """Shows the events of a send."""
-
-    def __init__(self, shown: Meter) -> None:
-        self._shown = shown
-
-    def tell(self, event: Document) -> None:
-        """Show one event."""
-        if event["event"] == "delivering":
-            show_delivering(self._shown, event)
-        else:
-            counts = event["counts"]
-            amount = Amount(counts["queued"] + counts["settled"] + counts["held"], None, event["size_bytes"])
-            self._shown.show("reading", amount, f"{counts['skipped'] + counts['failed']} files not taken")
 
 
 def show_pulled(summary: Document, *, waited: bool) -> None:

@@ -229,14 +229,18 @@ def export(
 
     Nothing is overwritten, and nothing changes for their deliveries.
     """
-    from gateway.control.wire import QueueExport
+    from gateway.control.events import EXPORT, FilesWritten
+    from gateway.control.wire import QueueExport, Summary, encode
 
     command = QueueExport(where=_where(ids, destination, state, study), to=str(to.absolute()))
     summary: dict[str, Any] = {}
-    with reach(path) as (client, _), meter(as_json) as shown, client.stream("/queue/export", command) as events:
+    with reach(path) as (client, _), meter(as_json) as shown, client.stream("/queue/export", command, EXPORT) as events:
         for event in events:
-            shown.show("exporting", Amount(instances=event["instances"], size_bytes=event["size_bytes"]))
-            summary = event
+            match event:
+                case FilesWritten():
+                    shown.show("exporting", Amount(instances=event.instances, size_bytes=event.size_bytes))
+                case Summary():
+                    summary = encode(event)
     if as_json:
         render.print_json(summary)
     else:

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from gateway.cli.commands.pull import NoWait, SendProgress, Timeout, at, follow
+from gateway.cli.commands.pull import NoWait, Timeout, at
 from gateway.cli.link import reach
 from gateway.cli.options import DEFAULT_CONFIG, ConfigOption, Detach, DryRun, JsonOption, PriorityOption, priority_of
 from gateway.cli.output import render
@@ -51,6 +51,8 @@ def send(
     Without --to the routes decide for each instance, as for what is received from a caller named "send". Given again after an
     interruption, the same command sends only what is missing.
     """
+    from gateway.cli.output.following import SendProgress, follow
+    from gateway.control.events import SEND
     from gateway.control.wire import SendCommand
 
     missing = [str(given) for given in paths if not given.exists()]
@@ -73,7 +75,7 @@ def send(
     with (
         reach(path, works=not dry_run, detach=detach) as (client, _),
         meter(as_json) as shown,
-        client.stream("/send", command) as events,
+        client.stream("/send", command, SEND) as events,
     ):
         summary = follow(events, SendProgress(shown))
     if report is not None:

@@ -9,15 +9,17 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from gateway.cli.commands.peers import keys_of
-from gateway.cli.commands.pull import PullProgress, follow, print_studies
+from gateway.cli.commands.pull import print_studies
 from gateway.cli.link import reach
 from gateway.cli.options import DEFAULT_CONFIG, ConfigOption, JsonOption
 from gateway.cli.output import render
 from gateway.cli.output.progress import meter
+from gateway.core.domain import VerdictKind
 from gateway.core.errors import UsageError
 
 if TYPE_CHECKING:
     from gateway.config.settings import Settings, SyncTable
+    from gateway.control.wire import Message
 
 Document = Mapping[str, Any]
 
@@ -58,6 +60,8 @@ def sync(
     as_json: JsonOption = False,
 ) -> None:
     """Keep destinations supplied with what a source has and they lack, until Ctrl+C."""
+    from gateway.cli.output.following import PullProgress, follow
+    from gateway.control.events import PULL, SYNC
     from gateway.control.wire import SyncCommand
 
     given = {
@@ -81,11 +85,11 @@ def sync(
     with reach(path, works=not dry_run) as (client, settings):
         command = SyncCommand(table=table_of(settings, name, given), once=once, dry_run=dry_run)
         if dry_run or once:
-            with meter(as_json) as shown, client.stream("/sync", command) as events:
-                summary = follow(_unless_cycles(events), PullProgress(shown))
+            with meter(as_json) as shown, client.stream("/sync", command, PULL) as events:
+                summary = follow(events, PullProgress(shown))
             _conclude(summary, as_json=as_json, dry_run=dry_run)
             return
-        with client.stream("/sync", command) as events:
+        with client.stream("/sync", command, SYNC) as events:
             _tell(events, as_json=as_json)
 
 
@@ -124,19 +128,20 @@ def _words(details: Mapping[str, Any]) -> str:
     return f"{_OPTIONS.get(key, '--' + key.replace('_', '-'))}: expected {expected}" if key else str(expected)
 
 
-def _unless_cycles(events: Iterable[Document]) -> Iterable[Document]:
-    return (event for event in events if event["event"] != "cycle")
+def _tell(events: Iterable[Message], *, as_json: bool) -> None:
+    from gateway.control.wire import encode
+    from gateway.jobs.sync.cycle import Cycle
+    from gateway.retrieve.events import StudyEnded
 
-
-def _tell(events: Iterable[Document], *, as_json: bool) -> None:
     for event in events:
-        if event["event"] == "cycle":
-            if as_json:
-                render.print_json(event)
-            else:
-                render.say(line(event))
-        elif event["event"] == "study_ended" and event["verdict"]["kind"] != "complete" and not as_json:
-            render.say(f"  {event['verdict']['study_instance_uid']}: {event['verdict']['kind']}: {event['verdict']['note']}")
+        match event:
+            case Cycle():
+                if as_json:
+                    render.print_json(encode(event))
+                else:
+                    render.say(line(encode(event)))
+            case StudyEnded(verdict=verdict) if verdict.kind is not VerdictKind.COMPLETE and not as_json:
+                render.say(f"  {verdict.study_instance_uid}: {verdict.kind}: {verdict.note}")
 
 
 def line(cycle: Document) -> str:

@@ -12,8 +12,9 @@ from pathlib import Path
 import trio
 
 from gateway.app.engine import Engine
+from gateway.control.events import FilesWritten
 from gateway.control.server import Emit
-from gateway.control.wire import Document, QueueExport
+from gateway.control.wire import Document, QueueExport, Summary
 from gateway.core.domain import Role
 from gateway.core.errors import UsageError
 from gateway.intake import Exported, ExportOutcome, export
@@ -62,11 +63,11 @@ async def export_instances(engine: Engine, command: QueueExport, emit: Emit) -> 
         with closing(export(engine.spool, engine.ledger, selection, folder, unrecorded=desk)) as events:
             while batch := await trio.to_thread.run_sync(_batch, events):
                 done.add(batch)
-                await emit({"event": "files", **done.counted()})
+                await emit(FilesWritten(**done.counted()))
         failures = [asdict(one) for one in done.failed]
         nothing = not done.counts and not selection.is_everything
         whole = not (done.counts[ExportOutcome.FAILED] or nothing)
-        await emit({"event": "summary", **done.counted(), "failed": failures, "done": whole})
+        await emit(Summary({**done.counted(), "failed": failures, "done": whole}))
 
 
 def _batch(events: Iterator[Exported]) -> list[Exported]:

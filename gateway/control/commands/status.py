@@ -18,7 +18,7 @@ import trio
 from gateway import __version__
 from gateway.app.engine import Engine
 from gateway.config.settings import DestinationTable, Settings
-from gateway.control.wire import Document
+from gateway.control.wire import Document, encode
 from gateway.core.domain import DeliveryState, Role
 from gateway.core.errors import ConfigurationError
 from gateway.ledger import Ledger
@@ -113,8 +113,6 @@ def resumed_by(name: str) -> str:
 
 def syncs(running: Syncs) -> list[Document]:
     """Return the syncs that run by configuration, each with its last cycle and, outside its hours, when they begin."""
-    from gateway.jobs.sync.report import cycle_json
-
     return [
         {
             "name": name,
@@ -123,7 +121,7 @@ def syncs(running: Syncs) -> list[Document]:
             "interval_s": sync.plan.interval_s,
             "open": sync.hours.is_open(),
             "changes_at": None if (change := sync.hours.next_change()) is None else change.timestamp(),
-            "cycle": None if sync.last is None else cycle_json(sync.last),
+            "cycle": None if sync.last is None else encode(sync.last),
         }
         for name, sync in running.running.items()
     ]

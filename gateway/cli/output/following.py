@@ -1,0 +1,132 @@
+"""Long operations as the meter shows them, message by message; apart from the commands, because no help needs the messages."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import asdict
+from typing import Protocol
+
+from gateway.cli.output import render
+from gateway.cli.output.progress import Amount, Meter, total, words
+from gateway.control.events import (
+    Comparing,
+    ComparisonWaits,
+    Delivering,
+    FilesRead,
+    Listing,
+    Migrating,
+)
+from gateway.control.wire import Document, Message, Summary, encode
+from gateway.core.errors import GatewayLost
+from gateway.retrieve.events import Progress, Repairing, StudyEnded, StudyPlanned, Waiting
+
+
+class Follower(Protocol):
+    """Shows the messages of a long operation."""
+
+    def tell(self, message: Message) -> None:
+        """Show one message."""
+
+
+def follow(messages: Iterable[Message], progress: Follower) -> Document:
+    """Show each message and return the last one, the summary, as ``--json`` prints it.
+
+    Raises:
+        GatewayLost: the messages ended without one.
+
+    """
+    for message in messages:
+        if isinstance(message, Summary):
+            return encode(message)
+        progress.tell(message)
+    raise GatewayLost("the gateway ended before the work was done; give the same command again to carry on")
+
+
+class PullProgress:
+    """Adds up the messages of a pull for the meter."""
+
+    def __init__(self, shown: Meter) -> None:
+        self._shown = shown
+        self._studies: dict[int, Amount] = {}
+        self._ended = 0
+
+    def tell(self, message: Message) -> None:
+        """Show one message."""
+        note = ""
+        match message:
+            case StudyPlanned():
+                self._studies[message.retrieval_id] = Amount(message.present, message.expected)
+            case Progress():
+                self._studies[message.retrieval_id] = Amount(message.received, message.expected, message.bytes)
+            case StudyEnded():
+                self._ended += 1
+            case Repairing():
+                note = f"repairing: {message.missing} missing ({message.step})"
+            case Waiting():
+                note = f"waiting {render.duration(message.seconds)}: {message.reason}"
+            case Delivering():
+                show_delivering(self._shown, message)
+                return
+        ended = f"{render.plural(self._ended, 'study', 'studies')} done" if self._ended else ""
+        self._shown.show("receiving", total(self._studies.values()), note or ended)
+
+
+class SendProgress:
+    """Shows the messages of a send."""
+
+    def __init__(self, shown: Meter) -> None:
+        self._shown = shown
+
+    def tell(self, message: Message) -> None:
+        """Show one message."""
+        match message:
+            case Delivering():
+                show_delivering(self._shown, message)
+            case FilesRead(counts=counts):
+                amount = Amount(counts["queued"] + counts["settled"] + counts["held"], None, message.size_bytes)
+                self._shown.show("reading", amount, f"{counts['skipped'] + counts['failed']} files not taken")
+
+
+class MigrationProgress:
+    """Shows the messages of a migration."""
+
+    def __init__(self, shown: Meter) -> None:
+        self._shown = shown
+
+    def tell(self, message: Message) -> None:
+        """Show one message."""
+        match message:
+            case Delivering():
+                show_delivering(self._shown, message)
+            case Listing(portions=portions):
+                self._shown.show("listing", Amount(), f"{portions.listed}/{portions.of} listed, {message.studies} studies")
+            case Migrating(studies=studies):
+                self._shown.show("migrating", Amount(studies["moved"], studies["instances"] or None), words(asdict(message)))
+
+
+class CompareProgress:
+    """Shows the messages of a comparison."""
+
+    def __init__(self, shown: Meter) -> None:
+        self._shown = shown
+        self._done = Amount()
+
+    def tell(self, message: Message) -> None:
+        """Show one message."""
+        match message:
+            case Delivering():
+                show_delivering(self._shown, message)
+            case ComparisonWaits():
+                self._shown.show("comparing", self._done, f"waiting: {message.reason}")
+            case Comparing():
+                self._done = Amount(message.instances, None)
+                note = f"{render.plural(message.studies, 'study', 'studies')}, {message.different} differences"
+                self._shown.show("comparing", self._done, note)
+
+
+def show_delivering(shown: Meter, message: Delivering) -> None:
+    """Show how many deliveries are through, and what the others are doing."""
+    counts = [states for of in message.destinations.values() for states in of["states"].items()]
+    everything = sum(count for _, count in counts)
+    waiting = [f"{name}: {render.states(of['states'])}" for name, of in message.destinations.items()]
+    shown.show("delivering", Amount(everything - message.working, everything), "; ".join(waiting))
