@@ -15,6 +15,7 @@ from gateway.cli.options import settings_of
 from gateway.control.embedded import local
 from gateway.control.wire import FindCommand, JobQuery
 from gateway.core.domain import Role
+from gateway.core.metrics import REGISTRY
 from tests.support.gateway import Gateway
 
 
@@ -70,6 +71,14 @@ def test_a_ledger_that_cannot_be_read_is_the_answer_of_who_needs_it(site: Gatewa
         status, body = ask("GET", "/status", b"")
     assert status >= 500
     assert json.loads(body)["kind"] in {"LedgerDamaged", "LedgerForeign"}
+
+
+def test_status_has_every_metric_where_a_gateway_runs(site: Gateway) -> None:
+    with local(settings_of(site.config), role=Role.GATEWAY) as ask:
+        metrics = json.loads(ask("GET", "/status", b"")[1])["metrics"]
+    assert list(metrics) == [metric.name for metric in REGISTRY]
+    with local(settings_of(site.config), role=Role.DESK) as ask:
+        assert json.loads(ask("GET", "/status", b"")[1])["metrics"] == {}
 
 
 def test_who_asks_after_the_end_is_told(site: Gateway) -> None:

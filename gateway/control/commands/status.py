@@ -21,6 +21,7 @@ from gateway.config.settings import DestinationTable, Settings
 from gateway.control.wire import Document, encode
 from gateway.core.domain import DeliveryState, Role
 from gateway.core.errors import ConfigurationError
+from gateway.core.metrics import REGISTRY
 from gateway.ledger import Ledger
 from gateway.ledger.deliveries import overview
 from gateway.ledger.jobs import starts
@@ -92,6 +93,7 @@ async def status(engine: Engine) -> Document:
         "not_begun": not_begun(engine, counts.unended),
         "spool": asdict(usage) | {"has_room": usage.has_room},
         "certificates": await trio.to_thread.run_sync(certificates, engine.settings, now),
+        "metrics": REGISTRY.document() if running else {},
     }
 
 
