@@ -45,7 +45,7 @@ OF_ONE_STUDY: dict[str, Callable[[Connection], Any]] = {
 }
 
 OF_A_MIGRATION: dict[str, Callable[[Connection], Any]] = {
-    "how far it is": lambda connection: planning.standing(connection, 1),
+    "how far it is": lambda connection: planning.counts(connection, 1),
     "what is left": lambda connection: planning.undone(connection, 1),
     "what may be deleted": lambda connection: planning.to_delete(connection, 1),
     "its report": lambda connection: planning.report(connection, 1),
