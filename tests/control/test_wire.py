@@ -100,7 +100,7 @@ def test_no_two_messages_of_a_stream_share_a_name_and_each_has_its_line(kinds: t
     assert set(kinds) <= {type(message) for message, _ in LINES}
 
 
-def test_messages_of_a_newer_gateway_are_passed_over_and_new_fields_ignored() -> None:
+def test_messages_and_fields_of_a_newer_gateway_are_passed_over() -> None:
     assert decode({"event": "from_the_future", "x": 1}, events.PULL) is None
     started = {"event": "job_started", "job_id": 1, "source": "archive", "resumed": True, "new": 2}
     assert decode(started, events.PULL) == JobStarted(1, "archive", resumed=True)

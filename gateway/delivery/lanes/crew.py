@@ -298,6 +298,7 @@ class Crew:
         if now >= self._pull_forward_at:
             self._pull_forward_at = now + LONGEST_SLEEP_S
             mending.pull_forward(connection, name, now=at, horizon_s=self._horizon_s)
+            table.take_over(connection, name, now=at)
         limit, shares = (1, 1) if probe else (MAX_BATCH_INSTANCES, min(len(self._workers), MAX_SHARES))
         return table.claim(connection, name, now=at, max_instances=limit, max_bytes=self._batch_bytes, shares=shares)
 
