@@ -23,7 +23,8 @@ from benchmarks.archives import orthanc_archive
 from benchmarks.control import client
 from benchmarks.datasets import FIRST_DAY, STUDIES_A_DAY, DataSet, DataSets, study_uid
 from benchmarks.harness import INSTANCES, MS, Bench, Goal, Metrics, Row, transfer
-from gateway.control.wire import PullCommand
+from gateway.control.events import PULL
+from gateway.control.wire import PullCommand, Summary
 from gateway.core.domain import Priority
 from tests.support import orthanc as orthancs
 from tests.support.gateway import Gateway, dicom_destination, source
@@ -145,9 +146,10 @@ def _timed(gateway: Gateway, study_uid: str) -> float:
     """Pull a study with high priority, and return how long it took until its destination had answered for all of it."""
     command = PullCommand(source="archive", study_uids=(study_uid,), priority=Priority.HIGH)
     began = time.perf_counter()
-    with client(gateway) as asked, asked.stream("/pull", command) as events:
+    with client(gateway) as asked, asked.stream("/pull", command, PULL) as events:
         summary = list(events)[-1]
-    assert summary["done"], summary
+    assert isinstance(summary, Summary), summary
+    assert summary.report["done"], summary
     return time.perf_counter() - began
 
 

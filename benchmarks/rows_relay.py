@@ -25,6 +25,7 @@ from benchmarks.rows_receive import Pick, ct
 from benchmarks.senders import Target, dcmtk
 from gateway.association.scu.requestor import RemoteAE, associate, next_message_id
 from gateway.association.upper.contexts import STUDY_ROOT_MOVE, plan_contexts
+from gateway.control.events import PULL
 from gateway.control.wire import PullCommand
 from tests.support.certificates import Files
 from tests.support.gateway import Gateway, dicom_destination, source
@@ -185,7 +186,7 @@ def _pulled(archive_of: Callable[[Bench], Archive], bench: Bench, folder: Path) 
 def _pulling(gateway: Gateway, study_uid: str) -> Iterator[None]:
     """Have the gateway pull a study meanwhile; the verdict is awaited at the end."""
     command = PullCommand(source="archive", study_uids=(study_uid,))
-    with client(gateway) as asked, asked.stream("/pull", command) as events:
+    with client(gateway) as asked, asked.stream("/pull", command, PULL) as events:
         reader = threading.Thread(target=lambda: list(events), daemon=True)
         reader.start()
         yield

@@ -30,10 +30,10 @@ REPORTS_NAME = "reports"
 """The folder of reports in the state folder."""
 
 Document = dict[str, Any]
-"""An event, or what a command came to, as plain data."""
+"""The summary of a command, as plain data."""
 
-Work = Callable[[Callable[[Document], Awaitable[None]]], Awaitable[None]]
-"""Does what was left, telling its events; raises GatewayStopping where the gateway stops meanwhile."""
+Work = Callable[[], Awaitable[Document]]
+"""Does what was left, and returns its summary; raises GatewayStopping where the gateway stops meanwhile."""
 
 
 class Detached(Background):
@@ -79,19 +79,15 @@ class Detached(Background):
 
     async def _root(self, job_id: int, kind: DetachedKind, work: Work) -> None:
         """Run one to its end."""
-        bound, summary = log.bind(job=job_id, kind=kind), dict[str, Any]()
+        bound = log.bind(job=job_id, kind=kind)
         state: JobState = "stopped"
         # Unless it ends or fails by itself, or somebody pauses it, the next start carries it on.
         carried_on = True
 
-        async def tell(event: Document) -> None:
-            if event.get("event") == "summary":
-                summary.update(event)
-
         bound.info("detached_started")
         try:
             with self.running[job_id]:
-                await work(tell)
+                summary = await work()
                 await trio.to_thread.run_sync(self._keep, job_id, summary)
                 state = "done"
                 bound.info("detached_ended", done=summary.get("done"), unrouted=summary.get("unrouted"))

@@ -11,6 +11,7 @@ from functools import partial
 import trio
 
 from gateway.config.settings import Settings
+from gateway.core import metrics
 from gateway.core.domain import WORKING, DeliveryState
 from gateway.core.errors import ConfigurationError, LedgerDamaged, LedgerUnavailable, SpoolError
 from gateway.core.log import get_logger
@@ -81,6 +82,7 @@ class _Postponing:
             yield done
             done.set()
         except (LedgerUnavailable, SpoolError) as error:
+            metrics.POSTPONED.add()
             if times := self._lines.due("postponed"):
                 log.warning("housekeeping_postponed", error=str(error), times=times)
 
@@ -158,4 +160,5 @@ async def watch_room(spool: Spool, ledger: Ledger, hint: WakeUp, rest: Callable[
             elif had_room and not has_room:
                 log.warning("spool_full")
             had_room = has_room
+            metrics.HAS_ROOM.set(int(has_room))
         await hint.wait(ROOM_EVERY_S)

@@ -28,6 +28,7 @@ from gateway.core.domain import Role
 from gateway.core.errors import GatewayError, StateFolderInUse, leaf
 from gateway.core.files import using
 from gateway.core.log import get_logger
+from gateway.core.urls import sqlite_file
 from gateway.spool.lock import StateLock
 
 if TYPE_CHECKING:
@@ -38,8 +39,6 @@ if TYPE_CHECKING:
 
 log = get_logger()
 
-LEDGER_NAME = "ledger.db"
-BALLAST_NAME = "ledger.ballast"
 SPOOL_NAME = "spool"
 
 LOCK_S = 3.0
@@ -159,14 +158,15 @@ async def _locked(settings: Settings, lock_s: float) -> StateLock:
 @contextmanager
 def _opened(settings: Settings, role: Role) -> Iterator[Engine]:
     """Open the state folder; what a desk is not asked for is not made, and its libraries are not imported."""
-    state = settings.gateway.state
+    state, url = settings.gateway.state, settings.ledger_url()
+    path = sqlite_file(url)
     with ExitStack() as stack:
 
         @cache
         def ballast() -> Ballast:
             from gateway.ledger import Ballast
 
-            kept = Ballast(state / BALLAST_NAME)
+            kept = Ballast(path.with_suffix(".ballast"))
             if role is Role.GATEWAY:
                 kept.take()
             return kept
@@ -184,8 +184,12 @@ def _opened(settings: Settings, role: Role) -> Iterator[Engine]:
         def ledger() -> Ledger:
             from gateway.ledger import Ledger
 
+            if not (path.parent.exists() and path.parent.samefile(state)):
+                # One gateway a ledger too, while it is SQLite.
+                with using(path.parent, "cannot use the folder of the ledger"):
+                    stack.enter_context(StateLock(path.parent))
             with using(state, "cannot use the state folder"):
-                opened = Ledger(state / LEDGER_NAME, ballast=ballast(), begun=_begun(state / SPOOL_NAME))
+                opened = Ledger(url, node=settings.node.name, ballast=ballast(), begun=_begun(state / SPOOL_NAME))
             return stack.enter_context(opened)
 
         def detached() -> Detached:

@@ -27,6 +27,7 @@ log = get_logger()
 async def start_stages(engine: Engine, parts: trio.Nursery) -> None:
     """Recover what an earlier process left, then start everything but the API and the listener."""
     await trio.to_thread.run_sync(engine.ledger.check)
+    await trio.to_thread.run_sync(engine.ledger.enter)
     rules = compile_routes(engine.settings.routes)
     purpose = partial(_purpose, engine.ledger)
     reconcile = partial(recover, engine.spool, engine.ledger, route=partial(route, rules), keywords=rules.keywords)

@@ -19,6 +19,7 @@ from gateway.config.environment import FILE_SUFFIX, overlay, secret_files
 from gateway.config.schema import dotted, tables
 from gateway.config.settings import ListenTlsTable, Settings, TlsTable
 from gateway.core.errors import Problem
+from gateway.core.urls import sqlite_file
 
 GIVEN = (Path("/run/secrets"), Path("/var/run/secrets"))
 """The folders in which container runtimes put secrets, with modes of their own."""
@@ -40,6 +41,8 @@ def check_access(settings: Settings, config: Path, environ: Mapping[str, str]) -
     if not problems:
         problems += _state_files(state)
         warnings += _state_warnings(state)
+    if (beside := sqlite_file(settings.ledger_url()).parent) != state:
+        problems += _folder(beside, "ledger.url")
     for name, table in settings.destinations.items():
         if (folder := table.can.folder) is not None:
             problems += _folder(folder, f"destinations.{name}.path")

@@ -17,6 +17,7 @@ from gateway.config.schema import KeyPath, Raw, values
 from gateway.config.settings import MIN_RESERVE_BYTES, GatewayTable, ListenTable, ListenTlsTable, ScheduleTable, SourceTable
 from gateway.core.domain import Mode
 from gateway.core.schedule import DAYS_EXPECTED, HOURS_EXPECTED, parse_days, parse_hours
+from gateway.core.urls import sqlite_file
 from gateway.dicom.syntaxes import HTJ2K_LOSSLESS
 
 _HERE = ("127.0.0.1", "localhost", "::1")
@@ -27,6 +28,7 @@ def check(raw: Raw) -> Iterator[Finding]:
     yield from _routes(raw)
     yield from _listeners(raw)
     yield from _reserve(raw)
+    yield from _ledger(raw)
     yield from _sources(raw)
     yield from _destinations(raw)
     yield from _schedules(raw)
@@ -97,6 +99,17 @@ def _reserve(raw: Raw) -> Iterator[Finding]:
             f"{MIN_RESERVE_BYTES} (16 MiB) or more: with less, a full disk leaves the ledger no room to record what may be released"
         )
         yield Finding(("spool", "reserve_bytes"), f"{reserve}", expected)
+
+
+def _ledger(raw: Raw) -> Iterator[Finding]:
+    """The URL itself is not shown: it may hold a password."""
+    url = _table(raw, "ledger").get("url")
+    if isinstance(url, str):
+        try:
+            sqlite_file(url)
+        except ValueError as error:
+            scheme, colon, _ = url.partition(":")
+            yield Finding(("ledger", "url"), f"a URL of {scheme[:20]!r}" if colon else "no URL", str(error))
 
 
 def _sources(raw: Raw) -> Iterator[Finding]:

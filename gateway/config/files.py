@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from gateway.config.environment import FILE_SUFFIX, secret_files
 from gateway.config.problems import Finding
 from gateway.config.schema import KeyPath, Raw, tables, values
-from gateway.config.settings import GatewayTable
+from gateway.config.settings import LEDGER_NAME, GatewayTable
 from gateway.config.value_types import MustExist
+from gateway.core.urls import sqlite_file, sqlite_url
 
 
 def read_secrets(raw: Raw, folder: Path) -> Iterator[Finding]:
@@ -47,6 +49,7 @@ def resolve_paths(raw: Raw, folder: Path) -> Iterator[Finding]:
     ours = raw.setdefault("gateway", {})
     if isinstance(ours, dict):
         ours.setdefault("state", str(GatewayTable().state))
+    _resolve_ledger(raw, folder)
     wanted: list[tuple[KeyPath, Path]] = []
     for place in list(values(raw)):
         if place.shape.annotation is Path and isinstance(place.value, str) and place.value:
@@ -62,6 +65,20 @@ def resolve_paths(raw: Raw, folder: Path) -> Iterator[Finding]:
         if not _readable(file):
             expected = "a readable PEM file" if file.exists() else "a readable PEM file (`gateway certs` makes certificates)"
             yield Finding(path, f"{file} ({'not readable' if file.exists() else 'no such file'})", expected)
+
+
+def _resolve_ledger(raw: Raw, folder: Path) -> None:
+    """Say where the ledger is: at its URL, whose path is relative to `folder`, or in the state folder."""
+    ledger, ours = raw.setdefault("ledger", {}), raw.get("gateway")
+    if not isinstance(ledger, dict):
+        return
+    state = ours.get("state") if isinstance(ours, dict) else None
+    if "url" not in ledger and isinstance(state, str) and state:
+        ledger["url"] = sqlite_url(_absolute(state, folder) / LEDGER_NAME)
+    elif isinstance(url := ledger.get("url"), str):
+        # One that is no such URL is found by `gateway.config.checks`.
+        with suppress(ValueError):
+            ledger["url"] = sqlite_url(_absolute(str(sqlite_file(url)), folder))
 
 
 def _of_one_making(wanted: Sequence[tuple[KeyPath, Path]]) -> bool:

@@ -20,6 +20,7 @@ from gateway.config.value_types import (
     Hours,
     MatchingKeys,
     Network,
+    NodeName,
     PemFile,
     Port,
     Rate,
@@ -32,8 +33,9 @@ from gateway.config.value_types import (
     Url,
     Weekdays,
 )
-from gateway.core.domain import Mode
+from gateway.core.domain import DEFAULT_NODE, Mode
 from gateway.core.schedule import DAYS, Schedule, parse_days, parse_hours, parse_zone
+from gateway.core.urls import sqlite_url
 
 
 class Table(BaseModel):
@@ -48,6 +50,22 @@ class GatewayTable(Table):
 
     ae_title: AETitle = "GATEWAY"
     state: Path = Path("state")
+
+
+class NodeTable(Table):
+    """``[node]``: under which name this gateway owns what it works on (`gateway.ledger.database.ownership`)."""
+
+    name: NodeName = DEFAULT_NODE
+
+
+class LedgerTable(Table):
+    """``[ledger]``: the database; without `url` a SQLite file in the state folder (`gateway.config.checks` looks at the URL)."""
+
+    url: str | None = None
+
+
+LEDGER_NAME = "ledger.db"
+"""The ledger in the state folder."""
 
 
 class TlsTable(Table):
@@ -462,6 +480,8 @@ class Settings(Table):
     """A whole configuration. The consistency of its tables (a route's destinations …) is checked by `gateway.config`."""
 
     gateway: GatewayTable = GatewayTable()
+    node: NodeTable = NodeTable()
+    ledger: LedgerTable = LedgerTable()
     listen: ListenTable = ListenTable()
     spool: SpoolTable = SpoolTable()
     serve: ServeTable = ServeTable()
@@ -473,6 +493,10 @@ class Settings(Table):
 
     sync: tuple[SyncTable, ...] = ()
     compare: tuple[CompareTable, ...] = ()
+
+    def ledger_url(self) -> str:
+        """Return the URL of the ledger."""
+        return self.ledger.url or sqlite_url(self.gateway.state / LEDGER_NAME)
 
     def hours(self, when: str | None) -> Schedule | None:
         """Return the hours that a table's `when` names; None where it names none, which is always."""

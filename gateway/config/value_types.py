@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -28,6 +29,12 @@ def _network(value: str) -> str:
         return str(ipaddress.ip_network(value, strict=False))
     except ValueError as error:
         raise ValueError('an address or a network such as "192.0.2.7" or "192.0.2.0/24"') from error
+
+
+def _node_name(value: str) -> str:
+    if re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,31}", value, re.ASCII) is None:
+        raise ValueError("a name of 1 to 32 letters, digits, dots, dashes and underscores that begins with a letter or a digit")
+    return value
 
 
 def _transfer_syntax(value: str) -> str:
@@ -116,6 +123,7 @@ class MustExist:
 
 TransferSyntax = Annotated[str, AfterValidator(_transfer_syntax)]
 AETitle = Annotated[str, AfterValidator(_ae_title)]
+NodeName = Annotated[str, AfterValidator(_node_name)]
 Host = Annotated[str, Field(min_length=1, max_length=255, description="a host name or an address")]
 Network = Annotated[str, AfterValidator(_network)]
 Url = Annotated[str, AfterValidator(_url)]

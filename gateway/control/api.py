@@ -21,8 +21,9 @@
     POST /jobs/act      JobAction → how far it is then
     POST /jobs/begin    StartAction → the same name
 
-An error is a JSON object ``{"kind", "message", "retryable"}`` (see `wire`). Closing the stream of ``/pull``, ``/send``,
-``/sync``, ``/migrate`` (without `detach`) or ``/queue/export`` stops the operation; the same request carries on where it stopped.
+An error is a JSON object ``{"kind", "message", "retryable"}``, with ``fields`` where it has some (see `wire`).
+Closing the stream of ``/pull``, ``/send``, ``/sync``, ``/migrate`` (without `detach`) or ``/queue/export`` stops the operation; the
+same request carries on where it stopped.
 A client that leaves ``/find`` or ``/echo`` cancels what it asked for.
 Runs on trio; only the socket's owner gets here. Modules for a request are imported when it comes: a short command waits for its own
 part of it only.

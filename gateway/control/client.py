@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import socket
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from http.client import HTTPConnection, HTTPException, HTTPResponse
 from types import TracebackType
@@ -18,7 +18,7 @@ from typing import Any
 
 from gateway.config.settings import Settings
 from gateway.control import sockets
-from gateway.control.wire import MAX_REQUEST_BYTES, TOO_LONG, Document, Request, raise_document
+from gateway.control.wire import MAX_REQUEST_BYTES, TOO_LONG, Document, Message, Request, decode, raise_document
 from gateway.core.errors import GatewayLost, StateFolderInUse, UsageError
 
 ANSWER_S = 120.0
@@ -55,9 +55,9 @@ class Client:
         """Send `request` to `path` and return the JSON object it is answered with."""
         return self._answered("POST", path, request)
 
-    def stream(self, path: str, request: Request) -> Events:
-        """Start the operation at `path`; leaving the ``with`` of what is returned stops it."""
-        return Events(self._address, path, request)
+    def stream(self, path: str, request: Request, kinds: Iterable[type[Message]]) -> Events:
+        """Start the operation at `path`, which tells messages of `kinds`; leaving the ``with`` of what is returned stops it."""
+        return Events(self._address, path, request, kinds)
 
     def _answered(self, method: str, path: str, request: Request | None) -> Document:
         if self._ask is not None:
@@ -73,12 +73,16 @@ class Client:
 
 
 class Events(AbstractContextManager["Events"]):
-    """The events of a long operation, in order, until it ends; an error of the gateway is raised where it happened."""
+    """The messages of a long operation, in order, until it ends; an error of the gateway is raised where it happened.
 
-    def __init__(self, address: str, path: str, request: Request) -> None:
+    A message of no kind that is known here is passed over: a newer gateway may tell more.
+    """
+
+    def __init__(self, address: str, path: str, request: Request, kinds: Iterable[type[Message]]) -> None:
         self._connection = _Connection(address)
         self._path = path
         self._request = request
+        self._kinds = tuple(kinds)
 
     def __enter__(self) -> Events:
         try:
@@ -96,13 +100,12 @@ class Events(AbstractContextManager["Events"]):
         self._response.close()
         self._connection.close()
 
-    def __iter__(self) -> Iterator[Document]:
+    def __iter__(self) -> Iterator[Message]:
         with _mapped():
             for text in _lines(self._response):
-                document = json.loads(text)
-                if document.get("event") == "error":
-                    raise_document(document)
-                yield document
+                message = decode(json.loads(text), self._kinds)
+                if message is not None:
+                    yield message
 
 
 class _Connection(HTTPConnection):

@@ -17,24 +17,25 @@ from typing import Any, cast
 import trio
 from starlette.applications import Starlette
 from starlette.responses import Response
-from starlette.types import Message, Receive, Scope, Send
+from starlette.types import Message as ASGIMessage
+from starlette.types import Receive, Scope, Send
 
 from gateway.control import sockets
-from gateway.control.wire import INTERNAL_ERROR, NDJSON, Document, error_document, line
+from gateway.control.wire import INTERNAL_ERROR, NDJSON, Document, Message, encode, error_document, error_line, line
 from gateway.core.errors import GatewayError, leaf
 from gateway.core.files import unusable, using
 from gateway.core.log import get_logger
 
 log = get_logger()
 
-Emit = Callable[[Document], Awaitable[None]]
+Emit = Callable[[Message], Awaitable[None]]
 
 GRACE_S = 2.0
 """The longest time that connections may take to end once the gateway has stopped everything else."""
 
 
 class EventStream(Response):
-    """Runs `operation` and streams what it emits; an error of ours becomes the last line, ``{"event": "error", …}``."""
+    """Runs `operation` and streams the messages that it emits; an error of ours becomes the last line."""
 
     def __init__(self, operation: Callable[[Emit], Awaitable[None]]) -> None:
         self.operation = operation
@@ -50,8 +51,11 @@ class EventStream(Response):
             nursery.cancel_scope.cancel()
 
     async def _stream(self, send: Send) -> None:
-        async def emit(document: Document) -> None:
-            await send({"type": "http.response.body", "body": line(document), "more_body": True})
+        async def write(body: bytes) -> None:
+            await send({"type": "http.response.body", "body": body, "more_body": True})
+
+        async def emit(message: Message) -> None:
+            await write(line(encode(message)))
 
         try:
             await self.operation(emit)
@@ -64,7 +68,7 @@ class EventStream(Response):
                 case _:
                     log.exception("control_request_failed")
                     document = {"kind": "RemoteError", "message": INTERNAL_ERROR}
-            await emit({"event": "error", **document})
+            await write(error_line(document))
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
@@ -94,7 +98,7 @@ async def answer(api: Starlette, method: str, path: str, body: bytes, left: trio
     """Return the status and the body with which `api` answers a request of this process; `left` is set once nobody waits for it."""
     asked, status, parts = False, 500, list[bytes]()
 
-    async def receive() -> Message:
+    async def receive() -> ASGIMessage:
         nonlocal asked
         if not asked:
             asked = True
@@ -102,7 +106,7 @@ async def answer(api: Starlette, method: str, path: str, body: bytes, left: trio
         await left.wait()
         return {"type": "http.disconnect"}
 
-    async def send(message: Message) -> None:
+    async def send(message: ASGIMessage) -> None:
         nonlocal status
         if message["type"] == "http.response.start":
             status = message["status"]

@@ -1,4 +1,4 @@
-"""The format of the control socket: requests as models, errors as ``{"kind", "message"}``, streams as NDJSON. Pure.
+"""The format of the control socket: requests as models, messages of streams as NDJSON, errors with their fields. Pure.
 
 Both ends use this module, so that an error raised in the gateway is the same error, with the same text, in the command.
 """
@@ -6,8 +6,11 @@ Both ends use this module, so that an error raised in the gateway is the same er
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, fields, is_dataclass
+from enum import Enum
+from functools import cache
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Protocol, get_origin, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -189,12 +192,90 @@ class SyncCommand(Request):
     wait_s: Annotated[float, Field(gt=0)] | None = None
 
 
-def error_document(error: errors.GatewayError) -> Document:
-    """Return `error` as the JSON object that crosses the socket."""
+class Message(Protocol):
+    """A message of a stream: a frozen dataclass, whose `name` says what it is (`gateway.control.events` has them all)."""
+
+    name: ClassVar[str]
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Summary:
+    """The last message of a stream: the report of the operation, as ``--json`` and ``gateway jobs report`` print it."""
+
+    name: ClassVar[str] = "summary"
+    report: Document
+
+
+def encode(message: Message) -> Document:
+    """Return `message` as the JSON object that crosses the socket."""
+    return {"event": message.name, **(message.report if isinstance(message, Summary) else asdict(message))}
+
+
+def decode(document: Mapping[str, Any], kinds: Iterable[type[Message]]) -> Message | None:
+    """Return the message that `encode` made `document` of, one of `kinds`; None for another one, which a newer gateway may tell.
+
+    Raises:
+        GatewayError: the document tells of an error, which is raised as in the gateway; or of a message with other fields.
+
+    """
+    name = document.get("event")
+    if name == _ERROR:
+        raise_document(document)
+    kind = next((kind for kind in kinds if kind.name == name), None)
+    if kind is None:
+        return None
+    if kind is Summary:
+        return Summary({key: value for key, value in document.items() if key != "event"})
+    try:
+        built: Message = _built(kind, document)
+    except (KeyError, TypeError, ValueError) as error:
+        raise RemoteError(f"the gateway is of another version: its {name} is not what this command knows") from error
+    return built
+
+
+def _built(kind: Any, document: Mapping[str, Any]) -> Any:
+    """Return a dataclass made of its fields in `document`; others may be there too."""
+    return kind(**{name: _typed(hint, document[name]) for name, hint in _hints(kind).items() if name in document})
+
+
+@cache
+def _hints(kind: Any) -> Mapping[str, Any]:
+    hints = get_type_hints(kind)
+    return {field.name: hints[field.name] for field in fields(kind) if field.init}
+
+
+def _typed(hint: Any, value: Any) -> Any:
+    """Return a value of JSON as its field has it: a tuple, a member of an enumeration, a dataclass, or as it is."""
+    kind = get_origin(hint) or hint
+    if kind is tuple:
+        return tuple(value)
+    if is_dataclass(kind):
+        return _built(kind, value) if isinstance(kind, type) else value
+    return kind(value) if isinstance(kind, type) and issubclass(kind, Enum) else value
+
+
+_ERROR = "error"
+"""The name of the line that tells of an error, the last of its stream."""
+
+
+def error_line(document: Mapping[str, Any]) -> bytes:
+    """Return the line of a stream that tells of the error of `document`."""
+    return line({"event": _ERROR, **document})
+
+
+def described(error: errors.GatewayError) -> Document:
+    """Return `error` as reports and ``--json`` show it."""
     document: Document = {"kind": type(error).__name__, "message": str(error), "retryable": error.retryable}
     if isinstance(error, errors.ConfigurationError):
         document["problems"] = [vars(problem) for problem in error.problems]
     return document
+
+
+def error_document(error: errors.GatewayError) -> Document:
+    """Return `error` as the JSON object that crosses the socket: as `described`, with its own fields under ``fields``, if any."""
+    own = {name: value for name, value in vars(error).items() if name != "retryable" and isinstance(value, str | int | float)}
+    return described(error) | ({"fields": own} if own else {})
 
 
 class RemoteError(errors.GatewayError):
@@ -202,9 +283,7 @@ class RemoteError(errors.GatewayError):
 
 
 def raise_document(document: Mapping[str, Any]) -> None:
-    """Raise the error that `document` tells of.
-
-    The type is the one that was raised in the gateway; fields beyond the message stay there.
+    """Raise the error that `document` tells of: of the type that was raised in the gateway, with its text and its fields.
 
     Raises:
         GatewayError: always.
@@ -215,6 +294,7 @@ def raise_document(document: Mapping[str, Any]) -> None:
     known = isinstance(kind, type) and issubclass(kind, errors.GatewayError)
     error = kind.__new__(kind) if known and kind is not None else RemoteError(message)
     Exception.__init__(error, message)
+    vars(error).update(document.get("fields", {}))
     error.retryable = bool(document.get("retryable", False))
     if isinstance(error, errors.ConfigurationError):
         error.problems = tuple(errors.Problem(**problem) for problem in document.get("problems", ()))

@@ -307,6 +307,10 @@ class Action(StrEnum):
     """Give up: nothing more is owed, and the bytes go once no other destination needs them."""
 
 
+DEFAULT_NODE = "main"
+"""The name of the only node, where the configuration gives it no other (``[node] name``)."""
+
+
 class Role(StrEnum):
     """The parts of a gateway that run."""
 

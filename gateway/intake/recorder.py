@@ -23,7 +23,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from functools import partial
 from types import TracebackType
@@ -31,6 +31,7 @@ from typing import TypeVar
 
 from sqlalchemy import Connection
 
+from gateway.core import metrics
 from gateway.core.domain import Content
 from gateway.core.errors import LedgerUnavailable, SpoolError
 from gateway.core.log import get_logger
@@ -163,6 +164,7 @@ class Recorder:
                 self._began = None
                 self._done += len(batch)
                 self._progress.notify_all()
+                metrics.WAITING.set(self.waiting)
 
     def _take(self) -> list[Arrival]:
         """Wait until there is something to record, and take it; nothing when the recorder is to end."""
@@ -237,6 +239,7 @@ class Recorder:
             if not final.bytes_needed:
                 remove_unneeded(self._spool, final.arrival.content.location)
             settled.append(final)
+        _count(settled)
         _log_received(settled)
         return settled
 
@@ -295,6 +298,13 @@ def remove_unneeded(spool: Spool, location: str) -> None:
 def _log_left(arrival: Arrival) -> None:
     """Log the exception at hand, for whose sake an arrival is not recorded before the next start."""
     _log.exception("arrival_left_for_next_start", sop_instance_uid=arrival.identity.sop_instance_uid)
+
+
+def _count(batch: Sequence[Recorded]) -> None:
+    """Count a batch in the metrics."""
+    for outcome, count in Counter(recorded.outcome for recorded in batch).items():
+        metrics.RECEIVED.add(count, outcome=outcome.value)
+    metrics.RECEIVED_BYTES.add(sum(recorded.arrival.content.length for recorded in batch))
 
 
 def _log_received(batch: Sequence[Recorded]) -> None:

@@ -50,7 +50,7 @@ from gateway.ledger.received.instances import (
     unrouted,
     with_location_prefix,
 )
-from gateway.ledger.received.keeping import kept_prefixes, mark_kept, mark_missing
+from gateway.ledger.received.keeping import at_this_node, kept_prefixes, mark_kept, mark_missing
 from gateway.spool import LOG_PREFIX, SEGMENT_PREFIX_LENGTH, Spool, SpoolEntry
 
 _log = get_logger()
@@ -108,6 +108,9 @@ class _Recovery:
         present = set(locations)
         states = {location: (instance_id, state) for instance_id, location, state in rows}
         gone = [instance_id for instance_id, location, state in rows if state is BytesState.KEPT and location not in present]
+        if gone:
+            with self.ledger.read() as connection:
+                gone = at_this_node(connection, gone)
         if gone:
             self.count("missing", self.ledger.write(lambda connection: mark_missing(connection, gone, now=self.clock())))
             _log.error("spool_bytes_missing", count=len(gone), instance_ids=gone[:20])

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+from gateway.core import metrics
 from gateway.core.errors import SpoolError, SpoolMissing
 from gateway.core.log import get_logger
 from gateway.ledger import Ledger
@@ -73,6 +74,7 @@ class Releaser:
         for location in locations:
             self._let_go(location)
         self._spool.tidy()
+        metrics.RELEASED.add(len(locations))
         _log.debug("bytes_released", count=len(locations))
         return len(locations)
 
@@ -136,4 +138,6 @@ class Releaser:
         for _, location in found:
             self._spool.remove(location)
         self._spool.sync_removals()
-        return self._ledger.write(lambda connection: forget(connection, found, before=before))
+        forgotten = self._ledger.write(lambda connection: forget(connection, found, before=before))
+        metrics.FORGOTTEN.add(forgotten)
+        return forgotten

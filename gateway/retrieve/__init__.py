@@ -27,8 +27,6 @@ if TYPE_CHECKING:
         StudyPlanned,
         Verdict,
         Waiting,
-        from_json,
-        to_json,
     )
     from gateway.retrieve.request import KEYWORDS, JobSpec, Wanted, check_named, named_keys
     from gateway.retrieve.retriever import Retriever
@@ -50,8 +48,6 @@ else:
                 "StudyPlanned",
                 "Verdict",
                 "Waiting",
-                "from_json",
-                "to_json",
             ),
             "study_lists": (
                 "ListKind",
@@ -90,8 +86,6 @@ __all__ = [
     "Wanted",
     "check_named",
     "decode_list",
-    "from_json",
     "named_keys",
     "parse_list",
-    "to_json",
 ]

@@ -1,8 +1,7 @@
 """The request of a pull, and the events and verdicts that it tells, as plain data. Pure.
 
-`to_json` and `from_json` carry an event over the control API as one JSON object with its name under ``event``. Only the
-`asked` field of a verdict may hold what identifies a patient (an accession number, a patient id); it is shown to the one who
-asked and never logged or recorded.
+Each event has a `name`, under which it crosses the control API (`gateway.control.wire`). Only the `asked` field of a verdict may
+hold what identifies a patient (an accession number, a patient id); it is shown to the one who asked and never logged or recorded.
 """
 
 from __future__ import annotations
@@ -10,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from gateway.core.domain import Basis, Priority, VerdictKind
@@ -182,36 +181,3 @@ class JobEnded:
 
 
 Event = JobStarted | StudyPlanned | Progress | Repairing | Waiting | StudyEnded | JobEnded
-
-_EVENTS: Mapping[str, type[Any]] = {
-    kind.name: kind for kind in (JobStarted, StudyPlanned, Progress, Repairing, Waiting, StudyEnded, JobEnded)
-}
-
-
-def to_json(event: Event) -> dict[str, Any]:
-    """Return `event` as one JSON object."""
-    return {"event": event.name, **asdict(event)}
-
-
-def from_json(document: Mapping[str, Any]) -> Event:
-    """Return the event that `to_json` made `document` of.
-
-    Raises:
-        ValueError: it is no event.
-
-    """
-    values = dict(document)
-    kind = _EVENTS.get(values.pop("event", ""))
-    if kind is None:
-        raise ValueError(f"not an event of a pull: {document.get('event')!r}")
-    if "basis" in values:
-        values["basis"] = Basis(values["basis"])
-    if kind is StudyEnded:
-        values["verdict"] = _verdict(values["verdict"])
-    event: Event = kind(**values)
-    return event
-
-
-def _verdict(values: Mapping[str, Any]) -> Verdict:
-    typed = {"kind": VerdictKind(values["kind"]), "basis": Basis(values["basis"]), "missing": tuple(values["missing"])}
-    return Verdict(**{**values, **typed})

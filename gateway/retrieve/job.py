@@ -16,6 +16,7 @@ import trio
 from gateway.archives.lister import Knowledge
 from gateway.association.scu.requestor import Requestor
 from gateway.association.upper.contexts import VERIFICATION_CONTEXTS
+from gateway.core import metrics
 from gateway.core.domain import Basis, VerdictKind
 from gateway.core.errors import AssociationError, DimseFailed, GatewayError, NoPresentationContext, UnreadableAnswer
 from gateway.core.log import get_logger
@@ -246,6 +247,7 @@ class Job:
         await self._context.write(
             partial(retrievals.settle, retrieval_id=opened.id, verdict=verdict.kind, note=verdict.note, now=now)
         )
+        metrics.RETRIEVALS.add(source=self._source.name, verdict=verdict.kind)
         await self._ended(verdict)
 
     async def _retrieve(self, session: Session, studies: trio.MemoryReceiveChannel[Found]) -> None:

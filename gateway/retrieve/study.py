@@ -15,6 +15,7 @@ from functools import partial
 import trio
 
 from gateway.association.scu.requestor import Requestor
+from gateway.core import metrics
 from gateway.core.domain import VerdictKind
 from gateway.core.errors import AssociationError, LedgerError, SpoolFull
 from gateway.core.log import get_logger
@@ -110,6 +111,7 @@ class StudyRetrieval:
             retrievals.settle, retrieval_id=opened.id, verdict=verdict.kind, note=verdict.note, now=self._context.clock()
         )
         await self._context.write(settled)
+        metrics.RETRIEVALS.add(source=self._source.name, verdict=verdict.kind)
         return verdict
 
     async def _judged(self, skip_existing: bool) -> Verdict:

@@ -15,6 +15,9 @@ from gateway.cli.options import settings_of
 from gateway.control.embedded import local
 from gateway.control.wire import FindCommand, JobQuery
 from gateway.core.domain import Role
+from gateway.core.errors import StateFolderInUse
+from gateway.core.metrics import REGISTRY
+from gateway.spool.lock import StateLock
 from tests.support.gateway import Gateway
 
 
@@ -62,6 +65,18 @@ def test_nothing_is_opened_that_nobody_asked_for(site: Gateway) -> None:
         assert not (site.state / "spool").exists()
 
 
+def test_a_ledger_elsewhere_is_locked_as_the_state_folder_is(site: Gateway, tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    site.write(ledger={"url": f"sqlite:///{elsewhere / 'l.db'}"})
+    with local(settings_of(site.config), role=Role.DESK) as ask:
+        assert ask("GET", "/jobs", b"")[0] == 200
+        with pytest.raises(StateFolderInUse):
+            StateLock(elsewhere)
+    assert (elsewhere / "l.db").exists()
+    assert not (site.state / "ledger.db").exists()
+    StateLock(elsewhere).close()
+
+
 def test_a_ledger_that_cannot_be_read_is_the_answer_of_who_needs_it(site: Gateway) -> None:
     site.state.mkdir(mode=0o700, parents=True, exist_ok=True)
     (site.state / "ledger.db").write_bytes(b"no ledger at all" * 4096)
@@ -70,6 +85,14 @@ def test_a_ledger_that_cannot_be_read_is_the_answer_of_who_needs_it(site: Gatewa
         status, body = ask("GET", "/status", b"")
     assert status >= 500
     assert json.loads(body)["kind"] in {"LedgerDamaged", "LedgerForeign"}
+
+
+def test_status_has_every_metric_where_a_gateway_runs(site: Gateway) -> None:
+    with local(settings_of(site.config), role=Role.GATEWAY) as ask:
+        metrics = json.loads(ask("GET", "/status", b"")[1])["metrics"]
+    assert list(metrics) == [metric.name for metric in REGISTRY]
+    with local(settings_of(site.config), role=Role.DESK) as ask:
+        assert json.loads(ask("GET", "/status", b"")[1])["metrics"] == {}
 
 
 def test_who_asks_after_the_end_is_told(site: Gateway) -> None:

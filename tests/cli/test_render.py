@@ -4,10 +4,10 @@ import pytest
 
 from gateway.cli.commands import pull, send, status
 from gateway.cli.commands.peers import keys_of, matches_table
-from gateway.cli.commands.pull import at, total
+from gateway.cli.commands.pull import at
 from gateway.cli.commands.send import lines
 from gateway.cli.output import render
-from gateway.cli.output.progress import Amount, detail
+from gateway.cli.output.progress import Amount, detail, total
 from gateway.core.errors import UsageError
 
 

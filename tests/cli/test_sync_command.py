@@ -9,8 +9,9 @@ import pytest
 
 from gateway.cli.commands.sync import line, moved, table_of
 from gateway.config.settings import Settings
+from gateway.control.wire import encode
 from gateway.core.errors import UsageError
-from gateway.jobs.sync.report import Cycle, cycle_json
+from gateway.jobs.sync.cycle import Cycle
 
 SETTINGS = Settings.model_validate(
     {"sync": [{"name": "day", "source": "pacs", "to": ["a"], "last": "3d", "series": "fewer_than", "fewer_than": 5}]}
@@ -18,7 +19,7 @@ SETTINGS = Settings.model_validate(
 
 
 def cycle(**counts: Any) -> dict[str, Any]:
-    return cycle_json(Cycle("day", "pacs", 1, at=0.0, look_s=0.1, over_s=60.0, **counts))
+    return encode(Cycle("day", "pacs", 1, at=0.0, look_s=0.1, over_s=60.0, **counts))
 
 
 def test_a_source_is_a_sync_of_its_own() -> None:

@@ -15,6 +15,8 @@ PAGE = (Path(__file__).parents[2] / "docs" / "configuration.md").read_text(encod
 
 HEADINGS: dict[str, type[BaseModel]] = {
     "`[gateway]`": settings.GatewayTable,
+    "`[node]`": settings.NodeTable,
+    "`[ledger]`": settings.LedgerTable,
     "`[listen]`": settings.ListenTable,
     "`[listen.tls]`": settings.ListenTlsTable,
     "`[spool]`": settings.SpoolTable,

@@ -53,6 +53,31 @@ def test_an_empty_file_gives_the_defaults_beside_it(load_text: Load, tmp_path: P
     assert settings.listen.accept == "known"
 
 
+def test_the_ledger_is_in_the_state_folder_and_the_node_has_a_name(load_text: Load, tmp_path: Path) -> None:
+    settings = load_text("")
+    assert settings.ledger_url() == f"sqlite:///{tmp_path / 'state' / 'ledger.db'}"
+    assert settings.node.name == "main"
+
+
+@pytest.mark.parametrize(("url", "place"), [("sqlite:///here/l.db", "{0}/here/l.db"), ("sqlite:////var/l.db", "/var/l.db")])
+def test_the_ledgers_url_names_a_file_relative_to_the_configuration(load_text: Load, tmp_path: Path, url: str, place: str) -> None:
+    settings = load_text(f'[ledger]\nurl = "{url}"\n[node]\nname = "gw-1.b"')
+    assert settings.ledger_url() == "sqlite:///" + place.format(tmp_path)
+    assert settings.node.name == "gw-1.b"
+
+
+@pytest.mark.parametrize("url", ["postgresql+psycopg://user:secret@host/db", "sqlite://", "sqlite:///:memory:", "secret.db", ""])
+def test_another_database_is_refused_and_its_url_not_shown(problems_of: Problems, url: str) -> None:
+    problem = problems_of(f'[ledger]\nurl = "{url}"')["ledger.url"]
+    assert "SQLite is the only database" in problem.expected
+    assert "secret" not in str(problem)
+
+
+@pytest.mark.parametrize("name", ["", "a b", "-a", "a/b", "\u00e4", "a" * 33])
+def test_a_node_has_a_name_that_fits_everywhere(problems_of: Problems, name: str) -> None:
+    assert "a name of 1 to 32" in problems_of(f'[node]\nname = "{name}"')["node.name"].expected
+
+
 def test_relative_paths_are_relative_to_the_file_and_absolute_ones_stay(load_text: Load, tmp_path: Path) -> None:
     settings = load_text('[gateway]\nstate = "/var/lib/x"\n[destinations.f]\nkind = "folder"\npath = "archive"')
     folder = settings.destinations["f"]

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import trio
@@ -22,6 +23,21 @@ from gateway.core.errors import GatewayLost, PeerUnreachable, UsageError
 from tests.support.waiting import PATIENCE_S
 
 DEADLINE_S = PATIENCE_S
+
+
+@dataclass(frozen=True)
+class Started:
+    """The operation has begun."""
+
+    name: ClassVar[str] = "started"
+
+
+@dataclass(frozen=True)
+class Number:
+    """One number."""
+
+    name: ClassVar[str] = "number"
+    number: int
 
 
 class Served:
@@ -60,13 +76,13 @@ class Served:
     async def count(self, _: Request) -> Response:
         async def operation(emit: Emit) -> None:
             for number in range(3):
-                await emit({"event": "number", "number": number})
+                await emit(Number(number))
 
         return EventStream(operation)
 
     async def endless(self, _: Request) -> Response:
         async def operation(emit: Emit) -> None:
-            await emit({"event": "started"})
+            await emit(Started())
             try:
                 await trio.sleep_forever()
             finally:
@@ -76,7 +92,7 @@ class Served:
 
     async def fail(self, _: Request) -> Response:
         async def operation(emit: Emit) -> None:
-            await emit({"event": "started"})
+            await emit(Started())
             raise PeerUnreachable("connection refused", peer="AE@host:104")
 
         return EventStream(operation)
@@ -112,35 +128,38 @@ def _nobody(_: Settings) -> Any:
 
 
 def test_events_come_in_order_and_end_with_the_operation(client: Client) -> None:
-    with client.stream("/count", EchoCommand()) as events:
-        assert [event["number"] for event in events] == [0, 1, 2]
+    with client.stream("/count", EchoCommand(), (Number, Started)) as events:
+        assert list(events) == [Number(0), Number(1), Number(2)]
 
 
 def test_closing_the_stream_stops_the_operation(client: Client, served: Served) -> None:
-    with client.stream("/endless", EchoCommand()) as events:
+    with client.stream("/endless", EchoCommand(), (Number, Started)) as events:
         reading = iter(events)
-        assert next(reading) == {"event": "started"}
+        assert next(reading) == Started()
         assert not served.was_cancelled.is_set()
     assert served.was_cancelled.wait(DEADLINE_S)
 
 
 def test_an_error_inside_an_operation_is_raised_where_its_events_are_read(client: Client) -> None:
-    with client.stream("/fail", EchoCommand()) as events:
+    with client.stream("/fail", EchoCommand(), (Number, Started)) as events:
         reading = iter(events)
-        assert next(reading) == {"event": "started"}
+        assert next(reading) == Started()
         with pytest.raises(PeerUnreachable, match="AE@host:104: connection refused") as raised:
             next(reading)
     assert raised.value.retryable
 
 
 def test_a_bug_in_an_operation_reaches_the_client_without_details(client: Client) -> None:
-    with client.stream("/crash", EchoCommand()) as events, pytest.raises(RemoteError, match="internal error") as raised:
+    with (
+        client.stream("/crash", EchoCommand(), (Number, Started)) as events,
+        pytest.raises(RemoteError, match="internal error") as raised,
+    ):
         list(events)
     assert "a bug" not in str(raised.value)
 
 
 def test_a_stopping_gateway_ends_the_stream_and_says_how_to_go_on(client: Client, served: Served) -> None:
-    with client.stream("/endless", EchoCommand()) as events:
+    with client.stream("/endless", EchoCommand(), (Number, Started)) as events:
         reading = iter(events)
         next(reading)
         served.stop()

@@ -11,6 +11,7 @@ import trio
 from sqlalchemy import Engine, event, update
 
 from gateway.config.settings import FolderDestination, RetryTable
+from gateway.core import metrics
 from gateway.core.domain import Consignment, Proof
 from gateway.core.errors import AssociationAborted, PeerUnreachable
 from gateway.delivery.adapters.folder import Folder
@@ -52,6 +53,19 @@ async def test_what_is_pending_at_start_is_delivered_in_order(store):
     async with running(store, a):
         await until(states_are(store, *["verified"] * 5), "all verified")
     assert a.delivered == uids
+
+
+async def test_metrics_count_attempts_by_what_they_led_to(store):
+    store.add_synthetic("counted", count=2)
+
+    def deliver(item):
+        kind = OutcomeKind.STORED if item.delivery_id == 1 else OutcomeKind.UNREADABLE
+        return Outcome(item.delivery_id, kind, reason="as scripted")
+
+    async with running(store, Scripted("counted", deliver)):
+        await until(states_are(store, "verified", "held"), "both tried")
+    counted = {key: count for key, count in metrics.DELIVERIES.series().items() if key[0] == "counted"}
+    assert counted == {("counted", "delivered"): 1, ("counted", "held"): 1}
 
 
 async def test_deliveries_to_a_removed_destination_are_held_until_it_is_back(store):

@@ -11,6 +11,7 @@ import pytest
 from sqlalchemy import Connection, event, select, text
 from structlog.testing import capture_logs
 
+from gateway.core import metrics
 from gateway.core.domain import Purpose
 from gateway.core.errors import LedgerUnavailable, Refusal
 from gateway.intake import RecoveryReport, StorageIntake, recorder, recover
@@ -95,6 +96,17 @@ def test_what_waits_is_recorded_together_and_told_once_it_is(
     intake.recorder.flush()
     assert len(heard) <= 2, "the one at hand, and all that waited for it"
     assert [one.arrival.identity.sop_instance_uid for batch in heard for one in batch] == uids(20)
+
+
+def test_metrics_count_what_came_by_its_outcome_and_what_waits(intake: StorageIntake) -> None:
+    before, before_bytes = metrics.RECEIVED.series(), metrics.RECEIVED_BYTES.series()
+    data = data_set(UID)
+    assert [answer(intake, request(UID), data) for _ in range(3)] == [0] * 3
+    intake.recorder.flush()
+    came = {key: count - before.get(key, 0) for key, count in metrics.RECEIVED.series().items()}
+    assert {key: count for key, count in came.items() if count} == {("new",): 1, ("duplicate",): 2}
+    assert metrics.RECEIVED_BYTES.series()[()] - before_bytes[()] == 3 * len(data)
+    wait_until(lambda: metrics.WAITING.series() == {(): 0}, "nothing waits")
 
 
 def test_leaving_records_what_waits(spool: Spool, ledger: Ledger) -> None:

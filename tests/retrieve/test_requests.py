@@ -1,26 +1,11 @@
-"""Valid requests, fingerprints of equal commands, and events on their way over the control socket."""
+"""Valid requests, fingerprints of equal commands, and the end of a job."""
 
 from __future__ import annotations
 
-import json
-
 import pytest
 
-from gateway.core.domain import Basis, VerdictKind
 from gateway.core.errors import UsageError
-from gateway.retrieve import (
-    JobEnded,
-    JobStarted,
-    Progress,
-    PullRequest,
-    Repairing,
-    StudyEnded,
-    StudyPlanned,
-    Verdict,
-    Waiting,
-    from_json,
-    to_json,
-)
+from gateway.retrieve import JobEnded, PullRequest
 
 
 @pytest.mark.parametrize(
@@ -59,27 +44,6 @@ def test_only_equal_requests_share_a_fingerprint_in_any_order() -> None:
         PullRequest("archive", patient_ids=("1.2", "1.3")),
     ]
     assert len({one.fingerprint(), *(other.fingerprint() for other in others)}) == 5
-
-
-@pytest.mark.parametrize(
-    "event",
-    [
-        JobStarted(1, "archive", resumed=True),
-        StudyPlanned("1.2", 7, Basis.COUNTS, None, 0, 3),
-        Progress("1.2", 7, 10, 4, 4096),
-        Repairing("1.2", 7, "image", 1, 6),
-        Waiting("1.2", "busy", 1.5),
-        StudyEnded(Verdict(VerdictKind.INCOMPLETE, "1.2", Basis.UIDS, 2, 1, missing=("1.2.9",), note="why"), earlier=True),
-        JobEnded(1, complete=2, error="broken"),
-    ],
-)
-def test_an_event_survives_json(event: object) -> None:
-    assert from_json(json.loads(json.dumps(to_json(event)))) == event  # type: ignore[arg-type]
-
-
-def test_what_is_no_event_is_refused() -> None:
-    with pytest.raises(ValueError, match="not an event"):
-        from_json({"event": "something"})
 
 
 def test_everything_done_means_nothing_incomplete_empty_or_failed() -> None:

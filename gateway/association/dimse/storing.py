@@ -14,6 +14,7 @@ from gateway.association.dimse.message import Message, Receiver
 from gateway.association.dimse.services import AssociationInfo, Reception, StorageService, StoreRequest
 from gateway.association.dimse.statuses import OUT_OF_RESOURCES, PROCESSING_FAILURE, SUCCESS
 from gateway.association.upper.contexts import AcceptedContext
+from gateway.core import metrics
 from gateway.core.errors import Refusal
 from gateway.core.log import get_logger
 
@@ -79,6 +80,7 @@ class Storing:
 
     def refused(self, command: CommandSet, refusal: Refusal) -> None:
         """Note that an instance is not taken; the UID as far as it is printable."""
+        metrics.REFUSED.add(status=f"{refusal.status:04X}")
         uid = ascii(command.get("AffectedSOPInstanceUID", ""))[1:65]
         # Why there are no resources is the service's to tell, and it may be so for every instance that comes.
         tell = self._log.debug if refusal.status == OUT_OF_RESOURCES else self._log.warning

@@ -14,13 +14,12 @@ from gateway.cli.link import reach
 from gateway.cli.lists import ColumnOption, KindOption, ListOption, listed_in
 from gateway.cli.options import DEFAULT_CONFIG, ConfigOption, JsonOption
 from gateway.cli.output import render, reports
-from gateway.cli.output.following import Document, follow, show_delivering
-from gateway.cli.output.progress import Amount, Meter
 from gateway.core.errors import UsageError, require_known
 from gateway.jobs.compare.request import CompareRequest, Level, Repair
 
 if TYPE_CHECKING:
     from gateway.config.settings import Settings
+    from gateway.control.wire import Document
 
 SHOWN = 50
 """Differences printed; --csv and --json have them all."""
@@ -53,6 +52,7 @@ def compare(
 
     A and B are names of the configuration or folders. With --repair the last comparison counts.
     """
+    from gateway.cli.output.following import CompareProgress, follow
     from gateway.control.wire import CompareCommand
 
     if last_days is not None:
@@ -98,25 +98,6 @@ def _side(settings: Settings, name: str) -> str:
         return str(folder.absolute())
     require_known("source, destination or folder", [name], dict.fromkeys([*settings.sources, *settings.destinations]))
     return name
-
-
-class CompareProgress:
-    """Shows the events of a comparison."""
-
-    def __init__(self, shown: Meter) -> None:
-        self._shown = shown
-        self._done = Amount()
-
-    def tell(self, event: Document) -> None:
-        """Show one event."""
-        if event["event"] == "delivering":
-            show_delivering(self._shown, event)
-        elif event["event"] == "waiting":
-            self._shown.show("comparing", self._done, f"waiting: {event['reason']}")
-        else:
-            self._done = Amount(event["instances"], None)
-            note = f"{render.plural(event['studies'], 'study', 'studies')}, {event['different']} differences"
-            self._shown.show("comparing", self._done, note)
 
 
 def _print(summary: Document) -> None:

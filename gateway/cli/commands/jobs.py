@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from gateway.cli.commands.migrate import ReportOption, check_report, conclude, words
+from gateway.cli.commands.migrate import ReportOption, check_report, conclude
 from gateway.cli.commands.pull import show_pulled
 from gateway.cli.commands.send import show_sent
 from gateway.cli.link import reach
 from gateway.cli.options import DEFAULT_CONFIG, ConfigOption, JsonOption
 from gateway.cli.output import render
-from gateway.cli.output.following import Document
+from gateway.cli.output.progress import words
 from gateway.core.errors import UsageError
+
+if TYPE_CHECKING:
+    from gateway.control.wire import Document
 
 jobs = typer.Typer(
     help="Migrations and detached commands: how far, pause, resume, reports.",

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -24,10 +24,11 @@ from gateway.cli.options import (
     priority_of,
 )
 from gateway.cli.output import render, reports
-from gateway.cli.output.following import Document, follow, show_delivering
-from gateway.cli.output.progress import Amount, Meter
 from gateway.core.errors import UsageError
 from gateway.jobs.migrate.request import MigrationRequest
+
+if TYPE_CHECKING:
+    from gateway.control.wire import Document
 
 SHOWN_PORTIONS = 31
 """Days or entries of a dry run printed; --json has them all."""
@@ -73,6 +74,7 @@ def migrate(
 
     Given again after an interruption, the same command carries on where it stopped.
     """
+    from gateway.cli.output.following import MigrationProgress, follow
     from gateway.control.wire import MigrateCommand
 
     if detach and report is not None:
@@ -148,37 +150,6 @@ def _conclude_dry(summary: Document, as_json: bool) -> None:
         )
     if summary["problems"]:
         raise typer.Exit(1)
-
-
-class MigrationProgress:
-    """Shows the events of a migration."""
-
-    def __init__(self, shown: Meter) -> None:
-        self._shown = shown
-
-    def tell(self, event: Document) -> None:
-        """Show one event."""
-        if event["event"] == "delivering":
-            show_delivering(self._shown, event)
-        elif event["event"] == "listing":
-            of = event["portions"]
-            self._shown.show("listing", Amount(), f"{of['listed']}/{of['of']} listed, {event['studies']} studies")
-        elif event["event"] == "migrating":
-            studies = event["studies"]
-            self._shown.show("migrating", Amount(studies["moved"], studies["instances"] or None), words(event))
-
-
-def words(event: Document) -> str:
-    """Return how far a migration is, in words; pure."""
-    studies, portions = event["studies"], event["portions"]
-    parts = [f"{studies['ended']}/{studies['studies']} studies", f"{portions['listed']}/{portions['of']} listed"]
-    bad = studies["incomplete"] + studies["failed"]
-    parts += [f"{bad} NOT whole"] if bad else []
-    if event.get("seconds_left") is not None:
-        parts.append(f"about {render.duration(event['seconds_left'])} left")
-    if event.get("waiting"):
-        parts.append(f"waiting: {event['waiting']}")
-    return ", ".join(parts)
 
 
 def conclude(summary: Document, report: Path | None, *, as_json: bool) -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Annotated
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -22,9 +22,10 @@ from gateway.cli.options import (
     priority_of,
 )
 from gateway.cli.output import render
-from gateway.cli.output.following import Document, follow, show_delivering
-from gateway.cli.output.progress import Amount, Meter
 from gateway.core.domain import VerdictKind
+
+if TYPE_CHECKING:
+    from gateway.control.wire import Document
 
 SHOWN_UIDS = 20
 """Missing or undelivered UIDs printed of one study; --json has all of them."""
@@ -57,6 +58,7 @@ def pull(
 
     Given again after an interruption, the same command carries on where it stopped.
     """
+    from gateway.cli.output.following import PullProgress, follow
     from gateway.control.wire import PullCommand
 
     listed = listed_in(list_file, column, kind)
@@ -86,48 +88,6 @@ def pull(
     done = not summary["not_found"] if dry_run else summary["detached"] or summary["complete" if no_wait else "done"]
     if not (listed.whole and done):
         raise typer.Exit(1)
-
-
-class PullProgress:
-    """Adds up the events of a pull for the meter."""
-
-    def __init__(self, shown: Meter) -> None:
-        self._shown = shown
-        self._studies: dict[int, Amount] = {}
-        self._ended = 0
-
-    def tell(self, event: Document) -> None:
-        """Show one event."""
-        match event["event"]:
-            case "study_planned":
-                self._studies[event["retrieval_id"]] = Amount(event["present"], event["expected"])
-            case "progress":
-                self._studies[event["retrieval_id"]] = Amount(event["received"], event["expected"], event["bytes"])
-            case "study_ended":
-                self._ended += 1
-            case "delivering":
-                show_delivering(self._shown, event)
-                return
-            case "cycle":
-                return
-        self._shown.show("receiving", total(self._studies.values()), _note(event, self._ended))
-
-
-def _note(event: Document, ended: int) -> str:
-    match event["event"]:
-        case "repairing":
-            return f"repairing: {event['missing']} missing ({event['step']})"
-        case "waiting":
-            return f"waiting {render.duration(event['seconds'])}: {event['reason']}"
-        case _:
-            return f"{render.plural(ended, 'study', 'studies')} done" if ended else ""
-
-
-def total(amounts: Iterable[Amount]) -> Amount:
-    """Add amounts up; an unknown total makes the sum's unknown. Pure."""
-    parts = list(amounts)
-    of = None if any(part.of is None for part in parts) else sum(part.of or 0 for part in parts)
-    return Amount(sum(part.instances for part in parts), of, sum(part.size_bytes for part in parts))
 
 
 def show_pulled(summary: Document, *, waited: bool) -> None:

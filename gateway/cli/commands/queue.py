@@ -12,8 +12,6 @@ import typer
 from gateway.cli.link import reach
 from gateway.cli.options import DEFAULT_CONFIG, ConfigOption, JsonOption
 from gateway.cli.output import render
-from gateway.cli.output.following import Document, follow
-from gateway.cli.output.progress import Amount, Meter
 from gateway.core.domain import Action, DeliveryState, is_uid
 from gateway.core.errors import UsageError
 from gateway.dicom.syntaxes import syntax
@@ -230,6 +228,7 @@ def export(
 
     Nothing is overwritten, and nothing changes for their deliveries.
     """
+    from gateway.cli.output.following import ExportProgress, follow
     from gateway.control.wire import QueueExport
 
     command = QueueExport(where=_where(ids, destination, state, study), to=str(to.absolute()))
@@ -247,17 +246,6 @@ def export(
 
 
 SHOWN_FAILURES = 20
-
-
-class ExportProgress:
-    """Shows the events of an export."""
-
-    def __init__(self, shown: Meter) -> None:
-        self._shown = shown
-
-    def tell(self, event: Document) -> None:
-        """Show one event."""
-        self._shown.show("exporting", Amount(instances=event["instances"], size_bytes=event["size_bytes"]))
 
 
 @queue.command("drop")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -13,9 +13,10 @@ from gateway.cli.commands.pull import Timeout, at
 from gateway.cli.link import reach
 from gateway.cli.options import DEFAULT_CONFIG, ConfigOption, Detach, DryRun, JsonOption, NoWait, PriorityOption, priority_of
 from gateway.cli.output import render, reports
-from gateway.cli.output.following import Document, follow, show_delivering
-from gateway.cli.output.progress import Amount, Meter
 from gateway.core.errors import UsageError
+
+if TYPE_CHECKING:
+    from gateway.control.wire import Document
 
 SHOWN_FILES = 20
 """Files printed of each kind that did not get there; --json and --report have all of them."""
@@ -48,6 +49,7 @@ def send(
     Without --to the routes decide for each instance, as for what is received from a caller named "send". Given again after an
     interruption, the same command sends only what is missing.
     """
+    from gateway.cli.output.following import SendProgress, follow
     from gateway.control.wire import SendCommand
 
     missing = [str(given) for given in paths if not given.exists()]
@@ -79,22 +81,6 @@ def send(
         show_sent(summary, waited=not no_wait)
     if not (summary["detached"] or (_taken(summary) if no_wait else summary["done"])):
         raise typer.Exit(1)
-
-
-class SendProgress:
-    """Shows the events of a send."""
-
-    def __init__(self, shown: Meter) -> None:
-        self._shown = shown
-
-    def tell(self, event: Document) -> None:
-        """Show one event."""
-        if event["event"] == "delivering":
-            show_delivering(self._shown, event)
-        else:
-            counts = event["counts"]
-            amount = Amount(counts["queued"] + counts["settled"] + counts["held"], None, event["size_bytes"])
-            self._shown.show("reading", amount, f"{counts['skipped'] + counts['failed']} files not taken")
 
 
 def _taken(summary: Document) -> bool:

@@ -9,15 +9,16 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from gateway.cli.commands.peers import keys_of
-from gateway.cli.commands.pull import PullProgress, print_studies
+from gateway.cli.commands.pull import print_studies
 from gateway.cli.link import reach
 from gateway.cli.options import DEFAULT_CONFIG, ConfigOption, DryRun, JsonOption
 from gateway.cli.output import render
-from gateway.cli.output.following import Document, follow
+from gateway.core.domain import VerdictKind
 from gateway.core.errors import UsageError
 
 if TYPE_CHECKING:
     from gateway.config.settings import Settings, SyncTable
+    from gateway.control.wire import Document, Message
 
 
 def sync(
@@ -56,6 +57,8 @@ def sync(
     as_json: JsonOption = False,
 ) -> None:
     """Keep destinations supplied with what a source has and they lack, until Ctrl+C."""
+    from gateway.cli.output.following import PullProgress, follow
+    from gateway.control.events import SYNC
     from gateway.control.wire import SyncCommand
 
     given = {
@@ -82,7 +85,7 @@ def sync(
             summary = follow(client, "/sync", command, PullProgress, quiet=as_json)
             _conclude(summary, as_json=as_json, dry_run=dry_run)
             return
-        with client.stream("/sync", command) as events:
+        with client.stream("/sync", command, SYNC) as events:
             _tell(events, as_json=as_json)
 
 
@@ -121,15 +124,20 @@ def _words(details: Mapping[str, Any]) -> str:
     return f"{_OPTIONS.get(key, '--' + key.replace('_', '-'))}: expected {expected}" if key else str(expected)
 
 
-def _tell(events: Iterable[Document], *, as_json: bool) -> None:
+def _tell(events: Iterable[Message], *, as_json: bool) -> None:
+    from gateway.control.wire import encode
+    from gateway.jobs.sync.cycle import Cycle
+    from gateway.retrieve.events import StudyEnded
+
     for event in events:
-        if event["event"] == "cycle":
-            if as_json:
-                render.print_json(event)
-            else:
-                render.say(line(event))
-        elif event["event"] == "study_ended" and event["verdict"]["kind"] != "complete" and not as_json:
-            render.say(f"  {event['verdict']['study_instance_uid']}: {event['verdict']['kind']}: {event['verdict']['note']}")
+        match event:
+            case Cycle():
+                if as_json:
+                    render.print_json(encode(event))
+                else:
+                    render.say(line(encode(event)))
+            case StudyEnded(verdict=verdict) if verdict.kind is not VerdictKind.COMPLETE and not as_json:
+                render.say(f"  {verdict.study_instance_uid}: {verdict.kind}: {verdict.note}")
 
 
 def line(cycle: Document) -> str:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from gateway.cli.output import render
 
@@ -58,6 +58,26 @@ def detail(amount: Amount, seconds: float) -> str:
         parts.append(f"{render.size(rate)}/s" if amount.size_bytes else f"{amount.instances / seconds:.0f}/s")
         if amount.of is not None and amount.of > amount.instances:
             parts.append(f"{render.duration((amount.of - amount.instances) * seconds / amount.instances)} left")
+    return ", ".join(parts)
+
+
+def total(amounts: Iterable[Amount]) -> Amount:
+    """Add amounts up; an unknown total makes the sum's unknown. Pure."""
+    parts = list(amounts)
+    of = None if any(part.of is None for part in parts) else sum(part.of or 0 for part in parts)
+    return Amount(sum(part.instances for part in parts), of, sum(part.size_bytes for part in parts))
+
+
+def words(progress: Mapping[str, Any]) -> str:
+    """Return how far a migration is, in words; pure."""
+    studies, portions = progress["studies"], progress["portions"]
+    parts = [f"{studies['ended']}/{studies['studies']} studies", f"{portions['listed']}/{portions['of']} listed"]
+    bad = studies["incomplete"] + studies["failed"]
+    parts += [f"{bad} NOT whole"] if bad else []
+    if progress.get("seconds_left") is not None:
+        parts.append(f"about {render.duration(progress['seconds_left'])} left")
+    if progress.get("waiting"):
+        parts.append(f"waiting: {progress['waiting']}")
     return ", ".join(parts)
 
 

@@ -10,9 +10,10 @@ from dataclasses import asdict
 import trio
 
 from gateway.app.engine import Engine
+from gateway.control import events
 from gateway.control.commands.pulling import deliver, needs_everything
 from gateway.control.server import Emit
-from gateway.control.wire import CompareCommand, Document
+from gateway.control.wire import CompareCommand, Document, Summary
 from gateway.jobs.compare import Outcome, Repaired
 from gateway.ledger.deliveries.progress import Scope
 
@@ -39,19 +40,19 @@ async def compare(engine: Engine, command: CompareCommand, emit: Emit) -> None:
         if trio.current_time() - told_at >= TELL_S and not telling.locked():
             async with telling:
                 told_at = trio.current_time()
-                await emit({"event": "comparing", **_counts(outcome)})
+                await emit(events.Comparing(**_counts(outcome)))
 
     async def settle(done: Repaired) -> None:
         await deliver(engine, Scope(job_id=done.job_id, destinations=(done.destination,)), True, command.wait_s, emit)
 
     async def waits() -> None:
         async with telling:
-            await emit({"event": "waiting", "reason": "outside its hours"})
+            await emit(events.ComparisonWaits("outside its hours"))
 
     async with engine.jobs.running():
         outcome, repaired = await engine.comparisons.carry_out(request, tell, settle, waits)
     verdicts = [asdict(verdict) | {"destination": done.destination} for done in repaired for verdict in done.verdicts]
-    await emit({"event": "summary", **_summary(outcome), "repaired": verdicts})
+    await emit(Summary({**_summary(outcome), "repaired": verdicts}))
 
 
 def _counts(outcome: Outcome) -> Document:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from functools import partial
 
 from pydantic import ValidationError
@@ -10,7 +11,7 @@ from gateway.app.engine import Engine
 from gateway.control.commands import pulling, sending
 from gateway.control.commands.pulling import needs_everything
 from gateway.control.server import Emit
-from gateway.control.wire import PullCommand, SendCommand
+from gateway.control.wire import Document, Message, PullCommand, SendCommand, Summary, encode
 from gateway.core.errors import GatewayError
 from gateway.core.log import get_logger
 from gateway.ledger.jobs.detached import DetachedJob, DetachedKind
@@ -41,7 +42,7 @@ async def _leave(engine: Engine, kind: DetachedKind, command: PullCommand | Send
     needs_everything(engine)
     criteria = command.model_copy(update={"detach": False}).model_dump_json()
     job_id = await _begin(engine, kind, criteria)
-    await emit({"event": "summary", "detached": True, "job_id": job_id})
+    await emit(Summary({"detached": True, "job_id": job_id}))
 
 
 async def _begin(engine: Engine, kind: DetachedKind, criteria: str) -> int:
@@ -52,8 +53,22 @@ async def _begin(engine: Engine, kind: DetachedKind, criteria: str) -> int:
         ValidationError: another version of the gateway wrote `criteria` down.
     """
     if kind == "pull":
-        return await engine.detached.start(kind, criteria, partial(pulling.pull, engine, PullCommand.model_validate_json(criteria)))
-    return await engine.detached.start(kind, criteria, partial(sending.send, engine, SendCommand.model_validate_json(criteria)))
+        work = partial(pulling.pull, engine, PullCommand.model_validate_json(criteria))
+    else:
+        work = partial(sending.send, engine, SendCommand.model_validate_json(criteria))
+    return await engine.detached.start(kind, criteria, partial(_summed_up, work))
+
+
+async def _summed_up(work: Callable[[Emit], Awaitable[None]]) -> Document:
+    """Do `work`, and return the summary that it ends with."""
+    summary: Document = {}
+
+    async def tell(message: Message) -> None:
+        if isinstance(message, Summary):
+            summary.update(encode(message))
+
+    await work(tell)
+    return summary
 
 
 async def carry_on(engine: Engine) -> None:

@@ -11,8 +11,9 @@ import trio
 
 from gateway.app.engine import Engine
 from gateway.control.commands.batches import next_batch
+from gateway.control.events import FilesWritten
 from gateway.control.server import Emit
-from gateway.control.wire import Document, QueueExport
+from gateway.control.wire import Document, QueueExport, Summary
 from gateway.core.domain import Role
 from gateway.core.errors import UsageError
 from gateway.intake import Exported, ExportOutcome, export
@@ -58,8 +59,8 @@ async def export_instances(engine: Engine, command: QueueExport, emit: Emit) -> 
         with closing(export(engine.spool, engine.ledger, selection, folder, unrecorded=desk)) as events:
             while batch := await next_batch(events):
                 done.add(batch)
-                await emit({"event": "files", **done.counted()})
+                await emit(FilesWritten(**done.counted()))
         failures = [asdict(one) for one in done.failed]
         nothing = not done.counts and not selection.is_everything
         whole = not (done.counts[ExportOutcome.FAILED] or nothing)
-        await emit({"event": "summary", **done.counted(), "failed": failures, "done": whole})
+        await emit(Summary({**done.counted(), "failed": failures, "done": whole}))

@@ -15,8 +15,9 @@ import trio
 
 from gateway.app.engine import Engine
 from gateway.control.commands.pulling import deliver, needs_everything
+from gateway.control.events import Listing, Migrating, MigrationStarted, Portions
 from gateway.control.server import Emit
-from gateway.control.wire import Document, JobAction, MigrateCommand
+from gateway.control.wire import Document, JobAction, MigrateCommand, Summary
 from gateway.core.domain import Role
 from gateway.core.errors import AssociationError, UsageError
 from gateway.jobs.migrate.request import MigrationRequest
@@ -50,9 +51,9 @@ async def migrate(engine: Engine, command: MigrateCommand, emit: Emit) -> None:
     needs_everything(engine)
     running = await engine.migrations.start(request, detached=command.detach)
     job_id = running.migration.job_id or 0
-    await emit({"event": "migration_started", "job_id": job_id, "source": request.source, "detached": command.detach})
+    await emit(MigrationStarted(job_id, request.source, command.detach))
     if command.detach:
-        await emit({"event": "summary", "detached": True, **await shown(engine, job_id)})
+        await emit(Summary({"detached": True, **await shown(engine, job_id)}))
         return
     async with engine.migrations.followed(running):
         await _follow(running, emit)
@@ -60,9 +61,7 @@ async def migrate(engine: Engine, command: MigrateCommand, emit: Emit) -> None:
             raise running.error
     async with engine.jobs.running():
         await deliver(engine, _scope(job_id, request), command.wait, None, emit)
-        await emit(
-            {"event": "summary", "detached": False, **await shown(engine, job_id), **await reported(engine, job_id, running)}
-        )
+        await emit(Summary({"detached": False, **await shown(engine, job_id), **await reported(engine, job_id, running)}))
 
 
 async def _would_move(engine: Engine, request: MigrationRequest, emit: Emit) -> None:
@@ -81,21 +80,22 @@ async def _would_move(engine: Engine, request: MigrationRequest, emit: Emit) -> 
             portions.append({"label": label, "studies": len(listed.studies), "instances": instances})
             if listed.doubt:
                 doubts[label] = listed.doubt
-        await emit({"event": "listing", "studies": len(uids), "portions": {"listed": number, "of": len(labels)}})
+        await emit(Listing(len(uids), Portions(number, len(labels))))
     counted = [count for count in uids.values() if count is not None]
     await emit(
-        {
-            "event": "summary",
-            "dry_run": True,
-            "detached": False,
-            "studies": len(uids),
-            "instances": sum(counted),
-            "uncounted": len(uids) - len(counted),
-            "to": list(to),
-            "portions": portions,
-            "problems": problems,
-            "doubts": doubts,
-        }
+        Summary(
+            {
+                "dry_run": True,
+                "detached": False,
+                "studies": len(uids),
+                "instances": sum(counted),
+                "uncounted": len(uids) - len(counted),
+                "to": list(to),
+                "portions": portions,
+                "problems": problems,
+                "doubts": doubts,
+            }
+        )
     )
 
 
@@ -103,23 +103,22 @@ async def _follow(running: Running, emit: Emit) -> None:
     """Tell how far a migration is, as often as that changes, until it has ended."""
     while not running.ended.is_set():
         began, changed = trio.current_time(), running.migration.changed
-        await emit({"event": "migrating", **await _progress(running.migration)})
+        await emit(await _progress(running.migration))
         await trio.sleep(max(LOOK_S, LOOK_SHARE * (trio.current_time() - began)))
         with trio.move_on_after(LOOK_S):
             await changed.wait()
 
 
-async def _progress(migration: Migration) -> Document:
+async def _progress(migration: Migration) -> Migrating:
     counts = await migration.counts()
-    listed, of = migration.portions
-    return {
-        **_counts(counts),
-        "portions": {"listed": listed, "of": of},
-        "at_a_time": migration.pace.limit,
-        "waiting": migration.waiting,
-        "seconds_left": migration.seconds_left(counts),
-        "problems": migration.problems,
-    }
+    return Migrating(
+        studies=_counts(counts),
+        portions=Portions(*migration.portions),
+        at_a_time=migration.pace.limit,
+        waiting=migration.waiting,
+        seconds_left=migration.seconds_left(counts),
+        problems=migration.problems,
+    )
 
 
 async def listed(engine: Engine) -> Document:
@@ -224,10 +223,10 @@ async def _entry(engine: Engine, job: MigrationJob) -> Document:
         "changed_at": job.changed_at,
     }
     if running is not None:
-        return document | await _progress(running.migration)
+        return document | asdict(await _progress(running.migration))
     portions = await trio.to_thread.run_sync(engine.ledger.ask, partial(planning.portions, job_id=job.id))
     counts = await trio.to_thread.run_sync(engine.ledger.ask, partial(planning.counts, job_id=job.id))
-    return document | {**_counts(counts), "portions": {"listed": len(portions), "of": len(request.portions())}}
+    return document | {"studies": _counts(counts), "portions": {"listed": len(portions), "of": len(request.portions())}}
 
 
 def _described(request: MigrationRequest) -> Document:
@@ -260,8 +259,8 @@ def _state(job: MigrationJob, running: Running | None, unended: Unended) -> str:
     return "carried on at the next start" if job.detached else "paused"
 
 
-def _counts(counts: MigrationCounts) -> Document:
-    return {"studies": {**asdict(counts), "ended": counts.ended}}
+def _counts(counts: MigrationCounts) -> dict[str, int]:
+    return {**asdict(counts), "ended": counts.ended}
 
 
 def _scope(job_id: int, request: MigrationRequest) -> Scope:

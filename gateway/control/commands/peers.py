@@ -19,7 +19,7 @@ from gateway.association.scu.requestor import RemoteAE, associate
 from gateway.association.upper.contexts import STUDY_ROOT_CONTEXTS, VERIFICATION_CONTEXTS
 from gateway.config.advice import advice
 from gateway.config.settings import Abilities, DestinationTable, Settings, SourceTable
-from gateway.control.wire import Document, FindCommand, FolderCommand, error_document
+from gateway.control.wire import Document, FindCommand, FolderCommand, described
 from gateway.core.domain import Role
 from gateway.core.errors import GatewayError, UsageError, WebServiceError, require_known
 from gateway.security.tls import requestor_context
@@ -77,7 +77,7 @@ def _ask(engine: Engine, peer: Peer) -> Document:
         told = [*advice(table, answered["implementation"]), *_transcoding(can, calling)]
         return document | answered | {"advice": told}
     except GatewayError as error:
-        return document | {"ok": False, "detail": str(error), "error": error_document(error)}
+        return document | {"ok": False, "detail": str(error), "error": described(error)}
 
 
 def _transcoding(can: Abilities, ae_title: str) -> list[str]:
@@ -122,7 +122,7 @@ def _gone(ledger: Ledger, name: str, path: Path) -> Document:
     try:
         FolderIdentity(name, path, LedgerRemembers(ledger, name)).check()
     except GatewayError as error:
-        return {"ok": False, "detail": str(error), "error": error_document(error)}
+        return {"ok": False, "detail": str(error), "error": described(error)}
     return {}
 
 

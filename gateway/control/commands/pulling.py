@@ -17,8 +17,9 @@ import trio
 from gateway.app.engine import Engine
 from gateway.app.skip_existing import possible_destinations
 from gateway.config.settings import Settings
+from gateway.control.events import Delivering
 from gateway.control.server import Emit
-from gateway.control.wire import Document, PullCommand
+from gateway.control.wire import Document, PullCommand, Summary
 from gateway.core.domain import WORKING, Role
 from gateway.core.errors import UsageError, require_known
 from gateway.jobs.migrate.report import by_destination
@@ -26,7 +27,7 @@ from gateway.ledger.deliveries import progress
 from gateway.ledger.deliveries.progress import Scope, StudyDelivery, Undelivered
 from gateway.ledger.received.instances import SUPERSEDED
 from gateway.retrieve import PullRequest
-from gateway.retrieve.events import JobEnded, StudyEnded, Verdict, to_json
+from gateway.retrieve.events import JobEnded, StudyEnded, Verdict
 
 LOOK_S = 0.25
 """Between two looks at the ledger while waiting for deliveries; more where one look takes long."""
@@ -90,7 +91,7 @@ def request_of(settings: Settings, command: PullCommand) -> PullRequest:
     )
 
 
-async def _would_pull(engine: Engine, request: PullRequest) -> Document:
+async def _would_pull(engine: Engine, request: PullRequest) -> Summary:
     """Return what the source lists of what is asked for; nothing is moved, and nothing recorded."""
     from gateway.control.commands.peers import finder
 
@@ -114,7 +115,7 @@ async def _would_pull(engine: Engine, request: PullRequest) -> Document:
         for uid, one in studies.items()
     ]
     found = {"studies": rows, "not_found": len(unknown), "not_listed": unknown}
-    return {"event": "summary", "dry_run": True, "detached": False, "to": list(to), **found}
+    return Summary({"dry_run": True, "detached": False, "to": list(to), **found})
 
 
 _TOLD = ("StudyInstanceUID", "StudyDate", "ModalitiesInStudy", "NumberOfStudyRelatedInstances")
@@ -129,23 +130,24 @@ async def _retrieve(engine: Engine, request: PullRequest, emit: Emit) -> tuple[l
                 verdicts.append(event.verdict)
             if isinstance(event, JobEnded):
                 ended = event
-            await emit(to_json(event))
+            await emit(event)
     return verdicts, ended
 
 
-def _pull_summary(verdicts: Sequence[Verdict], ended: JobEnded, outcome: Outcome) -> Document:
+def _pull_summary(verdicts: Sequence[Verdict], ended: JobEnded, outcome: Outcome) -> Summary:
     studies = [
         asdict(verdict) | {"destinations": by_destination(outcome.states, verdict.study_instance_uid)} for verdict in verdicts
     ]
-    return {
-        "event": "summary",
-        "detached": False,
-        "studies": studies,
-        "error": ended.error,
-        "complete": ended.all_complete,
-        "done": ended.all_complete and outcome.done,
-        **delivered(outcome),
-    }
+    return Summary(
+        {
+            "detached": False,
+            "studies": studies,
+            "error": ended.error,
+            "complete": ended.all_complete,
+            "done": ended.all_complete and outcome.done,
+            **delivered(outcome),
+        }
+    )
 
 
 def delivered(outcome: Outcome) -> Document:
@@ -171,15 +173,15 @@ def needs_everything(engine: Engine) -> None:
 async def deliver(engine: Engine, scope: Scope, wait: bool, wait_s: float | None, emit: Emit) -> Outcome:
     """Wait until nothing in `scope` is worked on any more, or `wait_s` passed, telling each change; return what it came to."""
     deadline = trio.current_time() + wait_s if wait_s is not None else math.inf
-    told: Document = {}
+    told: Delivering | None = None
     while wait:
         started = trio.current_time()
         states = await trio.to_thread.run_sync(_states, engine, scope)
-        now = {"working": sum(row.count for row in states if row.state in WORKING), "destinations": by_destination(states)}
+        now = Delivering(sum(row.count for row in states if row.state in WORKING), by_destination(states))
         if now != told:
             told = now
-            await emit({"event": "delivering", **now})
-        if not now["working"] or trio.current_time() >= deadline:
+            await emit(now)
+        if not now.working or trio.current_time() >= deadline:
             break
         await trio.sleep(max(LOOK_S, LOOK_SHARE * (trio.current_time() - started)))
     outcome = await trio.to_thread.run_sync(_outcome, engine, scope)

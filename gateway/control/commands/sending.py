@@ -18,8 +18,9 @@ from gateway.app.engine import Engine
 from gateway.config.settings import Settings
 from gateway.control.commands.batches import next_batch
 from gateway.control.commands.pulling import Outcome, deliver, needs_everything
+from gateway.control.events import FilesRead
 from gateway.control.server import Emit
-from gateway.control.wire import Document, SendCommand
+from gateway.control.wire import Document, SendCommand, Summary
 from gateway.core.errors import UsageError, require_known
 from gateway.intake import FileEvent, FileOutcome, Judging, register
 from gateway.jobs.migrate.report import by_destination
@@ -58,7 +59,7 @@ async def send(engine: Engine, command: SendCommand, emit: Emit) -> None:
         with closing(_registering(engine, paths, command)) as events:
             while batch := await next_batch(events):
                 taken.add(batch)
-                await emit({"event": "files", **taken.counted()})
+                await emit(FilesRead(**taken.counted()))
         scope = Scope(instance_ids=tuple(taken.files), destinations=tuple(taken.to))
         outcome = await deliver(engine, scope, command.wait, command.wait_s, emit)
         await emit(_summary(taken, outcome))
@@ -98,23 +99,24 @@ class Taken:
         return {"found": sum(counts.values()), "counts": counts, "size_bytes": self.size_bytes}
 
 
-def _summary(taken: Taken, outcome: Outcome) -> Document:
+def _summary(taken: Taken, outcome: Outcome) -> Summary:
     failed, held, unrouted = (taken.counts[one] for one in (FileOutcome.FAILED, FileOutcome.HELD, FileOutcome.UNROUTED))
     nothing = not taken.files
     undelivered = [asdict(one) | {"path": taken.files.get(one.instance_id, "")} for one in outcome.undelivered]
     listed = sorted(taken.listed, key=lambda event: _LISTED.index(event.outcome))
-    return {
-        "event": "summary",
-        "detached": False,
-        **taken.counted(),
-        "instances": len(taken.files),
-        "files": [{"path": event.path, "outcome": str(event.outcome), "reason": event.reason} for event in listed],
-        "unrouted": unrouted,
-        "destinations": by_destination(outcome.states),
-        "undelivered": undelivered,
-        "delivered": not (outcome.undelivered or held),
-        "done": not (outcome.undelivered or failed or held or unrouted or nothing),
-    }
+    return Summary(
+        {
+            "detached": False,
+            **taken.counted(),
+            "instances": len(taken.files),
+            "files": [{"path": event.path, "outcome": str(event.outcome), "reason": event.reason} for event in listed],
+            "unrouted": unrouted,
+            "destinations": by_destination(outcome.states),
+            "undelivered": undelivered,
+            "delivered": not (outcome.undelivered or held),
+            "done": not (outcome.undelivered or failed or held or unrouted or nothing),
+        }
+    )
 
 
 async def _would_send(engine: Engine, paths: Sequence[Path], command: SendCommand, emit: Emit) -> None:
@@ -123,9 +125,9 @@ async def _would_send(engine: Engine, paths: Sequence[Path], command: SendComman
     with closing(_previewed(engine, paths, command, engine.judging)) as events:
         while batch := await next_batch(events):
             to.update(name for event in taken.add(batch) for name in event.queued)
-            await emit({"event": "files", **taken.counted()})
+            await emit(FilesRead(**taken.counted()))
     would = {name: {"states": {"to be sent": count}, "proofs": {}} for name, count in to.items()}
-    await emit({**_summary(taken, Outcome([], [], 0)), "dry_run": True, "destinations": would})
+    await emit(Summary({**_summary(taken, Outcome([], [], 0)).report, "dry_run": True, "destinations": would}))
 
 
 def _previewed(engine: Engine, paths: Sequence[Path], command: SendCommand, judging: Judging) -> Generator[FileEvent, None, None]:

@@ -18,9 +18,10 @@ import trio
 from gateway import __version__
 from gateway.app.engine import Engine
 from gateway.config.settings import DestinationTable, Settings
-from gateway.control.wire import Document
+from gateway.control.wire import Document, encode
 from gateway.core.domain import DeliveryState, Role
 from gateway.core.errors import ConfigurationError
+from gateway.core.metrics import REGISTRY
 from gateway.ledger import Ledger
 from gateway.ledger.deliveries import overview
 from gateway.ledger.jobs import starts
@@ -92,6 +93,7 @@ async def status(engine: Engine) -> Document:
         "not_begun": not_begun(engine, counts.unended),
         "spool": asdict(usage) | {"has_room": usage.has_room},
         "certificates": await trio.to_thread.run_sync(certificates, engine.settings, now),
+        "metrics": REGISTRY.document() if running else {},
     }
 
 
@@ -113,8 +115,6 @@ def resumed_by(name: str) -> str:
 
 def syncs(running: Syncs) -> list[Document]:
     """Return the syncs that run by configuration, each with its last cycle and, outside its hours, when they begin."""
-    from gateway.jobs.sync.report import cycle_json
-
     return [
         {
             "name": name,
@@ -123,7 +123,7 @@ def syncs(running: Syncs) -> list[Document]:
             "interval_s": sync.plan.interval_s,
             "open": sync.hours.is_open(),
             "changes_at": None if (change := sync.hours.next_change()) is None else change.timestamp(),
-            "cycle": None if sync.last is None else cycle_json(sync.last),
+            "cycle": None if sync.last is None else encode(sync.last),
         }
         for name, sync in running.running.items()
     ]

@@ -14,12 +14,13 @@ import trio
 from gateway.app.engine import Engine
 from gateway.control.commands.pulling import Outcome, deliver, delivered, needs_everything
 from gateway.control.server import Emit
-from gateway.control.wire import Document, SyncCommand
+from gateway.control.wire import Summary, SyncCommand, encode
 from gateway.jobs.migrate.report import by_destination
-from gateway.jobs.sync.report import Cycle, cycle_json, missing_json
+from gateway.jobs.sync.cycle import Cycle
+from gateway.jobs.sync.report import missing_json
 from gateway.jobs.sync.runner import Sync
 from gateway.ledger.deliveries.progress import Scope
-from gateway.retrieve import Event, StudyEnded, Verdict, to_json
+from gateway.retrieve import Event, StudyEnded, Verdict
 
 EVENT_BACKLOG = 256
 """Events that may wait for a slow client before the sync waits for it."""
@@ -74,14 +75,14 @@ class _Told:
             nursery.start_soon(worked)
             async with events:
                 async for event in events:
-                    await self._emit(cycle_json(event) if isinstance(event, Cycle) else to_json(event))
+                    await self._emit(event)
 
 
-async def _would_move(made: Sync) -> Document:
+async def _would_move(made: Sync) -> Summary:
     result = await made.look()
     studies = [missing_json(one) for one in result.missing]
     states = {str(state): count for state, count in result.states.items()}
-    return {"event": "summary", "found": result.found, "states": states, "studies": studies, "error": result.error}
+    return Summary({"found": result.found, "states": states, "studies": studies, "error": result.error})
 
 
 def _joined(outcomes: Sequence[Outcome]) -> Outcome:
@@ -92,16 +93,17 @@ def _joined(outcomes: Sequence[Outcome]) -> Outcome:
     )
 
 
-def _summary(made: Sync, verdicts: Sequence[Verdict], outcome: Outcome) -> Document:
+def _summary(made: Sync, verdicts: Sequence[Verdict], outcome: Outcome) -> Summary:
     last = made.last
     studies = [asdict(one) | {"destinations": by_destination(outcome.states, one.study_instance_uid)} for one in verdicts]
     complete = last is not None and not last.error and not last.unfinished
-    return {
-        "event": "summary",
-        "cycle": None if last is None else cycle_json(last),
-        "studies": studies,
-        "error": "" if last is None else last.error,
-        "complete": complete,
-        "done": complete and outcome.done,
-        **delivered(outcome),
-    }
+    return Summary(
+        {
+            "cycle": None if last is None else encode(last),
+            "studies": studies,
+            "error": "" if last is None else last.error,
+            "complete": complete,
+            "done": complete and outcome.done,
+            **delivered(outcome),
+        }
+    )

@@ -13,11 +13,13 @@ import math
 import random
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from sqlalchemy import Connection
 
+from gateway.core import metrics
 from gateway.core.errors import LedgerUnavailable
 from gateway.core.log import get_logger
 from gateway.core.repeats import Repeats
@@ -296,6 +298,7 @@ class Crew:
         if now >= self._pull_forward_at:
             self._pull_forward_at = now + LONGEST_SLEEP_S
             mending.pull_forward(connection, name, now=at, horizon_s=self._horizon_s)
+            table.take_over(connection, name, now=at)
         limit, shares = (1, 1) if probe else (MAX_BATCH_INSTANCES, min(len(self._workers), MAX_SHARES))
         return table.claim(connection, name, now=at, max_instances=limit, max_bytes=self._batch_bytes, shares=shares)
 
@@ -310,6 +313,7 @@ class Crew:
         if not self._shared.stopping:
             batch.carry_out(worker.session)
             self._sent(self._destination.name, batch.taken)
+            metrics.SENT_BYTES.add(sum(part.size_bytes for part in batch.taken.values()), destination=self._destination.name)
         with self._lock:
             shared, now = self._shared, time.monotonic()
             if batch.answered:
@@ -351,7 +355,10 @@ class Crew:
                     self._clerk.notify()
 
     def _recorded(self, changes: Sequence[Change]) -> None:
-        self._changed(self._destination.name)
+        name = self._destination.name
+        for state, count in Counter(change.state for change in changes).items():
+            metrics.DELIVERIES.add(count, destination=name, outcome=state.value)
+        self._changed(name)
         if any(change.awaits_transcoding for change in changes):
             self._to_transcode()
 

@@ -1,11 +1,12 @@
-"""The result of a cycle of a sync, as plain data for the log, the terminal and `gateway status`. Pure; no patient data."""
+"""The result of a cycle of a sync, made of its look and of what was moved. Pure; no patient data."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Any, ClassVar
+from dataclasses import dataclass
+from typing import Any
 
 from gateway.core.domain import VerdictKind
+from gateway.jobs.sync.cycle import Cycle
 from gateway.jobs.sync.look import LookResult
 from gateway.jobs.sync.study import Missing, State
 from gateway.retrieve import Verdict
@@ -30,43 +31,6 @@ class Moved:
             self.unfinished += 1
         self.instances += verdict.received
         self.bytes += verdict.bytes
-
-
-@dataclass(frozen=True)
-class Cycle:
-    """One cycle: what the look found, and what was moved since the last one ended.
-
-    Of the studies `found`, `missing` lack something that can be fetched: `started` now, or `paused` after a try that did not help.
-    `underway` are being retrieved or delivered, `growing` have not stopped growing. `moved` studies came whole, `unfinished` did
-    not. `at` is UTC seconds since the epoch, `look_s` how long the look took, `over_s` the time that the moved ones are of;
-    `remarks` say what is to be known of the answers of the sides.
-    """
-
-    name: ClassVar[str] = "cycle"
-    sync: str
-    source: str
-    number: int
-    at: float
-    look_s: float
-    over_s: float
-    found: int = 0
-    missing: int = 0
-    started: int = 0
-    paused: int = 0
-    underway: int = 0
-    growing: int = 0
-    moved: int = 0
-    unfinished: int = 0
-    series: int = 0
-    instances: int = 0
-    bytes: int = 0
-    error: str = ""
-    remarks: tuple[str, ...] = ()
-
-    @property
-    def instances_a_minute(self) -> float:
-        """The rate at which instances came."""
-        return round(self.instances / self.over_s * 60.0, 1) if self.over_s > 0 else 0.0
 
 
 def cycle(
@@ -95,11 +59,6 @@ def cycle(
         error=result.error,
         remarks=tuple(result.remarks),
     )
-
-
-def cycle_json(one: Cycle) -> dict[str, Any]:
-    """Return a cycle as one JSON object."""
-    return {"event": one.name, **asdict(one), "instances_a_minute": one.instances_a_minute}
 
 
 def missing_json(missing: Missing) -> dict[str, Any]:

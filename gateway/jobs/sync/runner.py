@@ -15,10 +15,11 @@ from gateway.core.domain import Basis, VerdictKind
 from gateway.core.errors import GatewayError, JobFailed
 from gateway.core.log import get_logger
 from gateway.jobs.sync.context import SyncContext
+from gateway.jobs.sync.cycle import Cycle
 from gateway.jobs.sync.look import LookResult, look
 from gateway.jobs.sync.memory import Memory
 from gateway.jobs.sync.plan import Plan
-from gateway.jobs.sync.report import Cycle, Moved, cycle
+from gateway.jobs.sync.report import Moved, cycle
 from gateway.jobs.sync.study import Missing
 from gateway.jobs.working_hours import Window
 from gateway.retrieve import Event, JobSpec, Session, StudyEnded, Verdict

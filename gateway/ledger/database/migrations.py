@@ -11,7 +11,17 @@ from collections.abc import Callable, Sequence
 from sqlalchemy import Connection, insert, inspect, select, text
 
 from gateway.core.errors import LedgerTooNew
-from gateway.ledger.database.schema import metadata, planned_portions, planned_studies, schema_version, starts
+from gateway.ledger.database.schema import (
+    deliveries,
+    instances,
+    jobs,
+    metadata,
+    nodes,
+    planned_portions,
+    planned_studies,
+    schema_version,
+    starts,
+)
 
 Migration = Callable[[Connection], None]
 
@@ -140,6 +150,18 @@ def _unfit_instances(connection: Connection) -> None:
         connection.execute(text("ALTER TABLE planned_studies ADD COLUMN outcome TEXT"))
 
 
+def _ownership(connection: Connection) -> None:
+    """Version 12: which node works on deliveries, jobs and what begins by itself, and which node has an instance's bytes."""
+    nodes.create(connection, checkfirst=True)
+    double = "DOUBLE" if connection.dialect.name == "sqlite" else "DOUBLE PRECISION"
+    connection.execute(text(f"ALTER TABLE {instances.name} ADD COLUMN node VARCHAR(32)"))
+    for table in (deliveries, jobs, starts):
+        # Version 10 makes its table as it is now.
+        if "node" not in {column["name"] for column in inspect(connection).get_columns(table.name)}:
+            for column in ("node VARCHAR(32)", "epoch INTEGER DEFAULT 0 NOT NULL", f"lease_until {double}"):
+                connection.execute(text(f"ALTER TABLE {table.name} ADD COLUMN {column}"))
+
+
 MIGRATIONS: Sequence[Migration] = (
     _indexes_for_many,
     _narrow_indexes,
@@ -151,6 +173,7 @@ MIGRATIONS: Sequence[Migration] = (
     _newest_at_each,
     _starts,
     _unfit_instances,
+    _ownership,
 )
 """The first one takes version 1 to version 2."""
 

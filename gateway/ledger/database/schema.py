@@ -34,6 +34,25 @@ _Key = BigInteger().with_variant(Integer, "sqlite")
 
 schema_version = Table("schema_version", metadata, Column("version", Integer, primary_key=True))
 
+
+def _ownership() -> tuple[Column[Any], Column[Any], Column[Any]]:
+    """Return the columns that say who works on a row, or did last (gateway.ledger.database.ownership)."""
+    return (
+        Column("node", String(32), nullable=True),
+        Column("epoch", Integer, nullable=False, server_default=text("0")),
+        Column("lease_until", Double, nullable=True),
+    )
+
+
+# The gateways that work on this ledger, by their ``[node] name``, each with the number of its starts.
+nodes = Table(
+    "nodes",
+    metadata,
+    Column("name", String(32), primary_key=True),
+    Column("epoch", Integer, nullable=False),
+    Column("started_at", Double, nullable=False),
+)
+
 instances = Table(
     "instances",
     metadata,
@@ -65,6 +84,8 @@ instances = Table(
     Column("same_as", _Key, nullable=True),
     # Why its bytes cannot be what they were declared to be when they came; NULL where nothing speaks against them. No patient data.
     Column("unfit", Text, nullable=True),
+    # The node that has its bytes, in its spool or on its disk; NULL is from before nodes had names.
+    Column("node", String(32), nullable=True),
     CheckConstraint("bytes_state IN ('kept', 'released', 'missing')", name="bytes_state"),
 )
 Index("instances_by_uid", instances.c.sop_instance_uid)
@@ -145,6 +166,7 @@ deliveries = Table(
     Column("superseded", Boolean, nullable=False, server_default=text("FALSE")),
     # Whether the destination listed it before it was sent for the first time; NULL is not known.
     Column("was_there", Boolean, nullable=True),
+    *_ownership(),
     UniqueConstraint("instance_id", "destination", name="one_delivery_a_destination"),
     CheckConstraint("state IN (" + ", ".join(f"'{state}'" for state in DeliveryState) + ")", name="state"),
 )
@@ -191,6 +213,7 @@ jobs = Table(
     Column("priority", Integer, nullable=False, server_default=text("1")),
     # It goes on without anyone listening, and is carried on by itself when the gateway starts again.
     Column("detached", Boolean, nullable=False, server_default=text("FALSE")),
+    *_ownership(),
     CheckConstraint("state IN ('running', 'stopped', 'done')", name="state"),
 )
 Index("jobs_by_fingerprint", jobs.c.fingerprint, jobs.c.id)
@@ -206,6 +229,7 @@ starts = Table(
     # Why it failed the last time that it came to an end; no patient data.
     Column("error", Text, nullable=True),
     Column("at", Double, nullable=False),
+    *_ownership(),
 )
 
 # The portions that a migration has listed: a day, or an entry of its list.

@@ -14,6 +14,7 @@ from sqlalchemy import Connection, Update, bindparam, update
 
 from gateway.core.domain import DeliveryState as S
 from gateway.core.errors import IllegalTransition
+from gateway.ledger.database.ownership import Owner
 from gateway.ledger.database.rows import RowUpdate, chunks
 from gateway.ledger.database.schema import deliveries
 
@@ -44,22 +45,25 @@ def move(
     *,
     now: float,
     only_from: Collection[S] | None = None,
+    owner: Owner | None = None,
     **columns: Any,
 ) -> int:
     """Change the deliveries to `new` where they stand in a state that allows it, and set `columns` with it.
 
-    Returns how many changed. `only_from` narrows the states to start from. `now` is in UTC seconds since the epoch.
+    Returns how many changed. `only_from` narrows the states to start from; with `owner` only those change that it still holds, in
+    its epoch. `now` is in UTC seconds since the epoch.
 
     Raises:
         IllegalTransition: `only_from` names a state from which `new` is never allowed.
 
     """
     start = _start(new, None if only_from is None else frozenset(only_from))
-    statement, changed = _statement(tuple(sorted(columns))), 0
+    statement, changed = _statement(tuple(sorted(columns)), held=owner is not None), 0
+    holder: dict[str, Any] = {} if owner is None else {"holder": owner.node, "holder_epoch": owner.epoch}
+    named = {f"new_{name}": value for name, value in columns.items()}
     for chunk in chunks(delivery_ids):
-        named = {f"new_{name}": value for name, value in columns.items()}
-        values = {"ids": chunk, "start": start, "new_state": new, "new_changed_at": now, **named}
-        changed += connection.execute(statement, values).rowcount
+        values = {"ids": chunk, "start": start, "new_state": new, "new_changed_at": now}
+        changed += connection.execute(statement, values | named | holder).rowcount
     return changed
 
 
@@ -95,9 +99,13 @@ def _start(new: S, only_from: frozenset[S] | None) -> tuple[S, ...]:
 
 
 @cache
-def _statement(columns: tuple[str, ...]) -> Update:
-    """Return the compare-and-set of the state with `columns`, built once: that takes longer than to carry it out."""
+def _statement(columns: tuple[str, ...], *, held: bool) -> Update:
+    """Return the compare-and-set of the state, and of who holds it, with `columns`.
+
+    Built once: that takes longer than to carry it out.
+    """
     chosen = deliveries.c.id.in_(bindparam("ids", expanding=True))
     start = deliveries.c.state.in_(bindparam("start", expanding=True))
     values = {name: bindparam(f"new_{name}", type_=deliveries.c[name].type) for name in ("state", "changed_at", *columns)}
-    return update(deliveries).where(chosen, start).values(values)
+    mine = (deliveries.c.node == bindparam("holder"), deliveries.c.epoch == bindparam("holder_epoch")) if held else ()
+    return update(deliveries).where(chosen, start, *mine).values(values)

@@ -12,6 +12,7 @@ import os
 import queue
 import sqlite3
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import closing, contextmanager, suppress
@@ -19,13 +20,16 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
 
-from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy import URL, Connection, Engine, create_engine, event
 from sqlalchemy.exc import DataError, IntegrityError, SQLAlchemyError
 
-from gateway.core.errors import ChangeRejected, GatewayError, LedgerDamaged, LedgerTooNew, LedgerUnavailable
-from gateway.ledger.database import health
+from gateway.core.domain import DEFAULT_NODE
+from gateway.core.errors import ChangeRejected, GatewayError, LedgerDamaged, LedgerTooNew, LedgerUnavailable, UsageError
+from gateway.core.urls import sqlite_file
+from gateway.ledger.database import health, ownership
 from gateway.ledger.database.ballast import Ballast
 from gateway.ledger.database.migrations import Incomplete, migrate
+from gateway.ledger.database.ownership import Owner
 
 T = TypeVar("T")
 
@@ -73,8 +77,8 @@ def _begin(connection: Connection) -> None:
     connection.exec_driver_sql("BEGIN")
 
 
-def _engine(url: str, *, checkpoint_pages: int) -> Engine:
-    engine = create_engine(url)
+def _engine(url: URL, owner: Owner, *, checkpoint_pages: int) -> Engine:
+    engine = create_engine(url, execution_options={ownership.OPTION: owner})
     if engine.dialect.name == "sqlite":
         event.listen(engine, "connect", _sqlite_pragmas)
         event.listen(engine, "begin", _begin)
@@ -89,23 +93,30 @@ def _engine(url: str, *, checkpoint_pages: int) -> Engine:
 class Ledger:
     """The database behind one writer thread and any number of readers. Use as a context manager."""
 
-    def __init__(self, path: Path, *, ballast: Ballast | None = None, begun: bool = False) -> None:
-        """Open or create the ledger at `path` (SQLite), mode 0600, and migrate it. `ballast` is its own room on a full disk.
+    def __init__(self, place: Path | str, *, node: str = DEFAULT_NODE, ballast: Ballast | None = None, begun: bool = False) -> None:
+        """Open or create the ledger at `place`, a URL or the path of a SQLite file, mode 0600, and migrate it.
 
+        A row that is claimed through it belongs to `node`. `ballast` is its own room on a full disk.
         With `begun` instances were received before: a file that is there and empty is one that was cut short. One that is not there
         was moved away by a person, and is made anew.
 
         Raises:
+            UsageError: the URL is of another database than SQLite.
             LedgerTooNew: a newer gateway wrote it.
             LedgerForeign: it is a database of another program.
             LedgerDamaged: it is damaged or cut short.
             LedgerUnavailable: it cannot be opened.
 
         """
+        try:
+            path = place if isinstance(place, Path) else sqlite_file(place)
+        except ValueError as error:
+            raise UsageError(f"the ledger cannot be opened by this URL: expected {error}") from error
+        self.owner = Owner(node)
         self.ballast = ballast or Ballast(path.with_suffix(".ballast"))
-        url = f"sqlite:///{path}"
-        self._writer_engine = _engine(url, checkpoint_pages=WAL_CHECKPOINT_PAGES)
-        self._reader_engine = _engine(url, checkpoint_pages=0)
+        url = URL.create("sqlite", database=str(path))
+        self._writer_engine = _engine(url, self.owner, checkpoint_pages=WAL_CHECKPOINT_PAGES)
+        self._reader_engine = _engine(url, self.owner, checkpoint_pages=0)
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._path = path
         self._damage: LedgerDamaged | None = None
@@ -180,6 +191,14 @@ class Ledger:
 
         """
         return self.submit(change).result()
+
+    def enter(self) -> None:
+        """Begin a new epoch of this node: what it held in earlier ones is to be reset, and what they still report is void.
+
+        Raises:
+            LedgerUnavailable: it cannot be recorded.
+        """
+        self.owner.epoch = self.write(lambda connection: ownership.enter(connection, time.time()))
 
     def check_room(self) -> None:
         """Tell whether there is room to record more arrivals: its last room is for deliveries and releases, which empty the disk.

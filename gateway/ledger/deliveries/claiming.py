@@ -29,6 +29,7 @@ from sqlalchemy import (
 )
 
 from gateway.core.domain import Consignment, Content, DeliveryState, InstanceIdentity, Mode, Priority, Proof
+from gateway.ledger.database.ownership import claimed, is_left, is_own, owner_of
 from gateway.ledger.database.schema import deliveries, instances
 from gateway.ledger.database.transitions import move
 from gateway.ledger.received.conflicts import differ
@@ -105,14 +106,14 @@ def claim(
     if held_back:
         _postpone(connection, held_back, now + RIVAL_PAUSE_S)
     chosen = _within([row for row in current if not row.under_way], max_bytes)
-    move(connection, [row.id for row in chosen], DeliveryState.SENDING, now=now)
+    move(connection, [row.id for row in chosen], DeliveryState.SENDING, now=now, **claimed(connection, now))
     left = later + [row.due_at for row in ready[len(rows) :]]
     left += [now] * (len(current) - len(held_back) > len(chosen)) + [now + RIVAL_PAUSE_S] * bool(held_back)
     return Claim([consignment_of(row, destination) for row in chosen], min(left, default=None))
 
 
 def apply(connection: Connection, changes: Sequence[Change], *, now: float) -> int:
-    """Record outcomes of deliveries that are being sent; returns how many were (another may have been recovered meanwhile).
+    """Record outcomes of deliveries that this node is sending; returns how many were (another may have been recovered meanwhile).
 
     Changes that are alike become one statement, so that a batch of successes costs one.
     """
@@ -123,10 +124,24 @@ def apply(connection: Connection, changes: Sequence[Change], *, now: float) -> i
 
 
 def recover_sending(connection: Connection, *, now: float, destination: str | None = None) -> int:
-    """Return to `pending`, as uncertain, what was being sent when nobody is sending any more; returns how many."""
-    statement = select(deliveries.c.id).where(deliveries.c.state == DeliveryState.SENDING)
+    """Return to `pending`, as uncertain, what was being sent when this node is sending nothing any more; returns how many.
+
+    Deliveries that another node is sending are left alone until their lease has run out.
+    """
+    statement = select(deliveries.c.id).where(deliveries.c.state == DeliveryState.SENDING, is_left(connection, deliveries, now))
     if destination is not None:
         statement = statement.where(deliveries.c.destination == destination)
+    return _back(connection, statement, now)
+
+
+def take_over(connection: Connection, destination: str, *, now: float) -> int:
+    """Return to `pending`, as uncertain, what another node was sending to `destination` and lost; returns how many."""
+    sending = (deliveries.c.destination == destination, deliveries.c.state == DeliveryState.SENDING)
+    lost = (~is_own(connection, deliveries), deliveries.c.lease_until < now)
+    return _back(connection, select(deliveries.c.id).where(*sending, *lost), now)
+
+
+def _back(connection: Connection, statement: Select[Any], now: float) -> int:
     ids = list(connection.execute(statement).scalars())
     return move(connection, ids, DeliveryState.PENDING, now=now, only_from=[DeliveryState.SENDING], uncertain=True)
 
@@ -148,7 +163,7 @@ def _apply(connection: Connection, change: Change, ids: Sequence[int], now: floa
     if change.status is not None:
         columns["status"] = change.status
     state = DeliveryState.VERIFIED if proved else change.state
-    changed = move(connection, ids, state, now=now, only_from=_SENDING, **columns)
+    changed = move(connection, ids, state, now=now, only_from=_SENDING, owner=owner_of(connection), **columns)
     if change.bytes_gone:
         mark_gone(connection, ids, now)
     return changed

@@ -29,6 +29,7 @@ from sqlalchemy import (
 )
 
 from gateway.core.domain import SETTLED, Basis, Priority, Provenance, Purpose, VerdictKind
+from gateway.ledger.database.ownership import claimed, is_left
 from gateway.ledger.database.schema import arrivals, deliveries, expected_instances, instances, jobs, retrievals
 
 JobKind = Literal["pull", "send", "sync", "migrate", "compare"]
@@ -83,6 +84,7 @@ def open_job(
         return Job(int(newest.id), resumed=True, reopened=reopen and newest.state == "done")
     values = {"kind": kind, "fingerprint": fingerprint, "criteria": criteria, "created_at": now, "changed_at": now}
     values |= {"destinations": json.dumps(list(destinations)) if destinations else None, "priority": int(priority)}
+    values |= claimed(connection, now)
     return Job(_key(connection, insert(jobs).values(state="running", **values)), resumed=False)
 
 
@@ -95,13 +97,14 @@ def _undone(connection: Connection, job_id: int) -> bool:
 
 def set_job_state(connection: Connection, job_id: int, state: JobState, *, now: float) -> None:
     """Record where a job stands: `done` when it came to its end, `stopped` when it did not."""
-    connection.execute(update(jobs).where(jobs.c.id == job_id).values(state=state, changed_at=now))
+    mine = claimed(connection, now) if state == "running" else {}
+    connection.execute(update(jobs).where(jobs.c.id == job_id).values(state=state, changed_at=now, **mine))
 
 
 def stop_running_jobs(connection: Connection, *, now: float) -> int:
-    """Mark jobs that an earlier process left running as stopped, at start; return how many there were."""
-    statement = update(jobs).where(jobs.c.state == "running").values(state="stopped", changed_at=now)
-    return connection.execute(statement).rowcount
+    """Mark jobs that an earlier process of this node left running as stopped, at start; return how many there were."""
+    left = (jobs.c.state == "running", is_left(connection, jobs, now))
+    return connection.execute(update(jobs).where(*left).values(state="stopped", changed_at=now)).rowcount
 
 
 def open_retrieval(

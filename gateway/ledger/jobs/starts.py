@@ -8,9 +8,11 @@ Names are ``migration 12``, ``sync NAME`` and ``compare NAME``. Times are UTC se
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from sqlalchemy import Connection, insert, select, update
 
+from gateway.ledger.database.ownership import claimed
 from gateway.ledger.database.schema import starts
 
 MOST = 2
@@ -38,7 +40,7 @@ def of_migration(job_id: int) -> str:
 def begin(connection: Connection, name: str, *, by_itself: bool, now: float) -> int:
     """Count a start of `name` and return how many before it, in a row, came to no end; one that a person asks for is the first."""
     before = get(connection, name).count if by_itself else 0
-    _put(connection, name, count=before + 1, error="", now=now)
+    _put(connection, name, count=before + 1, error="", now=now, **claimed(connection, now))
     return before
 
 
@@ -59,7 +61,7 @@ def noted(connection: Connection) -> dict[str, Unended]:
     return {row.name: Unended(int(row.unended), row.error or "") for row in rows if row.unended or row.error}
 
 
-def _put(connection: Connection, name: str, *, count: int, error: str, now: float) -> None:
-    values = {"unended": count, "error": error or None, "at": now}
+def _put(connection: Connection, name: str, *, count: int, error: str, now: float, **owner: Any) -> None:
+    values = {"unended": count, "error": error or None, "at": now, **owner}
     if connection.execute(update(starts).where(starts.c.name == name).values(**values)).rowcount == 0:
         connection.execute(insert(starts).values(name=name, **values))

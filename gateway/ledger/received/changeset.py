@@ -15,6 +15,7 @@ from typing import Any
 from sqlalchemy import Connection, Select, bindparam, exists, func, select, update
 
 from gateway.core.domain import SETTLED, Content, DeliveryState
+from gateway.ledger.database.ownership import owner_of
 from gateway.ledger.database.rows import RowInsert, RowUpdate, chunks
 from gateway.ledger.database.schema import arrivals, deliveries, instances
 from gateway.ledger.database.transitions import Move
@@ -70,6 +71,7 @@ _BROUGHT = (
     instances.c.association,
     instances.c.received_at,
     instances.c.unfit,
+    instances.c.node,
 )
 """The columns that come with an instance's bytes, new or in place of others."""
 
@@ -242,9 +244,9 @@ class Changeset:
 
     def write(self) -> None:
         """Write every change, in the order in which one needs the other."""
-        connection = self._connection
-        _INSERT_INSTANCES(connection, [(one.id, *_brought(one), one.routed) for one in self._new])
-        _REPLACE(connection, [(one.id, *_brought(one)) for one in self._replaced])
+        connection, node = self._connection, owner_of(self._connection).node
+        _INSERT_INSTANCES(connection, [(one.id, *_brought(one), node, one.routed) for one in self._new])
+        _REPLACE(connection, [(one.id, *_brought(one), node) for one in self._replaced])
         _ROUTE(connection, list(self._routed.items()))
         _INSERT_DELIVERIES(connection, [_row(owed) for owed in self._added])
         _BYTES_CAME(connection, self._came)
@@ -281,7 +283,7 @@ def _at(known: Current, destinations: Iterable[str]) -> Iterator[Owed]:
 
 
 def _brought(one: Current) -> tuple[str | int | float | None, ...]:
-    """Return the values of the columns `_BROUGHT`."""
+    """Return the values of the columns `_BROUGHT`, but for the node."""
     arrival = one.brought
     assert arrival is not None
     identity, provenance, content = arrival.identity, arrival.provenance, arrival.content

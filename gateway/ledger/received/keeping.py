@@ -12,6 +12,7 @@ from sqlalchemy import ColumnElement, Connection, and_, delete, exists, func, se
 
 from gateway.core.domain import SETTLED, Content, DeliveryState
 from gateway.ledger.database import transitions
+from gateway.ledger.database.ownership import is_own
 from gateway.ledger.database.rows import chunks
 from gateway.ledger.database.schema import commitments, deliveries, instances, jobs, retrievals
 from gateway.ledger.received.instances import MISSING_REASON, BytesState
@@ -125,6 +126,15 @@ def movable(connection: Connection, instance_ids: Sequence[int]) -> list[int]:
     for chunk in chunks(instance_ids):
         quiet = and_(instances.c.id.in_(chunk), instances.c.bytes_state == BytesState.KEPT, ~_read())
         found += connection.execute(select(instances.c.id).where(quiet)).scalars()
+    return found
+
+
+def at_this_node(connection: Connection, instance_ids: Sequence[int]) -> list[int]:
+    """Return those of `instance_ids` whose bytes are this node's to have."""
+    found: list[int] = []
+    for chunk in chunks(instance_ids):
+        mine = (instances.c.id.in_(chunk), is_own(connection, instances))
+        found += connection.execute(select(instances.c.id).where(*mine).order_by(instances.c.id)).scalars()
     return found
 
 

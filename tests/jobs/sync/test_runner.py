@@ -15,8 +15,8 @@ import trio.testing
 from gateway.core.domain import Basis, VerdictKind
 from gateway.core.errors import LedgerUnavailable, PeerUnreachable
 from gateway.core.schedule import Schedule, Span
+from gateway.jobs.sync.cycle import Cycle
 from gateway.jobs.sync.growth import AT_ONCE
-from gateway.jobs.sync.report import Cycle
 from gateway.jobs.sync.runner import Sync
 from gateway.jobs.working_hours import Window
 from gateway.retrieve import Event, JobSpec, StudyEnded, Verdict, Wanted

@@ -9,7 +9,18 @@ from gateway.core.errors import LedgerTooNew
 from gateway.ledger.database.migrations import MIGRATIONS, migrate
 from gateway.ledger.database.schema import schema_version
 
-VERSION_10 = ("ALTER TABLE instances DROP COLUMN unfit", "ALTER TABLE planned_studies DROP COLUMN outcome")
+VERSION_11 = (
+    "DROP TABLE nodes",
+    "ALTER TABLE instances DROP COLUMN node",
+    *(
+        f"ALTER TABLE {table} DROP COLUMN {column}"
+        for table in ("deliveries", "jobs", "starts")
+        for column in ("node", "epoch", "lease_until")
+    ),
+)
+"""Statements that make the newest ledger one of version 11."""
+
+VERSION_10 = (*VERSION_11, "ALTER TABLE instances DROP COLUMN unfit", "ALTER TABLE planned_studies DROP COLUMN outcome")
 """Statements that make the newest ledger one of version 10."""
 
 VERSION_9 = (*VERSION_10, "DROP TABLE starts")
@@ -90,6 +101,7 @@ def schema(connection: Connection) -> dict[str, str]:
         *enumerate((VERSION_1, VERSION_2, VERSION_3, VERSION_4, VERSION_5, VERSION_6, VERSION_7), 1),
         (9, VERSION_9),
         (10, VERSION_10),
+        (11, VERSION_11),
     ],
 )
 def test_a_ledger_of_an_earlier_version_becomes_what_a_new_one_is(

@@ -16,6 +16,7 @@ from gateway.ledger.received import instances, keeping
 
 QUERIES: dict[str, Callable[[Connection], Any]] = {
     "claim": lambda connection: table.claim(connection, "a", now=1.0, max_instances=64, max_bytes=1),
+    "take over": lambda connection: table.take_over(connection, "a", now=1.0),
     "pull forward": lambda connection: mending.pull_forward(connection, "a", now=1.0, horizon_s=1.0),
     "waiting studies": lambda connection: proofs.waiting_studies(connection, "a"),
     "kept": lambda connection: keeping.kept_ids(connection, after=5),
