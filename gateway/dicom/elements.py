@@ -254,7 +254,8 @@ def _explicit(order: str) -> _Header:
                 return tag, vr, length, 8
             if vr in LONG_VRS:
                 return tag, vr, unpack_length(window.chunk, begin + 8)[0], 12
-            if is_vr(vr):
+            # Wider than `is_vr`, as pydicom reads it: a broken VR ("A5") has a length behind it, too.
+            if b"AA" <= vr <= b"ZZ":
                 return tag, vr, length, 8
         return tag, b"", unpack_length(window.chunk, begin + 4)[0], 8
 

@@ -17,7 +17,8 @@ from gateway.archives.places.orthanc import RestPlace
 from gateway.archives.places.place import Place
 from gateway.archives.places.verified import VerifiedPlace
 from gateway.association.scu.remote import deadlines_of, remote_of
-from gateway.config.settings import Abilities, DestinationTable, Settings, SourceTable, Way
+from gateway.config.abilities import Abilities, Way
+from gateway.config.settings import DestinationTable, Settings, SourceTable
 from gateway.core.errors import LedgerError, UsageError, require_known
 from gateway.ledger import Ledger
 from gateway.ledger.peers import learned

@@ -17,8 +17,9 @@ from gateway.app.engine import Engine
 from gateway.association.scu.remote import remote_of
 from gateway.association.scu.requestor import RemoteAE, associate
 from gateway.association.upper.contexts import STUDY_ROOT_CONTEXTS, VERIFICATION_CONTEXTS
-from gateway.config.advice import advice
-from gateway.config.settings import Abilities, DestinationTable, Settings, SourceTable
+from gateway.config.abilities import Abilities
+from gateway.config.settings import DestinationTable, Settings, SourceTable
+from gateway.control.advice import advice
 from gateway.control.wire import Document, FindCommand, FolderCommand, described
 from gateway.core.domain import Role
 from gateway.core.errors import GatewayError, UsageError, WebServiceError, require_known

@@ -39,7 +39,7 @@ def test_list_entries_are_separate_portions_with_anonymous_labels() -> None:
         ({"first": "2024-03-03"}, "--from is after --to"),
         ({"study_uids": ("1.2.3",)}, "one way"),
         ({"first": "", "last": ""}, "one way"),
-        ({"first": "", "last": "", "study_uids": ("1.2.*",)}, "study UID"),
+        ({"first": "", "last": "", "study_uids": ("1.2.*",)}, "Study Instance UID"),
         ({"first": "", "last": "", "patient_ids": ("*",)}, "match every study"),
     ],
 )

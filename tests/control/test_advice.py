@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from gateway.config.advice import advice
 from gateway.config.settings import DicomDestination, SourceTable
+from gateway.control.advice import advice
 
 REST = {"url": "http://127.0.0.1:8042"}
 
