@@ -26,7 +26,7 @@ from gateway.ledger.received import conflicts
 from gateway.ledger.received.conflicts import Pair
 from gateway.spool import Spool
 
-PAGE = 50
+PAGE = 500
 LOOK_AT_LEAST_S = 3600.0
 """A hint that was lost costs no more than this."""
 

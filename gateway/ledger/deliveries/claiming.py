@@ -20,6 +20,7 @@ from sqlalchemy import (
     Select,
     bindparam,
     exists,
+    func,
     literal_column,
     or_,
     select,
@@ -123,15 +124,22 @@ def apply(connection: Connection, changes: Sequence[Change], *, now: float) -> i
     return sum(_apply(connection, group[0], [change.delivery_id for change in group], now) for group in alike.values())
 
 
+def known_destinations(connection: Connection) -> list[str]:
+    """Return the names of all destinations that have deliveries: a step in the index `deliveries_by_state` for each."""
+    names: list[str] = []
+    while (name := connection.execute(_NEXT_DESTINATION, {"last": names[-1] if names else ""}).scalar_one()) is not None:
+        names.append(name)
+    return names
+
+
 def recover_sending(connection: Connection, *, now: float, destination: str | None = None) -> int:
     """Return to `pending`, as uncertain, what was being sent when this node is sending nothing any more; returns how many.
 
     Deliveries that another node is sending are left alone until their lease has run out.
     """
-    statement = select(deliveries.c.id).where(deliveries.c.state == DeliveryState.SENDING, is_left(connection, deliveries, now))
-    if destination is not None:
-        statement = statement.where(deliveries.c.destination == destination)
-    return _back(connection, statement, now)
+    names = known_destinations(connection) if destination is None else [destination]
+    sending = (deliveries.c.destination.in_(names), deliveries.c.state == DeliveryState.SENDING)
+    return _back(connection, select(deliveries.c.id).where(*sending, is_left(connection, deliveries, now)), now)
 
 
 def take_over(connection: Connection, destination: str, *, now: float) -> int:
@@ -292,4 +300,5 @@ def _waiting_at(priority: int) -> Select[Any]:
 _WAITING = union_all(*(_waiting_at(priority) for priority in sorted(PRIORITIES, reverse=True)))
 _ROWS = _rows_of()
 _WHAT = attrgetter(*(field.name for field in fields(Change) if field.name != "delivery_id"))
+_NEXT_DESTINATION = select(func.min(deliveries.c.destination)).where(deliveries.c.destination > bindparam("last"))
 _SENDING = frozenset({DeliveryState.SENDING})

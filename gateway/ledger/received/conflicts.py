@@ -20,6 +20,8 @@ from gateway.ledger.database.transitions import move
 from gateway.ledger.received.instances import SAME_CONTENT, SUPERSEDED
 
 _OLDER, _NEWER = instances.alias("older"), instances.alias("newer")
+_older_id = _OLDER.c.id + 0
+"""As a sum: else SQLite reads all instances in the order of their ids, and not those few that its index of superseded ones has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +41,7 @@ def differ(one: FromClause, other: FromClause) -> ColumnElement[bool]:
 
 def pairs(connection: Connection, *, after: int, limit: int) -> list[Pair]:
     """Return pairs with an older content above the id `after`, in order, that are not known to differ in encoding only."""
-    return _pairs(connection, _OLDER.c.id > after, limit)
+    return _pairs(connection, _older_id > after, limit)
 
 
 def pairs_of(connection: Connection, older: Sequence[int]) -> list[Pair]:
@@ -57,7 +59,7 @@ def _pairs(connection: Connection, which: ColumnElement[bool], limit: int) -> li
         select(older.c.id, newer.c.id, *_content(older), *_content(newer))
         .join(newer, newer.c.id == older.c.superseded_by)
         .where(older.c.superseded_by.is_not(None), which, there(older), there(newer), differ(older, newer))
-        .order_by(older.c.id)
+        .order_by(_older_id)
         .limit(limit)
     )
     return [

@@ -12,7 +12,7 @@ from gateway.ledger import Ledger
 from gateway.ledger.deliveries import claiming as table
 from gateway.ledger.deliveries import commitments, mending, overview, progress, proofs, transcoding
 from gateway.ledger.jobs import planning, retrievals
-from gateway.ledger.received import instances, keeping
+from gateway.ledger.received import conflicts, instances, keeping
 
 QUERIES: dict[str, Callable[[Connection], Any]] = {
     "claim": lambda connection: table.claim(connection, "a", now=1.0, max_instances=64, max_bytes=1),
@@ -40,6 +40,13 @@ QUERIES: dict[str, Callable[[Connection], Any]] = {
     "next report": lambda connection: commitments.next_deadline(connection, "a"),
 }
 
+OF_FEW_ROWS: dict[str, Callable[[Connection], Any]] = {
+    "recover what was being sent": lambda connection: table.recover_sending(connection, now=1.0),
+    "adapt to the configuration": lambda connection: mending.adapt(connection, {"a": None}, now=1.0),
+    "pairs of contents": lambda connection: conflicts.pairs(connection, after=0, limit=10),
+}
+"""Asked at each start, or each time something is found: of a history of ten million they are to read next to nothing."""
+
 OF_ONE_STUDY: dict[str, Callable[[Connection], Any]] = {
     "unverified": lambda connection: proofs.unverified(connection, "a", "1.2"),
     "busy": lambda connection: proofs.is_busy(connection, "a", "1.2"),
@@ -66,6 +73,8 @@ FOREIGN_KEYS = (
 
 # The newest arrival is the last row of a table that is read from its end.
 WHOLE_TABLE = re.compile(r"SCAN (instances|deliveries|older|newer|other|commitment\w*)(?!.*INDEX)")
+
+WHOLE_INDEX = re.compile(r"SCAN (instances|deliveries|older|newer)|SEARCH \w+ USING INTEGER PRIMARY KEY \(rowid>\?\)")
 
 
 @pytest.fixture
@@ -96,6 +105,13 @@ def test_no_table_is_read_as_a_whole(ledger: Ledger, name: str) -> None:
     taken = steps(ledger, QUERIES[name])
     assert taken
     assert [step for step in taken if WHOLE_TABLE.match(step)] == []
+
+
+@pytest.mark.parametrize("name", OF_FEW_ROWS)
+def test_no_index_is_read_as_a_whole_either(ledger: Ledger, name: str) -> None:
+    taken = steps(ledger, OF_FEW_ROWS[name])
+    assert taken
+    assert [step for step in taken if WHOLE_INDEX.match(step)] == []
 
 
 @pytest.mark.parametrize("name", OF_ONE_STUDY)
