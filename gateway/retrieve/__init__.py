@@ -5,10 +5,10 @@ alone, for with real sources each of these lies. The plan lists by C-FIND what t
 sent to our own AE, or C-GET on the association on which it is asked; intake counts each arrival to its retrieval through
 `Retriever.correlate`; once arrivals went quiet the sets are compared and what is missing is asked for again in other ways.
 
-`retriever` runs jobs (`job`) of studies (`study`); both work with the `context`. `listing` asks what there is, `source` holds
-associations and move slots, `operations` ask for instances by C-MOVE or C-GET, `arrivals` count what comes, `verdict` compares,
-`recovery` decides what to try next, and `single` fetches one instance for whoever asks. `events` (requests, events, verdicts),
-`study_lists`, `recovery`, `verdict.tally` and `operations.method` are pure.
+`retriever` runs jobs (`job`) of studies (`study`), each with one `state`; all work with the `context`. `listing` asks what there
+is, `source` holds associations, move slots and acceptance orders, `operations` ask for instances by C-MOVE or C-GET, of a study or
+a single one that goes to whoever asked, `arrivals` count what comes, `verdict` compares, `recovery` decides what to try next.
+`request`, `events` (with the request of a pull), `study_lists`, `recovery` and `verdict` are pure.
 """
 
 from typing import TYPE_CHECKING
@@ -28,9 +28,9 @@ if TYPE_CHECKING:
         Verdict,
         Waiting,
     )
+    from gateway.retrieve.job import Session
     from gateway.retrieve.request import KEYWORDS, JobSpec, Wanted, check_named, named_keys
     from gateway.retrieve.retriever import Retriever
-    from gateway.retrieve.session import Session
     from gateway.retrieve.study_lists import ListKind, StudyList, decode_list, parse_list
 else:
     __getattr__ = lazily(
@@ -55,7 +55,7 @@ else:
                 "decode_list",
                 "parse_list",
             ),
-            "session": ("Session",),
+            "job": ("Session",),
             "request": (
                 "KEYWORDS",
                 "JobSpec",

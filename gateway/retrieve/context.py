@@ -15,7 +15,6 @@ from sqlalchemy import Connection
 from gateway.archives.lister import Knowledge, memory
 from gateway.association.dimse.services import StorageService
 from gateway.association.scu.requestor import Requestor
-from gateway.association.upper.contexts import ProposedContext
 from gateway.association.upper.negotiation import J2K_FIRST, ORDERS
 from gateway.config.settings import SourceTable
 from gateway.core.errors import AssociationError, DimseFailed, ProtocolError
@@ -24,14 +23,10 @@ from gateway.core.throttle import Throttle
 from gateway.ledger import Ledger
 from gateway.ledger.peers import learned
 from gateway.retrieve import listing
-from gateway.retrieve.arrivals.correlate import Arrivals
+from gateway.retrieve.arrivals import Arrivals
 from gateway.retrieve.events import Waiting
-from gateway.retrieve.operations.method import Method, methods
-from gateway.retrieve.recovery import AcceptanceOrder, Backoff
-from gateway.retrieve.source.acceptance_orders import AcceptanceOrders
-from gateway.retrieve.source.associations import SourceAssociations
-from gateway.retrieve.source.call import converse
-from gateway.retrieve.source.move_slots import Slots
+from gateway.retrieve.recovery import AcceptanceOrder, Backoff, Method, methods
+from gateway.retrieve.source import AcceptanceOrders, Connect, Slots, SourceAssociations, converse
 
 T = TypeVar("T")
 log = get_logger()
@@ -77,7 +72,7 @@ class Source:
 
     name: str
     table: SourceTable
-    connect: Callable[[tuple[ProposedContext, ...]], Requestor]
+    connect: Connect
     associations: SourceAssociations
     """Those for C-FIND and C-MOVE."""
     moves: Slots

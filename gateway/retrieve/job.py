@@ -1,13 +1,14 @@
-"""One job: the studies that a request names, found and retrieved a few at a time, from C-ECHO to the last verdict.
+"""One job, open in the ledger, and the pull that finds its studies by the keys of a request. Runs in trio.
 
-Runs in trio. The root of each task is here: an error that nobody expected ends the study it came from, with its verdict, and
-not the job.
+A `Session` retrieves studies one by one, as whoever plans them likes: sync, migrate and compare plan theirs themselves. A `Job` is
+a pull: its studies are found and retrieved a few at a time, from C-ECHO to the last verdict. The root of each of its tasks is here:
+an error that nobody expected ends the study it came from, with its verdict, and not the job.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -25,12 +26,14 @@ from gateway.ledger.jobs import retrievals
 from gateway.retrieve import listing
 from gateway.retrieve.context import RetrieveContext, Source
 from gateway.retrieve.events import Event, JobEnded, JobStarted, PullRequest, StudyEnded, Verdict
-from gateway.retrieve.request import Wanted
-from gateway.retrieve.session import Session
-from gateway.retrieve.source.associations import SourceAssociations
-from gateway.retrieve.source.call import converse
+from gateway.retrieve.request import JobSpec, Wanted
+from gateway.retrieve.source import SourceAssociations, converse
+from gateway.retrieve.study import StudyRetrieval
 
 log = get_logger()
+
+STOP_S = 10.0
+"""The longest time that recording that a cancelled job has stopped may take."""
 
 SHOWN_OTHERS = 5
 """Values that are told of answers which were passed over."""
@@ -44,9 +47,89 @@ KEYS_AT_A_TIME = 20
 EARLIER_S = 86400.0
 """The age up to which a complete study's verdict holds when its job carries on; after that it is listed anew for what was added."""
 
+Tell = Callable[[Event], Awaitable[None]]
+
 Key = Mapping[str, str]
 Found = tuple[Wanted, str]
 """A study with the key that named it, in words."""
+
+
+async def nobody(_event: Event) -> None:
+    """Tell nobody."""
+
+
+def opening(spec: JobSpec) -> Callable[..., retrievals.Job]:
+    """Return the change of the ledger that opens the job of `spec`; it wants the time as ``now``."""
+    return partial(
+        retrievals.open_job,
+        kind=spec.kind,
+        fingerprint=spec.fingerprint,
+        criteria=spec.criteria,
+        destinations=spec.destinations,
+        priority=spec.priority,
+        reopen=spec.reopen,
+    )
+
+
+class Session:
+    """A job of retrievals at one source. `retrieve` may run several times at once."""
+
+    def __init__(self, context: RetrieveContext, source: Source, spec: JobSpec, job: retrievals.Job) -> None:
+        self.job_id = job.id
+        self.resumed = job.resumed
+        self.reopened = job.reopened
+        self.source = source.name
+        self._context = context
+        self._source = source
+        self._spec = spec
+        self._closed = False
+
+    @classmethod
+    async def open(cls, context: RetrieveContext, source: Source, spec: JobSpec) -> Session:
+        """Open the job of `spec` in the ledger, or carry on the one of the same fingerprint that was not done.
+
+        Raises:
+            LedgerError: the ledger cannot be used.
+
+        """
+        job = await context.write(partial(opening(spec), now=context.clock()))
+        log.info("job_started", job=job.id, kind=spec.kind, source=source.name, resumed=job.resumed)
+        return cls(context, source, spec, job)
+
+    async def retrieve(
+        self,
+        wanted: Wanted,
+        *,
+        asked: str = "",
+        skip_existing: bool = False,
+        fresh: bool = False,
+        tell: Tell = nobody,
+        hint: Tell | None = None,
+    ) -> Verdict:
+        """Retrieve one study, or the part of it that is wanted, and return the verdict, which the ledger then has.
+
+        Instances of an earlier run of the same job count and are not moved again, unless `fresh` begins from nothing. With
+        `skip_existing` the destinations are asked what they hold. `tell` hears what happens and is waited for, `hint` (else
+        `tell`) hears what is only worth knowing at the time and must return at once. When cancelled, the C-MOVE ends between
+        instances and the study stays open in the ledger.
+
+        Raises:
+            LedgerError: the ledger cannot be used.
+
+        """
+        retrieval = StudyRetrieval(
+            self._context, self._source, self._spec, self.job_id, wanted, asked=asked, tell=tell, hint=hint or tell
+        )
+        return await retrieval.run(skip_existing=skip_existing, fresh=fresh)
+
+    async def close(self, state: retrievals.JobState) -> None:
+        """Record where the job stands; only the first time counts."""
+        if self._closed:
+            return
+        self._closed = True
+        with trio.CancelScope(shield=True, deadline=trio.current_time() + STOP_S):
+            await self._context.write(partial(retrievals.set_job_state, job_id=self.job_id, state=state, now=self._context.clock()))
+        log.info("job_ended", job=self.job_id, source=self.source, state=state)
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,6 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from pydicom.dataset import Dataset
-
 from gateway.archives.lister import (
     InstanceLister,
     Knowledge,
@@ -24,12 +22,11 @@ from gateway.archives.lister import (
     list_all,
 )
 from gateway.association.dimse.statuses import StatusKind, find_kind
-from gateway.association.scu.query import Finder, identifier
+from gateway.association.scu.query import Finder
 from gateway.core.domain import Basis, is_sop_class, is_uid
 from gateway.core.errors import DimseFailed
-from gateway.retrieve.recovery import Level, Target
 from gateway.retrieve.request import Wanted
-from gateway.retrieve.verdict.tally import Expectation, instances
+from gateway.retrieve.verdict import Expectation, instances
 
 ENCODINGS = ("SOPClassUID", "AvailableTransferSyntaxUID")
 """The attributes asked of each instance beside its UID, to tell whether it comes as the source has it (PS3.4 Table C.6-4)."""
@@ -52,16 +49,6 @@ class SeriesListing:
     transfer_syntaxes: Mapping[str, frozenset[str]] = field(default_factory=dict)
     repeated: int = 0
     doubt: str = ""
-
-
-def move_identifier(target: Target) -> Dataset:
-    """Return the C-MOVE or C-GET identifier of `target`: one unique key a level (PS3.4 §C.4.2.2.1, §C.4.3.2.1)."""
-    keys = {"StudyInstanceUID": target.study}
-    if target.level is not Level.STUDY:
-        keys["SeriesInstanceUID"] = target.series
-    if target.level is Level.IMAGE:
-        keys["SOPInstanceUID"] = "\\".join(target.uids)
-    return identifier(str(target.level), keys)
 
 
 @dataclass(frozen=True)

@@ -10,18 +10,22 @@ import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from itertools import pairwise
+from itertools import islice, pairwise
 from typing import Literal
 
+from gateway.association.scu.offers import MAX_CLASSES
 from gateway.core.backoff import doubling_s
 from gateway.core.domain import Basis
-from gateway.retrieve.verdict.tally import Expectation
+from gateway.retrieve.verdict import Expectation
 
 AcceptanceOrder = Literal["j2k-first", "uncompressed-first", "as-proposed", "compressed-first"]
 """The transfer syntaxes that our acceptor prefers. With ``as-proposed`` it takes what the source proposes first in each context.
 
 The last one takes what is compressed with loss before what is uncompressed.
 """
+
+Choice = Literal["move", "get", "auto"]
+"""The method in the configuration; auto is to find out."""
 
 USUAL_ORDERS: tuple[AcceptanceOrder, ...] = ("j2k-first", "uncompressed-first", "as-proposed")
 """Those that are learned, in the order in which they are tried."""
@@ -80,6 +84,10 @@ class Step:
     way: Way
     order: AcceptanceOrder
 
+    def name(self, usual: AcceptanceOrder) -> str:
+        """Return what to call it to those who watch, where `usual` is the source's order."""
+        return str(self.way) if self.order == usual else f"other-order-{self.way}"
+
 
 class End(StrEnum):
     """The ways in which a C-MOVE can end."""
@@ -100,6 +108,16 @@ class End(StrEnum):
     """The source will answer the same to every try: unknown move destination, no such service, not authorized."""
 
 
+class Method(StrEnum):
+    """An operation that retrieves (PS3.4 §C.4)."""
+
+    MOVE = "move"
+    """C-MOVE: the source sends on associations that it requests."""
+
+    GET = "get"
+    """C-GET: it sends on the association on which it is asked."""
+
+
 @dataclass(frozen=True)
 class Round:
     """A step carried out: how it ended, how many instances it gained, how many sub-operations the source said had failed.
@@ -114,6 +132,24 @@ class Round:
     failed: int = 0
     unfit: int = 0
     classes: frozenset[str] = frozenset()
+
+
+def methods(choice: Choice, works: Method | None) -> tuple[Method, ...]:
+    """Return by what to ask, and by what where that is in vain; `works` is what the source is known to carry out."""
+    if choice != "auto":
+        return (Method(choice),)
+    return (Method.GET, Method.MOVE) if works is Method.GET else (Method.MOVE, Method.GET)
+
+
+def in_vain(rounds: Sequence[Round], *, proven: bool) -> bool:
+    """Tell whether the other operation is likelier to help than further rounds of this one.
+
+    That is so where it brought nothing and is refused for good, or never brought anything before (not `proven`): a source that
+    cannot reach us answers C-MOVE in as many ways as there are sources.
+    """
+    if any(one.gained for one in rounds):
+        return False
+    return rounds[-1].end is End.REFUSED or not (proven or rounds[-1].end is End.BUSY)
 
 
 def others(order: AcceptanceOrder) -> tuple[AcceptanceOrder, ...]:
@@ -302,6 +338,55 @@ def _by_series(listed: Mapping[str, str], wanted: Collection[str]) -> dict[str, 
 def _images(study: str, series: str, uids: Sequence[str], size: int) -> list[Target]:
     edges = [*range(0, len(uids), size), len(uids)]
     return [Target(Level.IMAGE, study, series, tuple(uids[start:end])) for start, end in pairwise(edges)]
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part asked for with the same presentation contexts: the UIDs where they are known, and None for unknown SOP classes."""
+
+    targets: tuple[Target, ...]
+    uids: tuple[str, ...]
+    sop_classes: frozenset[str] | None
+
+
+def parts(target: Target, expectation: Expectation) -> tuple[Part, ...]:
+    """Return `target` as it is, or in parts whose SOP classes fit on one association.
+
+    The presentation contexts of a C-GET say what can come in it, so they are chosen by the SOP classes of what is missing.
+    """
+    uids = _uids(target, expectation)
+    classes = sorted({expectation.sop_classes.get(uid, "") for uid in uids})
+    if not uids or not classes[0]:
+        return (Part((target,), uids, None),)
+    if len(classes) <= MAX_CLASSES:
+        return (Part((target,), uids, frozenset(classes)),)
+    each = iter(classes)
+    batches = iter(lambda: frozenset(islice(each, MAX_CLASSES)), frozenset())
+    return tuple(_part_of(target.study, batch, uids, expectation) for batch in batches)
+
+
+def remaining(part: Part, received: Collection[str], target: Target, expectation: Expectation) -> tuple[Target, ...]:
+    """Return what is left to ask of `part` once `received` came; where no UIDs are known, all of it."""
+    if not part.uids:
+        return part.targets
+    missing = [uid for uid in part.uids if uid not in received]
+    if len(missing) == len(part.uids):
+        return part.targets
+    return image_targets(target.study, expectation.listed, missing)
+
+
+def _part_of(study: str, classes: frozenset[str], uids: Sequence[str], expectation: Expectation) -> Part:
+    some = tuple(uid for uid in uids if expectation.sop_classes[uid] in classes)
+    return Part(image_targets(study, expectation.listed, some), some, classes)
+
+
+def _uids(target: Target, expectation: Expectation) -> tuple[str, ...]:
+    match target.level:
+        case Level.IMAGE:
+            return target.uids
+        case Level.SERIES:
+            return expectation.by_series.get(target.series, ())
+    return tuple(expectation.listed)
 
 
 @dataclass(frozen=True)

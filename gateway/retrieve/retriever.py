@@ -7,6 +7,7 @@ retrieve them; leaving `pull` cancels them all, and each stops its C-MOVE betwee
 
 from __future__ import annotations
 
+import socket
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
@@ -27,22 +28,14 @@ from gateway.core.throttle import Throttle
 from gateway.ledger import Ledger
 from gateway.ledger.jobs.retrievals import JobState
 from gateway.ledger.peers import learned
-from gateway.retrieve import finding
-from gateway.retrieve.arrivals.correlate import Arrivals
+from gateway.retrieve.arrivals import Arrivals, Capturing
 from gateway.retrieve.context import BOTH_ORDERS, Encodings, HeldByAll, RetrieveContext, Source
 from gateway.retrieve.events import Event, PullRequest
-from gateway.retrieve.finding import QueryLevel, connecting
-from gateway.retrieve.job import Job
-from gateway.retrieve.operations.method import Method
-from gateway.retrieve.recovery import USUAL_ORDERS, Backoff, Level, Target, class_orders
+from gateway.retrieve.job import Job, Session, nobody
+from gateway.retrieve.operations import capture
+from gateway.retrieve.recovery import USUAL_ORDERS, Backoff, Level, Method, Target, class_orders
 from gateway.retrieve.request import JobSpec
-from gateway.retrieve.session import Session, nobody
-from gateway.retrieve.single.c_move import capture
-from gateway.retrieve.single.captures import Capturing
-from gateway.retrieve.source.acceptance_orders import AcceptanceOrders
-from gateway.retrieve.source.associations import SourceAssociations
-from gateway.retrieve.source.move_slots import Slots
-from gateway.retrieve.source.reachable import address_towards
+from gateway.retrieve.source import AcceptanceOrders, QueryLevel, Slots, SourceAssociations, connecting, find
 
 log = get_logger()
 
@@ -197,7 +190,7 @@ class Retriever:
 
         """
         asked = self._source(source)
-        return await finding.find(asked.associations, asked.queries, keys, level, limit=limit)
+        return await find(asked.associations, asked.queries, keys, level, limit=limit)
 
     async def list_studies(self, source: str, keys: Mapping[str, str], wanted: Sequence[str] = ()) -> Listing:
         """Return the studies that match `keys`, all of them however few the source gives to a query, and why there may be more.
@@ -228,7 +221,7 @@ class Retriever:
     async def capture(self, source: str, uids: tuple[str, str, str], storage: StorageService) -> str:
         """Ask for one instance by C-MOVE, by its Study, Series and SOP Instance UIDs, that goes to `storage` and nowhere else.
 
-        Returns why it did not come, nothing where it did (`gateway.retrieve.single.captures`).
+        Returns why it did not come, nothing where it did (`gateway.retrieve.arrivals`).
 
         Raises:
             UsageError: no such source, or it has no port.
@@ -285,3 +278,14 @@ class Retriever:
         listen = self._settings.listen
         port = listen.port if listen.plain or listen.tls is None else listen.tls.port
         return f"AE title {self._settings.gateway.ae_title}, host {address_towards(table.host)}, port {port}"
+
+
+def address_towards(host: str) -> str:
+    """Return our own address on the way to `host`, or this machine's name where there is no way. Sends nothing."""
+    try:
+        family, kind, _, _, address = socket.getaddrinfo(host, 11112, type=socket.SOCK_DGRAM)[0]
+        with socket.socket(family, kind) as sock:
+            sock.connect(address)
+            return str(sock.getsockname()[0])
+    except OSError:
+        return socket.gethostname()

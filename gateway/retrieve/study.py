@@ -23,18 +23,14 @@ from gateway.core.tasks.wake_ups import Pulse
 from gateway.ledger.jobs import retrievals
 from gateway.ledger.peers import learned
 from gateway.retrieve import listing, recovery
-from gateway.retrieve.arrivals.correlate import Watch
-from gateway.retrieve.arrivals.quiet import settle
+from gateway.retrieve.arrivals import Watch, settle
 from gateway.retrieve.context import BOTH_ORDERS, RetrieveContext, Source
 from gateway.retrieve.events import Event, Progress, Repairing, StudyPlanned, Verdict, Waiting
-from gateway.retrieve.operations.carry_out import Asking
-from gateway.retrieve.operations.method import Method, in_vain
-from gateway.retrieve.recovery import AcceptanceOrder, End, Patience, Round, Step, Target, Way
+from gateway.retrieve.operations import Asking, Moved, only_this_one, trouble
+from gateway.retrieve.recovery import AcceptanceOrder, End, Method, Patience, Round, Step, Target, Way, in_vain
 from gateway.retrieve.request import JobSpec, Wanted
-from gateway.retrieve.source.call import Moved
-from gateway.retrieve.verdict import notes
-from gateway.retrieve.verdict.expectation import RetrievalRecord
-from gateway.retrieve.verdict.tally import NOT_LISTED_AGAIN, Expectation, Tally, grown, judge
+from gateway.retrieve.state import RetrievalRecord
+from gateway.retrieve.verdict import NOT_LISTED_AGAIN, Expectation, Tally, conflict_notes, grown, judge
 
 log = get_logger()
 
@@ -122,10 +118,11 @@ class StudyRetrieval:
         if not self._record.tally.whole or self._record.expectation.short:
             await self._fetch_with_progress()
         registration, record = partial(self._context.registration, self._source.table), self._record
-        trouble = notes.trouble(self._moved, self._watch, registration)
-        told = (*record.expectation.notes, *notes.conflicts(record.conflicts))
+        told = (*record.expectation.notes, *conflict_notes(record.conflicts))
         expectation = replace(record.expectation, notes=told)
-        kind, note = judge(expectation, record.tally, skipped=len(record.skipped), trouble=trouble)
+        kind, note = judge(
+            expectation, record.tally, skipped=len(record.skipped), trouble=trouble(self._moved, self._watch, registration)
+        )
         return self._verdict(kind, note)
 
     def _verdict(self, kind: VerdictKind, note: str) -> Verdict:
@@ -320,7 +317,7 @@ class StudyRetrieval:
         step = self._next_step(rounds)
         while step is not None:
             if rounds:
-                await self._hint(self._repairing(notes.name(step, source.order), len(rounds), rounds[-1].end))
+                await self._hint(self._repairing(step.name(source.order), len(rounds), rounds[-1].end))
                 await self._pause_after(rounds)
             async with source.orders.take(step.order, for_all=step.way is not Way.FIRST):
                 rounds.append(await self._round(step))
@@ -359,7 +356,7 @@ class StudyRetrieval:
             stalls += end is End.STALLED
             alone = step.way is Way.SINGLY
             # One instance alone may be what stops a source: the others are asked for all the same.
-            passed = (alone and notes.only_this_one(moved)) or (end is End.STALLED and stalls < MAX_STALLS and (alone or by_get))
+            passed = (alone and only_this_one(moved)) or (end is End.STALLED and stalls < MAX_STALLS and (alone or by_get))
             if end is not End.ANSWERED and not passed:
                 break
         claimed = sum(one.claimed for one in asked)

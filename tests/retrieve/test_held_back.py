@@ -9,10 +9,10 @@ from collections.abc import Iterator
 import trio
 
 from gateway.association.dimse.requests import SubOperations
-from gateway.retrieve.arrivals.correlate import Watch
+from gateway.retrieve.arrivals import Watch
+from gateway.retrieve.operations import Move
 from gateway.retrieve.recovery import End
-from gateway.retrieve.source.associations import SourceAssociations
-from gateway.retrieve.source.call import Move
+from gateway.retrieve.source import SourceAssociations
 from tests.support.waiting import PATIENCE_S
 
 PROGRESS_TIMEOUT_S = 0.5

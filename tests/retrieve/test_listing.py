@@ -12,7 +12,8 @@ from pydicom.dataset import Dataset
 from gateway.association.scu.query import as_values, contradicts, identifier
 from gateway.core.domain import Basis
 from gateway.core.errors import AssociationAborted, DimseFailed, UsageError
-from gateway.retrieve.listing import SeriesListing, expectation_of, find_studies, list_study, move_identifier
+from gateway.retrieve.listing import SeriesListing, expectation_of, find_studies, list_study
+from gateway.retrieve.operations import move_identifier
 from gateway.retrieve.recovery import Level, Target
 from gateway.retrieve.request import Wanted
 

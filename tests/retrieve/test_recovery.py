@@ -27,7 +27,7 @@ from gateway.retrieve.recovery import (
     next_step,
     targets,
 )
-from gateway.retrieve.verdict.tally import Expectation
+from gateway.retrieve.verdict import Expectation
 
 J2K, PLAIN, ITS_OWN, LOSSY = "j2k-first", "uncompressed-first", "as-proposed", "compressed-first"
 

@@ -161,18 +161,17 @@ def _writable(path: Path) -> Document:
 
 
 def finder(engine: Engine, source: str) -> Callable[..., Awaitable[list[dict[str, str]]]]:
-    """Return what asks `source` as `gateway.retrieve.finding.find` does, given keys, level and limit.
+    """Return what asks `source` as `gateway.retrieve.source.find` does, given keys, level and limit.
 
     A gateway's retriever does; a desk needs no more than associations, and waits for no other libraries.
     """
     if engine.role is Role.GATEWAY:
         return functools.partial(engine.retriever.find, source)
-    from gateway.retrieve import finding
-    from gateway.retrieve.source.associations import SourceAssociations
+    from gateway.retrieve import source as sources
 
-    connect = finding.connecting(engine.settings, source, requestor_context)
-    associations = SourceAssociations(functools.partial(connect, STUDY_ROOT_CONTEXTS))
-    return functools.partial(finding.find, associations, trio.CapacityLimiter(1))
+    connect = sources.connecting(engine.settings, source, requestor_context)
+    associations = sources.SourceAssociations(functools.partial(connect, STUDY_ROOT_CONTEXTS))
+    return functools.partial(sources.find, associations, trio.CapacityLimiter(1))
 
 
 async def find(engine: Engine, command: FindCommand) -> Document:

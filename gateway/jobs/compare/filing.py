@@ -27,9 +27,8 @@ from gateway.jobs.compare.repair import Fetch
 from gateway.ledger import Ledger
 from gateway.ledger.jobs import retrievals
 from gateway.retrieve import JobSpec, Verdict, Wanted
-from gateway.retrieve.session import STOP_S, opening
-from gateway.retrieve.verdict import notes
-from gateway.retrieve.verdict.tally import Expectation, judge, tally
+from gateway.retrieve.job import STOP_S, opening
+from gateway.retrieve.verdict import Expectation, conflict_notes, judge, tally
 
 T = TypeVar("T")
 log = get_logger()
@@ -116,7 +115,7 @@ class _Study:
             result.received,
             len(skipped),
             result.missing,
-            note="; ".join(filter(None, (note, *notes.conflicts(conflicts)))),
+            note="; ".join(filter(None, (note, *conflict_notes(conflicts)))),
             seconds=round(trio.current_time() - began, 3),
             bytes=sum(received.values()),
             retrieval_id=self.retrieval_id,

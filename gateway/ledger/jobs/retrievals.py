@@ -196,7 +196,7 @@ def lengths(came: Iterable[Came]) -> dict[str, int]:
 
 
 def came(connection: Connection, retrieval_id: int) -> list[Came]:
-    """Return what came for the retrieval: whether all of it is what was asked for is for `gateway.retrieve.verdict.fitness` to say.
+    """Return what came for the retrieval: whether all of it is what was asked for is for `gateway.retrieve.verdict` to say.
 
     That is what its C-MOVEs brought, and what of its study it expects and came since it started, whomever it was counted to
     then: some sources keep different instances of two studies under one SOP Instance UID.

@@ -13,7 +13,7 @@ from gateway.association.scu.presence import FIND_CONTEXT
 from gateway.association.scu.requestor import RemoteAE, associate
 from gateway.retrieve.listing import list_study
 from gateway.retrieve.request import Wanted
-from gateway.retrieve.verdict.tally import Expectation
+from gateway.retrieve.verdict import Expectation
 from tests.support import data
 from tests.support.dcmtk import dcmqrscp
 from tests.support.orthanc import orthanc

@@ -8,8 +8,7 @@ import pytest
 
 from gateway.core.domain import Basis
 from gateway.ledger.jobs.retrievals import Came
-from gateway.retrieve.verdict.fitness import sort, why_unfit
-from gateway.retrieve.verdict.tally import Expectation
+from gateway.retrieve.verdict import Expectation, sort, why_unfit
 
 EXPLICIT, IMPLICIT, BIG = "1.2.840.10008.1.2.1", "1.2.840.10008.1.2", "1.2.840.10008.1.2.2"
 J2K, JPEG = "1.2.840.10008.1.2.4.90", "1.2.840.10008.1.2.4.50"

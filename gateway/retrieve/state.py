@@ -13,8 +13,7 @@ from sqlalchemy import Connection
 from gateway.core.domain import Basis, Priority
 from gateway.ledger.jobs import retrievals
 from gateway.retrieve.request import JobSpec
-from gateway.retrieve.verdict.fitness import Sorted, sort
-from gateway.retrieve.verdict.tally import Expectation, Tally, tally
+from gateway.retrieve.verdict import Expectation, Sorted, Tally, sort, tally
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from gateway.ledger.database.schema import instances, retrievals
 from gateway.ledger.peers import learned
 from gateway.retrieve import JobEnded, Progress, PullRequest, StudyEnded, Waiting
 from gateway.retrieve.recovery import Level, Target, first_targets
-from gateway.retrieve.verdict.tally import Expectation
+from gateway.retrieve.verdict import Expectation
 from gateway.security.tls import acceptor_context, requestor_context
 from tests.retrieve.conftest import Bench, study
 from tests.support.certificates import MakeCertificate

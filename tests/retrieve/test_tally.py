@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.core.domain import Basis, VerdictKind
-from gateway.retrieve.verdict.tally import Expectation, grown, judge, tally
+from gateway.retrieve.verdict import Expectation, grown, judge, tally
 
 uids = st.sets(st.sampled_from([f"1.2.{number}" for number in range(30)]))
 

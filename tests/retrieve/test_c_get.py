@@ -15,13 +15,10 @@ from gateway.association.scu.offers import MAX_CLASSES
 from gateway.core.domain import Basis, Purpose, VerdictKind
 from gateway.ledger.jobs import retrievals
 from gateway.ledger.peers import learned
-from gateway.retrieve import JobEnded, JobStarted, Progress, PullRequest, Repairing
-from gateway.retrieve.operations import carry_out
-from gateway.retrieve.operations.c_get import Heard, parts, remaining
-from gateway.retrieve.operations.method import Method, in_vain, methods
-from gateway.retrieve.recovery import End, Level, Round, Step, Target, Way
-from gateway.retrieve.source import call
-from gateway.retrieve.verdict.tally import Expectation
+from gateway.retrieve import JobEnded, JobStarted, Progress, PullRequest, Repairing, operations
+from gateway.retrieve.arrivals import Heard
+from gateway.retrieve.recovery import End, Level, Method, Round, Step, Target, Way, in_vain, methods, parts, remaining
+from gateway.retrieve.verdict import Expectation
 from tests.retrieve.conftest import DEADLINE_S, Bench, retriever, study
 from tests.support.accepting import Storage
 from tests.support.pacs import Order, honest
@@ -284,7 +281,7 @@ async def test_leaving_a_job_stops_the_c_get_between_instances_and_it_resumes(be
 
 
 async def test_a_source_that_says_nothing_and_sends_nothing_has_stalled(bench: Start, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(call, "CANCEL_GRACE_S", 0.2)
+    monkeypatch.setattr(operations, "CANCEL_GRACE_S", 0.2)
     stalled = threading.Event()
 
     def stall(nth: int, _uid: str) -> int | None:
@@ -306,8 +303,8 @@ async def test_a_source_that_says_nothing_and_sends_nothing_has_stalled(bench: S
 
 
 async def test_a_source_that_stops_at_one_instance_each_time_costs_that_one(bench: Start, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(call, "CANCEL_GRACE_S", 0.2)
-    monkeypatch.setattr(carry_out, "GET_QUIET_S", 0.3)
+    monkeypatch.setattr(operations, "CANCEL_GRACE_S", 0.2)
+    monkeypatch.setattr(operations, "GET_QUIET_S", 0.3)
     over = threading.Event()
     unlucky: list[str] = []
 
@@ -332,8 +329,8 @@ async def test_a_source_that_stops_at_one_instance_each_time_costs_that_one(benc
 async def test_a_source_that_stops_in_the_middle_of_one_study_costs_that_study(
     bench: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(call, "CANCEL_GRACE_S", 0.2)
-    monkeypatch.setattr(carry_out, "GET_QUIET_S", 0.3)
+    monkeypatch.setattr(operations, "CANCEL_GRACE_S", 0.2)
+    monkeypatch.setattr(operations, "GET_QUIET_S", 0.3)
     over = threading.Event()
     datasets = [*study(seed=1), *study(seed=2), *study(seed=3)]
     stuck = {str(one.SOPInstanceUID) for one in datasets[6:10]}

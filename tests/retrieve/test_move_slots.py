@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.core.domain import Priority
-from gateway.retrieve.source.move_slots import Slot, Slots, asked_back
+from gateway.retrieve.source import Slot, Slots, asked_back
 from tests.support.waiting import PATIENCE_S
 
 LOW, NORMAL, HIGH = Priority.LOW, Priority.NORMAL, Priority.HIGH

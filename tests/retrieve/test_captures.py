@@ -18,9 +18,8 @@ from gateway.association.dimse.services import AssociationInfo, StoreRequest
 from gateway.core.domain import VerdictKind
 from gateway.core.errors import Refusal
 from gateway.ledger.database.schema import deliveries, instances
-from gateway.retrieve.arrivals.correlate import Arrivals, Watch
-from gateway.retrieve.single.c_move import ANONYMOUS
-from gateway.retrieve.single.captures import REMEMBERED, Capture, Captures, Capturing
+from gateway.retrieve.arrivals import REMEMBERED, Arrivals, Capture, Captures, Capturing, Watch
+from gateway.retrieve.operations import ANONYMOUS
 from tests.retrieve.conftest import DEADLINE_S, Bench
 from tests.support.comparing import differences
 from tests.support.pacs import Order, honest

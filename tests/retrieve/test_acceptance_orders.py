@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import trio
 
-from gateway.retrieve.source.acceptance_orders import AcceptanceOrders
+from gateway.retrieve.source import AcceptanceOrders
 
 
 async def test_the_usual_order_holds_again_when_nobody_needs_another() -> None:

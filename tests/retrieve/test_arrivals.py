@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 
 from gateway.core.domain import Provenance, Purpose
-from gateway.retrieve.arrivals.correlate import Arrivals, Watch
+from gateway.retrieve.arrivals import Arrivals, Watch
 
 
 def sent(message_id: int | None = None, *, source: str | None = "archive", originator: str | None = "GATEWAY") -> Provenance:

@@ -1,1 +1,0 @@
-"""Arrivals: to which retrieval an instance belongs, and waiting until no more comes."""

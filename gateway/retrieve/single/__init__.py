@@ -1,1 +1,0 @@
-"""Single instances of a source that go to whoever asked for them."""

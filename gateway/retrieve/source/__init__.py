@@ -1,1 +1,0 @@
-"""A source as retrievals use it: associations kept open, move slots, acceptance orders."""

@@ -1,1 +1,0 @@
-"""Expected against received: tally, fitness, notes, and what the ledger has of it."""
