@@ -16,70 +16,22 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
 
 import trio
 
 from gateway.association.dimse.services import AssociationInfo, Reception, StorageService, StoreRequest
 from gateway.association.dimse.statuses import CANNOT_UNDERSTAND
-from gateway.core.domain import Priority, Provenance, Purpose
+from gateway.core.domain import Provenance, Purpose
 from gateway.core.errors import Refusal
 from gateway.core.tasks.wake_ups import Pulse
 from gateway.retrieve.recovery import Patience
+from gateway.retrieve.state import StudyState, Watch
+from gateway.retrieve.verdict import Expectation
 
 REMEMBERED = 1000
 """So many captures that are over are known, so that what comes late for them is refused."""
-
-
-@dataclass(eq=False)
-class Watch:
-    """A running retrieval as arrivals see it. Changed under the lock of `Arrivals`; its numbers may be read without."""
-
-    retrieval_id: int
-    source: str
-    nudge: Callable[[], None]
-    destinations: tuple[str, ...] | None = None
-    """The destinations of what comes for it, whatever the routes say; None is where they lead."""
-    priority: Priority = Priority.NORMAL
-    expected: frozenset[str] = frozenset()
-    received: set[str] = field(default_factory=set)
-    present: int = 0
-    """The number of the expected instances that arrived; of any instances where none are known by UID."""
-    bytes: int = 0
-    arrivals: int = 0
-    last_arrival: float = 0.0
-    last_new: float = 0.0
-    """The time when an instance last came that had not come before; both in monotonic seconds."""
-    flowed_at: Callable[[], float] = lambda: 0.0
-    """The time when its source last sent anything, be it a part of an instance: known where it has a `max_rate`, else 0.0."""
-    turned_away: str = ""
-    """The last caller that was refused meanwhile, in words."""
-
-    @property
-    def purpose(self) -> Purpose:
-        """The purpose of an instance that is counted to it."""
-        return Purpose(self.retrieval_id, self.destinations, self.priority)
-
-    def expect(self, uids: Collection[str]) -> None:
-        """Set what is expected, and count again what of it arrived."""
-        self.expected = frozenset(uids)
-        self.present = len(self.expected & self.received) if self.expected else len(self.received)
-
-    def outstanding(self, count: int | None) -> int | None:
-        """Return how many of what is expected have not arrived; where no UIDs are known, of the source's `count`."""
-        if self.expected:
-            return len(self.expected) - self.present
-        return None if count is None else max(0, count - self.present)
-
-    def note(self, sop_instance_uid: str, size_bytes: int) -> None:
-        """Count an arrival."""
-        self.arrivals += 1
-        if sop_instance_uid not in self.received:
-            self.received.add(sop_instance_uid)
-            self.bytes += size_bytes
-            self.last_new = time.monotonic()
-            self.present += not self.expected or sop_instance_uid in self.expected
 
 
 class Arrivals:
@@ -90,35 +42,40 @@ class Arrivals:
         self.captures = Captures(ae_title)
         self._ae_title = ae_title
         self._lock = threading.Lock()
-        self._open: dict[int, Watch] = {}
+        self._open: dict[int, StudyState] = {}
         # Message IDs wrap at 65,535 and outlive the retrieval, since sub-operations may come late.
         self._moves: dict[int, tuple[Purpose, str]] = {}
 
-    def open(self, watch: Watch) -> None:
-        """Count arrivals to `watch` from now on."""
+    def open(self, state: StudyState) -> None:
+        """Count arrivals to `state` from now on."""
         with self._lock:
-            self._open[watch.retrieval_id] = watch
+            self._open[state.retrieval_id] = state
 
-    def close(self, watch: Watch) -> None:
-        """Count arrivals to `watch` only by Message ID from now on."""
+    def close(self, state: StudyState) -> None:
+        """Count arrivals to `state` only by Message ID from now on."""
         with self._lock:
-            self._open.pop(watch.retrieval_id, None)
+            self._open.pop(state.retrieval_id, None)
 
-    def expect(self, watch: Watch, uids: Collection[str]) -> None:
-        """Count instances of these UIDs to `watch` also without a Message ID."""
+    def expect(self, state: StudyState, expectation: Expectation, skipped: Collection[str] = ()) -> None:
+        """Count what is listed and not skipped to `state` also without a Message ID."""
         with self._lock:
-            watch.expect(uids)
+            state.expect(expectation, skipped)
 
-    def forget(self, watch: Watch, uids: Collection[str]) -> None:
-        """Take instances that came for ones that did not: they were not what was asked for, and are asked for again."""
+    def note(self, state: StudyState, came: Mapping[str, int]) -> None:
+        """Count what came in an earlier run: UIDs with lengths in bytes."""
         with self._lock:
-            watch.received.difference_update(uids)
-            watch.expect(watch.expected)
+            for uid, size in came.items():
+                state.note(uid, size)
 
-    def register(self, watch: Watch, message_id: int) -> None:
-        """Count to `watch` what comes under `message_id`. Before the C-MOVE goes out."""
+    def forget(self, state: StudyState, uids: Collection[str]) -> None:
+        """Take instances that came for ones that did not."""
         with self._lock:
-            self._moves[message_id] = (watch.purpose, watch.source)
+            state.forget(uids)
+
+    def register(self, state: StudyState, message_id: int) -> None:
+        """Count to `state` what comes under `message_id`. Before the C-MOVE goes out."""
+        with self._lock:
+            self._moves[message_id] = (state.purpose, state.source)
         self.captures.forget(message_id)
 
     def correlate(self, provenance: Provenance, sop_instance_uid: str) -> Purpose | None:
@@ -129,31 +86,33 @@ class Arrivals:
         """
         with self._lock:
             move = self._moved(provenance)
-            if move and self._expects(self._open.get(move[0].retrieval_id), sop_instance_uid):
+            own = self._open.get(move[0].retrieval_id) if move else None
+            if move and own and own.expects(sop_instance_uid):
                 return move[0]
-            wanted = [watch for watch in self._open.values() if self._may_send(provenance, watch.source)]
-            found = next((watch for watch in reversed(wanted) if self._expects(watch, sop_instance_uid)), None)
-            if found:
-                return found.purpose
+            for state in reversed(self._open.values()):
+                if self._may_send(provenance, state.source) and state.expects(sop_instance_uid):
+                    return state.purpose
             return move[0] if move and self._may_send(provenance, move[1]) else None
 
     def arrived(self, retrieval_id: int | None, sop_instance_uid: str, size_bytes: int) -> None:
         """Note a durable instance for everyone who waits for it; unsolicited ones are signs of life where no UID is known."""
         with self._lock:
-            waiting = [watch for watch in self._open.values() if self._concerns(watch, retrieval_id, sop_instance_uid)]
-            now = time.monotonic()
-            for watch in waiting:
-                watch.last_arrival = now
-                if watch.retrieval_id == retrieval_id or sop_instance_uid in watch.expected:
-                    watch.note(sop_instance_uid, size_bytes)
-        for watch in waiting:
-            watch.nudge()
+            now, waiting = time.monotonic(), list[StudyState]()
+            for state in self._open.values():
+                counts = state.retrieval_id == retrieval_id or state.expects(sop_instance_uid)
+                if counts or (retrieval_id is None and not state.awaited):
+                    waiting.append(state)
+                    state.last_arrival = now
+                if counts:
+                    state.note(sop_instance_uid, size_bytes)
+        for state in waiting:
+            state.nudge()
 
     def turned_away(self, calling_ae: str, called_ae: str, address: str) -> None:
         """Note a caller that was refused while retrievals run."""
         with self._lock:
-            for watch in self._open.values():
-                watch.turned_away = f"AE title {calling_ae!r} from {address}, calling {called_ae!r}"
+            for state in self._open.values():
+                state.turned_away = f"AE title {calling_ae!r} from {address}, calling {called_ae!r}"
 
     def _moved(self, provenance: Provenance) -> tuple[Purpose, str] | None:
         if provenance.move_originator_message_id is None or (provenance.move_originator_ae or "").strip() != self._ae_title:
@@ -163,16 +122,6 @@ class Arrivals:
     @staticmethod
     def _may_send(provenance: Provenance, source: str) -> bool:
         return provenance.source is None or provenance.source == source
-
-    @staticmethod
-    def _expects(watch: Watch | None, sop_instance_uid: str) -> bool:
-        return watch is not None and sop_instance_uid in watch.expected
-
-    @staticmethod
-    def _concerns(watch: Watch, retrieval_id: int | None, sop_instance_uid: str) -> bool:
-        if watch.retrieval_id == retrieval_id or sop_instance_uid in watch.expected:
-            return True
-        return retrieval_id is None and not watch.expected
 
 
 @dataclass(eq=False)

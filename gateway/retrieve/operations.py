@@ -2,7 +2,7 @@
 
 A C-MOVE is one request. A C-GET is as many as it takes: each proposes the presentation contexts in which the source may send, and
 what did not come in one is asked for in the next. Each `Move` is ended by the no-progress deadline rather than by a time of its
-own: by C-CANCEL first, and by abort only where that does not help. `Asking` asks for what a study misses; `capture` for one
+own: by C-CANCEL first, and by abort only where that does not help. `Operations` ask for what a study misses; `capture` for one
 instance that goes to whoever asked (`gateway.retrieve.arrivals`).
 """
 
@@ -38,11 +38,11 @@ from gateway.core.errors import (
 from gateway.core.log import get_logger
 from gateway.core.tasks.wake_ups import Pulse
 from gateway.ledger.peers import learned
-from gateway.retrieve.arrivals import Capture, Heard, Watch, settle
+from gateway.retrieve.arrivals import Capture, Heard, settle
 from gateway.retrieve.context import RetrieveContext, Source
 from gateway.retrieve.recovery import AcceptanceOrder, End, Level, Method, Patience, Target, parts, remaining
 from gateway.retrieve.source import Call, SourceAssociations
-from gateway.retrieve.verdict import Expectation
+from gateway.retrieve.state import StudyState, Watch
 
 log = get_logger()
 
@@ -252,13 +252,12 @@ def move_identifier(target: Target) -> Dataset:
 
 
 @dataclass(frozen=True)
-class Asking:
-    """Asks `source` for what `watch` waits for; `stalled` says that it stopped in the middle of an earlier C-GET of the study."""
+class Operations:
+    """Asks `source` for instances of the study of `state`."""
 
     context: RetrieveContext
     source: Source
-    watch: Watch
-    stalled: bool = False
+    state: StudyState
 
     async def move(self, target: Target) -> Moved:
         """Carry out one C-MOVE of `target`."""
@@ -268,16 +267,16 @@ class Asking:
             self.source.associations,
             lambda requestor: requestor.move(asked, destination_ae=destination, message_id=message_id),
             message_id=message_id,
-            watch=self.watch,
+            watch=self.state,
         )
         return await self._carried_out(move, message_id, target, Method.MOVE)
 
-    async def get(self, target: Target, order: AcceptanceOrder, expectation: Expectation) -> Moved:
+    async def get(self, target: Target, order: AcceptanceOrder) -> Moved:
         """Carry out the C-GETs of `target`, up to the first that the source does not carry out; return the last."""
-        last = Moved(End.ANSWERED, method=Method.GET)
+        last, expectation = Moved(End.ANSWERED, method=Method.GET), self.state.expectation
         for part in parts(target, expectation):
             for number, contexts in enumerate(offers(part.sop_classes, self.source.syntaxes(order))):
-                for left in remaining(part, self.watch.received, target, expectation):
+                for left in remaining(part, self.state.received, target, expectation):
                     got = await self._get_once(left, contexts)
                     if number and isinstance(got.error, NoPresentationContext):
                         break  # of what is offered last a source may know nothing
@@ -293,7 +292,7 @@ class Asking:
             SourceAssociations(partial(self.source.connect, contexts), keeps=False),
             lambda requestor: requestor.get(asked, storage=heard, info=info, message_id=message_id),
             message_id=message_id,
-            watch=self.watch,
+            watch=self.state,
             heard=lambda: heard.last,
             begun_quiet_s=GET_QUIET_S,
         )
@@ -307,18 +306,18 @@ class Asking:
     def _message_id(self) -> int:
         """Return a Message ID under which what comes is counted to the study."""
         message_id = next_message_id()
-        self.context.arrivals.register(self.watch, message_id)
+        self.context.arrivals.register(self.state, message_id)
         return message_id
 
     async def _carried_out(self, move: Move, message_id: int, target: Target, method: Method) -> Moved:
-        before = self.watch.arrivals
+        before = self.state.arrivals
         quiet_s = self.source.table.progress_timeout_s
-        if self.stalled and method is Method.GET:
+        if self.state.stalled and method is Method.GET:
             quiet_s = min(quiet_s, GET_QUIET_S)
         moved = replace(await move.result(self.source.retrieving, quiet_s), method=method)
         # Instances that came before the final response must not count as come after it.
         await self.context.caught_up()
-        if moved.end is End.BUSY and self.watch.arrivals > before:
+        if moved.end is End.BUSY and self.state.arrivals > before:
             moved = replace(moved, end=End.ANSWERED)  # it sent some, and says nothing of how many: it was not too busy to begin
         log.debug(
             "move_ended",
@@ -331,7 +330,7 @@ class Asking:
             status=None if moved.last is None else f"{moved.last.status:04X}",
             claimed=moved.claimed,
             failed=moved.failed,
-            arrived=self.watch.arrivals,
+            arrived=self.state.arrivals,
         )
         return moved
 
@@ -345,7 +344,7 @@ class _Capturing:
         self._target = target
         self._heard = Heard(storage)
         self._signal = Pulse()
-        self.watch = Watch(0, source.name, self._signal.give, flowed_at=source.flowed_at)
+        self.watch = Watch(nudge=self._signal.give, flowed_at=source.flowed_at)
         self.capture = Capture(source.name, target.uids[0], next_message_id(), self._heard, self._came)
 
     def _came(self) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import replace
 from functools import partial
 
@@ -23,14 +23,14 @@ from gateway.core.tasks.wake_ups import Pulse
 from gateway.ledger.jobs import retrievals
 from gateway.ledger.peers import learned
 from gateway.retrieve import listing, recovery
-from gateway.retrieve.arrivals import Watch, settle
+from gateway.retrieve.arrivals import settle
 from gateway.retrieve.context import BOTH_ORDERS, RetrieveContext, Source
-from gateway.retrieve.events import Event, Progress, Repairing, StudyPlanned, Verdict, Waiting
-from gateway.retrieve.operations import Asking, Moved, only_this_one, trouble
+from gateway.retrieve.events import Event, Repairing, Verdict, Waiting
+from gateway.retrieve.operations import Moved, Operations, only_this_one, trouble
 from gateway.retrieve.recovery import AcceptanceOrder, End, Method, Patience, Round, Step, Target, Way, in_vain
 from gateway.retrieve.request import JobSpec, Wanted
-from gateway.retrieve.state import RetrievalRecord
-from gateway.retrieve.verdict import NOT_LISTED_AGAIN, Expectation, Tally, conflict_notes, grown, judge
+from gateway.retrieve.state import StudyState
+from gateway.retrieve.verdict import NOT_LISTED_AGAIN, Expectation, Sorted, grown
 
 log = get_logger()
 
@@ -70,10 +70,8 @@ class StudyRetrieval:
         self._tell = tell
         self._hint = hint
         self._signal = Pulse()
-        self._moved: Moved | None = None
         self._method = source.methods[0]
-        self._disproved = False
-        self._stalled = False
+        self._moved: Moved | None = None
         self._began = time.monotonic()
 
     async def run(self, *, skip_existing: bool, fresh: bool = False) -> Verdict:
@@ -83,85 +81,63 @@ class StudyRetrieval:
             LedgerError: the ledger cannot be used.
 
         """
-        now = self._context.clock()
-        opened = await self._context.write(
+        context, source, now = self._context, self._source, self._context.clock()
+        opened = await context.write(
             partial(
                 retrievals.open_retrieval,
                 job_id=self._job_id,
-                source=self._source.name,
+                source=source.name,
                 study_instance_uid=self._study,
                 fresh=fresh,
                 now=now,
             )
         )
-        self._resumed = opened.started_at != now
-        self._record = RetrievalRecord(opened.id, self._study, self._spec)
-        spec, source = self._spec, self._source
-        self._watch = Watch(opened.id, source.name, self._signal.give, spec.directed, spec.priority, flowed_at=source.flowed_at)
-        self._context.arrivals.open(self._watch)
-        try:
-            verdict = await self._judged(skip_existing)
-        finally:
-            self._context.arrivals.close(self._watch)
-        settled = partial(
-            retrievals.settle, retrieval_id=opened.id, verdict=verdict.kind, note=verdict.note, now=self._context.clock()
+        self._state = StudyState(
+            retrieval_id=opened.id,
+            study=self._study,
+            source=source.name,
+            spec=self._spec,
+            nudge=self._signal.give,
+            flowed_at=source.flowed_at,
         )
-        await self._context.write(settled)
-        metrics.RETRIEVALS.add(source=self._source.name, verdict=verdict.kind)
+        context.arrivals.open(self._state)
+        try:
+            verdict = await self._judged(skip_existing, resumed=opened.started_at != now)
+        finally:
+            context.arrivals.close(self._state)
+        settled = partial(retrievals.settle, retrieval_id=opened.id, verdict=verdict.kind, note=verdict.note, now=context.clock())
+        await context.write(settled)
+        metrics.RETRIEVALS.add(source=source.name, verdict=verdict.kind)
         return verdict
 
-    async def _judged(self, skip_existing: bool) -> Verdict:
+    async def _judged(self, skip_existing: bool, *, resumed: bool) -> Verdict:
+        state = self._state
         try:
-            await self._plan(skip_existing)
+            await self._plan(skip_existing, resumed=resumed)
         except AssociationError as error:
-            return self._verdict(VerdictKind.FAILED, f"the source could not be asked what it has: {error}")
-        if not self._record.tally.whole or self._record.expectation.short:
-            await self._fetch_with_progress()
-        registration, record = partial(self._context.registration, self._source.table), self._record
-        told = (*record.expectation.notes, *conflict_notes(record.conflicts))
-        expectation = replace(record.expectation, notes=told)
-        kind, note = judge(
-            expectation, record.tally, skipped=len(record.skipped), trouble=trouble(self._moved, self._watch, registration)
-        )
-        return self._verdict(kind, note)
-
-    def _verdict(self, kind: VerdictKind, note: str) -> Verdict:
-        record = self._record
-        verdict = Verdict(
-            kind=kind,
-            study_instance_uid=self._study,
-            basis=record.expectation.basis,
-            expected=record.expectation.count,
-            received=record.tally.received,
-            skipped=len(record.skipped),
-            missing=record.tally.missing,
-            note=note,
-            seconds=round(time.monotonic() - self._began, 3),
-            bytes=self._watch.bytes,
-            asked=self._asked,
-            unfit=dict(record.tally.unfit),
-            retrieval_id=self._watch.retrieval_id,
-        )
+            kind, note = VerdictKind.FAILED, f"the source could not be asked what it has: {error}"
+        else:
+            if not state.tally.whole or state.expectation.short:
+                await self._fetch()
+            kind, note = state.judged(trouble(self._moved, state, partial(self._context.registration, self._source.table)))
+        verdict = state.verdict(kind, note, asked=self._asked, seconds=round(time.monotonic() - self._began, 3))
         counts = {"expected": verdict.expected, "received": verdict.received, "missing": len(verdict.missing)}
         log.info("study_ended", study=self._study, source=self._source.name, verdict=str(kind), seconds=verdict.seconds, **counts)
         return verdict
 
-    # Planning
+    # Planning and comparing
 
-    async def _plan(self, skip_existing: bool) -> None:
-        record, where = self._record, self._spec.destinations
-        record.expectation = await self._with_encodings(await self._list())
-        if skip_existing and self._context.existing is not None and record.expectation.listed:
-            existing = partial(self._context.existing, self._source.name, self._study, record.expectation.series, where)
+    async def _plan(self, skip_existing: bool, *, resumed: bool) -> None:
+        found, skipped = await self._with_encodings(await self._list()), set[str]()
+        if skip_existing and self._context.existing is not None and found.listed:
+            existing = partial(self._context.existing, self._source.name, self._study, found.series, self._spec.destinations)
             held = await trio.to_thread.run_sync(existing, limiter=self._source.queries, abandon_on_cancel=True)
-            record.skipped = held & set(record.expectation.listed)
-        if self._resumed:
+            skipped = held & set(found.listed)
+        if resumed:
             await self._context.caught_up()
-        for uid, size in (await self._expect()).items():
-            self._watch.note(uid, size)
-        basis, count = record.expectation.basis, record.expectation.count
-        planned = StudyPlanned(self._study, record.retrieval_id, basis, count, len(record.skipped), record.tally.received)
-        await self._tell(planned)
+        here = await self._expect(found, skipped)
+        self._context.arrivals.note(self._state, here.fit)
+        await self._tell(self._state.planned())
 
     async def _with_encodings(self, found: Expectation) -> Expectation:
         """Add what the source has its instances in, where it tells that otherwise than by C-FIND."""
@@ -191,72 +167,59 @@ class StudyRetrieval:
             await self._context.remember(source, learned.ENCODINGS, "yes" if told else "no")
         return found
 
-    async def _expect(self) -> Mapping[str, int]:
-        """Have the ledger know what is expected; return what of it is here, by UID with lengths in bytes."""
-        here = await self._context.write(self._record.expect)
-        self._context.arrivals.expect(self._watch, self._record.wanted)
-        self._record.take(here)
-        return here.came.fit
+    async def _expect(self, expectation: Expectation, skipped: Collection[str]) -> Sorted:
+        """Have arrivals and the ledger know what is expected; return what of it is here."""
+        self._context.arrivals.expect(self._state, expectation, skipped)
+        here = await self._context.write(self._state.record)
+        self._state.compare(here)
+        return here.came
 
-    async def _compare(self) -> Tally:
+    async def _compare(self) -> Sorted:
+        """Compare what the ledger has with what is expected; return what of it is here."""
+        state = self._state
         # Where all of it was seen to be recorded, nothing else has to be waited for.
-        record = self._record
-        seen = self._outstanding() == 0
-        if not (seen and record.take(await self._context.read(record.here, caught_up=False)).whole):
-            record.take(await self._context.read(record.here))
-        if record.tally.unfit:
-            self._context.arrivals.forget(self._watch, record.tally.unfit)
-        return record.tally
-
-    def _outstanding(self) -> int | None:
-        """Return how many instances are still to arrive, also of those that are counted and not listed; None where nobody knows."""
-        watch, expectation = self._watch, self._record.expectation
-        outstanding = watch.outstanding(expectation.count)
-        if outstanding == 0 and expectation.short:
-            counted = expectation.counted or 0
-            return max(0, counted - len(watch.received)) if counted > len(expectation.listed) else None
-        return outstanding
+        seen = state.outstanding() == 0
+        here = await self._context.read(state.here, caught_up=not seen)
+        if not state.compare(here).whole and seen:
+            here = await self._context.read(state.here)
+            state.compare(here)
+        if state.tally.unfit:
+            self._context.arrivals.forget(state, state.tally.unfit)
+        return here.came
 
     # Moving and repairing
 
-    async def _fetch_with_progress(self) -> None:
+    async def _fetch(self) -> None:
+        """Fetch what is missing, and what is listed more of it meanwhile; tell how far it came."""
         failure: LedgerError | None = None
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._report)
             try:
-                await self._fetch()
+                for _ in range(MAX_GROWTH):
+                    rounds = await self._rounds_in_turn()
+                    await self._learn(rounds)
+                    if (rounds and rounds[-1].end is End.REFUSED) or not await self._grew():
+                        break
+                    await self._hint(self._repairing("growth", 0))
             except LedgerError as error:
                 failure = error  # raised again outside the nursery, as it was
             nursery.cancel_scope.cancel()
         if failure is not None:
             raise failure
-        await self._hint(self._progress())
+        await self._hint(self._state.progress())
 
     async def _report(self) -> None:
-        told = self._progress()
+        told = self._state.progress()
         while True:
             await trio.sleep(PROGRESS_EVERY_S)
-            if (now := self._progress()) != told:
+            if (now := self._state.progress()) != told:
                 await self._hint(now)
                 told = now
 
-    def _progress(self) -> Progress:
-        watch = self._watch
-        return Progress(self._study, watch.retrieval_id, self._record.expectation.count, watch.present, watch.bytes)
-
-    async def _fetch(self) -> None:
-        for _ in range(MAX_GROWTH):
-            rounds = await self._rounds_in_turn()
-            await self._learn(rounds)
-            if (rounds and rounds[-1].end is End.REFUSED) or not await self._grew():
-                return
-            await self._hint(self._repairing("growth", 0))
-
     async def _rounds_in_turn(self) -> list[Round]:
         """Fetch what is missing in a slot of the source, and carry on in another where that one is asked back."""
-        number: int | None = None
-        begun = False
-        while not self._record.tally.whole or (self._record.expectation.short and not begun):
+        state, number, begun = self._state, None, False
+        while not state.tally.whole or (state.expectation.short and not begun):
             begun = True
             rounds = list[Round]()
             async with self._source.moves.take(self._spec.priority, number=number) as slot:
@@ -289,7 +252,7 @@ class StudyRetrieval:
 
     async def _get_unfit(self, number: int) -> None:
         """Ask by C-GET for what came by C-MOVE otherwise than the source has it: some transcode in the one and not in the other."""
-        if self._method is Method.GET or not self._record.tally.unfit:
+        if self._method is Method.GET or not self._state.tally.unfit:
             return
         usual, moved = self._method, self._moved
         self._method = Method.GET
@@ -318,38 +281,34 @@ class StudyRetrieval:
         while step is not None:
             if rounds:
                 await self._hint(self._repairing(step.name(source.order), len(rounds), rounds[-1].end))
-                await self._pause_after(rounds)
+                broken = recovery.broken_in_a_row(rounds)
+                pause = self._context.backoff.delay(broken, self._context.jitter()) if broken else None
+                if pause is not None:
+                    await self._hint(Waiting(self._study, "unreachable", pause))
+                    await trio.sleep(pause)
             async with source.orders.take(step.order, for_all=step.way is not Way.FIRST):
                 rounds.append(await self._round(step))
             step = self._next_step(rounds) if persist or not self._in_vain(rounds) else None
         return rounds
 
     def _next_step(self, rounds: list[Round]) -> Step | None:
-        source = self._source
         if not rounds:
-            return Step(Way.FIRST, source.order)
-        return recovery.next_step(
-            rounds, self._record.tally.short, basis=self._record.expectation.basis, both_orders=source.both_orders
-        )
+            return Step(Way.FIRST, self._source.order)
+        basis, short = self._state.expectation.basis, self._state.tally.short
+        return recovery.next_step(rounds, short, basis=basis, both_orders=self._source.both_orders)
 
     def _repairing(self, step: str, number: int, after: End = End.ANSWERED) -> Repairing:
-        missing = self._record.tally.short if self._record.tally.short is not None else 0
+        missing = self._state.tally.short or 0
         log.info("study_repair", study=self._study, source=self._source.name, step=step, round=number, missing=missing)
-        return Repairing(self._study, self._watch.retrieval_id, step, number, missing, str(after))
-
-    async def _pause_after(self, rounds: list[Round]) -> None:
-        """Give a source whose association broke some time before it is asked again."""
-        broken = recovery.broken_in_a_row(rounds)
-        pause = self._context.backoff.delay(broken, self._context.jitter()) if broken else None
-        if pause is not None:
-            await self._hint(Waiting(self._study, "unreachable", pause))
-            await trio.sleep(pause)
+        return Repairing(self._study, self._state.retrieval_id, step, number, missing, str(after))
 
     async def _round(self, step: Step) -> Round:
-        before, arrivals_before = self._record.tally, self._watch.arrivals
+        """Ask for what is missing as `step` says, wait for the arrivals, and compare."""
+        state = self._state
+        before, arrivals_before = state.tally, state.arrivals
         asked, end, stalls = list[Moved](), End.ANSWERED, 0
         by_get = self._method is Method.GET
-        for target in recovery.targets(step, self._study, self._record.expectation, self._record.tally.missing):
+        for target in recovery.targets(step, self._study, state.expectation, before.missing):
             moved = await self._move(target, step.order)
             asked.append(moved)
             end = moved.end
@@ -360,74 +319,70 @@ class StudyRetrieval:
             if end is not End.ANSWERED and not passed:
                 break
         claimed = sum(one.claimed for one in asked)
-        if self._method is Method.MOVE:
-            await self._settle(lambda: claimed > self._watch.arrivals - arrivals_before, answered=end is End.ANSWERED)
-        now = await self._compare()
-        classes = frozenset(self._record.classes.get(uid, "") for uid in set(before.missing).difference(now.missing))
+        if not by_get:
+            await self._settle(lambda: claimed > state.arrivals - arrivals_before, answered=end is End.ANSWERED)
+        here = await self._compare()
+        now = state.tally
+        classes = frozenset(here.classes.get(uid, "") for uid in set(before.missing).difference(now.missing))
         failed, unfit = sum(one.failed for one in asked), sum(uid in now.unfit for uid in now.missing)
         return Round(step, end, now.received - before.received, failed, unfit, classes - {""})
 
     async def _settle(self, claims_more: Callable[[], bool], *, answered: bool) -> None:
         """Wait for the arrivals; what still comes after an association broke proves nothing about the source's habits."""
-        source = self._source
+        source, state = self._source, self._state
         settled = await settle(
-            self._watch,
+            state,
             self._signal,
             Patience(source.table.settle_s, source.table.progress_timeout_s),
-            missing=self._outstanding,
+            missing=state.outstanding,
             claims_more=claims_more,
             asynchronous=source.asynchronous,
-            disproved=self._disproved,
+            disproved=state.disproved,
         )
         if answered and settled.arrived and not source.asynchronous:
             source.asynchronous = True
-            await self._context.remember(self._source, learned.ASYNCHRONOUS, "yes")
+            await self._context.remember(source, learned.ASYNCHRONOUS, "yes")
         elif settled.in_vain:
-            self._disproved = True
+            state.disproved = True
 
     async def _move(self, target: Target, order: AcceptanceOrder) -> Moved:
         """Carry out one C-MOVE, or the C-GETs in its place, again and again while the source refuses because it is busy."""
+        operations = Operations(self._context, self._source, self._state)
         attempt = 0
         while True:
             attempt += 1
             if not await self._context.room(self._hint, self._study):
                 full = SpoolFull("the spool has no room for further instances")
-                return self._note(Moved(End.REFUSED, error=full, method=self._method))
-            moved = self._note(await self._ask(target, order))
+                self._moved = Moved(End.REFUSED, error=full, method=self._method)
+                return self._moved
+            by_get = self._method is Method.GET
+            self._moved = moved = await (operations.get(target, order) if by_get else operations.move(target))
+            self._state.stalled |= moved.end is End.STALLED
             pause = self._context.backoff.delay(attempt, self._context.jitter()) if moved.end is End.BUSY else None
             if pause is None:
                 return moved
             await self._hint(Waiting(self._study, "busy", pause))
             await trio.sleep(pause)
 
-    def _note(self, moved: Moved) -> Moved:
-        self._moved = moved
-        self._stalled |= moved.end is End.STALLED
-        return moved
-
-    async def _ask(self, target: Target, order: AcceptanceOrder) -> Moved:
-        asking = Asking(self._context, self._source, self._watch, stalled=self._stalled)
-        if self._method is Method.GET:
-            return await asking.get(target, order, self._record.expectation)
-        return await asking.move(target)
-
     # Growing and learning
 
     async def _grew(self) -> bool:
         """List the study again; tell whether there is more to fetch than was asked for."""
-        before = self._record.expectation
+        state = self._state
+        before = state.expectation
         try:
             again = await self._list(before)
         except AssociationError as error:
             log.warning("study_not_listed_again", study=self._study, source=self._source.name, error=str(error))
-            self._record.expectation = replace(before, notes=(*before.notes, NOT_LISTED_AGAIN))
+            state.expectation = replace(before, notes=(*before.notes, NOT_LISTED_AGAIN))
             return False
-        self._record.expectation = grown(before, again)
-        if self._record.expectation == before:
+        both = grown(before, again)
+        if both == before:
+            state.expectation = both  # the same UIDs: what is told of them beside is not compared
             return False
-        was_short = self._record.tally.short or 0
-        await self._expect()
-        return (self._record.tally.short or 0) > was_short
+        was_short = state.tally.short or 0
+        await self._expect(both, state.skipped)
+        return (state.tally.short or 0) > was_short
 
     async def _learn(self, rounds: list[Round]) -> None:
         source, lesson = self._source, recovery.lesson(rounds)

@@ -18,8 +18,10 @@ from gateway.association.dimse.services import AssociationInfo, StoreRequest
 from gateway.core.domain import VerdictKind
 from gateway.core.errors import Refusal
 from gateway.ledger.database.schema import deliveries, instances
-from gateway.retrieve.arrivals import REMEMBERED, Arrivals, Capture, Captures, Capturing, Watch
+from gateway.retrieve.arrivals import REMEMBERED, Arrivals, Capture, Captures, Capturing
 from gateway.retrieve.operations import ANONYMOUS
+from gateway.retrieve.request import JobSpec
+from gateway.retrieve.state import StudyState
 from tests.retrieve.conftest import DEADLINE_S, Bench
 from tests.support.comparing import differences
 from tests.support.pacs import Order, honest
@@ -308,7 +310,8 @@ def test_a_retrieval_that_reuses_a_captures_message_id_owns_its_instances(tmp_pa
     one = Capture("archive", "1.2.3", 7, Into(tmp_path / "a"))
     arrivals.captures.open(one)
     arrivals.captures.close(one)
-    arrivals.register(Watch(1, "archive", lambda: None), 7)
+    spec = JobSpec("pull", "1", "{}")
+    arrivals.register(StudyState(retrieval_id=1, study="1.2", source="archive", spec=spec, nudge=lambda: None), 7)
     with pytest.raises(LookupError):
         Capturing(arrivals.captures, Elsewhere()).receive(INFO, sub_operation(7))
 

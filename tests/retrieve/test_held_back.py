@@ -9,10 +9,10 @@ from collections.abc import Iterator
 import trio
 
 from gateway.association.dimse.requests import SubOperations
-from gateway.retrieve.arrivals import Watch
 from gateway.retrieve.operations import Move
 from gateway.retrieve.recovery import End
 from gateway.retrieve.source import SourceAssociations
+from gateway.retrieve.state import Watch
 from tests.support.waiting import PATIENCE_S
 
 PROGRESS_TIMEOUT_S = 0.5
@@ -53,9 +53,9 @@ async def test_as_long_as_bytes_come_a_large_instance_may_take_its_time() -> Non
             source.sent_all.set()
         return looks[-1]
 
-    assert await moved(Watch(1, "archive", lambda: None, flowed_at=flowed_at), source) is End.ANSWERED
+    assert await moved(Watch(nudge=lambda: None, flowed_at=flowed_at), source) is End.ANSWERED
     assert len(looks) >= 5
 
 
 async def test_when_no_bytes_come_either_it_has_stalled() -> None:
-    assert await moved(Watch(1, "archive", lambda: None, flowed_at=lambda: 0.0), Sending()) is End.STALLED
+    assert await moved(Watch(nudge=lambda: None, flowed_at=lambda: 0.0), Sending()) is End.STALLED
