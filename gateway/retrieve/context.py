@@ -195,31 +195,24 @@ class RetrieveContext:
 
         """
         try:
-            return await self._ask(source, query, waiting, study)
+            if time.monotonic() >= source.impatient_until:
+                try:
+                    return await self._patiently(source, lambda requestor: query(requestor, False), waiting, study)
+                except DimseFailed as error:
+                    if not listing.is_busy(error):
+                        raise
+                    source.impatient_until = time.monotonic() + IMPATIENT_S
+            return await self._patiently(source, lambda requestor: query(requestor, True), waiting, study)
         finally:
-            with trio.CancelScope(shield=True):
-                await self._keep_knowledge(source)
+            # A query that failed also taught how many matches the source gives.
+            if (text := source.knowledge.lasting()) != source.knowledge_kept:
+                source.knowledge_kept = text
+                keep = partial(memory.remember, subject=source.subject, text=source.knowledge.text(), now=self.clock())
+                with trio.CancelScope(shield=True):
+                    await self.write(keep)
 
-    async def _keep_knowledge(self, source: Source) -> None:
-        """Have the ledger keep what the source taught about how many matches it gives to a query."""
-        if (text := source.knowledge.lasting()) != source.knowledge_kept:
-            source.knowledge_kept = text
-            await self.write(partial(memory.remember, subject=source.subject, text=source.knowledge.text(), now=self.clock()))
-
-    async def _ask(
-        self, source: Source, query: Callable[[Requestor, bool], T], waiting: Callable[[Waiting], Awaitable[None]], study: str
-    ) -> T:
-        if time.monotonic() >= source.impatient_until:
-            try:
-                return await self.patiently(source, lambda requestor: query(requestor, False), waiting, study)
-            except DimseFailed as error:
-                if not listing.is_busy(error):
-                    raise
-                source.impatient_until = time.monotonic() + IMPATIENT_S
-        return await self.patiently(source, lambda requestor: query(requestor, True), waiting, study)
-
-    async def patiently(
-        self, source: Source, work: Callable[[Requestor], T], waiting: Callable[[Waiting], Awaitable[None]], study: str = ""
+    async def _patiently(
+        self, source: Source, work: Callable[[Requestor], T], waiting: Callable[[Waiting], Awaitable[None]], study: str
     ) -> T:
         """Converse with the source; while it is busy or out of reach, back off and try again, and once where it talks nonsense.
 

@@ -287,7 +287,9 @@ class Operations:
 
     async def _get_once(self, target: Target, contexts: tuple[ProposedContext, ...]) -> Moved:
         message_id, asked = self._message_id(), move_identifier(target)
-        heard, info = Heard(self.context.storage()), self._info()
+        heard, table = Heard(self.context.storage()), self.source.table
+        # It sends on this association as if it had called us.
+        info = AssociationInfo(secrets.token_hex(6), table.ae_title, self.context.ae_title, table.host, source=self.source.name)
         get = Move(
             SourceAssociations(partial(self.source.connect, contexts), keeps=False),
             lambda requestor: requestor.get(asked, storage=heard, info=info, message_id=message_id),
@@ -297,11 +299,6 @@ class Operations:
             begun_quiet_s=GET_QUIET_S,
         )
         return await self._carried_out(get, message_id, target, Method.GET)
-
-    def _info(self) -> AssociationInfo:
-        """Return who sends on an association of a C-GET: the source, as if it had called us."""
-        table = self.source.table
-        return AssociationInfo(secrets.token_hex(6), table.ae_title, self.context.ae_title, table.host, source=self.source.name)
 
     def _message_id(self) -> int:
         """Return a Message ID under which what comes is counted to the study."""

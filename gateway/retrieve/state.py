@@ -105,7 +105,8 @@ class StudyState(Watch):
         self._count()
 
     def _count(self) -> None:
-        self.present = sum(map(self.expects, self.received)) if self.awaited else len(self.received)
+        listed, received = self.expectation.listed.keys(), self.received
+        self.present = len(listed & received) - len(self.skipped & received) if self.awaited else len(received)
 
     def outstanding(self) -> int | None:
         """Return how many instances are still to arrive, also of those that are counted and not listed; None where nobody knows."""

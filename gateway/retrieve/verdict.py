@@ -1,4 +1,4 @@
-"""What is expected of a study, what came against it, and the verdict that follows. Pure.
+"""The expectation of a study, the instances that came against it, and the verdict that follows. Pure.
 
 The source's C-FIND list is the expectation; the instances durable here are those received. Statuses and counts of C-MOVE
 responses have no part in it. An *unfit* instance is not of the study, series, SOP class or transfer syntax that the source lists:
