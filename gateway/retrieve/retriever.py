@@ -283,7 +283,8 @@ class Retriever:
 def address_towards(host: str) -> str:
     """Return our own address on the way to `host`, or this machine's name where there is no way. Sends nothing."""
     try:
-        family, kind, _, _, address = socket.getaddrinfo(host, 11112, type=socket.SOCK_DGRAM)[0]
+        any_port = 11112
+        family, kind, _, _, address = socket.getaddrinfo(host, any_port, type=socket.SOCK_DGRAM)[0]
         with socket.socket(family, kind) as sock:
             sock.connect(address)
             return str(sock.getsockname()[0])
