@@ -151,6 +151,11 @@ class Captures:
         self._known: dict[int, Capture] = {}
         self._open: set[Capture] = set()
 
+    @property
+    def known(self) -> bool:
+        """Tell whether anything is captured, or was lately. From any thread, without a lock."""
+        return bool(self._known or self._open)
+
     def open(self, capture: Capture) -> None:
         """Take what comes for `capture` from now on. Before its C-MOVE goes out."""
         with self._lock:
@@ -211,7 +216,8 @@ class Capturing:
 
     def receive(self, association: AssociationInfo, request: StoreRequest) -> Reception:
         """Begin to take one instance; see `StorageService`."""
-        capture = self.captures.take(association, request)
+        # Nearly always nothing is captured: an ordinary instance pays for a look, and for no lock.
+        capture = self.captures.take(association, request) if self.captures.known else None
         if capture is None:
             return self.storage.receive(association, request)
         try:
