@@ -16,6 +16,7 @@ from typing import Generic, TypeVar
 import trio
 
 from gateway.association.dimse import statuses
+from gateway.association.scu.kill_switch import KillSwitch
 from gateway.association.scu.requestor import Requestor, SubOperations
 from gateway.core.errors import (
     AssociationAborted,
@@ -36,7 +37,7 @@ T = TypeVar("T")
 log = get_logger()
 
 CANCEL_GRACE_S = 10.0
-"""The longest time that a source may take to end a C-MOVE after C-CANCEL before the association is aborted."""
+"""The longest time that a source may take to end a stalled C-MOVE after C-CANCEL before the association is aborted."""
 
 GET_QUIET_S = 30.0
 """The longest silence of a source in a C-GET once it has begun to send: it sends on the association on which it was asked."""
@@ -47,8 +48,8 @@ HEARTBEATS = 15
 One that fetches from a tape does for a while; one that never ends must not hold us for ever.
 """
 
-LEAVE_S = 2.0
-"""The longest time that a peer may take to end a C-FIND after C-CANCEL before the association is aborted."""
+LEAVE_S = 1.0
+"""The longest time that a peer may take to end what is no longer waited for, after C-CANCEL, before it is aborted."""
 
 JOIN_S = 5.0
 """The longest time that a killed association's thread may take to end before it is left to itself."""
@@ -62,6 +63,7 @@ class Call(Generic[T]):
         self._work = work
         self._lock = threading.Lock()
         self._requestor: Requestor | None = None
+        self._opening = KillSwitch()
         self._killed = False
         self._begun = False
         self._ended = ThreadEvent()
@@ -70,7 +72,8 @@ class Call(Generic[T]):
         """Associate, or take an association that is open, and do the work. Blocks; raises what the work raises."""
         self._begun = True
         try:
-            return self._associations.ask(self._on, keep=lambda: not self._killed)
+            with self._opening.on_this_thread():
+                return self._associations.ask(self._on, keep=lambda: not self._killed)
         finally:
             self._ended.set()
 
@@ -86,23 +89,21 @@ class Call(Generic[T]):
                 self._requestor = None
 
     def kill(self) -> None:
-        """End the association at once; before it is open, end it as soon as it is."""
+        """End the association at once, also one that is being opened."""
         with self._lock:
             self._killed = True
             if self._requestor is not None:
                 self._requestor.kill()
-
-    def _end_when_open(self) -> None:
-        with self._lock:
-            self._killed = True
+        self._opening.kill()
 
     def cancel(self, message_id: int) -> None:
-        """Have C-CANCEL sent; before the association is open, end it as soon as it is."""
+        """Have C-CANCEL sent; an association that is not open yet is killed."""
         with self._lock:
-            if self._requestor is not None:
-                self._requestor.cancel(message_id)
-            else:
-                self._killed = True
+            requestor = self._requestor
+            if requestor is not None:
+                requestor.cancel(message_id)
+        if requestor is None:
+            self.kill()
 
     async def result(self, limiter: trio.CapacityLimiter) -> T:
         """Run on a thread and return the result; when cancelled, stop and wait a little for the thread to end.
@@ -112,7 +113,8 @@ class Call(Generic[T]):
         try:
             return await trio.to_thread.run_sync(self.run, limiter=limiter, abandon_on_cancel=True)
         except trio.Cancelled:
-            self._end_when_open()
+            with self._lock:
+                self._killed = True
             if self._begun:
                 with trio.CancelScope(shield=True):
                     await self.stop()
@@ -121,11 +123,14 @@ class Call(Generic[T]):
             self._associations.tidy()
 
     def leave(self) -> None:
-        """Have C-CANCEL sent for what is under way, and let nothing more begin."""
+        """Have C-CANCEL sent for what is under way, and let nothing more begin; kill an association that is not open yet."""
         with self._lock:
             self._killed = True
-            if self._requestor is not None:
-                self._requestor.leave()
+            requestor = self._requestor
+            if requestor is not None:
+                requestor.leave()
+        if requestor is None:
+            self.kill()
 
     async def stop(self) -> bool:
         """End the work as this kind of call does, and wait a little for its end; tell whether it came."""
@@ -296,7 +301,7 @@ class _MoveCall(Call[None]):
     def __init__(self, associations: SourceAssociations, work: Callable[[Requestor], None], message_id: int) -> None:
         super().__init__(associations, work)
         self._message_id = message_id
-        self.grace_s = CANCEL_GRACE_S
+        self.grace_s = LEAVE_S
 
     async def stop(self) -> bool:
         with trio.move_on_after(self.grace_s):
