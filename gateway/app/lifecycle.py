@@ -192,6 +192,7 @@ def _opened(settings: Settings, role: Role) -> Iterator[Engine]:
                 opened = Ledger(url, node=settings.node.name, ballast=ballast(), begun=_begun(state / SPOOL_NAME))
             return stack.enter_context(opened)
 
+        @cache
         def detached() -> Detached:
             from gateway.app.detached import REPORTS_NAME, Detached
 
@@ -201,7 +202,7 @@ def _opened(settings: Settings, role: Role) -> Iterator[Engine]:
             from gateway.app.assembly import assembled
             from gateway.codec.workers.pool import Pool
 
-            engine = assembled(settings, role, spool(), ledger(), stack.enter_context(Pool()))
+            engine = assembled(settings, role, spool(), ledger(), stack.enter_context(Pool()), detached=detached())
             stack.enter_context(engine.recorder)
             return engine
 
