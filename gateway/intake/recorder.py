@@ -24,7 +24,7 @@ import logging
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from types import TracebackType
 from typing import TypeVar
@@ -227,18 +227,17 @@ class Recorder:
 
     def _settled(self, batch: Sequence[Recorded]) -> list[Recorded]:
         """Let go of the bytes that nobody needs; return what became of each after that."""
+        there = self._spool.found(recorded.rests_on for recorded in batch if recorded.rests_on is not None)
         settled = []
         for recorded in batch:
             try:
-                final = rested(self._spool, self._persistently, recorded)
+                known = recorded.rests_on is None or recorded.rests_on in there
+                settled.append(recorded if known else rested(self._spool, self._persistently, recorded))
             except LedgerUnavailable:
                 raise
             except Exception:  # noqa: BLE001 - a fault of one must not cost the others
                 _log_left(recorded.arrival)
-                continue
-            if not final.bytes_needed:
-                remove_unneeded(self._spool, final.arrival.content.location)
-            settled.append(final)
+        remove_unneeded(self._spool, [one.arrival.content.location for one in settled if not one.bytes_needed])
         _count(settled)
         _log_received(settled)
         return settled
@@ -254,7 +253,7 @@ def record_spooled(spool: Spool, ledger: Ledger, arrival: Arrival, *, again: boo
     recorded = ledger.write(lambda connection: record(connection, arrival, again=again, late=late))
     recorded = rested(spool, ledger.write, recorded, again=again)
     if not recorded.bytes_needed:
-        remove_unneeded(spool, arrival.content.location)
+        remove_unneeded(spool, [arrival.content.location])
     return recorded
 
 
@@ -287,12 +286,12 @@ def _record_in_place_of(connection: Connection, relied: Recorded, *, again: bool
     return record(connection, relied.arrival, again=again)
 
 
-def remove_unneeded(spool: Spool, location: str) -> None:
+def remove_unneeded(spool: Spool, locations: Collection[str]) -> None:
     """Remove bytes that no row refers to; what cannot be removed now is met again at the next start."""
     try:
-        spool.remove(location)
+        spool.remove_all(locations)
     except SpoolError as error:
-        _log.warning("spool_file_left", location=location, error=str(error))
+        _log.warning("spool_bytes_left", error=str(error))
 
 
 def _log_left(arrival: Arrival) -> None:

@@ -12,14 +12,8 @@ from dataclasses import replace
 from functools import lru_cache
 
 from gateway.association.dimse.services import AssociationInfo, StoreRequest
-from gateway.association.dimse.statuses import (
-    CANNOT_UNDERSTAND,
-    INVALID_SOP_INSTANCE,
-    OUT_OF_RESOURCES,
-    SOP_CLASS_NOT_SUPPORTED,
-    SUCCESS,
-)
-from gateway.core.domain import Attributes, Content, InstanceIdentity, Mode, Provenance, Purpose, is_sop_class, is_uid
+from gateway.association.dimse.statuses import CANNOT_UNDERSTAND, OUT_OF_RESOURCES, SUCCESS
+from gateway.core.domain import Attributes, Content, InstanceIdentity, Mode, Provenance, Purpose
 from gateway.core.errors import GatewayStopping, LedgerUnavailable, Refusal, SpoolError, SpoolIOError
 from gateway.core.log import get_logger
 from gateway.core.repeats import Repeats
@@ -76,13 +70,9 @@ class StorageIntake:
         """Begin one instance.
 
         Raises:
-            Refusal: 0117 or 0122 for a UID that cannot be carried, A700 where there is no room or the ledger is too far behind.
+            Refusal: A700 where there is no room or the ledger is too far behind.
 
         """
-        if not is_uid(request.sop_instance_uid):
-            raise Refusal(INVALID_SOP_INSTANCE, "the Affected SOP Instance UID is no UID")
-        if not is_sop_class(request.sop_class_uid):
-            raise Refusal(SOP_CLASS_NOT_SUPPORTED, "the Affected SOP Class UID is no UID")
         identity = InstanceIdentity(request.sop_class_uid, request.sop_instance_uid, request.transfer_syntax_uid)
         provenance = _provenance(association, request.move_originator_ae, request.move_originator_message_id)
         try:

@@ -143,7 +143,7 @@ class Unpacker:
             return record_spooled(self.spool, self.ledger, arrival, again=False)
         except LedgerError:
             # Nobody was told that it is kept.
-            remove_unneeded(self.spool, content.location)
+            remove_unneeded(self.spool, [content.location])
             raise
 
 

@@ -25,6 +25,8 @@ class SingleFiles:
     def __init__(self, folder: Path, root: int) -> None:
         self._folder = folder
         self._root = root
+        # Folders in which removals may not be durable yet; an earlier process may have left some in any of them.
+        self._unsynced = {f"{layout.INSTANCES}/{bucket}" for bucket in layout.BUCKETS}
 
     def make_folders(self) -> None:
         """Make the folders, 0700, durably. Raises OSError."""
@@ -66,7 +68,18 @@ class SingleFiles:
             return 0
         except OSError as error:
             raise SpoolIOError(f"{path} cannot be removed: {error.strerror}") from error
+        self._unsynced.add(os.path.dirname(path))  # noqa: PTH120 - relative to a descriptor
         return size
+
+    def sync_removals(self) -> None:
+        """Make every `remove` so far survive a power cut. Raises OSError."""
+        while self._unsynced:
+            folder = self._unsynced.pop()
+            try:
+                sync_folder(folder, self._root)
+            except BaseException:
+                self._unsynced.add(folder)
+                raise
 
     def describe(self, token: str) -> SpoolEntry:
         """Read a file's own account of itself and check its bytes against it. Raises SpoolMissing, SpoolIOError."""

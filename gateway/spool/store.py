@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
+from itertools import repeat
 from pathlib import Path
 from types import TracebackType
 
@@ -25,6 +27,9 @@ from gateway.spool.single import SingleFiles
 from gateway.spool.survey import Swept, survey
 
 _log = get_logger()
+
+_NAMED = 3
+"""Locations that an error names."""
 
 
 class Spool:
@@ -99,6 +104,21 @@ class Spool:
             closed=lambda _descriptor: self._pool.release_reader(segment),
         )
 
+    def found(self, contents: Iterable[Content]) -> set[Content]:
+        """Return those of `contents`, spooled in segments, that `open` would find; each segment is looked at once. Never raises."""
+        records: dict[str, list[tuple[int, Content]]] = {}
+        for content in contents:
+            if (place := layout.record_of(content.location)) is not None:
+                records.setdefault(place[0], []).append((place[1], content))
+        found: set[Content] = set()
+        for token, some in records.items():
+            with suppress(SpoolMissing, OSError), self._pool.reading(token) as segment:
+                status = os.fstat(segment.descriptor)
+                sizes = self._sizes(segment, [offset for offset, _ in some]) if status.st_nlink else repeat(None)
+                there = (one for (_, one), size in zip(some, sizes, strict=False) if size)
+                found.update(one for one in there if one.offset + one.length <= status.st_size)
+        return found
+
     def describe(self, location: str) -> SpoolEntry:
         """Read a spooled instance's own account of itself and check its bytes against it.
 
@@ -133,12 +153,7 @@ class Spool:
 
         """
         place = layout.record_of(location)
-        if place is None:
-            return self._remove_file(location)
-        size = self._pool.release(*place)
-        if size:
-            self._add(-size, instances=-1)
-        return size > 0
+        return self._remove_file(location) if place is None else self._release(place[0], [place[1]]) > 0
 
     def remove(self, location: str) -> bool:
         """Remove spooled bytes, so that they are found no more; True where they were there. A file sent in place is never touched.
@@ -149,10 +164,31 @@ class Spool:
             SpoolIOError: the operating system refused.
 
         """
-        place = layout.record_of(location)
-        if place is not None:
-            self._mark_removed(*place)
-        return self.release(location)
+        return self.remove_all([location]) > 0
+
+    def remove_all(self, locations: Iterable[str]) -> int:
+        """Do as `remove` with each of `locations`, opening each segment once; return how many were there.
+
+        Raises:
+            SpoolIOError: the operating system refused at some of them; the others are removed.
+
+        """
+        removed, failed = 0, None
+        records: dict[str, list[int]] = {}
+        for location in locations:
+            if (place := layout.record_of(location)) is not None:
+                records.setdefault(place[0], []).append(place[1])
+            else:
+                removed += self._remove_file(location)
+        for token, offsets in records.items():
+            try:
+                self._mark_removed(token, offsets)
+                removed += self._release(token, offsets)
+            except SpoolIOError as error:
+                failed = error
+        if failed is not None:
+            raise failed
+        return removed
 
     def quarantine(self, location: str) -> Path:
         """Move an instance that cannot be trusted to ``corrupt/``, as a file of its own, and return its path.
@@ -246,6 +282,7 @@ class Spool:
         """Make every `remove` so far survive a power cut. Raises SpoolIOError."""
         try:
             self._pool.sync_removals()
+            self._files.sync_removals()
         except OSError as error:
             raise SpoolIOError(f"removals cannot be made durable: {error.strerror}") from error
 
@@ -276,7 +313,7 @@ class Spool:
             status = os.fstat(segment.descriptor)
             if not status.st_nlink or status.st_size < end:
                 raise SpoolMissing("the segment is truncated" if status.st_nlink else "the segment was deleted")
-            if not (self._pool.size_at(segment, offset) if segment.scanned else read_frame(segment.descriptor, token, offset)):
+            if not self._sizes(segment, [offset])[0]:
                 raise SpoolMissing("no such record is kept")
         except OSError as error:
             self._pool.release_reader(segment)
@@ -286,18 +323,34 @@ class Spool:
             raise
         return segment
 
-    def _mark_removed(self, token: str, offset: int) -> None:
+    def _sizes(self, segment: Segment, offsets: Sequence[int]) -> list[int | None]:
+        """Return the bytes of each record, 0 where it was released, None where there is none. Raises OSError.
+
+        The table has what this process wrote or scanned, released or not; else the records themselves tell.
+        """
+        if segment.scanned:
+            return self._pool.sizes_at(segment, offsets)
+        frames = (read_frame(segment.descriptor, segment.token, offset) for offset in offsets)
+        return [None if frame is None else frame.size for frame in frames]
+
+    def _mark_removed(self, token: str, offsets: Sequence[int]) -> None:
         try:
             with self._pool.reading(token) as segment:
-                # The table has what this process wrote or scanned, released or not; else the record itself tells.
-                known = self._pool.size_at(segment, offset) if segment.scanned else read_frame(segment.descriptor, token, offset)
-                if known is not None:
-                    segment.unsynced = True
-                    os.pwrite(segment.descriptor, record.REMOVED, record.removed_at(offset))
+                for offset, size in zip(offsets, self._sizes(segment, offsets), strict=True):
+                    if size is not None:
+                        segment.unsynced = True
+                        os.pwrite(segment.descriptor, record.REMOVED, record.removed_at(offset))
         except SpoolMissing:
             return
         except OSError as error:
-            raise SpoolIOError(f"{layout.record_location(token, offset)} cannot be removed: {error.strerror}") from error
+            places = ", ".join(layout.record_location(token, offset) for offset in offsets[:_NAMED])
+            raise SpoolIOError(f"{places} cannot be removed: {error.strerror}") from error
+
+    def _release(self, token: str, offsets: Sequence[int]) -> int:
+        sizes = [size for size in self._pool.release(token, offsets) if size]
+        if sizes:
+            self._add(-sum(sizes), instances=-len(sizes))
+        return len(sizes)
 
     def _remove_file(self, location: str) -> bool:
         token = layout.token_of(location)

@@ -90,6 +90,8 @@ def _take_in(segment: Segment, pool: Pool, files: SingleFiles, swept: Swept) -> 
         segment.append(offset, length)
         if removed:
             segment.release(offset)
+            # An earlier process marked it, and nobody knows whether it was made durable.
+            segment.unsynced = True
     segment.allocated = min(size, found.end or size)
     pool.adopt(segment)
 

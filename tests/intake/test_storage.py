@@ -118,20 +118,6 @@ def test_a_sub_operation_is_counted_to_its_retrieval(spool: Spool, ledger: Ledge
     assert asked == [("GATEWAY", 7, UID)]
 
 
-@pytest.mark.parametrize("uid", ["", "1.2\n3", "1.2\x003", "1" * 257, "1.2.3 ", "1.2.*", "1.2.?", "1.2\\1", "\x85", "١.٢"])
-def test_hostile_sop_instance_uids_are_refused_at_once(intake: StorageIntake, folder: Path, uid: str) -> None:
-    with pytest.raises(Refusal) as refusal:
-        intake.receive(ASSOCIATION, request(uid))
-    assert refusal.value.status == 0x0117
-    assert kept(folder) == []
-
-
-def test_a_hostile_sop_class_uid_is_refused_at_once(intake: StorageIntake) -> None:
-    with pytest.raises(Refusal) as refusal:
-        intake.receive(ASSOCIATION, request(UID, sop_class="1.2.é"))
-    assert refusal.value.status == 0x0122
-
-
 def test_private_sop_classes_are_taken(intake: StorageIntake, ledger: Ledger) -> None:
     assert store(intake, request(UID, sop_class="1.3.12.2.1107.5.9.1"), data_set(UID)) == 0
     assert found(ledger)[0].identity.sop_class_uid == "1.3.12.2.1107.5.9.1"

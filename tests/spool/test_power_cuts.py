@@ -39,9 +39,11 @@ class Disk:
     """Knows what of the segments would survive a power cut; use as a context manager around the operations."""
 
     def __init__(self, folder: Path) -> None:
+        self._folder = folder
         self._segments = folder / layout.SEGMENTS
         self._synced: dict[int, bytes] = {}
         self._renamed: list[tuple[str, str]] = []
+        # By path below the spool's folder, until their folder is synced.
         self._deleted: dict[str, bytes] = {}
         self.cut_at_sync = False
         self._real = {name: getattr(os, name) for name in ("fdatasync", "fsync", "rename", "unlink")}
@@ -68,10 +70,12 @@ class Disk:
         self._synced[os.fstat(descriptor).st_ino] = os.pread(descriptor, 1 << 24, 0)
 
     def _fsync(self, descriptor: int) -> None:
-        if Path(f"/proc/self/fd/{descriptor}").readlink() == self._segments:
-            self._renamed.clear()
-            self._deleted.clear()
-        elif str(Path(f"/proc/self/fd/{descriptor}").readlink()).endswith(layout.LOG_SUFFIX):
+        path = Path(f"/proc/self/fd/{descriptor}").readlink()
+        if path.is_dir():
+            if path == self._segments:
+                self._renamed.clear()
+            self._deleted = {name: content for name, content in self._deleted.items() if (self._folder / name).parent != path}
+        elif path.suffix == layout.LOG_SUFFIX:
             self._sync_data(descriptor)
 
     def _rename(self, source: str, target: str, **folders: Any) -> None:
@@ -80,9 +84,12 @@ class Disk:
             self._renamed.append((Path(source).name, Path(target).name))
 
     def _unlink(self, path: str, **folders: Any) -> None:
-        file = self._segments / Path(path).name
+        file = self._folder / path
         if path.startswith(layout.SEGMENTS) and file.exists():
-            self._deleted[file.name] = self._synced.get(file.stat().st_ino, b"")
+            self._deleted[path] = self._synced.get(file.stat().st_ino, b"")
+        elif path.startswith(layout.INSTANCES) and file.exists():
+            # Copies are made durable before they get their names.
+            self._deleted[path] = file.read_bytes()
         self._real["unlink"](path, **folders)
 
     def cut(self, chance: random.Random) -> None:
@@ -91,7 +98,7 @@ class Disk:
             path.write_bytes(_torn(self._synced.get(path.stat().st_ino, b""), path.read_bytes(), chance))
         for name, content in self._deleted.items():
             if chance.random() < 0.5:
-                (self._segments / name).write_bytes(content)
+                (self._folder / name).write_bytes(content)
         undone = chance.randrange(len(self._renamed) + 1)
         for before, after in reversed(self._renamed[undone:]):
             with suppress(FileNotFoundError):
@@ -271,3 +278,18 @@ def test_acknowledged_instances_survive_any_operations_and_power_cuts(operations
             model.spool.close()
     finally:
         shutil.rmtree(root)
+
+
+def test_removals_of_an_earlier_process_are_made_durable_too(tmp_path: Path) -> None:
+    for seed in range(20):
+        folder = tmp_path / str(seed) / "spool"
+        folder.parent.mkdir()
+        with Disk(folder) as disk:
+            model = Model(folder, disk)
+            # The last one lies in another segment than the two that are removed before the restart, one of them moved out.
+            steps = [("store", 3000), ("store", 3000), ("store", 3000), ("fill", 2), ("store", 3000), ("move", 0)]
+            steps += [("remove", 0), ("remove", -1), ("stop",), ("release", -1), ("forget", 0)]
+            for step in steps:
+                carry_out(model, step)
+            model.cut(seed)
+            model.spool.close()

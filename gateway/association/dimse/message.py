@@ -37,6 +37,8 @@ _ROOM_BYTES = 64 * 1024
 """With less free at the end of the buffer than this, what was gathered is handed on and the buffer used from its start."""
 
 _PDV_HEADER = struct.Struct(">IBB")
+_BOTH_HEADERS = struct.Struct(">BxIIBB")
+"""That of a P-DATA-TF and that of its first PDV."""
 
 Sink = Callable[[Sequence[memoryview]], None]
 """Takes 1 to `MAX_FRAGMENTS` fragments of a data set, in order; their memory is reused once it returns."""
@@ -191,6 +193,14 @@ class Receiver:
 
     def _next_fragment(self, context_id: int) -> None:
         """Go on to the next PDV of a message that began in `context_id`."""
+        if not self._pdu_left and self._end - self._start >= _BOTH_HEADERS.size and self.state is State.ESTABLISHED:
+            # A PDU of one fragment whose headers are there, as nearly all are, without the calls that take anything else.
+            kind, left, length, found_id, control = _BOTH_HEADERS.unpack_from(self._buffer, self._start)
+            if kind == PduType.P_DATA and 2 < length == left - 4 <= self._max_pdu_bytes - 4 and found_id == context_id:
+                self._deadline = time.monotonic() + self.pdu_s
+                self._start += _BOTH_HEADERS.size
+                self._context_id, self._control, self._pdv_left = found_id, control, length - 2
+                return
         if not self._next_pdv(self.pdu_s):
             raise ReleaseRequested("the peer asked for release in the middle of a message", peer=self._stream.peer)
         if self._context_id != context_id:

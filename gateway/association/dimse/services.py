@@ -62,7 +62,7 @@ class AssociationInfo:
 
 @dataclass(frozen=True, slots=True)
 class StoreRequest:
-    """A C-STORE-RQ (PS3.7 §9.3.1.1); both UIDs are 1 to 64 digits and dots, others are answered 0117 or 0122 before."""
+    """A C-STORE-RQ (PS3.7 §9.3.1.1); both UIDs can be carried (`is_uid`), others are answered 0117 or 0122 before."""
 
     message_id: int
     sop_class_uid: str

@@ -6,6 +6,7 @@ Every exception of the service becomes a status: the association goes on. Runs o
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, TypeVar
 
 from gateway.association.dimse.answers import store_request
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger
 
 T = TypeVar("T")
+
+FAILED = "reception_failed"
 
 
 class Tally:
@@ -45,7 +48,7 @@ class Storing:
         receiver: Receiver,
         storage: StorageService,
         *,
-        requested: Callable[[StoreRequest], StoreRequest] = lambda request: request,
+        requested: Callable[[StoreRequest], StoreRequest] | None = None,
         tally: Tally | None = None,
     ) -> None:
         self.tally = Tally() if tally is None else tally
@@ -57,107 +60,98 @@ class Storing:
 
     def store(self, context: AcceptedContext, message: Message) -> int:
         """Take one instance in; the data set is read to its end whatever becomes of it. Return the status to answer."""
-        taker = _Taker(self, message.command)
+        taking = _Taking(self._log)
         try:
-            taker.begin(context, message)
+            taking.reception = self._receive(context, message)
+        except Exception as error:  # noqa: BLE001 - the boundary to services
+            taking.failed(error)
+        try:
             if message.has_data_set:
-                self.tally.bytes += self._receiver.receive_data_set(message, taker.write)
+                self.tally.bytes += self._receiver.receive_data_set(message, taking.write)
         except BaseException:
-            taker.discard()
+            taking.discard()
             raise
-        status = taker.end()
-        self._count(status)
+        status = taking.end()
+        # Warnings (PS3.4 Table B.2-1) are stored too.
+        if status == SUCCESS or status >> 12 == 0xB:
+            self.tally.stored += 1
+        else:
+            self.tally.refused += 1
+            self._tell_refused(message.command, status)
         return status
-
-    def receive(self, context: AcceptedContext, message: Message) -> Reception:
-        """Ask the storage service for a reception of the instance in `message`. Raises Refusal."""
-        request = self._requested(store_request(message.command, context.transfer_syntax, has_data_set=message.has_data_set))
-        return self.attempt(lambda: self._storage.receive(self._info, request))
-
-    def attempt(self, work: Callable[[], T]) -> T:
-        """Return what the storage service's `work` returns; whatever it raises becomes a Refusal."""
-        return attempt(self._log, "reception_failed", work)
-
-    def refused(self, command: CommandSet, refusal: Refusal) -> None:
-        """Note that an instance is not taken; the UID as far as it is printable."""
-        metrics.REFUSED.add(status=f"{refusal.status:04X}")
-        uid = ascii(command.get("AffectedSOPInstanceUID", ""))[1:65]
-        # Why there are no resources is the service's to tell, and it may be so for every instance that comes.
-        tell = self._log.debug if refusal.status == OUT_OF_RESOURCES else self._log.warning
-        tell("instance_refused", sop_instance_uid=uid, status=f"{refusal.status:04X}")
 
     def log_tally(self) -> None:
         """Tell the log what came, for an association that has no last line of its own."""
         tally = self.tally
         self._log.debug("instances_fetched", stored=tally.stored, refused=tally.refused, bytes=tally.bytes)
 
-    def _count(self, status: int) -> None:
-        # Warnings (PS3.4 Table B.2-1) are stored too.
-        if status == SUCCESS or status >> 12 == 0xB:
-            self.tally.stored += 1
-        else:
-            self.tally.refused += 1
+    def _receive(self, context: AcceptedContext, message: Message) -> Reception:
+        request = store_request(message.command, context.transfer_syntax, has_data_set=message.has_data_set)
+        return self._storage.receive(self._info, request if self._requested is None else self._requested(request))
+
+    def _tell_refused(self, command: CommandSet, status: int) -> None:
+        """Note that an instance is not taken; the UID as far as it is printable."""
+        metrics.REFUSED.add(status=f"{status:04X}")
+        uid = ascii(command.get("AffectedSOPInstanceUID", ""))[1:65]
+        # Why there are no resources is the service's to tell, and it may be so for every instance that comes.
+        tell = self._log.debug if status == OUT_OF_RESOURCES else self._log.warning
+        tell("instance_refused", sop_instance_uid=uid, status=f"{status:04X}")
 
 
-class _Taker:
-    """One instance on its way into a reception: never raises while the data set comes, so that the message is read to its end."""
+class _Taking:
+    """One instance on its way into a reception: nothing raises while the data set comes, so that the message is read to its end."""
 
-    def __init__(self, storing: Storing, command: CommandSet) -> None:
-        self._storing = storing
-        self._command = command
-        self._reception: Reception | None = None
-        self._refusal: Refusal | None = None
-
-    def begin(self, context: AcceptedContext, message: Message) -> None:
-        try:
-            self._reception = self._storing.receive(context, message)
-        except Refusal as refusal:
-            self._refusal = refusal
+    def __init__(self, log: FilteringBoundLogger) -> None:
+        self.reception: Reception | None = None
+        self._log = log
+        self._status = PROCESSING_FAILURE
 
     def write(self, fragments: Sequence[memoryview]) -> None:
-        reception = self._reception
-        if reception is None:
-            return
-        try:
-            self._storing.attempt(lambda: reception.write(fragments))
-        except Refusal as refusal:
-            self._refusal = refusal
-            self.discard()
+        if self.reception is not None:
+            try:
+                self.reception.write(fragments)
+            except Exception as error:  # noqa: BLE001 - the boundary to services
+                self.failed(error)
+                self.discard()
 
     def end(self) -> int:
         """Commit what came, or not; return the status."""
-        reception, self._reception = self._reception, None
-        if reception is not None:
+        if self.reception is not None:
             try:
-                return self._storing.attempt(reception.commit)
-            except Refusal as refusal:
-                self._refusal = refusal
-        refused = self._refusal or Refusal(PROCESSING_FAILURE, "nothing was received")
-        self._storing.refused(self._command, refused)
-        return refused.status
+                return self.reception.commit()
+            except Exception as error:  # noqa: BLE001 - the boundary to services
+                self.failed(error)
+        return self._status
 
     def discard(self) -> None:
-        reception, self._reception = self._reception, None
+        reception, self.reception = self.reception, None
         if reception is not None:
-            try:
-                self._storing.attempt(reception.discard)
-            except Refusal:
-                return
+            with suppress(Refusal):
+                attempt(self._log, FAILED, reception.discard)
+
+    def failed(self, error: Exception) -> None:
+        """Have the instance refused for what its service raised."""
+        self._status = refusal_of(self._log, FAILED, error).status
 
 
 def attempt(log: FilteringBoundLogger, event: str, work: Callable[[], T]) -> T:
-    """Return what a service's `work` returns; whatever it raises becomes a Refusal, and what it must not raise is logged.
-
-    The text of a foreign exception may quote a data set, so the log gets its type and where it came from.
-    """
+    """Return what a service's `work` returns; whatever it raises becomes a Refusal (`refusal_of`)."""
     try:
         return work()
-    except Refusal:
-        raise
     except Exception as error:
-        # The boundary to services: nothing of theirs may reach the peer.
-        log.error(event, error=type(error).__name__, at=origin(error))
-        raise Refusal(PROCESSING_FAILURE, "the service failed") from error
+        raise refusal_of(log, event, error) from error
+
+
+def refusal_of(log: FilteringBoundLogger, event: str, error: Exception) -> Refusal:
+    """Return the refusal that a service raised, or that follows from what it must not raise, which is logged.
+
+    The boundary to services: nothing of theirs may reach the peer. The text of a foreign exception may quote a data set, so the log
+    gets its type and where it came from.
+    """
+    if isinstance(error, Refusal):
+        return error
+    log.error(event, error=type(error).__name__, at=origin(error))
+    return Refusal(PROCESSING_FAILURE, "the service failed")
 
 
 def origin(error: BaseException) -> str:

@@ -69,8 +69,11 @@ class Request:
 Responses = Generator[Response, None, None]
 """The responses to one request: pending ones, then the last. It is closed early where the peer cancels."""
 
-Answer = Callable[[AcceptedContext, Message], Responses]
-"""Answers one request of an association and reads all of its message. An error that it raises ends the association."""
+Answer = Callable[[AcceptedContext, Message], "Response | Responses"]
+"""Answers one request of an association and reads all of its message. An error that it raises ends the association.
+
+A service that has one response to each request may return it as it is.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,8 +169,8 @@ def storage(taking: StorageService) -> Service:
     def bind(association: Association) -> Answer:
         storing = Storing(association.info, association.receiver, taking, tally=association.tally)
 
-        def answer(context: AcceptedContext, message: Message) -> Responses:
-            yield Response(storing.store(context, message))
+        def answer(context: AcceptedContext, message: Message) -> Response:
+            return Response(storing.store(context, message))
 
         return answer
 

@@ -22,7 +22,7 @@ from gateway.association.dimse.statuses import (
 from gateway.association.dimse.storing import Tally
 from gateway.association.scp.connections import Connection, Registry
 from gateway.association.scp.handshake import Established
-from gateway.association.scp.service_classes import Answer, Association, Response, Service, Services, forget
+from gateway.association.scp.service_classes import Answer, Association, Response, Responses, Service, Services, forget
 from gateway.association.upper.contexts import AcceptedContext
 from gateway.association.upper.pdu import INVALID_PDU_PARAMETER
 from gateway.core.errors import AssociationAborted, ProtocolError
@@ -93,8 +93,15 @@ class Server:
             self._pass_over(message)
             self._respond(message, Response(self._refusal(context, operation)))
             return
+        answered = answer(context, message)
+        if isinstance(answered, Response):
+            self._respond(message, answered)
+        else:
+            self._respond_each(context, message, answered)
+
+    def _respond_each(self, context: AcceptedContext, message: Message, responses: Responses) -> None:
+        """Send responses until the last one, or until the peer cancels."""
         last = CANCEL
-        responses = answer(context, message)
         try:
             for one in responses:
                 self._respond(message, one)
@@ -104,6 +111,7 @@ class Server:
                     break
             else:
                 last = PROCESSING_FAILURE
+                operation = message.command["CommandField"]
                 self._log.error("service_without_last_response", operation=f"{operation:04X}", sop_class=context.abstract_syntax)
         finally:
             responses.close()

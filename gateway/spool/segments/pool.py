@@ -14,7 +14,7 @@ import os
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 
 from gateway.core.errors import SpoolFull, SpoolIOError, SpoolMissing
@@ -244,16 +244,23 @@ class Pool:
         with self._lock:
             return segment.size_at(offset)
 
+    def sizes_at(self, segment: Segment, offsets: Sequence[int]) -> list[int | None]:
+        """Return `size_at` of each of `offsets`."""
+        with self._lock:
+            return [segment.size_at(offset) for offset in offsets]
+
     # Freeing
 
-    def release(self, token: str, offset: int) -> int:
-        """Strike a record off; returns its bytes, 0 where it was not there. The segment is freed by `tidy` after its last one."""
+    def release(self, token: str, offsets: Sequence[int]) -> list[int]:
+        """Strike records off; returns their bytes, 0 where one was not there. The segment is freed by `tidy` after its last one."""
         with self._lock:
             segment = self._segments.get(token)
-            size = segment.release(offset) if segment else 0
-            if segment and size and segment.dead:
+            if segment is None:
+                return [0] * len(offsets)
+            sizes = [segment.release(offset) for offset in offsets]
+            if any(sizes) and segment.dead:
                 self._dead[token] = segment
-            return size
+            return sizes
 
     def tidy(self, *, spares: int = MAX_SPARES) -> None:
         """Retire what is idle for long, and make spares, up to so many, of dead segments; the others are deleted.
@@ -317,7 +324,11 @@ class Pool:
         for token in unsynced:
             with suppress(SpoolMissing), self.reading(token) as segment:
                 segment.unsynced = False
-                sync_data(segment.descriptor)
+                try:
+                    sync_data(segment.descriptor)
+                except OSError:
+                    segment.unsynced = True
+                    raise
         sync_folder(layout.SEGMENTS, self._root)
 
     # Start

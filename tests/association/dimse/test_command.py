@@ -124,7 +124,7 @@ def test_a_response_answers_its_request() -> None:
     }
 
 
-HOSTILE = ["", " ", "1.2\n3", "1.2\x003", "1.2\x9b3", "1" * 257, "1.2.*", "1.2.?", "1.2\\1.3", "\u0661"]
+HOSTILE = ["", " ", "1.2\n3", "1.2\x003", "1.2\x9b3", "1" * 257, "1.2.*", "1.2.?", "1.2\\1.3", "1.2.3 ", "\x85", "\u0661"]
 
 
 @pytest.mark.parametrize("uid", HOSTILE)

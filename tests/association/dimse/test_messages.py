@@ -256,6 +256,21 @@ def test_another_context_in_the_middle_of_a_data_set_is_refused(connected: Calla
         receive()
 
 
+# Those that are wrong in the headers, which are read in one piece where the bytes are at hand.
+WITHIN = [what for what in BAD_PDUS if "command" not in what]
+
+
+@pytest.mark.parametrize("more", [b"", pdu(P_DATA, pdv(1, b"more", command=False, last=True))], ids=["the last", "in the middle"])
+@pytest.mark.parametrize("what", WITHIN)
+def test_a_violation_within_a_data_set_has_the_same_reason(connected: Callable[..., Pair], what: str, more: bytes) -> None:
+    wire, reason = BAD_PDUS[what]
+    fine = pdu(P_DATA, pdv(1, b"some", command=False, last=False))
+    _, receive = within_data_set(connected, fine + wire + more)
+    with pytest.raises(ProtocolError) as caught:
+        receive()
+    assert caught.value.reason == reason
+
+
 def test_a_data_set_that_stops_coming_times_out(connected: Callable[..., Pair]) -> None:
     _, receive = within_data_set(connected, b"\x04\0", pdu_s=0.2)
     with pytest.raises(PeerTimeout):
