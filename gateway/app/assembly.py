@@ -51,7 +51,7 @@ COMPARE_NAME = "comparing"
 PROVING_NAME = "proving"
 
 
-def assembled(settings: Settings, role: Role, spool: Spool, ledger: Ledger, pool: Pool) -> Engine:
+def assembled(settings: Settings, role: Role, spool: Spool, ledger: Ledger, pool: Pool, *, detached: Detached) -> Engine:
     """Make every part and give each the others' hints; nothing runs yet. On the trio thread."""
     wake_ups, jobs, starts = WakeUps(), Jobs(), Starts(ledger)
     recorder = Recorder(spool, ledger, recorded=wake_ups.recorded)
@@ -120,7 +120,7 @@ def assembled(settings: Settings, role: Role, spool: Spool, ledger: Ledger, pool
             settings, ledger, retriever, barrier=recorder.flush, has_room=spool.has_room, whole=jobs.running
         ),
         comparisons=comparisons,
-        detached=Detached(ledger, settings.gateway.state / REPORTS_NAME),
+        detached=detached,
         daily=planners.daily(
             settings, ledger, comparisons, settings.gateway.state / REPORTS_NAME, barrier=recorder.flush, starts=starts
         ),

@@ -79,11 +79,11 @@ class Conflicts:
             await self._hint.wait(LOOK_AT_LEAST_S)
 
     def _look(self) -> None:
-        after = 0
+        after = (0, 0)
         while True:
             page = self._ledger.ask(partial(conflicts.pairs, after=after, limit=PAGE))
             for pair in page:
-                after = pair.older_id
+                after = (pair.older_id, pair.newer_id)
                 try:
                     self._judge(pair)
                 except GatewayStopping:

@@ -60,9 +60,11 @@ class Control(Protocol):
 class Stop:
     """Tells a gateway to stop: `request` drains, and once more means now. Methods are for the trio thread."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, drain_s: float | None = None) -> None:
+        """`drain_s` is the longest time that work at hand may take to finish; without it the configuration says."""
         self.requested = trio.Event()
         self.hurried = trio.Event()
+        self.drain_s = drain_s
 
     def request(self) -> None:
         """Drain; the second time, break off what still runs."""
@@ -107,16 +109,14 @@ async def run(
     listens: bool = True,
     by_itself: bool = False,
     lock_s: float = 0.0,
-    drain_s: float | None = None,
     drained: Callable[[], None] = lambda: None,
     task_status: trio.TaskStatus[Engine] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Run a gateway in `role` until `stop` is requested; started once it answers on its control socket, and listens if `listens`.
 
     Without `listens` it opens its ports once an operation needs a caller. `by_itself` has it do what the configuration asks
-    without a command (``[[sync]]``), which is for `serve` alone. `lock_s` is how long to wait for the state folder; `drain_s`
-    overrides ``[serve] drain_timeout_s``; `drained` is called once nothing but control connections is left to end. Raises as
-    `serve` does.
+    without a command (``[[sync]]``), which is for `serve` alone. `lock_s` is how long to wait for the state folder;
+    `drained` is called once nothing but control connections is left to end. Raises as `serve` does.
     """
     with first_of_ours(), ExitStack() as stack:
         stack.enter_context(await _locked(settings, lock_s))
@@ -134,7 +134,7 @@ async def run(
                         start_planners(engine, parts, partial(control.carry_on, engine))
                     task_status.started(engine)
                     await stop.requested.wait()
-                    await _drain(engine, stop, drain_s or settings.serve.drain_timeout_s)
+                    await _drain(engine, stop, stop.drain_s or settings.serve.drain_timeout_s)
                     parts.cancel_scope.cancel()
                 drained()
             finally:
@@ -192,6 +192,7 @@ def _opened(settings: Settings, role: Role) -> Iterator[Engine]:
                 opened = Ledger(url, node=settings.node.name, ballast=ballast(), begun=_begun(state / SPOOL_NAME))
             return stack.enter_context(opened)
 
+        @cache
         def detached() -> Detached:
             from gateway.app.detached import REPORTS_NAME, Detached
 
@@ -201,7 +202,7 @@ def _opened(settings: Settings, role: Role) -> Iterator[Engine]:
             from gateway.app.assembly import assembled
             from gateway.codec.workers.pool import Pool
 
-            engine = assembled(settings, role, spool(), ledger(), stack.enter_context(Pool()))
+            engine = assembled(settings, role, spool(), ledger(), stack.enter_context(Pool()), detached=detached())
             stack.enter_context(engine.recorder)
             return engine
 

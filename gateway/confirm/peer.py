@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from gateway.archives.lister import Evidence, PresenceLister, list_all
 from gateway.association.dimse.commitment import CommitmentReport, InstanceReference
+from gateway.association.scu.kill_switch import KillSwitch
 from gateway.association.scu.presence import FIND_CONTEXT, instances_of_series
 from gateway.association.scu.remote import deadlines_of, remote_of
 from gateway.association.scu.requestor import Requestor, associate
@@ -42,7 +43,7 @@ class Peer:
     tls: ssl.SSLContext | None = None
     _evidence: Evidence = field(default_factory=Evidence, init=False)
     _breaks: int = 0
-    _open: Requestor | None = field(default=None, init=False)
+    _switch: KillSwitch = field(default_factory=KillSwitch, init=False)
 
     def listed(self, items: Sequence[Unverified], *, by_uid: bool = False) -> set[str]:
         """Return the SOP Instance UIDs that the destination lists in the series of `items`.
@@ -96,18 +97,14 @@ class Peer:
 
     def kill(self) -> None:
         """Wake the thread that uses the destination."""
-        if (association := self._open) is not None:
-            association.kill()
+        self._switch.kill()
 
     @contextmanager
     def _associated(self, contexts: Sequence[ProposedContext]) -> Iterator[Requestor]:
         remote, deadlines = remote_of(self.settings, self.tls), deadlines_of(self.settings)
-        with associate(remote, self.calling_ae, contexts, deadlines=deadlines) as association:
-            self._open = association
-            try:
-                yield association
-            finally:
-                self._open = None
+        switch = self._switch = KillSwitch()
+        with switch.on_this_thread(), associate(remote, self.calling_ae, contexts, deadlines=deadlines) as association:
+            yield association
 
     @contextmanager
     def _counting_breaks(self) -> Iterator[None]:

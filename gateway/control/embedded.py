@@ -17,7 +17,7 @@ from gateway.control.client import ANSWER_S, Ask
 from gateway.control.running import CONTROL
 from gateway.control.server import GRACE_S, answer
 from gateway.core.domain import Role
-from gateway.core.errors import leaf
+from gateway.core.errors import Interrupted, leaf
 from gateway.core.log import get_logger
 from gateway.core.tasks.wake_ups import tell_trio
 
@@ -25,6 +25,9 @@ log = get_logger()
 
 DRAIN_S = 5.0
 """The longest time that work at hand may take to finish once the command is done with it."""
+
+INTERRUPTED_S = 0.5
+"""The same once somebody interrupted the command: a person waits, and what is broken off is known to be uncertain."""
 
 
 @contextmanager
@@ -39,6 +42,9 @@ def local(settings: Settings, *, role: Role, listens: bool = False) -> Iterator[
     try:
         runner.start()
         yield runner.ask
+    except (KeyboardInterrupt, Interrupted):
+        runner.interrupted = True
+        raise
     finally:
         runner.finish()
 
@@ -55,6 +61,7 @@ class _Local:
         self._begun = threading.Event()
         self._up = threading.Event()
         self._error: BaseException | None = None
+        self.interrupted = False
         self._thread = threading.Thread(target=self._run, name="gateway")
 
     def start(self) -> None:
@@ -112,6 +119,8 @@ class _Local:
         return self._token is not None and tell_trio(self._token, what, idempotent=False)
 
     def _leave(self) -> None:
+        if self.interrupted:
+            self._stop.drain_s = INTERRUPTED_S
         if self._left.is_set():
             self._stop.request()
         self._left.set()
@@ -127,11 +136,9 @@ class _Local:
 
     async def _main(self) -> None:
         self._token = trio.lowlevel.current_trio_token()
-        self._stop, self._left = Stop(), trio.Event()
+        self._stop, self._left = Stop(drain_s=DRAIN_S), trio.Event()
         self._begun.set()
-        running = partial(
-            run, self._settings, control=CONTROL, role=self._role, listens=self._listens, stop=self._stop, drain_s=DRAIN_S
-        )
+        running = partial(run, self._settings, control=CONTROL, role=self._role, listens=self._listens, stop=self._stop)
         with first_of_ours():
             async with trio.open_nursery() as nursery:
                 self._api = create_api(await nursery.start(running))

@@ -41,13 +41,13 @@ from gateway.ledger.peers import learned
 from gateway.retrieve.arrivals import Capture, Heard, settle
 from gateway.retrieve.context import RetrieveContext, Source
 from gateway.retrieve.recovery import AcceptanceOrder, End, Level, Method, Patience, Target, parts, remaining
-from gateway.retrieve.source import Call, SourceAssociations
+from gateway.retrieve.source import LEAVE_S, Call, SourceAssociations
 from gateway.retrieve.state import StudyState, Watch
 
 log = get_logger()
 
 CANCEL_GRACE_S = 10.0
-"""The longest time that a source may take to end a C-MOVE after C-CANCEL before the association is aborted."""
+"""The longest time that a source may take to end a stalled C-MOVE after C-CANCEL before the association is aborted."""
 
 GET_QUIET_S = 30.0
 """The longest silence of a source in a C-GET once it has begun to send: it sends on the association on which it was asked."""
@@ -231,7 +231,7 @@ class _MoveCall(Call[None]):
     def __init__(self, associations: SourceAssociations, work: Callable[[Requestor], None], message_id: int) -> None:
         super().__init__(associations, work)
         self._message_id = message_id
-        self.grace_s = CANCEL_GRACE_S
+        self.grace_s = LEAVE_S
 
     async def stop(self) -> bool:
         with trio.move_on_after(self.grace_s):

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, cast
 import trio
 
 from gateway.association.scu import query
+from gateway.association.scu.kill_switch import KillSwitch
 from gateway.association.scu.pool import AssociationPool
 from gateway.association.scu.remote import deadlines_of, remote_of
 from gateway.association.scu.requestor import Requestor, associate
@@ -36,8 +37,8 @@ T = TypeVar("T")
 KEEP_S = 2.0
 """The time an association is kept: far less than any peer waits before it ends an idle one, and few peers take many at a time."""
 
-LEAVE_S = 2.0
-"""The longest time that a peer may take to end a C-FIND after C-CANCEL before the association is aborted."""
+LEAVE_S = 1.0
+"""The longest time that a peer may take to end what is no longer waited for, after C-CANCEL, before it is aborted."""
 
 JOIN_S = 5.0
 """The longest time that a killed association's thread may take to end before it is left to itself."""
@@ -107,6 +108,7 @@ class Call(Generic[T]):
         self._work = work
         self._lock = threading.Lock()
         self._requestor: Requestor | None = None
+        self._opening = KillSwitch()
         self._killed = False
         self._begun = False
         self._ended = ThreadEvent()
@@ -115,7 +117,8 @@ class Call(Generic[T]):
         """Associate, or take an association that is open, and do the work. Blocks; raises what the work raises."""
         self._begun = True
         try:
-            return self._associations.ask(self._on, keep=lambda: not self._killed)
+            with self._opening.on_this_thread():
+                return self._associations.ask(self._on, keep=lambda: not self._killed)
         finally:
             self._ended.set()
 
@@ -131,23 +134,21 @@ class Call(Generic[T]):
                 self._requestor = None
 
     def kill(self) -> None:
-        """End the association at once; before it is open, end it as soon as it is."""
+        """End the association at once, also one that is being opened."""
         with self._lock:
             self._killed = True
             if self._requestor is not None:
                 self._requestor.kill()
-
-    def _end_when_open(self) -> None:
-        with self._lock:
-            self._killed = True
+        self._opening.kill()
 
     def cancel(self, message_id: int) -> None:
-        """Have C-CANCEL sent; before the association is open, end it as soon as it is."""
+        """Have C-CANCEL sent; an association that is not open yet is killed."""
         with self._lock:
-            if self._requestor is not None:
-                self._requestor.cancel(message_id)
-            else:
-                self._killed = True
+            requestor = self._requestor
+            if requestor is not None:
+                requestor.cancel(message_id)
+        if requestor is None:
+            self.kill()
 
     async def result(self, limiter: trio.CapacityLimiter) -> T:
         """Run on a thread and return the result; when cancelled, stop and wait a little for the thread to end.
@@ -157,7 +158,8 @@ class Call(Generic[T]):
         try:
             return await trio.to_thread.run_sync(self.run, limiter=limiter, abandon_on_cancel=True)
         except trio.Cancelled:
-            self._end_when_open()
+            with self._lock:
+                self._killed = True
             if self._begun:
                 with trio.CancelScope(shield=True):
                     await self.stop()
@@ -166,11 +168,14 @@ class Call(Generic[T]):
             self._associations.tidy()
 
     def leave(self) -> None:
-        """Have C-CANCEL sent for what is under way, and let nothing more begin."""
+        """Have C-CANCEL sent for what is under way, and let nothing more begin; kill an association that is not open yet."""
         with self._lock:
             self._killed = True
-            if self._requestor is not None:
-                self._requestor.leave()
+            requestor = self._requestor
+            if requestor is not None:
+                requestor.leave()
+        if requestor is None:
+            self.kill()
 
     async def stop(self) -> bool:
         """End the work as this kind of call does, and wait a little for its end; tell whether it came."""

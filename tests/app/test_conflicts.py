@@ -12,6 +12,7 @@ from gateway.core.domain import DeliveryState
 from gateway.dicom.syntaxes import IMPLICIT_LITTLE
 from gateway.ledger.database.transitions import move
 from gateway.ledger.deliveries import overview, proofs
+from gateway.ledger.received.conflicts import pairs
 from gateway.ledger.received.instances import SAME_CONTENT, SUPERSEDED
 from tests.support import instances
 from tests.support.waiting import until
@@ -71,6 +72,32 @@ async def test_three_encodings_of_one_are_one(store, tmp_path, ct_series):
     await judged(store, tmp_path, lambda: store.states() == ["dropped", "dropped", "pending"])
     with store.ledger.read() as connection:
         assert not any(row.has_rivals for row in connection.execute(proofs.unverified_columns()))
+
+
+async def test_the_first_content_in_another_encoding_after_a_different_one(store, tmp_path, ct_series):
+    (first,) = ct_series(1)
+    different = otherwise(first, tmp_path / "different.dcm", PatientID="other")
+    for path in (first, different, otherwise(first, tmp_path / "again.dcm")):
+        store.add_file(path, "a")
+    await judged(store, tmp_path, lambda: reasons(store) == [SAME_CONTENT, SUPERSEDED, None])
+    assert store.states() == ["dropped", "held", "pending"]
+    with store.ledger.read() as connection:
+        (conflict,) = overview.conflicts(connection)
+        assert (conflict.older_id, conflict.newer_id) == (1, 3)
+        assert overview.holdings(connection).conflicts == 1
+
+
+async def test_pages_of_pairs_leave_none_out(store, tmp_path, ct_series):
+    (first,) = ct_series(1)
+    for number in range(4):
+        store.add_file(otherwise(first, tmp_path / f"{number}.dcm", PatientID=str(number)), "a")
+    with store.ledger.read() as connection:
+        whole = [(pair.older_id, pair.newer_id) for pair in pairs(connection, after=(0, 0), limit=100)]
+        paged, after = [], (0, 0)
+        while page := pairs(connection, after=after, limit=2):
+            paged += [(pair.older_id, pair.newer_id) for pair in page]
+            after = paged[-1]
+    assert whole == paged == [(1, 2), (1, 3), (1, 4), (2, 3), (2, 4), (3, 4)]
 
 
 @pytest.mark.parametrize("values", [{"PatientID": "other"}, {"InstanceNumber": "99"}, {"StudyDescription": None}])

@@ -10,10 +10,12 @@ import threading
 from pathlib import Path
 
 import pytest
+from pydantic import BaseModel
 
+from gateway.association.scu import requestor
 from gateway.cli.options import settings_of
 from gateway.control.embedded import local
-from gateway.control.wire import FindCommand, JobQuery
+from gateway.control.wire import EchoCommand, FindCommand, JobQuery
 from gateway.core.domain import Role
 from gateway.core.errors import StateFolderInUse
 from gateway.core.metrics import REGISTRY
@@ -102,20 +104,29 @@ def test_who_asks_after_the_end_is_told(site: Gateway) -> None:
         ask("GET", "/health", b"")
 
 
-def test_an_interrupt_leaves_what_is_asked_and_the_gateway_ends(site: Gateway, tmp_path: Path) -> None:
+@pytest.mark.parametrize("reads", [True, False], ids=["no A-ASSOCIATE-AC", "no word at all"])
+@pytest.mark.parametrize("command", [FindCommand(source="silent"), EchoCommand(names=["silent"])], ids=["find", "echo"])
+def test_an_interrupt_ends_an_association_that_is_not_open(
+    site: Gateway, command: BaseModel, reads: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    negotiate = requestor._negotiate
+    monkeypatch.setattr(requestor, "_negotiate", lambda *given: negotiate(*given[:-1], 86_400.0))  # no deadline ends it
+    path = "/find" if isinstance(command, FindCommand) else "/echo"
     with socket.create_server(("127.0.0.1", 0)) as silent:
         silent.settimeout(60)
         site.write(sources={"silent": {"ae_title": "SILENT", "host": "127.0.0.1", "port": silent.getsockname()[1]}})
-        heard = list[bytes]()
+        ended = list[bool]()
 
         def interrupt() -> None:
             peer, _ = silent.accept()
             with peer:
                 peer.settimeout(60)
-                peer.recv(65536)
+                if reads:
+                    peer.recv(65536)
                 signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
-                # The association is ended, and not left to the peer.
-                heard.append(peer.recv(65536))
+                while peer.recv(65536):
+                    continue
+                ended.append(True)
 
         waiting = threading.Thread(target=interrupt)
         waiting.start()
@@ -123,7 +134,7 @@ def test_an_interrupt_leaves_what_is_asked_and_the_gateway_ends(site: Gateway, t
             pytest.raises(KeyboardInterrupt),
             local(settings_of(site.config), role=Role.DESK) as ask,
         ):
-            ask("POST", "/find", FindCommand(source="silent").model_dump_json().encode())
+            ask("POST", path, command.model_dump_json().encode())
         waiting.join(60)
-    assert len(heard) == 1
+    assert ended == [True]
     assert not (site.state / "control.sock").exists()

@@ -27,6 +27,7 @@ from gateway.archives.places.c_get import Into, NoGet, get
 from gateway.archives.places.matching import value_matches
 from gateway.archives.places.place import SeriesHeld, StudyHeld, Unheld
 from gateway.association.dimse.services import StorageService
+from gateway.association.scu.kill_switch import KillSwitch
 from gateway.association.scu.pool import AssociationPool
 from gateway.association.scu.presence import FIND_CONTEXT
 from gateway.association.scu.requestor import Deadlines, RemoteAE, Requestor, associate
@@ -81,6 +82,7 @@ class DicomPlace:
         self._associations = AssociationPool(partial(self._associate, (FIND_CONTEXT,)))
         self._lock = threading.Lock()
         self._busy: set[Requestor] = set()
+        self._opening = KillSwitch()
         self._knowledge = knowledge or Knowledge()
         self._keep = keep
         self._counts: dict[str, tuple[int | None, int | None]] = {}
@@ -131,7 +133,8 @@ class DicomPlace:
             if sop_class is None:
                 raise Unheld(f"{self.name} does not list it")
             try:
-                get(self._associate, self._calling_ae, (study, series, instance), sop_class, to)
+                with self._opening.on_this_thread():
+                    get(self._associate, self._calling_ae, (study, series, instance), sop_class, to)
             except (Unheld, AssociationAborted) as error:
                 if self._capture is None:
                     raise
@@ -159,6 +162,7 @@ class DicomPlace:
         with self._lock:
             for requestor in self._busy:
                 requestor.kill()
+        self._opening.kill()
         for requestor in self._associations.taken_out():
             requestor.release()
         if self._capture is not None:
@@ -191,7 +195,8 @@ class DicomPlace:
                 with self._lock:
                     self._busy.discard(requestor)
 
-        return self._associations.ask(asked, again_after=AssociationAborted)
+        with self._opening.on_this_thread():
+            return self._associations.ask(asked, again_after=AssociationAborted)
 
 
 def _study(match: Match, keys: Mapping[str, str]) -> StudyHeld | None:

@@ -26,8 +26,8 @@ from gateway.association.dimse.services import (
     StoreRequest,
 )
 from gateway.association.dimse.storing import origin
+from gateway.association.scp.connections import Connection, Registry
 from gateway.association.scp.handshake import Established, establish
-from gateway.association.scp.registry import Connection, Registry
 from gateway.association.scp.service_classes import Service, Services
 from gateway.association.scp.serving import Draining, Server
 from gateway.association.upper.pdu import SERVICE_PROVIDER, SERVICE_USER, encode_abort, encode_reject, encode_release_response

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from gateway.association.dimse.message import Receiver
 from gateway.association.dimse.sender import Sender
 from gateway.association.dimse.services import Admission, Admitted, AssociationInfo, Limits
-from gateway.association.scp.registry import Connection, Registry
+from gateway.association.scp.connections import Connection, Registry
 from gateway.association.upper.associate import APPLICATION_CONTEXT, AssociateRequest, decode_request, encode_accept, remembering
 from gateway.association.upper.contexts import AcceptedContext
 from gateway.association.upper.negotiation import USUAL_CLASSES, ClassOrders, ServedClasses, negotiate

@@ -20,8 +20,8 @@ from gateway.association.dimse.statuses import (
     is_pending,
 )
 from gateway.association.dimse.storing import Tally
+from gateway.association.scp.connections import Connection, Registry
 from gateway.association.scp.handshake import Established
-from gateway.association.scp.registry import Connection, Registry
 from gateway.association.scp.service_classes import Answer, Association, Response, Responses, Service, Services, forget
 from gateway.association.upper.contexts import AcceptedContext
 from gateway.association.upper.pdu import INVALID_PDU_PARAMETER

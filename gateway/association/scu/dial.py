@@ -1,17 +1,25 @@
 """A connection to a peer: every address of its name is tried, then TLS, all within one deadline. On the caller's thread.
 
+A `KillSwitch` that the thread is under ends it in every phase but the resolution of the name.
 TLS sessions are resumed, and are all that outlives a connection here.
 """
 
 from __future__ import annotations
 
+import errno
+import math
+import os
+import select
 import socket
 import ssl
+import threading
 import time
+from contextlib import suppress
 from typing import Any
 
 from gateway.association.dimse.message import Receiver
 from gateway.association.dimse.requests import Deadlines, RemoteAE
+from gateway.association.scu.kill_switch import killable
 from gateway.association.upper.resumption import Sessions, TlsPeer
 from gateway.association.upper.stream import Stream
 from gateway.core.errors import AssociationAborted, AssociationError, ConnectionLost, PeerUnreachable, TlsFailed
@@ -34,6 +42,7 @@ def dial(remote: RemoteAE, deadlines: Deadlines) -> Stream:
     Raises:
         PeerUnreachable: the name has no address, or no address takes a connection.
         PeerTimeout, TlsFailed: no TLS session; the second will not come by waiting.
+        AssociationAborted: a `KillSwitch` that the thread is under was used.
     """
     deadline = time.monotonic() + deadlines.connect_s
     addresses = _resolve(remote)
@@ -91,7 +100,9 @@ def _tls_peer(remote: RemoteAE, context: ssl.SSLContext) -> TlsPeer:
 
 
 def _open(remote: RemoteAE, addresses: list[Address], deadlines: Deadlines, deadline: float) -> Stream:
-    return Stream(_connect(remote, addresses, deadline), peer=str(remote), send_s=deadlines.send_s)
+    stream = Stream(_connect(remote, addresses, deadline), peer=str(remote), send_s=deadlines.send_s)
+    killable(stream)
+    return stream
 
 
 def _secured(remote: RemoteAE, context: ssl.SSLContext, session: ssl.SSLSession | None, stream: Stream, deadline: float) -> Stream:
@@ -116,21 +127,57 @@ def _connect(remote: RemoteAE, addresses: list[Address], deadline: float) -> soc
     for position, (family, address) in enumerate(addresses):
         share = (deadline - time.monotonic()) / (len(addresses) - position)
         try:
-            return _connected(family, address, max(share, 0.001))
+            return _Attempt(family, str(remote)).connect(address, max(share, 0.001))
         except OSError as error:
             failure = error
     raise PeerUnreachable(f"no connection ({_words(failure)})", peer=str(remote)) from failure
 
 
-def _connected(family: socket.AddressFamily, address: Any, timeout_s: float) -> socket.socket:
-    connection = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        connection.settimeout(timeout_s)
-        connection.connect(address)
-    except BaseException:
-        connection.close()
-        raise
-    return connection
+class _Attempt:
+    """A socket while it is being connected, which a `KillSwitch` can break off."""
+
+    def __init__(self, family: socket.AddressFamily, peer: str) -> None:
+        self._socket = socket.socket(family, socket.SOCK_STREAM)
+        self._peer = peer
+        self._lock = threading.Lock()
+        self._killed = False
+
+    def connect(self, address: Any, timeout_s: float) -> socket.socket:
+        """Return the connected socket. Raises AssociationAborted after `kill`, else OSError; then it is closed."""
+        killable(self)
+        try:
+            failure = self._begin(address)
+            if failure == errno.EINPROGRESS:
+                poll = select.poll()
+                poll.register(self._socket, select.POLLOUT)
+                if not poll.poll(math.ceil(timeout_s * 1000)):
+                    raise TimeoutError
+                failure = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+            self._go_on()
+            if failure:
+                raise OSError(failure, os.strerror(failure))
+        except BaseException:
+            with self._lock:
+                self._socket.close()
+            raise
+        return self._socket
+
+    def kill(self) -> None:
+        """End `connect` at once. From any thread. Never raises."""
+        with self._lock, suppress(OSError):
+            self._killed = True
+            self._socket.shutdown(socket.SHUT_RDWR)
+
+    def _begin(self, address: Any) -> int:
+        # Under the lock: a shutdown before there is anything to shut down would be lost.
+        with self._lock:
+            self._socket.setblocking(False)
+            return 0 if self._killed else self._socket.connect_ex(address)
+
+    def _go_on(self) -> None:
+        with self._lock:
+            if self._killed:
+                raise AssociationAborted("the association was ended on our side", peer=self._peer)
 
 
 def _words(error: BaseException | None) -> str:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from gateway.app.engine import Engine
+from gateway.association.scu.kill_switch import KillSwitch
 from gateway.association.scu.remote import remote_of
 from gateway.association.scu.requestor import RemoteAE, associate
 from gateway.association.upper.contexts import STUDY_ROOT_CONTEXTS, VERIFICATION_CONTEXTS
@@ -56,8 +57,18 @@ async def echo(engine: Engine, names: Sequence[str]) -> list[Document]:
     peers = peers_of(engine.settings, names)
     results: list[Document] = [{} for _ in peers]
 
+    switch = KillSwitch()
+
+    def blocking(peer: Peer) -> Document:
+        with switch.on_this_thread():
+            return _ask(engine, peer)
+
     async def ask(index: int, peer: Peer) -> None:
-        results[index] = await trio.to_thread.run_sync(_ask, engine, peer, abandon_on_cancel=True)
+        try:
+            results[index] = await trio.to_thread.run_sync(blocking, peer, abandon_on_cancel=True)
+        except trio.Cancelled:
+            switch.kill()
+            raise
 
     async with trio.open_nursery() as nursery:
         for index, peer in enumerate(peers):

@@ -18,6 +18,7 @@ from threading import Event
 from typing import TypeVar
 
 from gateway.association.dimse.statuses import SUCCESS, store_status
+from gateway.association.scu.kill_switch import KillSwitch
 from gateway.association.scu.presence import FIND_CONTEXT, answers_find, has_study, instances_of_series, is_listed, listed_studies
 from gateway.association.scu.remote import deadlines_of, remote_of
 from gateway.association.scu.requestor import Requestor, associate
@@ -148,6 +149,7 @@ class CStoreSession:
         self._destination = destination
         self._forms = destination.forms
         self._association: Requestor | None = None
+        self._opening = KillSwitch()
         self._proposed: frozenset[Pair] = frozenset()
         self._proven = False
         self._find_works = True
@@ -184,9 +186,10 @@ class CStoreSession:
         self._stopped.set()
 
     def kill(self) -> None:
-        """Abort the association at once."""
+        """Abort the association at once, also one that is being opened."""
         self._stopped.set()
         self._killed.set()
+        self._opening.kill()
         if (association := self._association) is not None:
             association.kill()
 
@@ -233,7 +236,8 @@ class CStoreSession:
     def _associate(self, pairs: Sequence[Pair]) -> Requestor:
         acceptance = self._forms.acceptance
         try:
-            association = self._destination.associate(pairs)
+            with self._opening.on_this_thread():
+                association = self._destination.associate(pairs)
         except NoPresentationContext:
             acceptance.learn((), pairs)
             raise

@@ -47,7 +47,7 @@ class LastVerdict:
 
 @dataclass(frozen=True, slots=True)
 class Conflict:
-    """Two contents under one SOP Instance UID: the older one is kept, the newer one is delivered."""
+    """An instance of which several contents came: the oldest and the newest of them by their ids. The newest is delivered."""
 
     sop_instance_uid: str
     study_instance_uid: str
@@ -136,13 +136,21 @@ def last_verdicts(connection: Connection, limit: int = 10) -> list[LastVerdict]:
 
 
 def conflicts(connection: Connection, limit: int = 20) -> list[Conflict]:
-    """Return the newest `limit` conflicts: instances whose content was superseded by another under the same UID."""
+    """Return the newest `limit` conflicts, an instance once however many contents of it came."""
     older, newer = instances.alias("older"), instances.alias("newer")
+    newest = func.max(newer.c.id)
     statement = (
-        select(older.c.sop_instance_uid, older.c.study_instance_uid, older.c.id, newer.c.id, newer.c.received_at)
+        select(
+            older.c.sop_instance_uid,
+            func.max(older.c.study_instance_uid),
+            func.min(older.c.id),
+            newest,
+            func.max(newer.c.received_at),
+        )
         .join(newer, newer.c.id == older.c.superseded_by)
         .where(older.c.superseded_by.is_not(None), differ(older, newer))
-        .order_by(older.c.superseded_by.desc())
+        .group_by(older.c.sop_instance_uid)
+        .order_by(newest.desc())
         .limit(limit)
     )
     return [Conflict(*row) for row in connection.execute(statement)]
@@ -167,7 +175,7 @@ def holdings(connection: Connection) -> Holdings:
 
 def _conflicting() -> Subquery:
     older, newer = instances.alias("older"), instances.alias("newer")
-    pairs = select(older.c.id).join(newer, newer.c.id == older.c.superseded_by)
+    pairs = select(older.c.sop_instance_uid).distinct().join(newer, newer.c.id == older.c.superseded_by)
     return pairs.where(older.c.superseded_by.is_not(None), differ(older, newer)).subquery()
 
 

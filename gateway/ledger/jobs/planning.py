@@ -176,13 +176,13 @@ def counts(connection: Connection, job_id: int) -> MigrationCounts:
         .group_by(retrievals.c.verdict)
     )
     rows = connection.execute(statement).all()
-    counts = {str(verdict): int(count) for verdict, count, _, _ in rows if verdict is not None}
+    of_verdict = {str(verdict): int(count) for verdict, count, _, _ in rows if verdict is not None}
     return MigrationCounts(
         studies=sum(count for _, count, _, _ in rows),
         instances=sum(int(number) for _, _, number, _ in rows),
         moved=sum(int(number) for verdict, _, number, _ in rows if verdict is not None),
         deleted=sum(int(deleted) for _, _, _, deleted in rows),
-        **counts,
+        **of_verdict,
     )
 
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, FromClause, func, or_, select, update
+from sqlalchemy import ColumnElement, Connection, FromClause, and_, func, or_, select, update
 
 from gateway.core.domain import Content
 from gateway.core.domain import DeliveryState as S
@@ -22,6 +22,9 @@ from gateway.ledger.received.instances import SAME_CONTENT, SUPERSEDED
 _OLDER, _NEWER = instances.alias("older"), instances.alias("newer")
 _older_id = _OLDER.c.id + 0
 """As a sum: else SQLite reads all instances in the order of their ids, and not those few that its index of superseded ones has."""
+
+MOST_NEWER = 8
+"""A content is compared with so many of those that came next: what is not compared counts as different."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,27 +42,36 @@ def differ(one: FromClause, other: FromClause) -> ColumnElement[bool]:
     return func.coalesce(one.c.same_as, one.c.id) != func.coalesce(other.c.same_as, other.c.id)
 
 
-def pairs(connection: Connection, *, after: int, limit: int) -> list[Pair]:
-    """Return pairs with an older content above the id `after`, in order, that are not known to differ in encoding only."""
-    return _pairs(connection, _older_id > after, limit)
+def pairs(connection: Connection, *, after: tuple[int, int], limit: int) -> list[Pair]:
+    """Return pairs above `after` (the ids of the older and the newer), in order, that are not known to differ in encoding only."""
+    older_id, newer_id = after
+    above = or_(_older_id > older_id, and_(_older_id == older_id, _NEWER.c.id > newer_id))
+    return _pairs(connection, above, limit)
 
 
 def pairs_of(connection: Connection, older: Sequence[int]) -> list[Pair]:
     """Return the pairs, in order, of these older contents that are not known to differ in encoding only."""
-    return [pair for some in chunks(sorted(older)) for pair in _pairs(connection, _OLDER.c.id.in_(some), len(some))]
+    return [pair for some in chunks(sorted(older)) for pair in _pairs(connection, _OLDER.c.id.in_(some), MOST_NEWER * len(some))]
 
 
 def _pairs(connection: Connection, which: ColumnElement[bool], limit: int) -> list[Pair]:
-    older, newer = _OLDER, _NEWER
+    older, newer, any_newer = _OLDER, _NEWER, instances.alias("other")
+    came_after = (
+        select(any_newer.c.id)
+        .where(any_newer.c.sop_instance_uid == older.c.sop_instance_uid, any_newer.c.id > older.c.id)
+        .order_by(any_newer.c.id)
+        .limit(MOST_NEWER)
+        .correlate(older)
+    )
 
     def there(one: FromClause) -> ColumnElement[bool]:
         return or_(one.c.bytes_state == "kept", one.c.location.startswith("file:"))
 
     statement = (
         select(older.c.id, newer.c.id, *_content(older), *_content(newer))
-        .join(newer, newer.c.id == older.c.superseded_by)
+        .select_from(older.join(newer, newer.c.id.in_(came_after)))
         .where(older.c.superseded_by.is_not(None), which, there(older), there(newer), differ(older, newer))
-        .order_by(_older_id)
+        .order_by(_older_id, newer.c.id)
         .limit(limit)
     )
     return [

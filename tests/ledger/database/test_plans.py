@@ -43,7 +43,7 @@ QUERIES: dict[str, Callable[[Connection], Any]] = {
 OF_FEW_ROWS: dict[str, Callable[[Connection], Any]] = {
     "recover what was being sent": lambda connection: table.recover_sending(connection, now=1.0),
     "adapt to the configuration": lambda connection: mending.adapt(connection, {"a": None}, now=1.0),
-    "pairs of contents": lambda connection: conflicts.pairs(connection, after=0, limit=10),
+    "pairs of contents": lambda connection: conflicts.pairs(connection, after=(0, 0), limit=10),
 }
 """Asked at each start, or each time something is found: of a history of ten million they are to read next to nothing."""
 
