@@ -25,7 +25,7 @@ compose-certs: certs/gateway.crt
 # Two files at a time: tests with real peers mostly wait for them, and those of one file share theirs.
 test: check
 	sh tests/install-peers.sh
-	$(BIN)/pytest -m "peers or slow" -n 2 --dist loadfile
+	$(BIN)/pytest -m "peers or slow" -n 3 --dist loadfile
 
 check: lint docs fast
 
