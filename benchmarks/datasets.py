@@ -144,6 +144,16 @@ class DataSets:
         return self._series("small", seed=22, count=self.sizes.small, rows=SMALL_ROWS)
 
     @property
+    def ct_beside(self) -> DataSet:
+        """As many other CT slices."""
+        return self._series("ct-beside", seed=31, count=self.sizes.ct, rows=FRAME_ROWS)
+
+    @property
+    def small_beside(self) -> DataSet:
+        """As many other small instances."""
+        return self._series("small-beside", seed=32, count=self.sizes.small, rows=SMALL_ROWS)
+
+    @property
     def j2k(self) -> DataSet:
         """The CT slices in JPEG 2000 Lossless."""
         return self._series("j2k", seed=23, count=self.sizes.ct, rows=FRAME_ROWS, encode=_compressed)

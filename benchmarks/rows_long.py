@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, closing
 from functools import partial
+from operator import attrgetter
 from pathlib import Path
 
 from benchmarks import history, receivers
@@ -34,7 +35,7 @@ DEAD = "nowhere"
 Pick = Callable[[DataSets], DataSet]
 
 NEW, WARM, SHORT, EMPTY = "gateway, new", "gateway, warm", "gateway, no history", "gateway, nothing waits"
-RELEASED = "gateway, released"
+RELEASED, BESIDE = "gateway, released", "gateway, new, as much waits"
 
 
 def _arrivals(gateway: Gateway) -> int:
@@ -59,13 +60,13 @@ def _once_before(gateway: Gateway, receiver: Receiver, data: DataSet, folder: Pa
     wait_until(lambda: _arrivals(gateway) >= before + data.count, f"{data.count} instances recorded", deadline_s=RECORDED_S)
 
 
-def _again(pick: Pick, senders: int, known: str, bench: Bench, folder: Path) -> Metrics:
-    """Send what the gateway does not know, or what waits there for its destination, or what it has released."""
+def _again(pick: Pick, senders: int, before: Pick | None, released: bool, bench: Bench, folder: Path) -> Metrics:
+    """Send `pick` to a gateway that took as much `before`, the same or other, which waits there or is `released`."""
     data = pick(bench.data)
     with receivers.gateway(folder, earlier=bench.data.earlier) as (receiver, gateway):
-        if known:
-            _once_before(gateway, receiver, data, folder)
-        if known == RELEASED:
+        if before is not None:
+            _once_before(gateway, receiver, before(bench.data), folder)
+        if released:
             let_go(gateway, bench.data.earlier.count + data.count)
         return _sent(gateway, receiver, data, senders, bench, folder)
 
@@ -80,18 +81,19 @@ def _to_storescp(pick: Pick, senders: int, twice: bool, bench: Bench, folder: Pa
         return transfer(data, window.seconds, meter.stop())
 
 
-def _again_row(name: str, what: str, pick: Pick, senders: int) -> Row:
+def _again_row(name: str, what: str, pick: Pick, other: Pick, senders: int) -> Row:
     many = "1 association" if senders == 1 else f"{senders} associations"
     parties: dict[str, Party] = {
-        "gateway": partial(_again, pick, senders, "pending"),
-        RELEASED: partial(_again, pick, senders, RELEASED),
-        NEW: partial(_again, pick, senders, ""),
+        "gateway": partial(_again, pick, senders, pick, False),
+        BESIDE: partial(_again, pick, senders, other, False),
+        RELEASED: partial(_again, pick, senders, pick, True),
+        NEW: partial(_again, pick, senders, other, True),
         "storescp": partial(_to_storescp, pick, senders, True),
     }
     goals = (
-        Goal(CPU_1000, 1.1, NEW, at_least=False),
+        Goal(CPU_1000, 1.1, BESIDE, at_least=False),
         Goal(CPU_1000, 1.1, NEW, at_least=False, party=RELEASED),
-        Goal(INSTANCES, 0.9, NEW),
+        Goal(INSTANCES, 0.9, BESIDE),
         Goal(INSTANCES, None, "storescp"),
     )
     return Row(f"receive-again-{name}", f"Receive {what} again, {many}", parties, goals)
@@ -166,18 +168,23 @@ def _bring(folder: Path, *, in_memory: bool) -> None:
                 os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
+_CT: Pick = attrgetter("ct")
+_CT_BESIDE: Pick = attrgetter("ct_beside")
+_SMALL: Pick = attrgetter("small")
+_SMALL_BESIDE: Pick = attrgetter("small_beside")
+
 ROWS = [
-    _again_row("ct-1", "CT", lambda data: data.ct, 1),
-    _again_row("ct-4", "CT", lambda data: data.ct, 4),
-    _again_row("small-1", "20 KB instances", lambda data: data.small, 1),
-    _again_row("small-4", "20 KB instances", lambda data: data.small, 4),
+    _again_row("ct-1", "CT", _CT, _CT_BESIDE, 1),
+    _again_row("ct-4", "CT", _CT, _CT_BESIDE, 4),
+    _again_row("small-1", "20 KB instances", _SMALL, _SMALL_BESIDE, 1),
+    _again_row("small-4", "20 KB instances", _SMALL, _SMALL_BESIDE, 4),
     Row(
         "receive-cold",
         "Receive CT into a spool that never frees, 4 associations",
         {
             "gateway": partial(_cold, False),
             WARM: partial(_cold, True),
-            "storescp": partial(_to_storescp, lambda data: data.ct, 4, False),
+            "storescp": partial(_to_storescp, _CT, 4, False),
         },
         (Goal(RATE, None, WARM), Goal(RATE, None, "storescp"), Goal(CPU_1000, 1.1, WARM, at_least=False)),
     ),
@@ -187,7 +194,7 @@ ROWS = [
         {
             "gateway": _with_history,
             SHORT: _without_history,
-            "storescp": partial(_to_storescp, lambda data: data.small, 4, False),
+            "storescp": partial(_to_storescp, _SMALL, 4, False),
         },
         (
             Goal(INSTANCES, 0.9, SHORT),
