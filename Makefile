@@ -22,7 +22,7 @@ certs/gateway.crt: | .venv/installed
 compose-certs: certs/gateway.crt
 	for name in orthanc-a orthanc-b orthanc-c; do test -f certs/$$name.crt || $(BIN)/gateway certs --for $$name || exit; done
 
-# Two files at a time: tests with real peers mostly wait for them, and those of one file share theirs.
+# Three files at a time: tests with real peers mostly wait for them, and those of one file share theirs.
 test: check
 	sh tests/install-peers.sh
 	$(BIN)/pytest -m "peers or slow" -n 3 --dist loadfile

@@ -31,7 +31,7 @@ class KillSwitch:
     def on_this_thread(self) -> Iterator[None]:
         """Put what this thread opens inside the ``with`` under the switch, and under those that it is under already.
 
-        Whatever is still open after the ``with`` is no longer under it.
+        A connection that is still open after the ``with`` is no longer under it.
         """
         before, guard = _guards_here(), _Guard(self)
         with self._lock:
