@@ -108,7 +108,7 @@ class Call(Generic[T]):
         self._work = work
         self._lock = threading.Lock()
         self._requestor: Requestor | None = None
-        self._opening = KillSwitch()
+        self._switch = KillSwitch()
         self._killed = False
         self._begun = False
         self._ended = ThreadEvent()
@@ -117,7 +117,7 @@ class Call(Generic[T]):
         """Associate, or take an association that is open, and do the work. Blocks; raises what the work raises."""
         self._begun = True
         try:
-            with self._opening.on_this_thread():
+            with self._switch.on_this_thread():
                 return self._associations.ask(self._on, keep=lambda: not self._killed)
         finally:
             self._ended.set()
@@ -135,18 +135,23 @@ class Call(Generic[T]):
 
     def kill(self) -> None:
         """End the association at once, also one that is being opened."""
-        with self._lock:
-            self._killed = True
-            if self._requestor is not None:
-                self._requestor.kill()
-        self._opening.kill()
+        self._killed = True
+        self._switch.kill()
 
     def cancel(self, message_id: int) -> None:
         """Have C-CANCEL sent; an association that is not open yet is killed."""
+        self._tell(lambda requestor: requestor.cancel(message_id))
+
+    def leave(self) -> None:
+        """Have C-CANCEL sent for what is under way, and let nothing more begin; kill an association that is not open yet."""
+        self._killed = True
+        self._tell(Requestor.leave)
+
+    def _tell(self, what: Callable[[Requestor], None]) -> None:
         with self._lock:
             requestor = self._requestor
             if requestor is not None:
-                requestor.cancel(message_id)
+                what(requestor)
         if requestor is None:
             self.kill()
 
@@ -158,24 +163,13 @@ class Call(Generic[T]):
         try:
             return await trio.to_thread.run_sync(self.run, limiter=limiter, abandon_on_cancel=True)
         except trio.Cancelled:
-            with self._lock:
-                self._killed = True
+            self._killed = True
             if self._begun:
                 with trio.CancelScope(shield=True):
                     await self.stop()
             raise
         finally:
             self._associations.tidy()
-
-    def leave(self) -> None:
-        """Have C-CANCEL sent for what is under way, and let nothing more begin; kill an association that is not open yet."""
-        with self._lock:
-            self._killed = True
-            requestor = self._requestor
-            if requestor is not None:
-                requestor.leave()
-        if requestor is None:
-            self.kill()
 
     async def stop(self) -> bool:
         """End the work as this kind of call does, and wait a little for its end; tell whether it came."""

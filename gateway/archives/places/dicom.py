@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from pathlib import Path
@@ -80,9 +79,7 @@ class DicomPlace:
         self._calling_ae = calling_ae
         self._associate = partial(associate, remote, calling_ae, deadlines=deadlines)
         self._associations = AssociationPool(partial(self._associate, (FIND_CONTEXT,)))
-        self._lock = threading.Lock()
-        self._busy: set[Requestor] = set()
-        self._opening = KillSwitch()
+        self._switch = KillSwitch()
         self._knowledge = knowledge or Knowledge()
         self._keep = keep
         self._counts: dict[str, tuple[int | None, int | None]] = {}
@@ -133,7 +130,7 @@ class DicomPlace:
             if sop_class is None:
                 raise Unheld(f"{self.name} does not list it")
             try:
-                with self._opening.on_this_thread():
+                with self._switch.on_this_thread():
                     get(self._associate, self._calling_ae, (study, series, instance), sop_class, to)
             except (Unheld, AssociationAborted) as error:
                 if self._capture is None:
@@ -159,10 +156,7 @@ class DicomPlace:
 
     def close(self) -> None:
         """As `Place.close`."""
-        with self._lock:
-            for requestor in self._busy:
-                requestor.kill()
-        self._opening.kill()
+        self._switch.kill()
         for requestor in self._associations.taken_out():
             requestor.release()
         if self._capture is not None:
@@ -185,18 +179,8 @@ class DicomPlace:
 
     def _ask(self, question: Callable[[Requestor], T]) -> T:
         """Ask on an association that is open already, or on a new one where there is none or it turns out to have ended."""
-
-        def asked(requestor: Requestor) -> T:
-            with self._lock:
-                self._busy.add(requestor)
-            try:
-                return question(requestor)
-            finally:
-                with self._lock:
-                    self._busy.discard(requestor)
-
-        with self._opening.on_this_thread():
-            return self._associations.ask(asked, again_after=AssociationAborted)
+        with self._switch.on_this_thread():
+            return self._associations.ask(question, again_after=AssociationAborted)
 
 
 def _study(match: Match, keys: Mapping[str, str]) -> StudyHeld | None:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import TypeVar
 
+from gateway.association.scu.kill_switch import killable
 from gateway.association.scu.requestor import Requestor
 from gateway.core.errors import AssociationAborted, AssociationEnded
 
@@ -38,6 +39,7 @@ class AssociationPool:
 
         An association that was kept may have been ended by its peer since: after `again_after`, `work` begins once more on a new
         one. With `AssociationEnded` nothing of it was sent before. `keep` tells in the end whether the association may be kept.
+        A `KillSwitch` that the thread is under ends a kept one as it does a new one.
 
         Raises:
             AssociationError: what associating or `work` raises; and whatever else `work` raises.
@@ -50,6 +52,7 @@ class AssociationPool:
         return self._on(self._connect(), work, keep)
 
     def _on(self, requestor: Requestor, work: Callable[[Requestor], T], keep: Callable[[], bool]) -> T:
+        killable(requestor)
         try:
             result = work(requestor)
         except BaseException:

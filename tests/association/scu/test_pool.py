@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from gateway.association.scu.kill_switch import KillSwitch
 from gateway.association.scu.pool import AssociationPool
 from gateway.core.errors import AssociationAborted, AssociationEnded
 
@@ -97,3 +98,18 @@ def test_only_those_that_are_idle_for_long_enough_are_given_away() -> None:
     assert pool.taken_out(idle_s=3600.0) == []
     assert pool.taken_out() == peer.opened
     assert pool.empty
+
+
+def test_a_kill_switch_ends_a_kept_association_as_a_new_one() -> None:
+    peer, switch, killed = Peer(), KillSwitch(), list[Any]()
+    pool = AssociationPool(peer)
+    pool.ask(lambda association: association)
+
+    def asked(association: Any) -> None:
+        association.kill = lambda: killed.append(association)
+        switch.kill()
+
+    with switch.on_this_thread():
+        pool.ask(asked)
+    assert killed == peer.opened
+    assert len(peer.opened) == 1
