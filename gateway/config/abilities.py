@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from gateway.config.settings import DicomDestination, Entity, RestTable, TlsTable
 
 Way = Literal["find", "dicomweb", "rest", "ledger", "folder"]
-"""How a source or destination is asked what it holds; `ledger` does not ask it."""
+"""The way in which a source or destination is asked what it holds; `ledger` does not ask it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,7 +29,7 @@ class Abilities:
     """The way that the configuration chooses in place of `best`."""
 
     verify: str = "status"
-    """How it is proved that it has what was delivered, in the configuration's words."""
+    """The way in which it is proved that it has what was delivered, in the configuration's words."""
 
     send: bool = False
     """It sends to us: a source."""

@@ -173,7 +173,7 @@ class SourceTable(Table):
 
     @property
     def address(self) -> str:
-        """Where it is, for people."""
+        """Its place, for people."""
         return f"{self.ae_title}@{self.host}:{self.port or '-'}"
 
     @property
@@ -239,7 +239,7 @@ class DicomDestination(Table):
 
     @property
     def address(self) -> str:
-        """Where it is, for people."""
+        """Its place, for people."""
         return f"{self.ae_title}@{self.host}:{self.port}"
 
     @property
@@ -276,7 +276,7 @@ class FolderDestination(Table):
 
     @property
     def address(self) -> str:
-        """Where it is, for people."""
+        """Its place, for people."""
         return str(self.path)
 
     @property

@@ -6,7 +6,6 @@ import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
-from itertools import repeat
 from pathlib import Path
 from types import TracebackType
 
@@ -114,9 +113,9 @@ class Spool:
         for token, some in records.items():
             with suppress(SpoolMissing, OSError), self._pool.reading(token) as segment:
                 status = os.fstat(segment.descriptor)
-                sizes = self._sizes(segment, [offset for offset, _ in some]) if status.st_nlink else repeat(None)
-                there = (one for (_, one), size in zip(some, sizes, strict=False) if size)
-                found.update(one for one in there if one.offset + one.length <= status.st_size)
+                end = status.st_size if status.st_nlink else 0
+                sizes = self._sizes(segment, [offset for offset, _ in some])
+                found.update(one for (_, one), size in zip(some, sizes, strict=True) if size and one.offset + one.length <= end)
         return found
 
     def describe(self, location: str) -> SpoolEntry:

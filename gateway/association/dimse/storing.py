@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-FAILED = "reception_failed"
+_FAILED = "reception_failed"
 
 
 class Tally:
@@ -127,11 +127,11 @@ class _Taking:
         reception, self.reception = self.reception, None
         if reception is not None:
             with suppress(Refusal):
-                attempt(self._log, FAILED, reception.discard)
+                attempt(self._log, _FAILED, reception.discard)
 
     def failed(self, error: Exception) -> None:
         """Have the instance refused for what its service raised."""
-        self._status = refusal_of(self._log, FAILED, error).status
+        self._status = refusal_of(self._log, _FAILED, error).status
 
 
 def attempt(log: FilteringBoundLogger, event: str, work: Callable[[], T]) -> T:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import asdict
 from typing import TYPE_CHECKING, ClassVar
 
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from gateway.control.client import Client
 
 
-class Follower:
+class Follower(ABC):
     """Shows the messages of a long operation."""
 
     messages: ClassVar[tuple[type[Message], ...]]
@@ -38,9 +39,9 @@ class Follower:
     def __init__(self, shown: Meter) -> None:
         self._shown = shown
 
+    @abstractmethod
     def tell(self, message: Message) -> None:
         """Show one message."""
-        raise NotImplementedError
 
 
 def follow(client: Client, route: str, command: Request, follower: type[Follower], *, quiet: bool) -> Document:
